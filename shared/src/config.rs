@@ -1,0 +1,82 @@
+//! Configuration: flags and environment variables, the same for every function, each explained by `--help`.
+//!
+//! A value comes from the flag, else from the variable, else from the default shown. There is no file.
+
+use clap::{Args, Parser};
+
+/// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
+const WORKER_ID_BYTES_MAX: usize = 40;
+
+/// The command line of a function: what every function takes, and its own options.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = "A Turnstile function: takes requests off its queues, decides them, replies.",
+    after_help = "Start more of the same to scale out. SIGTERM and Ctrl-C drain: what is in hand is finished, \
+                  answered and acknowledged, then the program exits with 0.\n\n\
+                  Exit codes: 0 done, 2 usage, 69 a server is unreachable, 78 configuration."
+)]
+pub struct CommandLine<Options: Args> {
+    /// What every function takes.
+    #[command(flatten)]
+    pub worker: WorkerOptions,
+    /// The function's own.
+    #[command(flatten)]
+    pub function: Options,
+}
+
+/// What every function takes.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerOptions {
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f.
+    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
+    pub amqp_url: String,
+    /// What this worker is called in RabbitMQ's connection list, in PostgreSQL's activity list, in logs and in replies.
+    #[arg(long, env = "WORKER_ID", default_value_t = default_worker_id(), value_parser = worker_id)]
+    pub worker_id: String,
+    /// The most requests decided in one go.
+    #[arg(long, env = "BATCH_MAX", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5_000))]
+    pub batch_max: u16,
+    /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
+    #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]
+    pub startup_seconds_max: u64,
+    /// What to log, such as `info`, `warn`, or `purchase=debug`. The AMQP library logs what it also returns to us, so
+    /// unless asked for, it is silent.
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off,sqlx=warn", value_name = "FILTER")]
+    pub log: String,
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "LOG_JSON")]
+    pub log_json: bool,
+}
+
+/// What a function with a database takes.
+#[derive(Debug, Clone, Args)]
+pub struct StoreOptions {
+    /// Where PostgreSQL is: postgres://USER:PASSWORD@HOST:PORT/DATABASE, or with ?host=/folder for a Unix socket.
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        default_value = "postgres://postgres@127.0.0.1:5432/turnstile",
+        hide_env_values = true
+    )]
+    pub database_url: String,
+    /// The most connections to keep to the database.
+    #[arg(long, env = "DATABASE_CONNECTIONS_MAX", default_value_t = 4, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub database_connections_max: u32,
+}
+
+/// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.
+fn worker_id(text: &str) -> Result<String, String> {
+    if crate::contract::is_id(text) && text.len() <= WORKER_ID_BYTES_MAX {
+        return Ok(text.to_owned());
+    }
+    Err(format!("a worker id matches [A-Za-z0-9._:-]{{1,{WORKER_ID_BYTES_MAX}}}"))
+}
+
+/// The process id tells two workers of one machine apart, the host's name two machines.
+fn default_worker_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).take(24).collect();
+    format!("{}-{}", if host.is_empty() { "worker" } else { &host }, std::process::id())
+}

@@ -1,0 +1,227 @@
+//! The private folder of a set of servers, and its removal.
+//!
+//! A keeper, a tiny shell, waits at a pipe whose writing end is held by us and by the watchdog of every server that lives
+//! in the folder. When the last of them is gone, whatever ended us, the pipe closes and the keeper removes the folder.
+//!
+//! The keeper also holds a lock in the folder. One without a locker was left behind when the whole machine or container
+//! stopped at once; the next run removes it.
+//!
+//! Invariant: the folder exists as long as a server in it runs, and no longer than a moment after the last one ended.
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{Uid, User};
+use std::fs::{self, File, Permissions};
+use std::io::{self, PipeWriter};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as BlockingCommand, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+
+/// The longest path of a Unix socket, in bytes, that every system takes (Linux 107, macOS 103).
+const SOCKET_PATH_BYTES_MAX: usize = 103;
+/// What a server may append to the folder for its socket (`/postgres/.s.PGSQL.5432`), with room to spare.
+const SOCKET_NAME_BYTES_MAX: usize = 32;
+/// How long the keeper may take to remove the folder.
+const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Folders of earlier runs looked at.
+const SWEEP_MAX: usize = 1_000;
+/// Names tried until one is free; a name repeats only if its random part does.
+const NAMES_MAX: u32 = 8;
+/// The length of the random part of a folder's name.
+const RANDOM_BYTES: usize = 8;
+
+/// Runs as `sh -c KEEPER keeper FOLDER`, waits for the end of its standard input.
+const KEEPER: &str = r#"cat >/dev/null; rm -rf -- "$1""#;
+/// The locked file in a folder.
+const LOCK: &str = "lock";
+
+/// A private folder, removed when it and everything that holds it is gone.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    hold: PipeWriter,
+    keeper: Child,
+    user: Option<(u32, u32)>,
+}
+
+impl Folder {
+    /// Makes the folder in the first fitting place: the target folder of the build that this program belongs to, the
+    /// temporary folder, `/tmp`.
+    ///
+    /// # Errors
+    /// No place fits, or the folder cannot be made.
+    pub fn create() -> Result<Folder> {
+        let user = unprivileged()?;
+        let mut refusals = Vec::new();
+        for (parent, prefix) in places() {
+            match make_in(&parent, prefix, user) {
+                Ok(path) => {
+                    if prefix.is_empty() {
+                        sweep(&parent);
+                    }
+                    return Folder::keep(path, user);
+                }
+                Err(refusal) => refusals.push(format!("  {}: {refusal:#}", parent.display())),
+            }
+        }
+        bail!("no place for the private servers' files; tried\n{}", refusals.join("\n"))
+    }
+
+    fn keep(path: PathBuf, user: Option<(u32, u32)>) -> Result<Folder> {
+        let (end, hold) = io::pipe().context("open a pipe to the folder's keeper")?;
+        let lock = lock(&path).with_context(|| format!("lock {}", path.display()))?;
+        let keeper = Command::new("/bin/sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&path)
+            .current_dir("/")
+            .stdin(Stdio::from(end))
+            .stdout(Stdio::from(lock))
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("start /bin/sh to keep the private folder")?;
+        Ok(Folder { path, hold, keeper, user })
+    }
+
+    /// Where it is; an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Who runs what refuses to run as root (user id, group id), if that is what we are.
+    pub(super) fn user(&self) -> Option<(u32, u32)> {
+        self.user
+    }
+
+    /// Something that keeps the folder for as long as it is open.
+    pub(super) fn hold(&self) -> Result<PipeWriter> {
+        self.hold.try_clone().context("hold the private folder")
+    }
+
+    /// Makes a folder in it that only its owner can enter.
+    pub(super) fn subfolder(&self, name: &str, owner: Option<(u32, u32)>) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        let make = || -> io::Result<()> {
+            fs::create_dir(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o700))?;
+            match owner {
+                Some((user, group)) => chown(&path, Some(user), Some(group)),
+                None => Ok(()),
+            }
+        };
+        make().with_context(|| format!("make the folder {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Removes the folder once every holder is gone, and waits for that.
+    ///
+    /// # Errors
+    /// A holder stays, or something in the folder cannot be removed.
+    pub async fn remove(mut self) -> Result<()> {
+        drop(self.hold);
+        let status = tokio::time::timeout(REMOVAL_WAIT_MAX, self.keeper.wait())
+            .await
+            .with_context(|| format!("{} is still in use", self.path.display()))??;
+        if !status.success() {
+            bail!("{} cannot be removed entirely; `rm -rf` it by hand", self.path.display());
+        }
+        Ok(())
+    }
+}
+
+/// Where folders may be made, best first, with what their names start with there.
+fn places() -> Vec<(PathBuf, &'static str)> {
+    let built_into = std::env::current_exe().ok().and_then(|program| target_folder(&program));
+    let in_target = built_into.map(|target| (target.join("devstack"), ""));
+    let temporary = [(std::env::temp_dir(), "turnstile-"), (PathBuf::from("/tmp"), "turnstile-")];
+    in_target.into_iter().chain(temporary).collect()
+}
+
+/// The target folder that a program was built into, wherever CARGO_TARGET_DIR put it: Cargo marks it with a tag file.
+fn target_folder(program: &Path) -> Option<PathBuf> {
+    let mut above = program.ancestors().skip(1);
+    above.find(|folder| folder.join("CACHEDIR.TAG").is_file() || folder.ends_with("target")).map(Path::to_path_buf)
+}
+
+fn make_in(parent: &Path, prefix: &str, user: Option<(u32, u32)>) -> Result<PathBuf> {
+    let socket_bytes = parent.as_os_str().as_bytes().len() + 1 + prefix.len() + RANDOM_BYTES + SOCKET_NAME_BYTES_MAX;
+    if socket_bytes > SOCKET_PATH_BYTES_MAX {
+        bail!("too long a path for a Unix socket ({socket_bytes} bytes of at most {SOCKET_PATH_BYTES_MAX})");
+    }
+    fs::create_dir_all(parent)?;
+    let path = make_unique(parent, prefix)?;
+    if let Some(user) = user
+        && !can_enter(&path, user)?
+    {
+        fs::remove_dir(&path)?;
+        bail!("user id {} cannot enter it", user.0);
+    }
+    Ok(path)
+}
+
+fn make_unique(parent: &Path, prefix: &str) -> Result<PathBuf> {
+    for _ in 0..NAMES_MAX {
+        let random = uuid::Uuid::now_v7().simple().to_string();
+        let path = parent.join(format!("{prefix}{}", &random[random.len() - RANDOM_BYTES..]));
+        match fs::create_dir(&path) {
+            Ok(()) => {
+                // Others pass through to the subfolders, which say who may enter; nobody else can list it.
+                fs::set_permissions(&path, Permissions::from_mode(0o711))?;
+                return Ok(path);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("{NAMES_MAX} random names were all taken")
+}
+
+/// Locks the folder until the file and all its copies are closed. The file has its name only when it is locked.
+fn lock(folder: &Path) -> Result<File> {
+    let file = File::create(folder.join("lock.new"))?;
+    file.try_lock()?;
+    fs::rename(folder.join("lock.new"), folder.join(LOCK))?;
+    Ok(file)
+}
+
+/// Removes what earlier runs left behind. What cannot be removed is not ours to worry about.
+fn sweep(parent: &Path) {
+    let entries = fs::read_dir(parent).into_iter().flatten().take(SWEEP_MAX);
+    for folder in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let abandoned = File::open(folder.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        if abandoned && let Err(error) = fs::remove_dir_all(&folder) {
+            tracing::debug!(%error, folder = %folder.display(), "cannot remove what an earlier run left behind");
+        }
+    }
+}
+
+/// PostgreSQL refuses to be run by root.
+fn unprivileged() -> Result<Option<(u32, u32)>> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    for name in ["postgres", "nobody"] {
+        if let Some(user) = User::from_name(name).with_context(|| format!("look up the user {name}"))? {
+            return Ok(Some((user.uid.as_raw(), user.gid.as_raw())));
+        }
+    }
+    bail!("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody to run it as")
+}
+
+/// Asks the system itself, which knows of permissions on every folder above, of access lists and of mount options.
+fn can_enter(path: &Path, (user, group): (u32, u32)) -> io::Result<bool> {
+    let status = BlockingCommand::new("/bin/sh")
+        .args(["-c", r#"cd -- "$1""#, "enter"])
+        .arg(path)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .uid(user)
+        .gid(group)
+        .status()?;
+    Ok(status.success())
+}

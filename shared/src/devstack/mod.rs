@@ -1,0 +1,86 @@
+//! Private servers for the demo, the tests and the benchmarks: real RabbitMQ and PostgreSQL, never a function's business.
+//!
+//! [`Servers::start`] starts both in a private folder, on ports and sockets of their own, so that any number of stacks run
+//! side by side. They end with us, however we end ([`supervise`]), and leave no file behind ([`folder`]).
+
+mod apt;
+pub mod fixture;
+pub mod folder;
+pub mod install;
+mod installed;
+mod ports;
+pub mod postgres;
+pub mod program;
+pub mod rabbitmq;
+pub mod supervise;
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use fixture::Fixture;
+pub use folder::Folder;
+pub use install::Missing;
+pub use postgres::Postgres;
+pub use program::{Program, Signal};
+pub use rabbitmq::RabbitMq;
+pub use supervise::Supervised;
+
+/// How much of a server's log an error shows.
+const LOG_LINES_SHOWN_MAX: usize = 20;
+
+/// A running RabbitMQ node and a running PostgreSQL cluster, in one private folder.
+#[derive(Debug)]
+pub struct Servers {
+    /// The broker.
+    pub rabbitmq: RabbitMq,
+    /// The database server.
+    pub postgres: Postgres,
+    folder: Arc<Folder>,
+}
+
+impl Servers {
+    /// Starts both at once; `vhosts` are the broker's virtual hosts besides `/`.
+    ///
+    /// # Errors
+    /// [`Missing`] (found with `downcast_ref`) if a server is not installed; else what went wrong, with the end of the
+    /// server's log.
+    pub async fn start(vhosts: &[&str]) -> Result<Servers> {
+        install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
+        let folder = Arc::new(Folder::create()?);
+        let (rabbitmq, postgres) = tokio::try_join!(RabbitMq::start(&folder, vhosts), Postgres::start(&folder))?;
+        Ok(Servers { rabbitmq, postgres, folder })
+    }
+
+    /// The private folder, with the servers' logs in it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Stops both and removes the folder.
+    ///
+    /// # Errors
+    /// A server does not end, or the folder cannot be removed.
+    pub async fn stop(self) -> Result<()> {
+        let (rabbitmq, postgres) = tokio::join!(self.rabbitmq.stop(), self.postgres.stop());
+        rabbitmq.and(postgres)?;
+        let folder = Arc::into_inner(self.folder).context("somebody else holds the private folder")?;
+        folder.remove().await
+    }
+}
+
+/// The end of a log, for an error that people read.
+fn last_lines(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..].iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// For any part of a URL.
+fn percent_encoded(text: &str) -> String {
+    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let encoded = |byte: u8| if unreserved(&byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") };
+    text.bytes().map(encoded).collect()
+}

@@ -1,0 +1,92 @@
+//! What can go wrong while a batch is handled, and what becomes of the batch: one exhaustive mapping.
+//!
+//! Knows neither the broker nor the database's library, only the database's five-letter states. Invariant: nothing
+//! that may concern every message ever sends a message to `dead`; that is for faults of one message alone.
+
+/// Why a handler could not answer a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached, is starting, is stopping, or is out of room.
+    #[error("the database is away: {0}")]
+    Away(String),
+    /// The database answers, but cannot do what every batch needs: no schema, no permission, read only.
+    #[error("the database is not fit for use: {0}")]
+    Unfit(String),
+    /// The batch cannot be handled as it is; one of its messages is at fault.
+    #[error("the batch cannot be handled: {0}")]
+    Unhandled(String),
+}
+
+/// What becomes of a batch that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// Keep what was delivered, wait, try again: no message is burnt, the order stays.
+    Hold,
+    /// Handle each message alone; one that fails alone goes to `dead`, with its reason.
+    Isolate,
+}
+
+impl Error {
+    /// What becomes of the batch.
+    #[must_use]
+    pub fn settlement(&self) -> Settlement {
+        match self {
+            Self::Away(_) | Self::Unfit(_) => Settlement::Hold,
+            Self::Unhandled(_) => Settlement::Isolate,
+        }
+    }
+}
+
+/// What a database state (SQLSTATE) means to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SqlStateClass {
+    /// Somebody else was first: read again, decide again.
+    Conflict,
+    /// See [`Error::Away`].
+    Away,
+    /// See [`Error::Unfit`].
+    Unfit,
+    /// See [`Error::Unhandled`].
+    Unhandled,
+}
+
+/// Classifies a state by <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+#[must_use]
+pub fn classify(sql_state: &str) -> SqlStateClass {
+    match sql_state {
+        // unique_violation is how a request id that another worker records at the same instant shows itself;
+        // serialization_failure, deadlock_detected and lock_not_available are races by definition.
+        "23505" | "40001" | "40P01" | "55P03" => SqlStateClass::Conflict,
+        state if state.starts_with("22") || state.starts_with("23") => SqlStateClass::Unhandled,
+        // Connection exceptions, insufficient resources, operator intervention (shutdown, still starting), system
+        // errors, and a transaction that another session's trouble rolled back.
+        state if ["08", "53", "57", "58", "40"].iter().any(|class| state.starts_with(class)) => SqlStateClass::Away,
+        _ => SqlStateClass::Unfit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_of_the_data_isolates_a_message() {
+        let cases = [
+            ("23505", SqlStateClass::Conflict),  // unique_violation
+            ("40P01", SqlStateClass::Conflict),  // deadlock_detected
+            ("22021", SqlStateClass::Unhandled), // character_not_in_repertoire
+            ("23514", SqlStateClass::Unhandled), // check_violation
+            ("57P01", SqlStateClass::Away),      // admin_shutdown
+            ("57P03", SqlStateClass::Away),      // cannot_connect_now
+            ("53100", SqlStateClass::Away),      // disk_full
+            ("08006", SqlStateClass::Away),      // connection_failure
+            ("42P01", SqlStateClass::Unfit),     // undefined_table
+            ("42501", SqlStateClass::Unfit),     // insufficient_privilege
+            ("25006", SqlStateClass::Unfit),     // read_only_sql_transaction
+            ("XX000", SqlStateClass::Unfit),     // internal_error
+        ];
+        for (state, class) in cases {
+            assert_eq!(classify(state), class, "{state}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What a function implements: how to read one message, and how to answer a batch of them.
+//!
+//! Functions never acknowledge, requeue or publish; the runtime does, by what they return. Knows nothing of AMQP.
+
+use crate::{contract::Rejection, error::Error};
+use std::future::Future;
+
+/// A function on the queues named after it.
+pub trait Handler: Send + Sync + Sized + 'static {
+    /// The function's name. It consumes the queue of this name, or its partitions `NAME.0`, `NAME.1`, ….
+    const NAME: &'static str;
+    /// One message's content, checked.
+    type Request: Send + Sync;
+
+    /// Reads a message's body; `message_id` is the transport's, if it has one.
+    ///
+    /// # Errors
+    /// A [`Rejection`]: the message is answered with it and kept in `dead`, and its batch goes on without it.
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self::Request, Rejection>;
+
+    /// The id that a request goes by where the sender gave no correlation id.
+    fn request_id(request: &Self::Request) -> &str;
+
+    /// Answers a batch, in order: exactly one answer for each request. What it answers is durable by then.
+    ///
+    /// # Errors
+    /// See [`Error`]; a panic costs the message that causes it and no other.
+    fn handle(&self, requests: &[Self::Request]) -> impl Future<Output = Result<Vec<Answer>, Error>> + Send;
+}
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The body of the reply, as it is recorded.
+    Verdict(String),
+    /// The request cannot be decided; it is answered with this, and kept in `dead`.
+    Rejected(Rejection),
+}

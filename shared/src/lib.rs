@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+
+pub mod batch;
+pub mod broker;
+pub mod config;
+pub mod contract;
+#[cfg(feature = "devstack")]
+pub mod devstack;
+pub mod error;
+pub mod handler;
+pub mod retry;
+pub mod runtime;
+pub mod store;
+pub mod telemetry;
+pub mod topology;

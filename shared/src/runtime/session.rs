@@ -1,0 +1,205 @@
+//! One session with the broker: from connecting until the connection, the process or the care ends.
+//!
+//! Invariant: whichever way it ends, what is not settled returns to its queue in order; and a partition is handed over
+//! to another worker only behind its last settled message, with nothing under way.
+
+use super::{
+    Care, Ended, Function,
+    decide::decide,
+    settle::{Decided, Settling},
+    share::Share,
+    start::stopped,
+};
+use crate::{
+    broker::{self, Delivery, Error, Inbox},
+    handler::Handler,
+};
+use std::time::{Duration, Instant};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// Messages under way to us from one queue, in batches.
+const WINDOW_BATCHES: u16 = 4;
+/// The smallest window, so that tiny batches do not wait for the network.
+const WINDOW_MIN: u16 = 64;
+/// A message delivered this often before may be what ends its workers: its queue is consumed with care.
+const SUSPECT_AT_DELIVERIES: u64 = 3;
+/// How long a queue is consumed with care at least.
+const CAREFUL_SECONDS: u64 = 5;
+/// How often the workers are counted, and the shares compared.
+const SHARE_SECONDS: u64 = 1;
+
+/// A session under way.
+struct Session<'a, H> {
+    function: &'a Function<H>,
+    /// What the broker's operators see.
+    name: String,
+    queues: &'a [String],
+    inbox: Inbox,
+    settling: &'a Settling,
+    share: Share,
+    care: Care,
+    window: u16,
+    /// Batches handed over to be settled.
+    pushed: u64,
+    started: Instant,
+}
+
+impl<H: Handler> Function<H> {
+    /// Connects, subscribes, consumes.
+    pub(super) async fn session(&self, queues: &[String], care: Care) -> Result<Ended, Error> {
+        let name = format!("turnstile-{} {}", H::NAME, self.worker_id);
+        let window = self.window(care);
+        // With care, each queue has a session of its own: the worker is counted by none of them, and shares nothing.
+        let workers = self.workers.clone().filter(|_| queues.len() > 1);
+        let inbox = Inbox::open(&self.amqp_url, &name, queues, window, workers).await?;
+        let settling = Settling::start(self, &name, queues, inbox.acknowledger());
+        tracing::info!(queues = queues.len(), ?care, "consuming");
+        let share = Share::of(queues.len());
+        let started = Instant::now();
+        let mut session = Session {
+            function: self,
+            name,
+            queues,
+            inbox,
+            settling: &settling,
+            share,
+            care,
+            window,
+            pushed: 0,
+            started,
+        };
+        let ended = session.consume().await;
+        let Session { mut inbox, share, .. } = session;
+        match ended {
+            // Settling only knows that it ended; the subscription knows why.
+            Err(Error::Lost(_)) if !inbox.acknowledger().is_open() => Err(inbox.failure().await),
+            Err(error) => Err(error),
+            Ok(ended @ (Ended::Stopped | Ended::Suspect)) => {
+                settling.finish().await?;
+                // Answered, and held back for a handing over that does not happen any more.
+                inbox.acknowledger().acknowledge(share.held_tags().into_iter()).await?;
+                Ok(ended)
+            }
+            Ok(Ended::Clear) => {
+                settling.finish().await?;
+                inbox.close().await?;
+                Ok(Ended::Clear)
+            }
+        }
+    }
+
+    /// Messages under way to us from each queue.
+    fn window(&self, care: Care) -> u16 {
+        match care {
+            Care::OneByOne => 1,
+            Care::None => {
+                let batch_max = u16::try_from(self.batch_max).unwrap_or(u16::MAX);
+                batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN)
+            }
+        }
+    }
+}
+
+impl<H: Handler> Session<'_, H> {
+    async fn consume(&mut self) -> Result<Ended, Error> {
+        let settling = self.settling;
+        let acknowledger = self.inbox.acknowledger();
+        let stop = self.function.stop.clone();
+        let mut ticks = ticks();
+        loop {
+            let next = async {
+                let room = settling.room().await?;
+                Ok::<_, Error>((room, self.inbox.next_batch(self.function.batch_max, is_suspect).await?))
+            };
+            let (room, batch) = tokio::select! {
+                biased;
+                () = stopped(stop.clone()) => return Ok(Ended::Stopped),
+                _ = ticks.tick() => {
+                    self.compare_shares().await;
+                    continue;
+                }
+                next = next => next?,
+            };
+            let is_suspect = batch.iter().any(is_suspect);
+            if is_suspect && self.care == Care::None {
+                return Ok(Ended::Suspect);
+            }
+            let taken: Vec<_> = batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
+            let Some(settled) = decide(self.function, batch, || acknowledger.is_open()).await else {
+                return if *stop.borrow() { Ok(Ended::Stopped) } else { Err(self.inbox.failure().await) };
+            };
+            let is_clear = self.care == Care::OneByOne && !is_suspect;
+            if is_clear && self.started.elapsed() >= Duration::from_secs(CAREFUL_SECONDS) {
+                // The window of one is decided and not acknowledged, so the broker sends nothing that we would return.
+                self.inbox.cancel().await?;
+                room.send(Decided { settled, held: Vec::new() });
+                return Ok(Ended::Clear);
+            }
+            room.send(Decided { settled, held: self.share.held() });
+            self.pushed += 1;
+            // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
+            // next batch on.
+            self.take_note(&taken);
+            self.hand_over().await?;
+        }
+    }
+
+    /// Counts the workers; holds what is more than our share, and has the windows filled that buyers leave open.
+    /// Failing at it is not worth the session: if the connection is gone, its deliveries say so.
+    async fn compare_shares(&mut self) {
+        match self.inbox.workers().await {
+            Ok(None) => return,
+            Ok(Some(workers)) => self.share.set_workers(workers),
+            Err(error) => return tracing::warn!(%error, "the workers cannot be counted"),
+        }
+        let to_fill = self.share.unfilled(self.window);
+        if !to_fill.is_empty() {
+            let queues =
+                to_fill.into_iter().map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
+            tokio::spawn(fill(self.function.amqp_url.clone(), self.name.clone(), queues));
+        }
+        self.hold_surplus();
+    }
+
+    fn take_note(&mut self, taken: &[(usize, u64)]) {
+        let now = Instant::now();
+        let news = taken.iter().filter(|(partition, tag)| self.share.took(*partition, *tag, now)).count();
+        if news > 0 {
+            self.hold_surplus();
+        }
+    }
+
+    fn hold_surplus(&mut self) {
+        for partition in self.share.surplus(Instant::now()) {
+            tracing::info!(partition, "handing a partition over");
+            self.share.hold(partition);
+        }
+    }
+
+    /// Hands over each partition of which a whole window is decided and answered.
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        for (partition, last_tag) in self.share.full(self.window) {
+            self.settling.settled(self.pushed).await?;
+            self.inbox.hand_over(partition, last_tag).await?;
+            self.share.handed_over(partition);
+            tracing::info!(partition, "handed a partition over");
+        }
+        Ok(())
+    }
+}
+
+async fn fill(amqp_url: String, name: String, queues: Vec<(String, u64)>) {
+    if let Err(error) = broker::fill(&amqp_url, &name, &queues).await {
+        tracing::warn!(%error, "a window was not filled; handing over takes longer");
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(Duration::from_secs(SHARE_SECONDS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn is_suspect(delivery: &Delivery) -> bool {
+    delivery.deliveries_before >= SUSPECT_AT_DELIVERIES
+}

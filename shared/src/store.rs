@@ -1,0 +1,168 @@
+//! The database: connections, migrations, and what its errors mean. Never sees the broker.
+
+use crate::{
+    config::StoreOptions,
+    error::{Error, SqlStateClass, classify},
+    retry::RetryPolicy,
+};
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Connection, PgConnection, PgPool, SqlSafeStr,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{
+    borrow::Cow,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+/// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
+const ACQUIRE_SECONDS_MAX: u64 = 5;
+
+/// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for somebody
+/// else's lock, or for a disk. Ending it gives the retry, and the operator's log, a say.
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
+/// Every access of ours is by primary key, so a statement has one good plan, whatever is in the tables and the arrays:
+/// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
+/// them whole for ever after.
+const PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// Lifts [`LIMITS`].
+const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
+
+/// The schema's history, embedded, so that a binary alone can set up its database.
+const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "purchase", include_str!("../../migrations/0001_purchase.sql"))];
+
+/// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
+///
+/// # Errors
+/// The URL cannot be read.
+pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(PLANS);
+    Ok(PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
+        // The default asks the server before every use whether it is still there: a round trip for each batch. A
+        // connection that has died shows it in the statement itself, which is tried again.
+        .test_before_acquire(false)
+        .connect_lazy_with(options))
+}
+
+/// A pool of connections to the database that the options name, its schema up to date; waits for a database that is
+/// not there yet, for a limited time.
+///
+/// # Errors
+/// The URL cannot be read, the database refuses us or stays away, or its schema is not ours.
+pub fn open<'a>(
+    options: &'a StoreOptions,
+    name: &'a str,
+    wait_seconds_max: u64,
+) -> BoxFuture<'a, Result<PgPool, OpenError>> {
+    Box::pin(async move {
+        let pool = pool(&options.database_url, name, options.database_connections_max)
+            .map_err(|error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}")))?;
+        let started = Instant::now();
+        let mut waits = RetryPolicy::SERVER_AWAY.waits();
+        loop {
+            let migrated = match reach(&pool).await {
+                Ok(()) => migrate(&pool).await,
+                Err(error) => Err(MigrateError::Execute(error)),
+            };
+            let error = match migrated {
+                Ok(()) => return Ok(pool),
+                Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
+                Err(error) => {
+                    return Err(OpenError::Configuration(format!("the database's schema is not ours: {error}")));
+                }
+            };
+            if class_of(&error) == SqlStateClass::Unfit {
+                return Err(OpenError::Configuration(format!("the database refuses: {error}")));
+            }
+            if started.elapsed() >= Duration::from_secs(wait_seconds_max) {
+                return Err(OpenError::Unreachable { reason: error.to_string(), seconds: wait_seconds_max });
+            }
+            tracing::warn!(%error, "waiting for the database");
+            tokio::time::sleep(waits.next().unwrap_or_default()).await;
+        }
+    })
+}
+
+/// Connects once, outside the pool, which keeps the reason of a failure to itself.
+async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let options = pool.connect_options();
+    let connecting = PgConnection::connect_with(&options);
+    match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
+        Ok(connection) => connection?.close().await,
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It answers, but not in a way that waiting would change.
+    #[error("{0}; check DATABASE_URL, the role's permissions and the version of this program")]
+    Configuration(String),
+    /// Nobody answers.
+    #[error("PostgreSQL cannot be reached for {seconds} s ({reason}); is it running, and does DATABASE_URL name it?")]
+    Unreachable {
+        /// What the last attempt said.
+        reason: String,
+        /// How long it was tried.
+        seconds: u64,
+    },
+}
+
+/// Brings the schema up to date. Safe with many workers starting at once: an advisory lock lets one do it.
+///
+/// # Errors
+/// The database is away, or its schema was made by a newer or an altered version of this program.
+pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
+    let migrations = MIGRATIONS.map(|(version, name, sql)| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
+    let options = PgConnectOptions::clone(&pool.connect_options()).options(NO_LIMITS);
+    let unlimited = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
+        .connect_lazy_with(options);
+    let migrated = Migrator::with_migrations(migrations.into()).run(&unlimited).await;
+    unlimited.close().await;
+    migrated
+}
+
+/// Whether a failed statement lost a race that it should run again.
+#[must_use]
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    class_of(error) == SqlStateClass::Conflict
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let text = error.to_string();
+        match class_of(&error) {
+            SqlStateClass::Away | SqlStateClass::Conflict => Self::Away(text),
+            SqlStateClass::Unfit => Self::Unfit(text),
+            SqlStateClass::Unhandled => Self::Unhandled(text),
+        }
+    }
+}
+
+fn class_of(error: &sqlx::Error) -> SqlStateClass {
+    // sqlx::Error is open-ended, so a `match` could not be exhaustive: these are the errors that speak of the
+    // connection; whatever else is no database error says that program and schema do not fit.
+    if let sqlx::Error::Database(database) = error {
+        return database.code().map_or(SqlStateClass::Unfit, |code| classify(&code));
+    }
+    let away = matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    );
+    if away { SqlStateClass::Away } else { SqlStateClass::Unfit }
+}

@@ -1,0 +1,5 @@
+//! Tests that need real servers: one binary, a module for each part of `shared`.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test, also in what tests share")]
+
+mod devstack;
+mod runtime;
