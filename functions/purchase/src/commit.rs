@@ -1,0 +1,105 @@
+//! Makes decisions durable: stock, orders and verdicts in one statement, or none of them.
+//!
+//! Invariant: a verdict that was decided on an item's row is recorded if and only if that row still had the version
+//! that was read, and then its stock effect is recorded with it.
+
+use crate::decide::{Decision, Outcome, Plan};
+use shared::contract::PurchaseRequest;
+use sqlx::{Executor, PgConnection, Row, SqlSafeStr};
+use std::collections::{HashMap, HashSet};
+use time::OffsetDateTime;
+
+/// `decided` holds the items whose version was still the one read; orders and verdicts of any other item are left out.
+///
+/// $1–$4 come sorted by item and are joined in that order, so two workers lock rows in the same order; should the
+/// planner choose another one, a deadlock is reported, and handled like any conflict.
+/// $15 marks verdicts that were decided without an item's row (unknown items): nothing to check, so always recorded.
+const COMMIT: &str = "
+WITH decided AS (
+    UPDATE items SET
+        available = items.available - change.units,
+        held      = items.held + change.units,
+        version   = items.version + 1,
+        conflicts = items.conflicts + change.conflicts
+    FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS change (item, version, units, conflicts)
+    WHERE items.id = change.item AND items.version = change.version
+    RETURNING items.id
+), ordered AS (
+    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
+    SELECT new.id, new.request_id, new.item, new.buyer, new.quantity, new.hold_until, $16
+    FROM UNNEST($5::uuid[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::timestamptz[])
+         AS new (id, request_id, item, buyer, quantity, hold_until)
+    WHERE new.item IN (SELECT id FROM decided)
+), answered AS (
+    INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
+    SELECT new.request_id, new.item, new.fingerprint, new.status, new.reply, $16
+    FROM UNNEST($11::text[], $12::text[], $13::uuid[], $14::text[], $17::text[], $15::boolean[])
+         AS new (request_id, item, fingerprint, status, reply, is_free)
+    WHERE new.is_free OR new.item IN (SELECT id FROM decided)
+)
+SELECT id FROM decided";
+
+/// Commits a plan for `requests`, decided at `now`; `conflicts` tells how often each item had to be decided again.
+/// Returns the items whose decisions hold; those of the other items left no trace.
+///
+/// # Errors
+/// The database's; a unique violation where another worker recorded one of the request ids meanwhile.
+pub async fn commit<'a>(
+    connection: &mut PgConnection,
+    requests: &[&PurchaseRequest],
+    plan: &Plan<'a>,
+    now: OffsetDateTime,
+    conflicts: &HashMap<String, i64>,
+) -> Result<HashSet<&'a str>, sqlx::Error> {
+    let decisions: Vec<(&PurchaseRequest, &Decision)> = requests
+        .iter()
+        .zip(&plan.outcomes)
+        .filter_map(|(request, outcome)| Some((*request, decision(outcome)?)))
+        .collect();
+    if decisions.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let orders: Vec<_> =
+        decisions.iter().filter_map(|(request, decision)| Some((*request, decision.order.as_ref()?))).collect();
+    let rows = sqlx::query(COMMIT)
+        .bind(plan.changes.keys().copied().collect::<Vec<_>>())
+        .bind(plan.changes.values().map(|change| change.version).collect::<Vec<_>>())
+        .bind(plan.changes.values().map(|change| change.units).collect::<Vec<_>>())
+        .bind(plan.changes.keys().map(|item| conflicts.get(*item).copied().unwrap_or(0)).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(_, order)| order.id).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(request, _)| request.request_id.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(request, _)| request.item.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(request, _)| request.buyer.as_str()).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(request, _)| i64::from(request.quantity)).collect::<Vec<_>>())
+        .bind(orders.iter().map(|(_, order)| order.hold_until).collect::<Vec<_>>())
+        .bind(decisions.iter().map(|(request, _)| request.request_id.as_str()).collect::<Vec<_>>())
+        .bind(decisions.iter().map(|(request, _)| request.item.as_str()).collect::<Vec<_>>())
+        .bind(decisions.iter().map(|(_, decision)| decision.fingerprint).collect::<Vec<_>>())
+        .bind(decisions.iter().map(|(_, decision)| decision.status.as_str()).collect::<Vec<_>>())
+        .bind(decisions.iter().map(|(_, decision)| !decision.on_item).collect::<Vec<_>>())
+        .bind(now)
+        .bind(decisions.iter().map(|(_, decision)| decision.reply.as_str()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let mut held = HashSet::with_capacity(rows.len());
+    for row in &rows {
+        let id: &str = row.try_get("id")?;
+        held.extend(plan.changes.get_key_value(id).map(|(item, _)| *item));
+    }
+    Ok(held)
+}
+
+/// Has the statement parsed, on this connection.
+///
+/// # Errors
+/// The database's.
+pub async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    connection.prepare(COMMIT.into_sql_str()).await.map(|_| ())
+}
+
+fn decision(outcome: &Outcome) -> Option<&Decision> {
+    match outcome {
+        Outcome::Decided(decision) => Some(decision),
+        Outcome::Repeat(_) | Outcome::SameAs(_) | Outcome::Reused(_) | Outcome::ClashesWith(..) => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! How do you test an optimistic lock? Let two read the same version, and have both commit.
+
+use crate::{answers, count, database, item, purchase, request, verdict};
+use purchase::{Purchase, commit::commit, decide::decide, read::read};
+use shared::{contract::Status, retry::RetryPolicy};
+use sqlx::PgPool;
+use std::collections::HashMap;
+use uuid::Uuid;
+
+#[tokio::test]
+async fn of_two_deciders_that_read_the_same_version_one_wins_and_the_other_decides_again() {
+    let pool = database(&[("ticket", 1)]).await;
+    let (first, second) = (request(1, "ticket", 1), request(2, "ticket", 1));
+    let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let none = HashMap::new();
+
+    // Both read version 0 with one unit left, and both decide to sell it.
+    let read_by_one = read(&mut one, &[&first]).await.unwrap();
+    let read_by_other = read(&mut other, &[&second]).await.unwrap();
+    let plan_of_one = decide(&[&first], &read_by_one, Uuid::now_v7);
+    let plan_of_other = decide(&[&second], &read_by_other, Uuid::now_v7);
+    assert_eq!((plan_of_one.changes["ticket"].units, plan_of_other.changes["ticket"].units), (1, 1));
+
+    let held = commit(&mut one, &[&first], &plan_of_one, read_by_one.now, &none).await.unwrap();
+    assert_eq!(held.len(), 1, "the first to commit wins");
+    let held = commit(&mut other, &[&second], &plan_of_other, read_by_other.now, &none).await.unwrap();
+    assert!(held.is_empty(), "the version has moved on");
+    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 1, "the loser left no trace");
+
+    // Decided again, on what is there now.
+    let again = answers(&purchase(&pool), &[second]).await;
+    assert_eq!(verdict(&again[0]).status, Status::SoldOut);
+    assert_eq!(item(&pool, "ticket").await, (0, 1, 2, 0));
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_and_counted() {
+    let pool = database(&[("a", 5), ("b", 5)]).await;
+    let blocker = Blocker::moves_on(&pool, "a").await;
+    let deciding = tokio::spawn({
+        let purchase = purchase(&pool);
+        async move { answers(&purchase, &[request(1, "a", 1), request(2, "b", 1)]).await }
+    });
+    blocker.release_when_waited_for(&pool).await;
+
+    let answers = deciding.await.unwrap();
+    assert!(answers.iter().all(|answer| verdict(answer).status == Status::Reserved));
+    // a: one move by the blocker, one conflict, one sale on the version after it; b went through at once, once.
+    assert_eq!(item(&pool, "a").await, (4, 1, 2, 1));
+    assert_eq!(verdict(&answers[0]).item_version, Some(1));
+    assert_eq!(item(&pool, "b").await, (4, 1, 1, 0));
+}
+
+#[tokio::test]
+async fn when_attempts_run_out_the_decision_is_made_under_a_lock_and_is_never_sold_out() {
+    let pool = database(&[("a", 1)]).await;
+    let blocker = Blocker::moves_on(&pool, "a").await;
+    let deciding = tokio::spawn({
+        let purchase = Purchase::new(pool.clone(), RetryPolicy { attempts_max: 1, ..RetryPolicy::default() });
+        async move { answers(&purchase, &[request(1, "a", 1)]).await }
+    });
+    blocker.release_when_waited_for(&pool).await;
+    assert_eq!(verdict(&deciding.await.unwrap()[0]).status, Status::Reserved);
+    assert_eq!(item(&pool, "a").await, (0, 1, 2, 1));
+}
+
+#[tokio::test]
+async fn deciders_in_each_others_way_never_oversell() {
+    let pool = database(&[("a", 40), ("b", 40)]).await;
+    let deciders = (0..8).map(|decider| {
+        let purchase = purchase(&pool);
+        tokio::spawn(async move {
+            let mut reserved = 0;
+            for round in 0..10 {
+                // Opposite orders of the items, so that row locks could cross.
+                let items = if decider % 2 == 0 { ["a", "b"] } else { ["b", "a"] };
+                let requests = items.map(|item| request(format!("{decider}-{round}-{item}"), item, 1));
+                let answers = answers(&purchase, &requests).await;
+                reserved += answers.iter().filter(|answer| verdict(answer).status == Status::Reserved).count();
+            }
+            reserved
+        })
+    });
+    let mut reserved = 0;
+    for decider in deciders.collect::<Vec<_>>() {
+        reserved += decider.await.unwrap();
+    }
+    assert_eq!(reserved, 80, "160 wishes for 80 units");
+    assert_eq!(count(&pool, "SELECT sum(quantity)::bigint FROM orders").await, 80);
+    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 160);
+    assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (0, 0));
+}
+
+/// Sessions of this test's database that wait for a lock. (`pg_locks` would show those of the whole server: a row's
+/// waiter waits for a transaction, which belongs to no database.)
+const WAITING_HERE: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
+/// A transaction that has moved an item's version on and holds its row until released.
+struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
+
+impl Blocker {
+    async fn moves_on(pool: &PgPool, item: &str) -> Self {
+        let mut transaction = pool.begin().await.unwrap();
+        sqlx::query("UPDATE items SET version = version + 1 WHERE id = $1")
+            .bind(item)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        Self(transaction)
+    }
+
+    /// The other side has read the old version, and its commit now waits for our row.
+    async fn release_when_waited_for(self, pool: &PgPool) {
+        while count(pool, WAITING_HERE).await == 0 {
+            tokio::task::yield_now().await;
+        }
+        self.0.commit().await.unwrap();
+    }
+}
