@@ -1,0 +1,155 @@
+//! What the buyers were told: each request's sends and replies, kept byte for byte for the audit.
+//!
+//! Pure; filled while the sale runs, so [`Answers::record`] does no parsing and copies no body. Invariant: the
+//! first reply to a request is kept and never overwritten; every later one is only counted and compared.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::scenario::Due;
+
+/// The most replies of unknown correlation that are kept by name; the rest is only counted.
+const STRANGERS_KEPT_MAX: usize = 16;
+/// The most worker ids that are told apart; replies of any further ones are counted as the last.
+const WORKER_IDS_MAX: usize = 1_024;
+
+/// What one request was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// How often it was published: at most this many replies are to be expected.
+    pub sends: u32,
+    /// How many replies came.
+    pub replies: u32,
+    /// How many of them differ from the first.
+    pub differing: u32,
+    /// The first reply's body; `None` before it came.
+    pub body: Option<Vec<u8>>,
+    /// When the first reply came, from the start of the sale.
+    pub at: Duration,
+    /// Who sent the first reply: an index into [`Answers::worker_ids`].
+    pub worker: usize,
+}
+
+/// What all of them were told.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// By the request's index in the schedule.
+    pub answers: Vec<Answer>,
+    /// The `app_id` of every worker that replied, in order of appearance.
+    pub worker_ids: Vec<String>,
+    /// Replies whose correlation id is none of ours: the first few.
+    pub strangers: Vec<String>,
+    /// How many of those there were.
+    pub stranger_count: u64,
+    index_of: HashMap<Uuid, usize>,
+    answered: usize,
+}
+
+impl Answers {
+    /// Nothing sent, nothing answered.
+    #[must_use]
+    pub fn to(requests: &[Due]) -> Self {
+        Self {
+            answers: vec![Answer::default(); requests.len()],
+            index_of: requests.iter().enumerate().map(|(index, due)| (due.request_id, index)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Notes a reply; returns how many requests are answered now.
+    pub fn record(&mut self, correlation_id: &str, worker_id: &str, body: Vec<u8>, at: Duration) -> usize {
+        let index = Uuid::try_parse(correlation_id).ok().and_then(|id| self.index_of.get(&id).copied());
+        let Some(index) = index else {
+            self.stranger_count += 1;
+            if self.strangers.len() < STRANGERS_KEPT_MAX {
+                self.strangers.push(correlation_id.to_owned());
+            }
+            return self.answered;
+        };
+        let worker = self.worker(worker_id);
+        let answer = &mut self.answers[index];
+        answer.replies += 1;
+        match &answer.body {
+            Some(first) => answer.differing += u32::from(*first != body),
+            None => {
+                (answer.body, answer.at, answer.worker) = (Some(body), at, worker);
+                self.answered += 1;
+            }
+        }
+        self.answered
+    }
+
+    /// The indices of the requests without a reply, in publish order.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<usize> {
+        (0..self.answers.len()).filter(|&index| self.answers[index].body.is_none()).collect()
+    }
+
+    /// Notes that these requests were published once more.
+    pub fn sent(&mut self, indices: &[usize]) {
+        for &index in indices {
+            self.answers[index].sends += 1;
+        }
+    }
+
+    fn worker(&mut self, id: &str) -> usize {
+        // A handful of workers: a scan is cheaper than a map.
+        if let Some(index) = self.worker_ids.iter().position(|known| known == id) {
+            return index;
+        }
+        if self.worker_ids.len() < WORKER_IDS_MAX {
+            self.worker_ids.push(id.to_owned());
+        }
+        self.worker_ids.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Scenario, Schedule};
+
+    fn three() -> (Answers, Vec<String>) {
+        let scenario = Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let requests = Schedule::new(&scenario, "t").requests;
+        (Answers::to(&requests), requests.iter().map(|due| due.request_id.to_string()).collect())
+    }
+
+    #[test]
+    fn the_first_reply_is_kept_and_a_differing_one_counted() {
+        let (mut answers, ids) = three();
+        assert_eq!(answers.record(&ids[1], "w1", b"yes".to_vec(), Duration::from_millis(5)), 1);
+        assert_eq!(answers.record(&ids[1], "w2", b"yes".to_vec(), Duration::from_millis(6)), 1);
+        assert_eq!(answers.record(&ids[1], "w2", b"no".to_vec(), Duration::from_millis(7)), 1);
+        let expected = Answer {
+            sends: 0,
+            replies: 3,
+            differing: 1,
+            body: Some(b"yes".to_vec()),
+            at: Duration::from_millis(5),
+            worker: 0,
+        };
+        assert_eq!(answers.answers[1], expected);
+        assert_eq!(answers.worker_ids, ["w1", "w2"]);
+    }
+
+    #[test]
+    fn what_is_unanswered_is_what_would_be_sent_again() {
+        let (mut answers, ids) = three();
+        answers.sent(&answers.unanswered());
+        answers.record(&ids[1], "w1", b"yes".to_vec(), Duration::ZERO);
+        assert_eq!(answers.unanswered(), [0, 2]);
+        answers.sent(&answers.unanswered());
+        let sends: Vec<u32> = answers.answers.iter().map(|answer| answer.sends).collect();
+        assert_eq!(sends, [2, 1, 2]);
+    }
+
+    #[test]
+    fn a_reply_to_nobody_is_a_stranger() {
+        let (mut answers, _) = three();
+        assert_eq!(answers.record("not-ours", "w1", b"yes".to_vec(), Duration::ZERO), 0);
+        assert_eq!((answers.strangers.as_slice(), answers.stranger_count), (["not-ours".to_owned()].as_slice(), 1));
+    }
+}

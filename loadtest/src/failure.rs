@@ -1,0 +1,73 @@
+//! Why the load generator could not do its work, and the exit code that says so.
+//!
+//! A sale that breaks an invariant is not a failure but a result (see `auditor`). Invariant: each variant has
+//! exactly one exit code, written here and nowhere else.
+
+use std::process::{ExitCode, ExitStatus};
+
+use shared::broker;
+
+/// Everything was done and every invariant holds.
+pub const EXIT_PASSED: u8 = 0;
+/// An invariant broke, or the run failed for a reason that has no code of its own.
+pub const EXIT_BROKEN: u8 = 1;
+/// The command line is wrong (clap exits with this by itself).
+pub const EXIT_USAGE: u8 = 2;
+/// A server is missing or does not answer (`EX_UNAVAILABLE`).
+pub const EXIT_UNREACHABLE: u8 = 69;
+/// The set-up is wrong: half a pair of URLs, no worker program, a differing queue (`EX_CONFIG`).
+pub const EXIT_CONFIGURATION: u8 = 78;
+/// Stopped by a signal, as shells count it (128 + SIGINT).
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The set-up is wrong; the text says what to change.
+    #[error("{0:#}")]
+    Configuration(anyhow::Error),
+    /// A server is missing or does not answer.
+    #[error("{0:#}")]
+    Unreachable(anyhow::Error),
+    /// A worker ended or never got ready, or something else broke on the way.
+    #[error("{0:#}")]
+    Broken(anyhow::Error),
+    /// A signal asked to stop.
+    #[error("interrupted: everything that was started is stopped")]
+    Interrupted,
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        use broker::Error;
+        match error {
+            Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. } => {
+                Self::Configuration(error.into())
+            }
+            Error::Unreachable { .. } | Error::Lost(_) => Self::Unreachable(error.into()),
+            Error::Unreadable(_) => Self::Broken(error.into()),
+        }
+    }
+}
+
+impl Failure {
+    /// A worker ended when it should not have: its reason, as its exit status says, is ours.
+    pub(crate) fn of_worker(status: ExitStatus, text: anyhow::Error) -> Self {
+        match status.code() {
+            Some(code) if code == i32::from(EXIT_CONFIGURATION) => Self::Configuration(text),
+            Some(code) if code == i32::from(EXIT_UNREACHABLE) => Self::Unreachable(text),
+            Some(_) | None => Self::Broken(text),
+        }
+    }
+
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Configuration(_) => EXIT_CONFIGURATION,
+            Self::Unreachable(_) => EXIT_UNREACHABLE,
+            Self::Broken(_) => EXIT_BROKEN,
+            Self::Interrupted => EXIT_INTERRUPTED,
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! The load generator: one sale on real servers, its auditor and its report.
+//!
+//! A [`scenario`] is worked out before the first message; [`buyers`] send it and keep the [`answers`]; a [`round`] runs
+//! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
+//! [`auditor`] holds against the answers; [`events`] are what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]. [`run`] is the command line.
+
+pub mod answers;
+pub mod auditor;
+pub mod buyers;
+mod ceiling;
+mod depth;
+pub mod events;
+pub mod facts;
+pub mod failure;
+pub mod options;
+pub mod outcome;
+pub mod probe;
+pub mod programs;
+mod progress;
+pub mod round;
+pub mod run;
+pub mod sale;
+pub mod scenario;
+pub mod summary;
+mod unrest;
+pub mod workers;

@@ -1,0 +1,18 @@
+//! The load generator: see the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use loadtest::failure::{EXIT_BROKEN, EXIT_PASSED};
+use loadtest::options::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match loadtest::run::execute(Cli::parse()).await {
+        Ok(passed) => ExitCode::from(if passed { EXIT_PASSED } else { EXIT_BROKEN }),
+        Err(failure) => {
+            eprintln!("loadtest: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The command line, read and checked. Knows nothing of how a sale is run.
+//!
+//! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use shared::config::WorkerOptions;
+use shared::contract::QUANTITY_MAX;
+
+use crate::events::Point;
+use crate::scenario::{BUYERS_MAX, Scenario};
+
+/// The most items in one sale.
+const ITEMS_MAX: i64 = 1_000_000;
+/// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
+const STOCK_MAX: u64 = 1 << 53;
+/// The most worker processes of one run.
+const WORKERS_MAX: i64 = 256;
+/// The largest batch that a worker takes on.
+const BATCH_MAX: i64 = 5_000;
+/// The most arrivals per second.
+const RATE_MAX: f64 = 1_000_000.0;
+
+/// One sale on real servers: buyers, their verdicts, and an audit of both.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant broke · 2 wrong usage · \
+    69 a server is missing or unreachable · 78 wrong configuration · 130 interrupted";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one sale: buyers, worker processes, audit.
+    Run(RunOptions),
+    /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
+    Ceiling(SaleOptions),
+    /// Be a worker that touches no database; `ceiling` starts these.
+    #[command(hide = true)]
+    CeilingWorker(WorkerOptions),
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// The sale.
+    #[command(flatten)]
+    pub sale: SaleOptions,
+    /// Measure the ceiling too, before and after the sale and on the same servers, and report the ratio.
+    #[arg(long)]
+    pub with_ceiling: bool,
+    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
+    #[arg(long, value_name = "PATH")]
+    pub worker_program: Option<PathBuf>,
+    /// What happens to the workers meanwhile. Last, as its heading holds for whatever follows.
+    #[command(flatten)]
+    pub events: EventOptions,
+}
+
+/// What happens to the workers in mid-sale, and when.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Events (each may be given several times)")]
+pub struct EventOptions {
+    /// Start one more worker when this share of the buyers has a verdict, such as 25%.
+    #[arg(long, value_name = "PERCENT")]
+    pub add_worker_at: Vec<Point>,
+    /// Tell a worker to drain (SIGTERM) at this point: as with the next two, the one that was started first of those that
+    /// still run, are not frozen and were not told to stop. At one point, workers are added, stopped, killed and frozen in
+    /// this order.
+    #[arg(long, value_name = "PERCENT")]
+    pub stop_worker_at: Vec<Point>,
+    /// Kill a worker (SIGKILL) at this point.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_worker_at: Vec<Point>,
+    /// Freeze a worker (SIGSTOP) at this point, for --freeze-seconds.
+    #[arg(long, value_name = "PERCENT")]
+    pub freeze_worker_at: Vec<Point>,
+    /// How long a worker stays frozen before it is woken (SIGCONT); the last verdict wakes it too.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub freeze_seconds: u64,
+}
+
+impl EventOptions {
+    /// How long a worker stays frozen.
+    #[must_use]
+    pub fn freeze(&self) -> Duration {
+        Duration::from_secs(self.freeze_seconds)
+    }
+}
+
+/// What every run of buyers takes.
+#[derive(Debug, Clone, Args)]
+pub struct SaleOptions {
+    /// Buyers; each sends one request.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
+    pub buyers: u32,
+    /// Units on sale over all items: spread evenly, the first items get the remainder.
+    #[arg(long, value_name = "UNITS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=STOCK_MAX))]
+    pub stock: u64,
+    /// Items on sale; each buyer picks one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    pub items: u32,
+    /// Worker processes to start; 0 uses workers that are running already.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=WORKERS_MAX))]
+    pub workers: u32,
+    /// Arrivals per second, as a Poisson process; 0 sends everything at once.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
+    pub rate: f64,
+    /// The most requests that a worker decides at once [default: the worker's own].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    pub batch_max: Option<u32>,
+    /// Units that a buyer asks for: a number, or a range such as 1-4.
+    #[arg(long, value_name = "UNITS", default_value = "1", value_parser = parse_quantities)]
+    pub quantity: RangeInclusive<u32>,
+    /// Chooses who buys what and when; the same seed gives the same sale.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// The longest that the buyers wait, in seconds from the first request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
+    #[arg(long, value_name = "PATH")]
+    pub json: Option<PathBuf>,
+    /// The broker to use; without it (and --database-url), private servers are started and stopped.
+    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+    /// The database to use; goes with --amqp-url.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+impl SaleOptions {
+    /// The sale that these options describe.
+    #[must_use]
+    pub fn scenario(&self) -> Scenario {
+        Scenario {
+            buyers: self.buyers,
+            items: self.items,
+            stock: self.stock,
+            quantities: self.quantity.clone(),
+            rate: self.rate,
+            seed: self.seed,
+        }
+    }
+
+    /// The longest that the buyers wait.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Whether standard output is for JSON alone.
+    #[must_use]
+    pub fn json_to_stdout(&self) -> bool {
+        self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let allowed = rate == 0.0 || (0.001..=RATE_MAX).contains(&rate);
+    allowed.then_some(rate).ok_or_else(|| format!("a rate is 0, or 0.001 to {RATE_MAX} per second"))
+}
+
+fn parse_quantities(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (least, most) = text.split_once('-').unwrap_or((text, text));
+    let parse = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("`{part}` is not a whole number"));
+    let (least, most) = (parse(least)?, parse(most)?);
+    let allowed = 1 <= least && least <= most && most <= QUANTITY_MAX;
+    allowed.then_some(least..=most).ok_or_else(|| format!("a quantity is 1 to {QUANTITY_MAX}, such as 2 or 1-4"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
+        match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
+            Command::Run(options) => Ok(options),
+            Command::Ceiling(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_a_thousand_buyers_for_one_ticket() {
+        let scenario = run(&[]).unwrap().sale.scenario();
+        let expected = Scenario { buyers: 1_000, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 42 };
+        assert_eq!(scenario, expected);
+    }
+
+    #[test]
+    fn a_quantity_is_a_number_or_a_range() {
+        assert_eq!(run(&["--quantity", "3"]).unwrap().sale.quantity, 3..=3);
+        assert_eq!(run(&["--quantity", "1-4"]).unwrap().sale.quantity, 1..=4);
+        for wrong in ["0", "4-1", "1001", "1-1001", "x", "1-", "-1", ""] {
+            assert!(run(&[&format!("--quantity={wrong}")]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn events_are_repeatable_and_a_point_that_is_none_is_wrong_usage() {
+        let events = run(&["--kill-worker-at", "25%", "--kill-worker-at=50%", "--add-worker-at=25%"]).unwrap().events;
+        assert_eq!((events.kill_worker_at.len(), events.add_worker_at.len(), events.stop_worker_at.len()), (2, 1, 0));
+        assert_eq!(events.freeze(), Duration::from_secs(2));
+        for wrong in ["25", "abc", "101%"] {
+            let error = run(&["--freeze-worker-at", wrong]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("0% to 100%, such as 25%"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_no_sale_can_be_is_refused() {
+        for wrong in
+            ["--buyers=0", "--items=0", "--rate=-1", "--rate=NaN", "--rate=inf", "--batch-max=0", "--timeout=0"]
+        {
+            assert!(run(&[wrong]).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The result of a run, in exactly the keys that the README documents. Only data: others fill and print it.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::answers::Answers;
+use crate::auditor::{Invariant, VerdictCounts};
+use crate::events::{Action, Point};
+use crate::scenario::Schedule;
+
+/// Latencies are counted in microseconds; three digits of them are exact.
+const LATENCY_DIGITS: u8 = 3;
+
+/// The longest latency that is told apart: a day, the longest that buyers wait.
+const LATENCY_US_MAX: u64 = 86_400_000_000;
+
+/// The result of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// What was run.
+    pub scenario: ScenarioReport,
+    /// On what.
+    pub servers: ServersReport,
+    /// How the requests ended, by what the buyers were told.
+    pub verdicts: VerdictCounts,
+    /// Requests without a reply or without a recorded verdict.
+    pub lost: u64,
+    /// Identical replies beyond the number of sends.
+    pub duplicate_replies: u64,
+    /// Replies that contradict the first reply to the same request.
+    pub conflicting_replies: u64,
+    /// Units reserved beyond the stock.
+    pub oversold: u64,
+    /// Accepted requests that were published after a refused one of equal or smaller quantity.
+    pub order_inversions: u64,
+    /// From the first intended send to the last verdict.
+    pub seconds: f64,
+    /// Verdicts by seconds.
+    pub purchases_per_second: f64,
+    /// From the intended send to the verdict.
+    pub latency_ms: Latency,
+    /// Decisions that were tried on the sale's items (a batch is one).
+    pub attempts: i64,
+    /// Decisions that met a version conflict and were made again.
+    pub conflicts: i64,
+    /// The most messages that were ready in all partitions together, as sampled.
+    pub queue_depth_peak: u64,
+    /// What was done to the workers in mid-sale, in the order in which it was done.
+    pub events: Vec<EventReport>,
+    /// Who decided.
+    pub workers: Vec<WorkerReport>,
+    /// The broker's limit, where it was measured.
+    pub ceiling: Option<CeilingReport>,
+    /// Every promise.
+    pub invariants: Vec<Invariant>,
+    /// Whether every promise was kept.
+    pub passed: bool,
+    /// The most buyers that were waiting for their verdict, as sampled.
+    pub waiting_peak: u64,
+    /// Messages ready, and buyers waiting, over time.
+    pub queue_depth: Vec<DepthSample>,
+    /// How often the buyers lost the broker and came back.
+    pub reconnects: u32,
+}
+
+/// What was run.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScenarioReport {
+    /// Requests.
+    pub buyers: u32,
+    /// Units, over all items.
+    pub stock: u64,
+    /// Items.
+    pub items: u32,
+    /// Worker processes that were started.
+    pub workers: u32,
+    /// How the workers decide.
+    pub strategy: &'static str,
+    /// The batch limit that was asked for; `null` leaves the worker its own.
+    pub batch_max: Option<u32>,
+    /// Arrivals per second; 0 is all at once.
+    pub rate: f64,
+    /// What chose who buys what and when.
+    pub seed: u64,
+}
+
+/// On what.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServersReport {
+    /// The broker's version.
+    pub rabbitmq: String,
+    /// The database's version; `null` where none took part.
+    pub postgresql: Option<String>,
+}
+
+/// Milliseconds; all 0 where nobody got a verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// The quickest verdict.
+    pub min: f64,
+    /// Half of the verdicts came within this.
+    pub p50: f64,
+    /// 90 % did.
+    pub p90: f64,
+    /// 95 % did.
+    pub p95: f64,
+    /// 99 % did.
+    pub p99: f64,
+    /// 99.9 % did.
+    pub p999: f64,
+    /// The slowest verdict.
+    pub max: f64,
+}
+
+/// One worker's part.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WorkerReport {
+    /// The id, as its replies carry it.
+    pub id: String,
+    /// Requests whose first reply it sent.
+    pub verdicts: u64,
+    /// Peak resident memory; `null` for a worker that was not started here.
+    pub rss_mib: Option<f64>,
+}
+
+/// One event that came to pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventReport {
+    /// The point of the sale that it was planned for.
+    pub at: Point,
+    /// What was done.
+    pub event: Action,
+    /// To whom; `null` where no worker was left to do it to.
+    pub worker: Option<String>,
+}
+
+/// What the same buyers get from workers that touch no database: the mean, where it was measured twice.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct CeilingReport {
+    /// From the first intended send to the last reply.
+    pub seconds: f64,
+    /// Replies by seconds.
+    pub purchases_per_second: f64,
+    /// The sale's purchases per second by the ceiling's; `null` without a sale.
+    pub ratio: Option<f64>,
+}
+
+/// The depth of all partitions together, and who waits, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DepthSample {
+    /// From the start of the sale.
+    pub at_ms: u64,
+    /// Messages ready.
+    pub messages: u64,
+    /// Buyers who have sent their request and have no verdict: also those whose message is with a worker.
+    pub waiting: u64,
+}
+
+/// What the clock says about a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    /// From the first intended send to the last verdict.
+    pub seconds: f64,
+    /// Verdicts by seconds.
+    pub purchases_per_second: f64,
+    /// From the intended send to the verdict.
+    pub latency_ms: Latency,
+}
+
+impl Timing {
+    /// Reads the clock's part from the answers.
+    #[must_use]
+    pub fn of(schedule: &Schedule, answers: &Answers) -> Self {
+        let mut histogram = Histogram::<u64>::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS)
+            .expect("three digits of a day are within its limits");
+        let mut last = Duration::ZERO;
+        for (due, answer) in schedule.requests.iter().zip(&answers.answers) {
+            if answer.body.is_some() {
+                last = last.max(answer.at);
+                let microseconds = answer.at.saturating_sub(due.at).as_micros();
+                histogram.saturating_record(u64::try_from(microseconds).unwrap_or(u64::MAX));
+            }
+        }
+        let first = schedule.requests.first().map_or(Duration::ZERO, |due| due.at);
+        let seconds = last.saturating_sub(first).as_secs_f64();
+        #[allow(clippy::cast_precision_loss)]
+        let verdicts = histogram.len() as f64;
+        Self {
+            seconds: round(seconds, 1e6),
+            purchases_per_second: if seconds > 0.0 { round(verdicts / seconds, 1e1) } else { 0.0 },
+            latency_ms: Latency::of(&histogram),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        #[allow(clippy::cast_precision_loss)]
+        let ms = |microseconds: u64| round(microseconds as f64 / 1e3, 1e3);
+        let at = |quantile: f64| ms(histogram.value_at_quantile(quantile));
+        Self {
+            min: ms(histogram.min()),
+            p50: at(0.50),
+            p90: at(0.90),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: ms(histogram.max()),
+        }
+    }
+}
+
+/// `value` to the nearest `1 / parts`, so that JSON shows no noise.
+pub(crate) fn round(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn latency_counts_from_the_intended_time_and_seconds_from_the_first() {
+        let scenario = Scenario { buyers: 2, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let mut schedule = Schedule::new(&scenario, "t");
+        schedule.requests[0].at = Duration::from_millis(1_000);
+        schedule.requests[1].at = Duration::from_millis(1_500);
+        let mut answers = Answers::to(&schedule.requests);
+        for (due, at) in schedule.requests.iter().zip([1_010, 3_000]) {
+            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(at));
+        }
+        let timing = Timing::of(&schedule, &answers);
+        assert_eq!((timing.seconds, timing.purchases_per_second), (2.0, 1.0));
+        assert_eq!(timing.latency_ms.min, 10.0);
+        assert!((timing.latency_ms.max - 1_500.0).abs() < 1.5, "{:?}", timing.latency_ms);
+    }
+
+    #[test]
+    fn where_nobody_was_answered_every_figure_is_zero() {
+        let scenario = Scenario { buyers: 2, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let schedule = Schedule::new(&scenario, "t");
+        assert_eq!(Timing::of(&schedule, &Answers::to(&schedule.requests)), Timing::default());
+    }
+}

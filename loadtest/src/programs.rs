@@ -1,0 +1,60 @@
+//! Where the worker program is, and that it is as new as we are.
+//!
+//! Invariant: what cargo runs is measured against workers of the same sources and the same profile.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, anyhow};
+use tokio::process::Command;
+
+use crate::failure::Failure;
+
+/// The purchase function's program.
+const WORKER: &str = "purchase";
+
+/// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), every
+/// program of the workspace is built first.
+///
+/// # Errors
+/// It does not build, or is not there; the text says what to do.
+pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = given {
+        return existing(path.to_owned());
+    }
+    if let (Some(cargo), Some(package)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
+        build(Path::new(&cargo), Path::new(&package)).await?;
+    }
+    let ourselves = std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)?;
+    let folder = ourselves.parent().unwrap_or(Path::new("."));
+    // Cargo keeps the programs one above those of its tests.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    existing(folder.join(format!("{WORKER}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
+    if path.is_file() {
+        return Ok(path);
+    }
+    let text = anyhow!(
+        "there is no worker program {}; build it with `cargo build --workspace --bins`, or name it with --worker-program",
+        path.display()
+    );
+    Err(Failure::Configuration(text))
+}
+
+/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant.
+async fn build(cargo: &Path, package: &Path) -> Result<(), Failure> {
+    let mut command = Command::new(cargo);
+    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(package).kill_on_drop(true);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    // Standard output is for the result.
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
+    let status = status.with_context(|| format!("start {}", cargo.display())).map_err(Failure::Broken)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Broken(anyhow!("the worker programs do not build: cargo says why above ({status})")))
+}

@@ -1,0 +1,69 @@
+//! What a person at a terminal sees while waiting: the stage, then a bar of verdicts. Nothing where there is no terminal.
+//!
+//! Writes to standard error alone; standard output is for the result.
+
+use std::time::Duration;
+
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+/// Between two looks at how many verdicts there are.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The line at the bottom of the terminal.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// A line, where standard error is a terminal.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(LOOK_PAUSE);
+        Self { bar }
+    }
+
+    /// Says what is going on.
+    pub(crate) fn stage(&self, what: &'static str) {
+        self.bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
+        self.bar.set_message(what);
+    }
+
+    /// Shows the verdicts as they come, until the result is dropped.
+    #[must_use]
+    pub(crate) fn follow(&self, what: &'static str, mut answered: watch::Receiver<usize>, total: u32) -> JoinSet<()> {
+        self.bar.set_style(style("{spinner} {msg} [{bar:40}] {counts} {elapsed:.dim}"));
+        self.bar.set_message(what);
+        self.bar.set_length(u64::from(total));
+        self.bar.reset_elapsed();
+        let bar = self.bar.clone();
+        let mut following = JoinSet::new();
+        if !bar.is_hidden() {
+            following.spawn(async move {
+                let mut look = interval(LOOK_PAUSE);
+                loop {
+                    look.tick().await;
+                    bar.set_position(*answered.borrow_and_update() as u64);
+                }
+            });
+        }
+        following
+    }
+
+    /// Takes the line away.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let counts = |state: &ProgressState, writer: &mut dyn std::fmt::Write| {
+        let (done, total) = (HumanCount(state.pos()), HumanCount(state.len().unwrap_or_default()));
+        // Whatever the terminal refuses to show is not shown.
+        let _ = write!(writer, "{done} of {total} verdicts");
+    };
+    ProgressStyle::with_template(template).expect("the templates are constant and valid").with_key("counts", counts)
+}

@@ -1,0 +1,219 @@
+//! One sale: items put into the database, a round of buyers, and the audit of both sides.
+//!
+//! Invariant: what the audit reads, it reads from the database after the last worker has ended, on a connection of
+//! its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::config::StoreOptions;
+use shared::store::{self, OpenError};
+use sqlx::PgPool;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::auditor::{Audit, Facts};
+use crate::events::Event;
+use crate::facts;
+use crate::failure::Failure;
+use crate::outcome::{Outcome, ScenarioReport, ServersReport};
+use crate::probe::broker_version;
+use crate::round::{Round, Tally};
+use crate::scenario::{Scenario, Schedule};
+use crate::unrest::Unrest;
+use crate::workers::{Crew, Endpoints, Workers};
+
+/// How the worker decides; it has one way so far.
+const STRATEGY: &str = "optimistic";
+/// What decides in a round without a database.
+const STRATEGY_OF_CEILING: &str = "none";
+/// How long to wait for a database that is away.
+const DATABASE_WAIT_SECONDS_MAX: u64 = 30;
+
+/// A sale, ready or open.
+pub struct Sale {
+    round: Round,
+    schedule: Arc<Schedule>,
+    database_url: String,
+    report: ScenarioReport,
+    servers: ServersReport,
+}
+
+impl Sale {
+    /// Makes topology and schema, starts the workers, puts the items on sale and connects the buyers.
+    ///
+    /// # Errors
+    /// A server is away or not as it should be; a worker does not start.
+    pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
+        let rabbitmq = broker_version(&endpoints.amqp_url).await?;
+        let schedule = Arc::new(Schedule::new(scenario, &salt()));
+        let database = open_database(&endpoints.database_url).await?;
+        let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
+        let report = ScenarioReport::new(scenario, &crew, STRATEGY);
+        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
+        facts::put_on_sale(&database, &schedule.items).await.map_err(database_failed)?;
+        database.close().await;
+        let database_url = endpoints.database_url.clone();
+        Ok(Self { round, schedule, database_url, report, servers: ServersReport { rabbitmq, postgresql } })
+    }
+
+    /// Lets the buyers in; they wait for their verdicts no longer than `patience`.
+    #[must_use]
+    pub fn open(self, patience: Duration) -> Self {
+        Self { round: self.round.open(patience), ..self }
+    }
+
+    /// Has the events of this [`crate::events::plan`] happen to the workers while the buyers are at work; who is frozen
+    /// stays so for `freeze`, or until the last verdict.
+    #[must_use]
+    pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration) -> Self {
+        Self { round: self.round.with_unrest(Unrest::new(plan, freeze)), ..self }
+    }
+
+    /// How many requests have a verdict, as it grows.
+    #[must_use]
+    pub fn answered(&self) -> watch::Receiver<usize> {
+        self.round.answered()
+    }
+
+    /// The worker processes, for tests that disturb them.
+    pub fn workers(&mut self) -> &mut Workers {
+        self.round.workers()
+    }
+
+    /// What is on sale, and who asks for it.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Waits for every verdict, drains the workers, audits.
+    ///
+    /// # Errors
+    /// A server stays away, or the workers are gone.
+    pub async fn finish(self) -> Result<Outcome, Failure> {
+        let tally = self.round.finish().await?;
+        let database = open_database(&self.database_url).await?;
+        let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
+        database.close().await;
+        let audit = Audit::of(&Facts {
+            schedule: &self.schedule,
+            answers: &tally.answers,
+            dead_growth: tally.dead_growth,
+            endings: &tally.endings,
+            recorded: Some(&recorded),
+        });
+        let outcome = outcome(self.report, self.servers, audit, tally);
+        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), ..outcome })
+    }
+}
+
+/// The same buyers against workers that touch no database.
+pub struct Ceiling {
+    round: Round,
+    schedule: Arc<Schedule>,
+    report: ScenarioReport,
+    servers: ServersReport,
+}
+
+impl Ceiling {
+    /// Makes the topology, starts the workers and connects the buyers.
+    ///
+    /// # Errors
+    /// As [`Sale::prepare`].
+    pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
+        let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
+        let schedule = Arc::new(Schedule::new(scenario, &salt()));
+        let report = ScenarioReport::new(scenario, &crew, STRATEGY_OF_CEILING);
+        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
+        Ok(Self { round, schedule, report, servers })
+    }
+
+    /// As [`Sale::open`].
+    #[must_use]
+    pub fn open(self, patience: Duration) -> Self {
+        Self { round: self.round.open(patience), ..self }
+    }
+
+    /// As [`Sale::answered`].
+    #[must_use]
+    pub fn answered(&self) -> watch::Receiver<usize> {
+        self.round.answered()
+    }
+
+    /// Waits for every reply, drains the workers, and judges the replies alone.
+    ///
+    /// # Errors
+    /// As [`Sale::finish`].
+    pub async fn finish(self) -> Result<Outcome, Failure> {
+        let tally = self.round.finish().await?;
+        let audit = Audit::of(&Facts {
+            schedule: &self.schedule,
+            answers: &tally.answers,
+            dead_growth: tally.dead_growth,
+            endings: &tally.endings,
+            recorded: None,
+        });
+        Ok(outcome(self.report, self.servers, audit, tally))
+    }
+}
+
+impl ScenarioReport {
+    fn new(scenario: &Scenario, crew: &Crew, strategy: &'static str) -> Self {
+        Self {
+            buyers: scenario.buyers,
+            stock: scenario.stock,
+            items: scenario.items,
+            workers: crew.count,
+            strategy,
+            batch_max: crew.batch_max,
+            rate: scenario.rate,
+            seed: scenario.seed,
+        }
+    }
+}
+
+fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally: Tally) -> Outcome {
+    let passed = audit.passed();
+    Outcome {
+        scenario,
+        servers,
+        verdicts: audit.verdicts,
+        lost: audit.lost,
+        duplicate_replies: audit.duplicate_replies,
+        conflicting_replies: audit.conflicting_replies,
+        oversold: audit.oversold,
+        order_inversions: audit.order_inversions,
+        seconds: tally.timing.seconds,
+        purchases_per_second: tally.timing.purchases_per_second,
+        latency_ms: tally.timing.latency_ms,
+        attempts: 0,
+        conflicts: 0,
+        queue_depth_peak: tally.depth.iter().map(|sample| sample.messages).max().unwrap_or(0),
+        events: tally.events,
+        workers: tally.workers,
+        ceiling: None,
+        invariants: audit.invariants,
+        passed,
+        waiting_peak: tally.depth.iter().map(|sample| sample.waiting).max().unwrap_or(0),
+        queue_depth: tally.depth,
+        reconnects: tally.reconnects,
+    }
+}
+
+/// Keeps the ids of this run apart from those of any other.
+fn salt() -> String {
+    Uuid::now_v7().simple().to_string()
+}
+
+async fn open_database(url: &str) -> Result<PgPool, Failure> {
+    let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
+    store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await.map_err(|error| match error {
+        OpenError::Configuration(_) => Failure::Configuration(error.into()),
+        OpenError::Unreachable { .. } => Failure::Unreachable(error.into()),
+    })
+}
+
+fn database_failed(error: sqlx::Error) -> Failure {
+    Failure::Unreachable(anyhow::Error::new(error).context("PostgreSQL went away, or refuses"))
+}

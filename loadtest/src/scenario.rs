@@ -1,0 +1,193 @@
+//! Who asks for what, and when: a whole sale worked out before its first message is sent.
+//!
+//! Pure: no clock, no broker, no database. Invariant: equal scenario and equal salt give an equal schedule, in
+//! every field; another salt gives other item ids and request ids, and the same choices.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// The most buyers in one sale: keeps every index in a `u32` and every reply in memory.
+pub const BUYERS_MAX: u32 = 5_000_000;
+
+/// What a sale looks like, from the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Requests; each buyer sends one.
+    pub buyers: u32,
+    /// Items on sale; each buyer chooses one, uniformly.
+    pub items: u32,
+    /// Units on sale, over all items: spread evenly, the first items get the remainder.
+    pub stock: u64,
+    /// Units that a buyer asks for, uniformly from this range.
+    pub quantities: RangeInclusive<u32>,
+    /// Arrivals per second, as a Poisson process; 0 means all at once.
+    pub rate: f64,
+    /// Chooses the items, quantities and arrival times.
+    pub seed: u64,
+}
+
+/// An item and what is put on sale of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemOnSale {
+    /// The item's id, unique to this run.
+    pub id: String,
+    /// Units.
+    pub stock: u64,
+}
+
+/// One buyer's request and when it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The request's id, unique to this run.
+    pub request_id: Uuid,
+    /// An index into [`Schedule::items`].
+    pub item: u32,
+    /// Units asked for.
+    pub quantity: u32,
+    /// The intended send time, from the start of the sale.
+    pub at: Duration,
+}
+
+/// A whole sale, in publish order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// What is on sale.
+    pub items: Vec<ItemOnSale>,
+    /// Every request, by its intended send time.
+    pub requests: Vec<Due>,
+}
+
+impl Schedule {
+    /// Works out the sale; `salt` keeps the ids of two runs on one database apart (only `[A-Za-z0-9._:-]`, short).
+    #[must_use]
+    pub fn new(scenario: &Scenario, salt: &str) -> Self {
+        let item_count = u64::from(scenario.items);
+        let items = (0..item_count)
+            .map(|index| ItemOnSale {
+                id: format!("sale-{salt}-{index}"),
+                stock: scenario.stock / item_count + u64::from(index < scenario.stock % item_count),
+            })
+            .collect();
+        let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{salt}/{}", scenario.seed).as_bytes());
+        let (least, most) = (*scenario.quantities.start(), *scenario.quantities.end());
+        let mut random = Random { state: scenario.seed };
+        let mut at = Duration::ZERO;
+        let requests = (0..scenario.buyers)
+            .map(|index| {
+                let item = random.below(scenario.items);
+                let quantity = least + random.below(most - least + 1);
+                if scenario.rate > 0.0 {
+                    at += Duration::from_secs_f64(random.exponential() / scenario.rate);
+                }
+                Due { request_id: Uuid::new_v5(&space, &index.to_be_bytes()), item, quantity, at }
+            })
+            .collect();
+        Self { items, requests }
+    }
+
+    /// The buyer's id of the request with this index.
+    #[must_use]
+    pub fn buyer(index: usize) -> String {
+        format!("buyer-{index}")
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing items, and its numbers never change with a library.
+struct Random {
+    state: u64,
+}
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Uniform in `0..bound`, by the high half of a product; its bias is below 2^-32.
+    fn below(&mut self, bound: u32) -> u32 {
+        let product = u128::from(self.next()) * u128::from(bound);
+        u32::try_from(product >> 64).expect("the high half of a u64 by a u32 is below the u32")
+    }
+
+    /// Exponential with mean 1: the gaps of a Poisson process.
+    fn exponential(&mut self) -> f64 {
+        // 53 bits, in (0, 1]: the logarithm of zero never comes up.
+        #[allow(clippy::cast_precision_loss)]
+        let uniform = ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        -uniform.ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn scenario() -> Scenario {
+        Scenario { buyers: 10_000, items: 7, stock: 100, quantities: 1..=4, rate: 500.0, seed: 42 }
+    }
+
+    #[test]
+    fn the_same_seed_and_salt_give_the_same_sale() {
+        assert_eq!(Schedule::new(&scenario(), "a"), Schedule::new(&scenario(), "a"));
+    }
+
+    #[test]
+    fn another_salt_gives_other_ids_and_the_same_choices() {
+        let (one, other) = (Schedule::new(&scenario(), "a"), Schedule::new(&scenario(), "b"));
+        let ids: HashSet<Uuid> = one.requests.iter().chain(&other.requests).map(|due| due.request_id).collect();
+        assert_eq!(ids.len(), 20_000);
+        assert!(one.items.iter().all(|item| other.items.iter().all(|different| item.id != different.id)));
+        let choices = |schedule: &Schedule| -> Vec<(u32, u32, Duration)> {
+            schedule.requests.iter().map(|due| (due.item, due.quantity, due.at)).collect()
+        };
+        assert_eq!(choices(&one), choices(&other));
+    }
+
+    #[test]
+    fn another_seed_gives_other_choices() {
+        let other = Scenario { seed: 43, ..scenario() };
+        assert_ne!(Schedule::new(&scenario(), "a").requests, Schedule::new(&other, "a").requests);
+    }
+
+    #[test]
+    fn the_stock_is_spread_evenly_and_adds_up() {
+        let stocks: Vec<u64> = Schedule::new(&scenario(), "a").items.iter().map(|item| item.stock).collect();
+        assert_eq!(stocks, [15, 15, 14, 14, 14, 14, 14]);
+    }
+
+    #[test]
+    fn without_a_rate_every_buyer_is_due_at_once() {
+        let schedule = Schedule::new(&Scenario { rate: 0.0, ..scenario() }, "a");
+        assert!(schedule.requests.iter().all(|due| due.at == Duration::ZERO));
+    }
+
+    #[test]
+    fn a_rate_spreads_the_buyers_in_order_around_it() {
+        let requests = Schedule::new(&scenario(), "a").requests;
+        assert!(requests.is_sorted_by_key(|due| due.at));
+        // 10,000 arrivals at 500/s: 20 s, with a standard deviation of 0.2 s.
+        let last = requests.last().map(|due| due.at.as_secs_f64()).unwrap_or_default();
+        assert!((19.0..21.0).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn every_item_and_every_quantity_is_asked_for() {
+        let requests = Schedule::new(&scenario(), "a").requests;
+        let asked: HashSet<(u32, u32)> = requests.iter().map(|due| (due.item, due.quantity)).collect();
+        assert_eq!(asked.len(), 7 * 4);
+    }
+
+    #[test]
+    fn every_id_is_one_that_the_contract_allows() {
+        let schedule = Schedule::new(&scenario(), "0190f7a2b3c4");
+        assert!(schedule.items.iter().all(|item| shared::contract::is_id(&item.id)));
+        assert!(shared::contract::is_id(&Schedule::buyer(9_999)));
+    }
+}

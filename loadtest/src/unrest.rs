@@ -1,0 +1,107 @@
+//! Does to the workers what a plan of [`crate::events`] says, when it is due. Knows how many buyers are answered, and
+//! nothing of the sale else.
+//!
+//! Invariant: whoever was frozen is woken, at the latest by [`Unrest::settle`]; nobody is chosen who is frozen, was told
+//! to stop, or has ended.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use shared::devstack::Signal;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::events::{Action, Event};
+use crate::failure::Failure;
+use crate::outcome::EventReport;
+use crate::workers::Workers;
+
+/// The events of one sale: those to come, and those that were.
+#[derive(Debug, Default)]
+pub(crate) struct Unrest {
+    to_come: VecDeque<(usize, Event)>,
+    freeze: Duration,
+    /// Who is frozen, by index, and when to wake it; the first to be woken comes first.
+    frozen: VecDeque<(usize, Instant)>,
+    reports: Vec<EventReport>,
+}
+
+impl Unrest {
+    /// The events of a plan, which is in order; who is frozen stays so for `freeze`.
+    pub(crate) fn new(plan: Vec<(usize, Event)>, freeze: Duration) -> Self {
+        Self { to_come: plan.into(), freeze, ..Self::default() }
+    }
+
+    /// Returns when [`Unrest::act`] has something to do; never, when there is nothing to come. May be dropped.
+    pub(crate) async fn due(&self, answered: &mut watch::Receiver<usize>) {
+        let event = async {
+            let Some(&(due, _)) = self.to_come.front() else { return std::future::pending().await };
+            // Once the buyers have left, nothing more is answered.
+            if answered.wait_for(|answered| *answered >= due).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        let wake = async {
+            let Some(&(_, at)) = self.frozen.front() else { return std::future::pending().await };
+            sleep_until(at).await;
+        };
+        tokio::select! {
+            () = event => (),
+            () = wake => (),
+        }
+    }
+
+    /// Wakes whoever has been frozen for long enough, and does every event that is due when so many are answered.
+    ///
+    /// # Errors
+    /// A worker cannot be started, does not become ready, or the system refuses a signal.
+    pub(crate) async fn act(&mut self, answered: usize, workers: &mut Workers) -> Result<(), Failure> {
+        self.wake_until(Instant::now(), workers)?;
+        while let Some((_, event)) = self.to_come.pop_front_if(|(due, _)| *due <= answered) {
+            let worker = self.act_on_one(event.action, workers).await?;
+            tracing::info!(at = %event.at, worker, "{}", event.action.past());
+            self.reports.push(EventReport { at: event.at, event: event.action, worker });
+        }
+        Ok(())
+    }
+
+    /// Does what is still due when the last buyer has left, and leaves every worker awake and ready to drain.
+    ///
+    /// # Errors
+    /// As [`Unrest::act`].
+    pub(crate) async fn settle(mut self, answered: usize, workers: &mut Workers) -> Result<Vec<EventReport>, Failure> {
+        self.act(answered, workers).await?;
+        for (index, _) in self.frozen {
+            workers.signal(index, Signal::Continue)?;
+        }
+        workers.all_ready().await?;
+        Ok(self.reports)
+    }
+
+    fn wake_until(&mut self, now: Instant, workers: &mut Workers) -> Result<(), Failure> {
+        while let Some((index, _)) = self.frozen.pop_front_if(|(_, at)| *at <= now) {
+            workers.signal(index, Signal::Continue)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the id of the worker that it was done to; `None` where there was none left to do it to.
+    async fn act_on_one(&mut self, action: Action, workers: &mut Workers) -> Result<Option<String>, Failure> {
+        let chosen = if action == Action::Add { Some(workers.count()) } else { workers.first_at_work() };
+        let Some(index) = chosen else { return Ok(None) };
+        match action {
+            Action::Add => workers.start_another().await?,
+            Action::Stop => {
+                // Before it is ready, SIGTERM would end it like any program, and not make it drain.
+                workers.ready(index).await?;
+                workers.signal(index, Signal::Terminate)?;
+            }
+            Action::Kill => workers.kill(index).await?,
+            Action::Freeze => {
+                workers.signal(index, Signal::Stop)?;
+                self.frozen.push_back((index, Instant::now() + self.freeze));
+            }
+        }
+        Ok(workers.id(index))
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may know whom (README, "Map of the code"), checked.
+
+use serde_json::Value;
+use std::{fs, path::Path};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+#[test]
+fn decisions_are_pure() {
+    for (path, may_use) in [
+        ("shared/src/contract.rs", &[][..]),
+        ("shared/src/retry.rs", &[]),
+        ("shared/src/batch.rs", &[]),
+        ("functions/purchase/src/decide.rs", &["shared::contract"]),
+    ] {
+        let code = code(path);
+        for word in ["sqlx", "lapin", "tokio", "tracing", "std::fs", "std::net", "std::env", "Instant::now", "now_utc"]
+        {
+            assert!(!code.contains(word), "{path} does I/O or asks a clock: {word}");
+        }
+        for ours in ["crate::", "shared::", "super::"] {
+            for (start, _) in code.match_indices(ours) {
+                assert!(
+                    may_use.iter().any(|path| code[start..].starts_with(path)),
+                    "{path} knows {:.40}",
+                    &code[start..]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_broker_never_sees_the_database_and_the_database_never_sees_the_broker() {
+    let mut checked = 0;
+    for (folder, stranger) in [
+        ("shared/src/broker", "sqlx"),
+        ("shared/src/runtime", "sqlx"),
+        ("shared/src/store.rs", "lapin"),
+        ("functions", "lapin"),
+    ] {
+        for path in sources(&Path::new(ROOT).join(folder)) {
+            assert!(!code(&path).contains(stranger), "{path} knows {stranger}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 12, "the folders are where they were");
+}
+
+#[test]
+fn only_the_broker_module_speaks_amqp() {
+    for path in sources(&Path::new(ROOT).join("shared/src")) {
+        let may = path.contains("/broker/") || path.contains("/devstack/");
+        assert!(may || !code(&path).contains("lapin::"), "{path} speaks AMQP");
+    }
+}
+
+#[test]
+fn functions_depend_on_shared_alone() {
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let ours: Vec<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let mut functions = 0;
+    for package in packages.iter().filter(|package| package["manifest_path"].as_str().unwrap().contains("/functions/"))
+    {
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            assert!(name == "shared" || !ours.contains(&name), "{} depends on {name}", package["name"]);
+            assert_ne!(name, "lapin", "{}", package["name"]);
+        }
+        functions += 1;
+    }
+    assert!(functions >= 1);
+}
+
+#[test]
+fn the_top_level_is_what_it_should_be() {
+    let listed = std::process::Command::new("git").args(["ls-files"]).current_dir(ROOT).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let mut top: Vec<&str> = listed.lines().filter_map(|path| path.split('/').next()).collect();
+    top.dedup();
+    for name in top {
+        let fixed = ["Cargo.toml", "functions", "shared", "migrations", "rabbitmq", "loadtest", "README.md"];
+        let may_join = ["Cargo.lock", "deny.toml", "clippy.toml", "rustfmt.toml"];
+        let joins = may_join.contains(&name) || name.starts_with('.') || name.starts_with("LICENSE");
+        assert!(fixed.contains(&name) || joins, "{name} does not belong at the top level");
+    }
+}
+
+/// A file without its comments and its tests, which may use what they like.
+fn code(path: impl AsRef<Path>) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+fn sources(path: &Path) -> Vec<String> {
+    if path.is_file() {
+        return vec![path.display().to_string()];
+    }
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let wanted = entries.filter(|path| path.is_dir() || path.extension().is_some_and(|end| end == "rs"));
+    wanted.filter(|path| !path.ends_with("tests")).flat_map(|path| sources(&path)).collect()
+}

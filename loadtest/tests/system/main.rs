@@ -1,0 +1,16 @@
+//! The whole system: real worker processes, a real broker, a real database.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+mod architecture;
+mod asyncapi;
+mod audit;
+mod clients;
+mod crashes;
+mod hostile;
+mod messages;
+mod outages;
+mod raw;
+mod sales;
+mod share;
+mod shop;
+mod startup;

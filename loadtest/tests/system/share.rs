@@ -1,0 +1,75 @@
+//! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
+
+use crate::sales::{assert_passed, crew, endpoints, prepare, verdicts_reach};
+use crate::shop::{Shop, until};
+use loadtest::{outcome::Outcome, scenario::Scenario};
+use shared::devstack::Signal;
+
+/// Scarce, so that who comes first matters; many items, so that every partition has traffic.
+const SCARCE: Scenario =
+    Scenario { buyers: 24_000, items: 400, stock: 12_000, quantities: 1..=2, rate: 4_000.0, seed: 11 };
+
+fn shares(outcome: &Outcome) -> Vec<u64> {
+    outcome.workers.iter().map(|worker| worker.verdicts).collect()
+}
+
+#[tokio::test]
+async fn two_workers_share_the_partitions_and_keep_the_order() {
+    let outcome = prepare(&endpoints().await, &SCARCE, crew(2, Some(50)).await).await.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn a_worker_that_joins_in_mid_sale_gets_its_share_and_the_order_stays() {
+    let mut sale = prepare(&endpoints().await, &SCARCE, crew(1, Some(50)).await).await;
+    verdicts_reach(&sale, 3_000).await;
+    sale.workers().start_another().await.unwrap();
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome)[1] >= 2_000, "the newcomer took part: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn workers_that_come_drain_die_and_freeze_cost_nobody_a_verdict_or_a_place() {
+    let mut sale = prepare(&endpoints().await, &SCARCE, crew(3, Some(50)).await).await;
+    verdicts_reach(&sale, 4_000).await;
+    sale.workers().kill(0).await.unwrap();
+    sale.workers().start_another().await.unwrap();
+    verdicts_reach(&sale, 8_000).await;
+    sale.workers().signal(1, Signal::Terminate).unwrap();
+    verdicts_reach(&sale, 12_000).await;
+    // Frozen, it keeps its partitions until it is awake again: others go on with theirs.
+    sale.workers().signal(2, Signal::Stop).unwrap();
+    sale.workers().start_another().await.unwrap();
+    verdicts_reach(&sale, 13_000).await;
+    sale.workers().signal(2, Signal::Continue).unwrap();
+    assert_passed(&sale.finish().await.unwrap());
+}
+
+#[tokio::test]
+async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
+    let items: Vec<String> = (0..24).map(|number| format!("item-{number}")).collect();
+    let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
+    let mut shop = Shop::open(&on_sale).await;
+    let _first = shop.worker("first", &[]).await;
+    let mut second = None;
+    let mut sent = 0;
+    // One request at a time: no window ever fills by itself.
+    until("both workers answer, each at least a quarter of what was sent since", async || {
+        let mut answers = [0, 0];
+        for item in &items {
+            sent += 1;
+            shop.buy(&format!("r-{sent}"), item).await;
+            let reply = shop.reply().await;
+            assert_eq!(reply.code(), "reserved");
+            answers[usize::from(reply.worker_id == "second")] += 1;
+        }
+        if second.is_none() {
+            second = Some(shop.worker("second", &[]).await);
+        }
+        answers.iter().all(|count| *count >= 6)
+    })
+    .await;
+    assert_eq!(shop.depth("dead").await, 0, "what fills a window is not kept");
+}

@@ -1,0 +1,141 @@
+//! A worker starts against what it finds, or says what is wrong and what to do, with an exit code that says which.
+
+use crate::shop::{Shop, purchase_program, until};
+use lapin::{
+    Connection, ConnectionProperties,
+    options::{QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+use shared::{
+    broker,
+    devstack::{Fixture, Servers},
+    topology::Topology,
+};
+use std::process::Output;
+
+const UNREACHABLE: i32 = 69;
+const CONFIGURATION: i32 = 78;
+
+#[tokio::test]
+async fn the_broker_imports_the_definitions_and_the_declared_topology_agrees() {
+    let servers = Servers::start(&["declared"]).await.unwrap();
+    let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/definitions.json");
+    let imported = servers.rabbitmq.rabbitmqctl().args(["import_definitions", definitions]).output().await.unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+
+    // Where it was imported, declaring finds everything as it would have made it: a difference is an error.
+    declare(&servers.rabbitmq.url("/")).await.unwrap();
+    // And where it was only declared, the broker lists the same.
+    declare(&servers.rabbitmq.url("declared")).await.unwrap();
+    for what in ["list_queues", "list_exchanges", "list_bindings"] {
+        let columns: &[&str] = match what {
+            "list_queues" => &["name", "durable", "auto_delete", "arguments", "type"],
+            "list_exchanges" => &["name", "type", "durable", "auto_delete", "internal", "arguments"],
+            _ => &["source_name", "destination_name", "destination_kind", "routing_key", "arguments"],
+        };
+        let mut lists = Vec::new();
+        for vhost in ["/", "declared"] {
+            let mut command = servers.rabbitmq.rabbitmqctl();
+            let listed = command.args(["--silent", "--vhost", vhost, what]).args(columns).output().await.unwrap();
+            assert!(listed.status.success(), "{listed:?}");
+            let mut lines: Vec<_> = String::from_utf8(listed.stdout).unwrap().lines().map(sorted_arguments).collect();
+            lines.sort();
+            lists.push(lines);
+        }
+        assert!(lists[0].len() >= 9, "{what}: {lists:?}");
+        assert_eq!(lists[0], lists[1], "{what}");
+    }
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_that_differs_is_named_with_what_to_do() {
+    let shop = Shop::open(&[]).await;
+    shop.channel.queue_delete("purchase.3".into(), QueueDeleteOptions::default()).await.unwrap();
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    shop.channel.queue_declare("purchase.3".into(), durable, FieldTable::default()).await.unwrap();
+    let output = run(&shop.amqp_url, &shop.database_url, &[]).await;
+    assert_eq!(output.status.code(), Some(CONFIGURATION), "{output:?}");
+    assert!(said(&output).contains("rabbitmqctl delete_queue purchase.3"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_broker_without_the_plugin_is_told_apart() {
+    let servers = Servers::start(&[]).await.unwrap();
+    servers.postgres.create_database("sale").await.unwrap();
+    let forget = "rabbit_registry:unregister(exchange, <<\"x-consistent-hash\">>), rabbit_registry:lookup_module(exchange, 'x-consistent-hash').";
+    let forgotten = servers.rabbitmq.rabbitmqctl().args(["eval", forget]).output().await.unwrap();
+    assert!(forgotten.status.success(), "{forgotten:?}");
+    let output = run(&servers.rabbitmq.url("/"), &servers.postgres.url("sale"), &[]).await;
+    assert_eq!(output.status.code(), Some(CONFIGURATION), "{output:?}");
+    assert!(said(&output).contains("rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"), "{output:?}");
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn servers_that_are_not_there_or_say_no_are_told_apart_by_exit_code() {
+    let fixture = Fixture::new().await;
+    let (amqp, database) = (fixture.amqp_url.as_str(), fixture.database_url.as_str());
+    let stranger = amqp.replace("guest:guest", "guest:wrong");
+    let no_role = database.replace("turnstile@", "nobody@");
+    let nowhere = "postgres://nobody@127.0.0.1:1/none";
+    for (amqp_url, database_url, code, hint) in [
+        ("amqp://127.0.0.1:1/%2f", database, UNREACHABLE, "AMQP_URL"),
+        (stranger.as_str(), database, CONFIGURATION, "check the user, the password"),
+        ("http://somewhere", database, CONFIGURATION, "amqp://USER:PASSWORD@HOST:PORT/VHOST"),
+        (amqp, nowhere, UNREACHABLE, "DATABASE_URL"),
+        (amqp, no_role.as_str(), CONFIGURATION, "DATABASE_URL"),
+        (amqp, "nonsense", CONFIGURATION, "DATABASE_URL"),
+    ] {
+        let output = run(amqp_url, database_url, &["--startup-seconds-max", "0"]).await;
+        assert_eq!(output.status.code(), Some(code), "{amqp_url} {database_url}: {output:?}");
+        assert!(said(&output).contains(hint), "{amqp_url} {database_url}: {output:?}");
+    }
+    let output = run(amqp, database, &["--batch-max", "0"]).await;
+    assert_eq!(output.status.code(), Some(2), "usage");
+}
+
+#[tokio::test]
+async fn operators_recognise_the_connections_of_a_worker() {
+    let servers = Servers::start(&[]).await.unwrap();
+    servers.postgres.create_database("sale").await.unwrap();
+    let mut shop = Shop::on(&servers.rabbitmq.url("/"), &servers.postgres.url("sale"), &[("ticket", 1)]).await;
+    let _worker = shop.worker("till-7", &[]).await;
+    shop.buy("r", "ticket").await;
+    shop.reply().await;
+    until("the broker lists the connections", async || {
+        let mut command = servers.rabbitmq.rabbitmqctl();
+        let listed = command.args(["--silent", "list_connections", "client_properties"]).output().await.unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        ["turnstile-purchase till-7 consume", "turnstile-purchase till-7 publish"]
+            .iter()
+            .all(|name| text.contains(name))
+    })
+    .await;
+    let in_database = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'turnstile-purchase till-7'";
+    assert!(shop.count(in_database).await >= 1);
+    servers.stop().await.unwrap();
+}
+
+async fn declare(amqp_url: &str) -> Result<(), broker::Error> {
+    let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
+    broker::declare(&connection.create_channel().await.unwrap(), &Topology::read()).await
+}
+
+/// Runs a worker that is expected to give up by itself.
+async fn run(amqp_url: &str, database_url: &str, arguments: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(purchase_program().await);
+    command.args(arguments).env("AMQP_URL", amqp_url).env("DATABASE_URL", database_url).env("NO_COLOR", "1");
+    command.kill_on_drop(true).output().await.unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Arguments come in the order in which they were given, which means nothing.
+fn sorted_arguments(line: &str) -> String {
+    let mut characters: Vec<_> = line.split(['[', ']', ',', '{', '}']).map(str::trim).collect();
+    characters.sort_unstable();
+    characters.join(" ")
+}
