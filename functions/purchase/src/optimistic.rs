@@ -10,7 +10,9 @@ use crate::{
     read::{lock, read},
 };
 use futures_util::future::BoxFuture;
-use shared::{contract::PurchaseRequest, error::Error, handler::Answer, retry::RetryPolicy, store::is_conflict};
+use shared::{
+    contract::PurchaseRequest, error::Error, handler::Answer, retry::RetryPolicy, runtime::pause_at, store::is_conflict,
+};
 use sqlx::{Connection, PgConnection, PgPool};
 use std::{
     collections::{HashMap, HashSet},
@@ -138,6 +140,7 @@ impl<'a> Round<'a> {
         let requests = self.requests_left();
         let snapshot = read(connection, &requests).await?;
         let plan = decide(&requests, &snapshot, Uuid::now_v7);
+        pause_at("committing").await;
         let held = match commit(connection, &requests, &plan, snapshot.now, &self.conflicts).await {
             Ok(held) => held,
             Err(error) if is_conflict(&error) => return Ok(Conflict::RequestId),

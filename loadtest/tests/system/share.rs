@@ -73,3 +73,22 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
     .await;
     assert_eq!(shop.depth("dead").await, 0, "what fills a window is not kept");
 }
+
+#[tokio::test]
+async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
+    let hot = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
+    let mut endpoints = endpoints().await;
+    // The broker gives a silent connection up after two heartbeats.
+    endpoints.amqp_url += "?heartbeat=1";
+    let mut sale = prepare(&endpoints, &hot, crew(1, Some(50)).await).await;
+    sale.workers().start_another().await.unwrap();
+    sale.workers().ready(1).await.unwrap();
+    verdicts_reach(&sale, 2_000).await;
+    sale.workers().signal(0, Signal::Stop).unwrap();
+    // By the other one: there is but one partition.
+    verdicts_reach(&sale, 6_000).await;
+    sale.workers().signal(0, Signal::Continue).unwrap();
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 1_000), "both took part: {:?}", shares(&outcome));
+}

@@ -8,10 +8,11 @@ use lapin::{
 };
 use shared::{
     broker,
-    devstack::{Fixture, Servers},
+    devstack::{Fixture, Folder, Servers, Signal},
     topology::Topology,
 };
-use std::process::Output;
+use std::{process::Output, time::Duration};
+use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
 const CONFIGURATION: i32 = 78;
@@ -138,4 +139,25 @@ fn sorted_arguments(line: &str) -> String {
     let mut characters: Vec<_> = line.split(['[', ']', ',', '{', '}']).map(str::trim).collect();
     characters.sort_unstable();
     characters.join(" ")
+}
+
+#[tokio::test]
+async fn the_service_manager_hears_when_a_worker_consumes_and_when_it_drains() {
+    let shop = Shop::open(&[]).await;
+    let folder = Folder::create().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let mut worker = shop.worker("told", &[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    assert_eq!(heard(&socket).await, "READY=1");
+    assert!(shop.log("told").await.contains("consuming"), "not before");
+    worker.send(Signal::Terminate).unwrap();
+    assert_eq!(heard(&socket).await, "STOPPING=1");
+    assert_eq!(worker.wait().await.unwrap().code(), Some(0));
+    folder.remove().await.unwrap();
+}
+
+async fn heard(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let heard = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer)).await;
+    String::from_utf8(buffer[..heard.expect("the worker says it").unwrap()].to_vec()).unwrap().trim().to_owned()
 }

@@ -101,11 +101,11 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Subscribes to `queues`; each has up to `prefetch` messages under way to us. `workers` names the queue that the
-    /// workers are counted by.
+    /// Connects, to subscribe to `queues`; each will have up to `prefetch` messages under way to us. `workers` names the
+    /// queue that the workers are counted by; from here on, this one is.
     ///
     /// # Errors
-    /// Those of [`super::connect`], and [`Error::Lost`] where a queue cannot be consumed.
+    /// Those of [`super::connect`], and [`Error::Lost`].
     pub fn open<'a>(
         url: &'a str,
         name: &'a str,
@@ -128,18 +128,17 @@ impl Inbox {
                 counted: None,
                 deliveries: Batches::of(SelectAll::new()),
             };
-            answered(inbox.subscribe_all(prefetch)).await?;
+            answered(inbox.prepare(prefetch)).await?;
             Ok(inbox)
         })
     }
 
-    async fn subscribe_all(&mut self, prefetch: u16) -> Result<(), Error> {
-        for partition in 0..self.queues.len() {
+    async fn prepare(&mut self, prefetch: u16) -> Result<(), Error> {
+        for _ in &self.queues {
             let channel = self.connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
             self.channels.push(channel);
             self.leaving.push(Arc::default());
-            self.subscribe(partition).await?;
         }
         if let Some(workers) = &self.workers {
             let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
@@ -147,6 +146,20 @@ impl Inbox {
             self.counted = Some(self.side.basic_consume(queue, tag, options, FieldTable::default()).await?);
         }
         Ok(())
+    }
+
+    /// Gets in line for a partition: active on it at once where nobody else is.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]: the queue cannot be consumed.
+    pub fn join(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(answered(self.subscribe(partition)))
+    }
+
+    /// Whether there is anything to wait for.
+    #[must_use]
+    pub fn is_subscribed(&mut self) -> bool {
+        !self.deliveries.stream_mut().is_empty()
     }
 
     async fn subscribe(&mut self, partition: usize) -> Result<(), Error> {
@@ -185,10 +198,17 @@ impl Inbox {
     pub fn workers(&mut self) -> BoxFuture<'_, Result<Option<usize>, Error>> {
         Box::pin(answered(async move {
             let Some(workers) = &self.workers else { return Ok(None) };
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let queue = self.side.queue_declare(workers.as_str().into(), options, FieldTable::default()).await?;
-            Ok(usize::try_from(queue.consumer_count()).ok())
+            Ok(Some(consumers(&self.side, workers).await?))
         }))
+    }
+
+    /// Whether some worker is active on this partition.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn is_served(&mut self, partition: usize) -> BoxFuture<'_, Result<bool, Error>> {
+        // Of consumers that wait in line we may not be told, but of the active one we are.
+        Box::pin(answered(async move { Ok(consumers(&self.side, &self.queues[partition]).await? > 0) }))
     }
 
     /// The next batch: what has arrived, up to `max`; a delivery that must be `alone` comes alone.
@@ -285,6 +305,12 @@ impl Acknowledger {
         })
         .await
     }
+}
+
+async fn consumers(channel: &Channel, queue: &str) -> Result<usize, Error> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(usize::try_from(queue.consumer_count()).unwrap_or(usize::MAX))
 }
 
 fn receive(delivery: lapin::message::Delivery, partition: usize) -> Delivery {

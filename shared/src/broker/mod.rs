@@ -27,7 +27,7 @@ use socket::Socket;
 use std::{future::Future, str::FromStr, time::Duration};
 
 /// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
-const HEARTBEAT_SECONDS: u16 = 10;
+const HEARTBEAT_SECONDS: u16 = 5;
 /// How long the broker may take to answer anything but a publish.
 const ANSWER_SECONDS_MAX: u64 = 10;
 

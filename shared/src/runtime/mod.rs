@@ -9,6 +9,7 @@
 //! some 300 bytes are 5 MB. (Of 64 KiB, the largest allowed, they would be 1 GB.)
 
 mod decide;
+mod joining;
 mod pause;
 mod screen;
 mod session;

@@ -6,14 +6,16 @@
 use super::{
     Care, Ended, Function,
     decide::decide,
+    joining::{Joining, Step},
     settle::{Decided, Settling},
     share::Share,
-    start::stopped,
+    start::{notify, stopped},
 };
 use crate::{
     broker::{self, Delivery, Error, Inbox},
     handler::Handler,
 };
+use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -25,8 +27,10 @@ const WINDOW_MIN: u16 = 64;
 const SUSPECT_AT_DELIVERIES: u64 = 3;
 /// How long a queue is consumed with care at least.
 const CAREFUL_SECONDS: u64 = 5;
+/// Between two steps of joining.
+const JOIN_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
-const SHARE_SECONDS: u64 = 1;
+const SHARE_MS: u64 = 500;
 
 /// A session under way.
 struct Session<'a, H> {
@@ -36,6 +40,7 @@ struct Session<'a, H> {
     queues: &'a [String],
     inbox: Inbox,
     settling: &'a Settling,
+    joining: Joining,
     share: Share,
     care: Care,
     window: u16,
@@ -53,7 +58,7 @@ impl<H: Handler> Function<H> {
         let workers = self.workers.clone().filter(|_| queues.len() > 1);
         let inbox = Inbox::open(&self.amqp_url, &name, queues, window, workers).await?;
         let settling = Settling::start(self, &name, queues, inbox.acknowledger());
-        tracing::info!(queues = queues.len(), ?care, "consuming");
+        let joining = Joining::of(queues.len(), fastrand::u64(..));
         let share = Share::of(queues.len());
         let started = Instant::now();
         let mut session = Session {
@@ -62,6 +67,7 @@ impl<H: Handler> Function<H> {
             queues,
             inbox,
             settling: &settling,
+            joining,
             share,
             care,
             window,
@@ -105,8 +111,9 @@ impl<H: Handler> Session<'_, H> {
         let settling = self.settling;
         let acknowledger = self.inbox.acknowledger();
         let stop = self.function.stop.clone();
-        let mut ticks = ticks();
+        let mut ticks = every(Duration::from_millis(JOIN_MS));
         loop {
+            let is_subscribed = self.inbox.is_subscribed();
             let next = async {
                 let room = settling.room().await?;
                 Ok::<_, Error>((room, self.inbox.next_batch(self.function.batch_max, is_suspect).await?))
@@ -115,10 +122,16 @@ impl<H: Handler> Session<'_, H> {
                 biased;
                 () = stopped(stop.clone()) => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
-                    self.compare_shares().await;
+                    if self.joining.is_over() {
+                        self.compare_shares().await;
+                    } else if self.join().await? {
+                        tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
+                        notify(NotifyState::Ready);
+                        ticks = every(Duration::from_millis(SHARE_MS));
+                    }
                     continue;
                 }
-                next = next => next?,
+                next = next, if is_subscribed => next?,
             };
             let is_suspect = batch.iter().any(is_suspect);
             if is_suspect && self.care == Care::None {
@@ -142,6 +155,27 @@ impl<H: Handler> Session<'_, H> {
             self.take_note(&taken);
             self.hand_over().await?;
         }
+    }
+
+    /// One step of joining; true: it was the last.
+    async fn join(&mut self) -> Result<bool, Error> {
+        let workers = self.inbox.workers().await?;
+        // Who is not counted has nobody to share with.
+        while let Some(step) = self.joining.step(workers.unwrap_or(1)) {
+            match step {
+                Step::TakeIfFree(partition) if self.inbox.is_served(partition).await? => continue,
+                Step::TakeIfFree(partition) => {
+                    self.inbox.join(partition).await?;
+                    self.joining.took(partition);
+                }
+                Step::GetInLine(partition) => self.inbox.join(partition).await?,
+                Step::Wait => (),
+            }
+            if workers.is_some() {
+                break;
+            }
+        }
+        Ok(self.joining.is_over())
     }
 
     /// Counts the workers; holds what is more than our share, and has the windows filled that buyers leave open.
@@ -194,8 +228,8 @@ async fn fill(amqp_url: String, name: String, queues: Vec<(String, u64)>) {
     }
 }
 
-fn ticks() -> Interval {
-    let mut ticks = interval(Duration::from_secs(SHARE_SECONDS));
+fn every(pause: Duration) -> Interval {
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

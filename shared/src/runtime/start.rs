@@ -12,6 +12,7 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches};
+use sd_notify::NotifyState;
 use std::{
     future::Future,
     os::unix::process::CommandExt,
@@ -110,6 +111,7 @@ fn listen_for_signals() -> anyhow::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
         tracing::info!("told to stop; finishing what is in hand");
+        notify(NotifyState::Stopping);
         stopper.send_replace(true);
     });
     Ok(stop)
@@ -166,6 +168,12 @@ async fn declare<H: Handler>(options: &WorkerOptions, topology: &Topology) -> Re
             declared => return declared,
         }
     }
+}
+
+/// Tells the service manager, where there is one (`NOTIFY_SOCKET`; systemd's `Type=notify`).
+pub(super) fn notify(state: NotifyState<'_>) {
+    // Whether it listens is its own affair: a worker works without.
+    drop(sd_notify::notify(&[state]));
 }
 
 /// Ends when the process was told to stop and has not managed to for [`DRAIN_SECONDS_MAX`].
