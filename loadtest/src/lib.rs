@@ -4,6 +4,7 @@
 //! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
 //! [`auditor`] holds against the answers; [`events`] are what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]. [`run`] is the command line.
 
+pub mod aftermath;
 pub mod answers;
 pub mod auditor;
 pub mod buyers;

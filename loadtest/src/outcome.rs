@@ -126,7 +126,7 @@ pub struct WorkerReport {
 }
 
 /// One event that came to pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EventReport {
     /// The point of the sale that it was planned for.
     pub at: Point,
@@ -134,6 +134,10 @@ pub struct EventReport {
     pub event: Action,
     /// To whom; `null` where no worker was left to do it to.
     pub worker: Option<String>,
+    /// When, from the start of the sale.
+    pub seconds: f64,
+    /// How long the buyers felt it; see [`crate::aftermath::until_next_verdict`].
+    pub next_verdict_seconds: Option<f64>,
 }
 
 /// What the same buyers get from workers that touch no database: the mean, where it was measured twice.

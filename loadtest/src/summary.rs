@@ -7,6 +7,7 @@ mod figures;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
+use crate::events::Action;
 use crate::outcome::{DepthSample, Outcome};
 use figures::{count, decimal, plural, share, signed, sparkline};
 
@@ -232,7 +233,11 @@ impl Page {
                 Some(worker) => format!("{worker} {}", event.event.past()),
                 None => format!("no worker was left to be {}", event.event.past()),
             };
-            self.row(&format!("at {at}"), &what);
+            let next = event.next_verdict_seconds.map(|seconds| {
+                let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
+                format!("; {whose} {} s later", decimal(seconds, 2))
+            });
+            self.row(&format!("at {at}"), &format!("{what}{}", next.unwrap_or_default()));
         }
     }
 }
@@ -241,7 +246,6 @@ impl Page {
 mod tests {
     use super::*;
     use crate::auditor::{Invariant, VerdictCounts};
-    use crate::events::Action;
     use crate::outcome::{CeilingReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
 
     fn outcome() -> Outcome {
@@ -330,13 +334,26 @@ mod tests {
     #[test]
     fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
         let at = "25%".parse().unwrap();
-        let event = |event, worker: Option<&str>| EventReport { at, event, worker: worker.map(str::to_owned) };
+        let event = |event, worker: Option<&str>| EventReport {
+            at,
+            event,
+            worker: worker.map(str::to_owned),
+            seconds: 1.5,
+            next_verdict_seconds: worker.map(|_| 0.25),
+        };
         let events = vec![event(Action::Kill, Some("worker-1")), event(Action::Stop, None)];
         let lines = lines(&Outcome { events, ..outcome() });
         let section: Vec<&str> = lines.iter().map(String::as_str).skip_while(|line| *line != "EVENTS").collect();
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let section: Vec<String> = section.into_iter().map(words).collect();
-        assert_eq!(section, ["EVENTS", "at 25% worker-1 killed", "at 25% no worker was left to be stopped"]);
+        assert_eq!(
+            section,
+            [
+                "EVENTS",
+                "at 25% worker-1 killed; the next worker's verdicts 0.25 s later",
+                "at 25% no worker was left to be stopped"
+            ]
+        );
     }
 
     #[test]

@@ -11,9 +11,12 @@ use shared::devstack::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aftermath::until_next_verdict;
+use crate::answers::Answers;
 use crate::events::{Action, Event};
 use crate::failure::Failure;
-use crate::outcome::EventReport;
+use crate::outcome::{EventReport, round};
+use crate::scenario::Schedule;
 use crate::workers::Workers;
 
 /// The events of one sale: those to come, and those that were.
@@ -23,7 +26,27 @@ pub(crate) struct Unrest {
     freeze: Duration,
     /// Who is frozen, by index, and when to wake it; the first to be woken comes first.
     frozen: VecDeque<(usize, Instant)>,
-    reports: Vec<EventReport>,
+    done: Vec<Done>,
+}
+
+/// An event that came to pass.
+#[derive(Debug)]
+pub(crate) struct Done {
+    event: Event,
+    worker: Option<String>,
+    at: Instant,
+}
+
+impl Done {
+    /// What it meant for the buyers of a sale that began at `opened`.
+    pub(crate) fn report(self, opened: Instant, schedule: &Schedule, answers: &Answers) -> EventReport {
+        let Self { event: Event { at, action: event }, worker, at: done } = self;
+        let done = done.saturating_duration_since(opened);
+        let next_verdict =
+            worker.as_ref().and_then(|worker| until_next_verdict(schedule, answers, event, worker, done));
+        let seconds = |duration: Duration| round(duration.as_secs_f64(), 1e3);
+        EventReport { at, event, worker, seconds: seconds(done), next_verdict_seconds: next_verdict.map(seconds) }
+    }
 }
 
 impl Unrest {
@@ -58,9 +81,10 @@ impl Unrest {
     pub(crate) async fn act(&mut self, answered: usize, workers: &mut Workers) -> Result<(), Failure> {
         self.wake_until(Instant::now(), workers)?;
         while let Some((_, event)) = self.to_come.pop_front_if(|(due, _)| *due <= answered) {
+            let at = Instant::now();
             let worker = self.act_on_one(event.action, workers).await?;
             tracing::info!(at = %event.at, worker, "{}", event.action.past());
-            self.reports.push(EventReport { at: event.at, event: event.action, worker });
+            self.done.push(Done { event, worker, at });
         }
         Ok(())
     }
@@ -69,13 +93,13 @@ impl Unrest {
     ///
     /// # Errors
     /// As [`Unrest::act`].
-    pub(crate) async fn settle(mut self, answered: usize, workers: &mut Workers) -> Result<Vec<EventReport>, Failure> {
+    pub(crate) async fn settle(mut self, answered: usize, workers: &mut Workers) -> Result<Vec<Done>, Failure> {
         self.act(answered, workers).await?;
         for (index, _) in self.frozen {
             workers.signal(index, Signal::Continue)?;
         }
         workers.all_ready().await?;
-        Ok(self.reports)
+        Ok(self.done)
     }
 
     fn wake_until(&mut self, now: Instant, workers: &mut Workers) -> Result<(), Failure> {
