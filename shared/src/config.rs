@@ -3,6 +3,7 @@
 //! A value comes from the flag, else from the variable, else from the default shown. There is no file.
 
 use clap::{Args, Parser};
+use std::path::PathBuf;
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
 const WORKER_ID_BYTES_MAX: usize = 40;
@@ -40,6 +41,9 @@ pub struct WorkerOptions {
     /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
     #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]
     pub startup_seconds_max: u64,
+    /// A file that exists while this worker consumes, for a readiness probe.
+    #[arg(long, env = "READY_FILE", value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
     /// What to log, such as `info`, `warn`, or `purchase=debug`. The AMQP library logs what it also returns to us, so
     /// unless asked for, it is silent.
     #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off,sqlx=warn", value_name = "FILTER")]

@@ -142,17 +142,22 @@ fn sorted_arguments(line: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_service_manager_hears_when_a_worker_consumes_and_when_it_drains() {
+async fn a_service_manager_and_a_probe_see_when_a_worker_consumes_and_when_it_drains() {
     let shop = Shop::open(&[]).await;
     let folder = Folder::create().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    let mut worker = shop.worker("told", &[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    let ready = folder.path().join("ready");
+    std::fs::write(&ready, "left over").unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("READY_FILE", ready.to_str().unwrap())];
+    let mut worker = shop.worker("told", &environment).await;
     assert_eq!(heard(&socket).await, "READY=1");
     assert!(shop.log("told").await.contains("consuming"), "not before");
+    until("a probe sees it, too", async || std::fs::read(&ready).is_ok_and(|text| text.is_empty())).await;
     worker.send(Signal::Terminate).unwrap();
     assert_eq!(heard(&socket).await, "STOPPING=1");
     assert_eq!(worker.wait().await.unwrap().code(), Some(0));
+    assert!(!ready.exists(), "who has left is not ready");
     folder.remove().await.unwrap();
 }
 

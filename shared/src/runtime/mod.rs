@@ -11,6 +11,7 @@
 mod decide;
 mod joining;
 mod pause;
+mod ready;
 mod screen;
 mod session;
 mod settle;
@@ -26,7 +27,10 @@ use crate::{
     retry::{RetryPolicy, Waits},
 };
 use settle::Settled;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// How many batches may be decided, or wait, while one is settled. One overlaps the database's work with the broker's;
@@ -41,6 +45,7 @@ struct Function<H> {
     batch_max: usize,
     /// The queue that the workers are counted by, where there is one.
     workers: Option<String>,
+    ready_file: Option<PathBuf>,
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
 }

@@ -7,15 +7,15 @@ use super::{
     Care, Ended, Function,
     decide::decide,
     joining::{Joining, Step},
+    ready::Ready,
     settle::{Decided, Settling},
     share::Share,
-    start::{notify, stopped},
+    start::stopped,
 };
 use crate::{
     broker::{self, Delivery, Error, Inbox},
     handler::Handler,
 };
-use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -41,6 +41,8 @@ struct Session<'a, H> {
     inbox: Inbox,
     settling: &'a Settling,
     joining: Joining,
+    /// Set once every partition is joined.
+    ready: Option<Ready>,
     share: Share,
     care: Care,
     window: u16,
@@ -68,6 +70,7 @@ impl<H: Handler> Function<H> {
             inbox,
             settling: &settling,
             joining,
+            ready: None,
             share,
             care,
             window,
@@ -126,7 +129,7 @@ impl<H: Handler> Session<'_, H> {
                         self.compare_shares().await;
                     } else if self.join().await? {
                         tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
-                        notify(NotifyState::Ready);
+                        self.ready = Some(Ready::announce(self.function.ready_file.as_deref()));
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }
                     continue;

@@ -1,6 +1,9 @@
 //! Starting and stopping: from the command line to a running function, and from a signal to an exit code.
 
-use super::Function;
+use super::{
+    Function,
+    ready::{self, Ready},
+};
 use crate::{
     broker::{self, Error, Outgoing},
     config::{CommandLine, WorkerOptions},
@@ -12,7 +15,6 @@ use crate::{
 };
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches};
-use sd_notify::NotifyState;
 use std::{
     future::Future,
     os::unix::process::CommandExt,
@@ -111,7 +113,7 @@ fn listen_for_signals() -> anyhow::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
         tracing::info!("told to stop; finishing what is in hand");
-        notify(NotifyState::Stopping);
+        ready::draining();
         stopper.send_replace(true);
     });
     Ok(stop)
@@ -123,6 +125,7 @@ async fn serve_until<H: Handler>(
     options: &WorkerOptions,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    Ready::clear(options.ready_file.as_deref());
     let topology = Topology::read();
     tokio::select! {
         declared = declare::<H>(options, &topology) => declared?,
@@ -134,6 +137,7 @@ async fn serve_until<H: Handler>(
         worker_id: options.worker_id.clone(),
         batch_max: usize::from(options.batch_max),
         workers: topology.workers_of(H::NAME),
+        ready_file: options.ready_file.clone(),
         stop,
     };
     let queues = topology.queues_of(H::NAME);
@@ -168,12 +172,6 @@ async fn declare<H: Handler>(options: &WorkerOptions, topology: &Topology) -> Re
             declared => return declared,
         }
     }
-}
-
-/// Tells the service manager, where there is one (`NOTIFY_SOCKET`; systemd's `Type=notify`).
-pub(super) fn notify(state: NotifyState<'_>) {
-    // Whether it listens is its own affair: a worker works without.
-    drop(sd_notify::notify(&[state]));
 }
 
 /// Ends when the process was told to stop and has not managed to for [`DRAIN_SECONDS_MAX`].
