@@ -48,8 +48,9 @@ pub(super) fn draining() {
     notify(NotifyState::Stopping);
 }
 
-/// `NOTIFY_SOCKET` names who listens, systemd's `Type=notify` among others.
+/// `NOTIFY_SOCKET` names who listens, systemd's `Type=notify` among others; without it, nobody does.
 fn notify(state: NotifyState<'_>) {
-    // Whether it listens is its own affair: a worker works without.
-    drop(sd_notify::notify(&[state]));
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }
