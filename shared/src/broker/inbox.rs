@@ -3,7 +3,7 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{Error, answered, connect_with_socket, filler::FILLER_TYPE, socket::Socket};
+use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, socket::Socket};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,
@@ -107,14 +107,14 @@ impl Inbox {
     /// # Errors
     /// Those of [`super::connect`], and [`Error::Lost`] where a queue cannot be consumed.
     pub fn open<'a>(
-        url: &'a str,
+        nodes: &'a Nodes,
         name: &'a str,
         queues: &'a [String],
         prefetch: u16,
         workers: Option<String>,
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
-            let (connection, socket) = connect_with_socket(url, &format!("{name} consume")).await?;
+            let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
             let side = answered(async { Ok(connection.create_channel().await?) }).await?;
             let mut inbox = Self {
                 connection,

@@ -3,7 +3,7 @@
 //! Invariant: one task publishes on one channel, because two could mix up the numbers that confirms refer to; and
 //! [`Outgoing::publish`] returns only when the broker has taken responsibility for every message.
 
-use super::{Delivery, Error, answered, connect};
+use super::{Delivery, Error, Nodes, answered, connect};
 use crate::contract::{CONTENT_TYPE, Rejection};
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
@@ -69,9 +69,9 @@ impl Outgoing {
     ///
     /// # Errors
     /// Those of [`connect`].
-    pub fn open<'a>(url: &'a str, name: &'a str, worker_id: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
+    pub fn open<'a>(nodes: &'a Nodes, name: &'a str, worker_id: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
-            let connection = connect(url, &format!("{name} publish")).await?;
+            let connection = connect(nodes, &format!("{name} publish")).await?;
             let channel = answered(async {
                 let channel = connection.create_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;

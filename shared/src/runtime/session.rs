@@ -11,7 +11,7 @@ use super::{
     start::stopped,
 };
 use crate::{
-    broker::{self, Delivery, Error, Inbox},
+    broker::{self, Delivery, Error, Inbox, Nodes},
     handler::Handler,
 };
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ impl<H: Handler> Function<H> {
         let window = self.window(care);
         // With care, each queue has a session of its own: the worker is counted by none of them, and shares nothing.
         let workers = self.workers.clone().filter(|_| queues.len() > 1);
-        let inbox = Inbox::open(&self.amqp_url, &name, queues, window, workers).await?;
+        let inbox = Inbox::open(&self.nodes, &name, queues, window, workers).await?;
         let settling = Settling::start(self, &name, queues, inbox.acknowledger());
         tracing::info!(queues = queues.len(), ?care, "consuming");
         let share = Share::of(queues.len());
@@ -156,7 +156,7 @@ impl<H: Handler> Session<'_, H> {
         if !to_fill.is_empty() {
             let queues =
                 to_fill.into_iter().map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
-            tokio::spawn(fill(self.function.amqp_url.clone(), self.name.clone(), queues));
+            tokio::spawn(fill(self.function.nodes.clone(), self.name.clone(), queues));
         }
         self.hold_surplus();
     }
@@ -188,8 +188,8 @@ impl<H: Handler> Session<'_, H> {
     }
 }
 
-async fn fill(amqp_url: String, name: String, queues: Vec<(String, u64)>) {
-    if let Err(error) = broker::fill(&amqp_url, &name, &queues).await {
+async fn fill(nodes: Nodes, name: String, queues: Vec<(String, u64)>) {
+    if let Err(error) = broker::fill(&nodes, &name, &queues).await {
         tracing::warn!(%error, "a window was not filled; handing over takes longer");
     }
 }
