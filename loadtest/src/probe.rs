@@ -58,11 +58,19 @@ impl Probe {
     /// # Errors
     /// The broker went away, or a queue is missing.
     pub async fn depth(&self) -> Result<u64, Failure> {
-        let mut depth = 0;
+        Ok(self.depths().await?.iter().map(|(_, messages)| messages).sum())
+    }
+
+    /// Messages ready in each partition.
+    ///
+    /// # Errors
+    /// As [`Probe::depth`].
+    pub async fn depths(&self) -> Result<Vec<(String, u64)>, Failure> {
+        let mut depths = Vec::with_capacity(self.partitions.len());
         for partition in &self.partitions {
-            depth += u64::from(self.ask(partition).await?.message_count());
+            depths.push((partition.clone(), u64::from(self.ask(partition).await?.message_count())));
         }
-        Ok(depth)
+        Ok(depths)
     }
 
     /// The most consumers that a partition has, as far as the broker says: 3.10 counts only the active one of several

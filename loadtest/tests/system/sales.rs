@@ -37,11 +37,11 @@ pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
     Crew { program, arguments: Vec::new(), environment: Vec::new(), count, batch_max }
 }
 
-pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale {
+pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale<'static> {
     Sale::prepare(endpoints, scenario, crew).await.unwrap().open(PATIENCE)
 }
 
-pub(crate) async fn verdicts_reach(sale: &Sale, count: usize) {
+pub(crate) async fn verdicts_reach(sale: &Sale<'_>, count: usize) {
     sale.answered().wait_for(|answered| *answered >= count).await.unwrap();
 }
 

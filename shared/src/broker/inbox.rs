@@ -3,7 +3,9 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, socket::Socket};
+use super::{
+    Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket,
+};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,
@@ -11,8 +13,8 @@ use futures_util::{
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
-    BasicProperties, Channel, Connection, Consumer,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    BasicProperties, Channel, Connection,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
 use std::{
@@ -92,17 +94,14 @@ pub struct Inbox {
     channels: Vec<Channel>,
     /// Whether the end of each subscription is expected.
     leaving: Vec<Arc<AtomicBool>>,
-    /// For counting workers.
-    side: Channel,
-    workers: Option<String>,
-    /// By which we are counted; dropping it would end the subscription.
-    counted: Option<Consumer>,
+    /// Where the workers are counted.
+    roll_call: Option<RollCall>,
     deliveries: Batches<SelectAll<BoxStream<'static, Result<Delivery, Error>>>>,
 }
 
 impl Inbox {
-    /// Subscribes to `queues`; each has up to `prefetch` messages under way to us. `workers` names the queue that the
-    /// workers are counted by.
+    /// Subscribes to `queues`; each has up to `prefetch` messages under way to us. `workers` names the exchange by which the
+    /// workers count each other.
     ///
     /// # Errors
     /// Those of [`super::connect`], and [`Error::Lost`] where a queue cannot be consumed.
@@ -115,7 +114,6 @@ impl Inbox {
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
-            let side = answered(async { Ok(connection.create_channel().await?) }).await?;
             let mut inbox = Self {
                 connection,
                 socket,
@@ -123,9 +121,7 @@ impl Inbox {
                 queues: queues.to_vec(),
                 channels: Vec::new(),
                 leaving: Vec::new(),
-                side,
-                workers,
-                counted: None,
+                roll_call: workers.map(|exchange| RollCall::start(nodes.clone(), name.to_owned(), exchange)),
                 deliveries: Batches::of(SelectAll::new()),
             };
             answered(inbox.subscribe_all(prefetch)).await?;
@@ -140,11 +136,6 @@ impl Inbox {
             self.channels.push(channel);
             self.leaving.push(Arc::default());
             self.subscribe(partition).await?;
-        }
-        if let Some(workers) = &self.workers {
-            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            let (queue, tag) = (workers.as_str().into(), self.name.as_str().into());
-            self.counted = Some(self.side.basic_consume(queue, tag, options, FieldTable::default()).await?);
         }
         Ok(())
     }
@@ -179,16 +170,9 @@ impl Inbox {
     }
 
     /// How many workers there are, this one included; `None` where they are not counted.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
-    pub fn workers(&mut self) -> BoxFuture<'_, Result<Option<usize>, Error>> {
-        Box::pin(answered(async move {
-            let Some(workers) = &self.workers else { return Ok(None) };
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let queue = self.side.queue_declare(workers.as_str().into(), options, FieldTable::default()).await?;
-            Ok(usize::try_from(queue.consumer_count()).ok())
-        }))
+    #[must_use]
+    pub fn workers(&self) -> Option<usize> {
+        self.roll_call.as_ref().map(RollCall::workers)
     }
 
     /// The next batch: what has arrived, up to `max`; a delivery that must be `alone` comes alone.

@@ -11,6 +11,7 @@ mod filler;
 mod inbox;
 mod nodes;
 mod outgoing;
+mod roll_call;
 mod socket;
 
 pub use declare::declare;

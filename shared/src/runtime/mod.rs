@@ -38,7 +38,7 @@ struct Function<H> {
     nodes: Nodes,
     worker_id: String,
     batch_max: usize,
-    /// The queue that the workers are counted by, where there is one.
+    /// The exchange by which the workers count each other, where there is one.
     workers: Option<String>,
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,

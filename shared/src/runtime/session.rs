@@ -115,7 +115,7 @@ impl<H: Handler> Session<'_, H> {
                 biased;
                 () = stopped(stop.clone()) => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
-                    self.compare_shares().await;
+                    self.compare_shares();
                     continue;
                 }
                 next = next => next?,
@@ -144,14 +144,10 @@ impl<H: Handler> Session<'_, H> {
         }
     }
 
-    /// Counts the workers; holds what is more than our share, and has the windows filled that buyers leave open.
-    /// Failing at it is not worth the session: if the connection is gone, its deliveries say so.
-    async fn compare_shares(&mut self) {
-        match self.inbox.workers().await {
-            Ok(None) => return,
-            Ok(Some(workers)) => self.share.set_workers(workers),
-            Err(error) => return tracing::warn!(%error, "the workers cannot be counted"),
-        }
+    /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
+    fn compare_shares(&mut self) {
+        let Some(workers) = self.inbox.workers() else { return };
+        self.share.set_workers(workers);
         let to_fill = self.share.unfilled(self.window);
         if !to_fill.is_empty() {
             let queues =
