@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Nothing here takes this long; buyers who wait longer have lost something.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The load generator's program.
 const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -243,6 +243,7 @@ async fn what_cannot_be_run_has_an_exit_code_of_its_own() {
     assert_eq!(run(&away, &["run"]).await.status.code(), Some(69));
     assert_eq!(run(&away, &["run", "--buyers", "0"]).await.status.code(), Some(2));
     assert_eq!(run(&away, &["run", "--kill-worker-at", "101%"]).await.status.code(), Some(2));
+    assert_eq!(run(&away, &["run", "--broker-nodes", "3"]).await.status.code(), Some(2));
     assert_eq!(run(&away, &["run", "--worker-program", "/nowhere"]).await.status.code(), Some(78));
 }
 
