@@ -284,9 +284,16 @@ mod tests {
 
     #[test]
     fn what_no_sale_can_be_is_refused() {
-        for wrong in
-            ["--broker-nodes=2", "--buyers=0", "--items=0", "--rate=-1", "--rate=NaN", "--rate=inf", "--batch-max=0", "--timeout=0"]
-        {
+        for wrong in [
+            "--broker-nodes=2",
+            "--buyers=0",
+            "--items=0",
+            "--rate=-1",
+            "--rate=NaN",
+            "--rate=inf",
+            "--batch-max=0",
+            "--timeout=0",
+        ] {
             assert!(run(&[wrong]).is_err(), "{wrong}");
         }
     }

@@ -3,9 +3,7 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{
-    Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket,
-};
+use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,

@@ -57,7 +57,8 @@ impl Servers {
     pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize) -> Result<Servers> {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
         let folder = Arc::new(Folder::create()?);
-        let (rabbitmq, postgres) = tokio::try_join!(RabbitMq::start_cluster(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
+        let (rabbitmq, postgres) =
+            tokio::try_join!(RabbitMq::start_cluster(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
         Ok(Servers { rabbitmq, postgres, folder })
     }
 

@@ -72,7 +72,8 @@ impl Node {
         vhosts: Vec<String>,
     ) -> Node {
         let name = settings::node_name(number);
-        let log = folder.path().join(format!("{}.log", name.replace("turnstile", "rabbitmq").replace("@localhost", "")));
+        let log =
+            folder.path().join(format!("{}.log", name.replace("turnstile", "rabbitmq").replace("@localhost", "")));
         Node { programs, name, home, log, vhosts, ports }
     }
 
