@@ -44,10 +44,10 @@ impl RollCall {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
                 let Err(error) = call(&nodes, &name, &exchange, &count).await;
-                // The session that this belongs to says it aloud, if the broker is away.
-                tracing::debug!(%error, "the workers are not counted at present");
                 nodes.go_on();
-                tokio::time::sleep(waits.next().unwrap_or_default()).await;
+                let wait = waits.next().unwrap_or_default();
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
+                tokio::time::sleep(wait).await;
             }
         });
         Self { workers, calling }
