@@ -73,7 +73,9 @@ impl RabbitMq {
                 let version = nodes[0].version()?;
                 let running = |(node, server)| Running { node, server, killed: false };
                 let nodes = nodes.into_iter().zip(servers).map(running).collect();
-                return Ok(RabbitMq { folder: Arc::clone(folder), nodes, epmd, version });
+                let started = RabbitMq { folder: Arc::clone(folder), nodes, epmd, version };
+                started.check_joined().await?;
+                return Ok(started);
             }
             nodes.iter().for_each(Node::forget);
         }
@@ -152,6 +154,19 @@ impl RabbitMq {
         let text = String::from_utf8_lossy(&listed.stdout).into_owned();
         let pairs = text.lines().filter_map(|line| line.split_once('\t'));
         Ok(pairs.map(|(queue, leader)| (queue.to_owned(), leader.trim_matches('\'').to_owned())).collect())
+    }
+
+    /// A node that does not reach the others while it boots would be a broker by itself.
+    async fn check_joined(&self) -> Result<()> {
+        if self.nodes.len() == 1 {
+            return Ok(());
+        }
+        let asked = self.rabbitmqctl().args(["--silent", "cluster_status"]).output().await.context("ask RabbitMQ")?;
+        let status = String::from_utf8_lossy(&asked.stdout).into_owned();
+        match self.node_names().into_iter().find(|name| !status.contains(name)) {
+            Some(name) => bail!("{name} did not join the cluster; RabbitMQ says\n{status}"),
+            None => Ok(()),
+        }
     }
 
     /// `rabbitmqctl`, set up for the first node that was not killed; add the arguments.

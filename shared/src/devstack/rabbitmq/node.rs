@@ -111,7 +111,8 @@ impl Node {
             ("ERL_EPMD_PORT", self.ports.epmd.to_string().into()),
             ("ERL_EPMD_ADDRESS", LOOPBACK.into()),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
-            ("RABBITMQ_MNESIA_BASE", home("data")),
+            // A try on other ports has other data: nodes of the one before may take a moment to die.
+            ("RABBITMQ_MNESIA_BASE", home(&format!("data-{}", self.ports.epmd))),
             ("RABBITMQ_LOG_BASE", home("log")),
             // To standard output, which is our log file.
             ("RABBITMQ_LOGS", "-".into()),
@@ -141,10 +142,10 @@ impl Node {
         }
     }
 
-    /// Forgets a try, whose words and data are not to be taken for the next one's.
+    /// Forgets a try, whose words are not to be taken for the next one's.
     pub(super) fn forget(&self) {
+        // Where it is not there, nothing was said.
         fs::remove_file(&self.log).ok();
-        fs::remove_dir_all(self.home.join("data")).ok();
     }
 
     fn found_a_port_taken(&self) -> bool {
