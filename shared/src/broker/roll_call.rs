@@ -17,18 +17,25 @@ use lapin::{
 };
 use std::{
     collections::HashMap,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
+use uuid::Uuid;
 
 /// Between two hellos of a worker, where there are few.
-const HELLO_SECONDS: u32 = 1;
+const HELLO_MS: u64 = 500;
 /// The most hellos that a worker hears in a second: where there are more workers, each says it less often.
-const HELLOS_A_SECOND_MAX: u32 = 8;
-/// Whoever was not heard for so many waits is gone.
+const HELLOS_A_SECOND_MAX: u32 = 16;
+/// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
+/// missing somebody for a moment leaves them where they are.
 const WAITS_MAX: u32 = 3;
 /// How long the broker keeps a hello that nobody has taken in, in milliseconds.
-const HELLO_MS_MAX: &str = "3000";
+const HELLO_MS_MAX: &str = "1500";
+
+/// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
+/// comes back by another node would count twice for a while.
+static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
 
 /// A worker's part in the roll call; it says no more when this is dropped.
 pub(super) struct RollCall {
@@ -72,17 +79,18 @@ async fn call(
     count: &watch::Sender<usize>,
 ) -> Result<std::convert::Infallible, Error> {
     let connection = connect(nodes, &format!("{name} count")).await?;
-    let (channel, ourselves, mut hellos) = answered(async {
+    let (channel, mut hellos) = answered(async {
         let channel = connection.create_channel().await?;
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().clone();
         let bind = QueueBindOptions::default();
         channel.queue_bind(queue.clone(), exchange.into(), "".into(), bind, FieldTable::default()).await?;
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let hellos = channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await?;
-        Ok((channel, queue, hellos))
+        let hellos = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+        Ok((channel, hellos))
     })
     .await?;
+    let ourselves = format!("{name} {}", *PROCESS);
     let mut roll = Roll::default();
     let mut due = Instant::now();
     loop {
@@ -93,7 +101,7 @@ async fn call(
             },
             () = sleep_until(due.into()) => {
                 let properties = BasicProperties::default().with_expiration(HELLO_MS_MAX.into());
-                let (options, hello) = (BasicPublishOptions::default(), ourselves.as_str().as_bytes());
+                let (options, hello) = (BasicPublishOptions::default(), ourselves.as_bytes());
                 answered(async {
                     drop(channel.basic_publish(exchange.into(), "".into(), options, hello, properties).await?);
                     Ok(())
@@ -131,7 +139,7 @@ impl Roll {
     /// Until the next hello.
     fn wait(&self) -> Duration {
         let workers = u32::try_from(self.count()).unwrap_or(u32::MAX);
-        Duration::from_secs(u64::from(HELLO_SECONDS)) * workers.div_ceil(HELLOS_A_SECOND_MAX)
+        Duration::from_millis(HELLO_MS).max(Duration::from_secs(1) * workers / HELLOS_A_SECOND_MAX)
     }
 }
 
@@ -145,12 +153,12 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut roll = Roll::default();
         assert_eq!(roll.count(), 1, "there is always one worker: we");
-        for (worker, ms) in [("a", 0), ("b", 100), ("a", 1_000), ("a", 2_000)] {
+        for (worker, ms) in [("a", 0), ("b", 100), ("a", 500), ("a", 1_000)] {
             roll.heard(worker.into(), at(ms));
         }
-        roll.forget(at(3_100));
+        roll.forget(at(1_600));
         assert_eq!(roll.count(), 2);
-        roll.forget(at(3_101));
+        roll.forget(at(1_601));
         assert_eq!(roll.count(), 1, "b was silent for three waits and more");
         roll.forget(at(60_000));
         assert_eq!(roll.count(), 1);
@@ -162,7 +170,7 @@ mod tests {
         for worker in 0..64_u8 {
             roll.heard(vec![worker], Instant::now());
         }
-        assert_eq!(roll.wait(), Duration::from_secs(8));
+        assert_eq!(roll.wait(), Duration::from_secs(4));
         assert!(f64::from(64) / roll.wait().as_secs_f64() <= f64::from(HELLOS_A_SECOND_MAX));
     }
 }
