@@ -9,6 +9,7 @@ pub mod answers;
 pub mod auditor;
 pub mod buyers;
 mod ceiling;
+pub mod cluster;
 mod depth;
 pub mod events;
 pub mod facts;

@@ -25,13 +25,13 @@ use crate::workers::{Crew, Endpoints, Workers};
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Buyers and workers, ready or at work.
-pub struct Round {
+pub struct Round<'a> {
     endpoints: Endpoints,
     schedule: Arc<Schedule>,
     workers: Workers,
     dead_before: i64,
     answered: watch::Receiver<usize>,
-    unrest: Unrest,
+    unrest: Unrest<'a>,
     opened: Instant,
     stage: Stage,
 }
@@ -53,7 +53,7 @@ pub struct Tally {
     pub depth: Vec<DepthSample>,
     /// How many messages the queue `dead` gained.
     pub dead_growth: i64,
-    /// What was done to the workers.
+    /// What was done to workers and broker.
     pub events: Vec<EventReport>,
     /// Who replied, and how much memory it took.
     pub workers: Vec<WorkerReport>,
@@ -63,7 +63,7 @@ pub struct Tally {
     pub reconnects: u32,
 }
 
-impl Round {
+impl<'a> Round<'a> {
     /// Starts the workers and connects the buyers; everything is ready for the first request then.
     ///
     /// # Errors
@@ -89,9 +89,9 @@ impl Round {
         })
     }
 
-    /// Has this done to the workers while the buyers are at work.
+    /// Has this done to workers and broker while the buyers are at work.
     #[must_use]
-    pub(crate) fn with_unrest(self, unrest: Unrest) -> Self {
+    pub(crate) fn with_unrest(self, unrest: Unrest<'a>) -> Self {
         Self { unrest, ..self }
     }
 
@@ -154,7 +154,7 @@ async fn wait(
     requests: usize,
     workers: &mut Workers,
     answered: &mut watch::Receiver<usize>,
-    unrest: &mut Unrest,
+    unrest: &mut Unrest<'_>,
 ) -> Result<(Box<Buyers>, Result<(), Failure>), Failure> {
     let mut watch = interval(WATCH_PAUSE);
     loop {

@@ -8,11 +8,12 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use futures_util::future::BoxFuture;
 use shared::config::WorkerOptions;
-use shared::devstack::{Missing, Servers};
+use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auditor::Invariant;
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::options::{Cli, Command, RunOptions, SaleOptions};
 use crate::outcome::{CeilingReport, Outcome, round};
@@ -41,12 +42,14 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Run(options) => {
                 start_log()?;
                 let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-                measure(&options.sale, async |endpoints, progress| run(endpoints, &options, &program, progress).await)
-                    .await
+                measure(&options.sale, options.broker_nodes, async |endpoints, broker, progress| {
+                    run(endpoints, broker, &options, &program, progress).await
+                })
+                .await
             }
             Command::Ceiling(options) => {
                 start_log()?;
-                measure(&options, async |endpoints, progress| {
+                measure(&options, 1, async |endpoints, _broker, progress| {
                     let outcome = run_ceiling(endpoints, &options, progress).await?;
                     let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
                     Ok(Outcome { ceiling, ..outcome })
@@ -72,15 +75,17 @@ fn start_log() -> Result<(), Failure> {
     telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)
 }
 
-/// Runs on the servers that the options name, or on private ones, and reports.
+/// Runs on the servers that the options name, or on private ones, whose broker the rounds may do with what they like;
+/// then reports.
 async fn measure(
     options: &SaleOptions,
-    rounds: impl AsyncFnOnce(&Endpoints, &Progress) -> Result<Outcome, Failure>,
+    broker_nodes: usize,
+    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
     let progress = Progress::new();
     let outcome = match given(options)? {
-        Some(endpoints) => or_interrupted(rounds(&endpoints, &progress)).await,
-        None => on_private_servers(&progress, rounds).await,
+        Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
+        None => on_private_servers(broker_nodes, &progress, rounds).await,
     };
     progress.clear();
     let outcome = outcome?;
@@ -101,16 +106,18 @@ fn given(options: &SaleOptions) -> Result<Option<Endpoints>, Failure> {
 }
 
 async fn on_private_servers(
+    broker_nodes: usize,
     progress: &Progress,
-    rounds: impl AsyncFnOnce(&Endpoints, &Progress) -> Result<Outcome, Failure>,
+    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<Outcome, Failure> {
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
-    let starting = async { Servers::start(&[VHOST]).await.map_err(servers_failed) };
-    let servers = or_interrupted(starting).await?;
+    let starting = async { Servers::start_cluster(&[VHOST], broker_nodes).await.map_err(servers_failed) };
+    let mut servers = or_interrupted(starting).await?;
     let outcome = or_interrupted(async {
         servers.postgres.create_database(DATABASE).await.map_err(servers_failed)?;
         let amqp_url = servers.rabbitmq.url(VHOST);
-        rounds(&Endpoints { amqp_url, database_url: servers.postgres.url(DATABASE) }, progress).await
+        let endpoints = Endpoints { amqp_url, database_url: servers.postgres.url(DATABASE) };
+        rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
     })
     .await;
     progress.stage("stopping the private servers");
@@ -129,6 +136,7 @@ fn servers_failed(error: anyhow::Error) -> Failure {
 /// round to the next then touches both sides of the ratio.
 async fn run(
     endpoints: &Endpoints,
+    broker: Option<&mut RabbitMq>,
     options: &RunOptions,
     program: &Path,
     progress: &Progress,
@@ -139,7 +147,11 @@ async fn run(
     }
     progress.stage("starting the workers");
     let sale = Sale::prepare(endpoints, &options.sale.scenario(), crew(&options.sale, program, &[])).await?;
-    let sale = sale.disturbed(events::plan(&options.events, options.sale.buyers), options.events.freeze());
+    let cluster = match broker.filter(|_| options.events.kill_broker_at.is_some()) {
+        Some(broker) => Some(Cluster::of(broker, VHOST).await?),
+        None => None,
+    };
+    let sale = sale.disturbed(events::plan(&options.events, options.sale.buyers), options.events.freeze(), cluster);
     let following = progress.follow("selling", sale.answered(), options.sale.buyers);
     let sale = sale.open(options.sale.patience());
     tracing::info!(buyers = options.sale.buyers, workers = options.sale.workers, "the sale is open");

@@ -63,13 +63,11 @@ impl Topology {
             .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
     }
 
-    /// The queue that a function's workers are counted by, where it has partitions to share: every worker consumes it,
-    /// nobody publishes to it. (On a quorum queue with a single active consumer, RabbitMQ does not tell the number of
-    /// consumers that wait.)
+    /// The exchange by which a function's workers count each other, where it has partitions to share.
     #[must_use]
     pub fn workers_of(&self, function: &str) -> Option<String> {
         let name = format!("{function}.workers");
-        self.queues.iter().any(|queue| queue.name == name).then_some(name)
+        self.exchanges.iter().any(|exchange| exchange.name == name).then_some(name)
     }
 
     /// The queues of a function: the one of its name, or its partitions, in order.
@@ -96,6 +94,7 @@ mod tests {
             for (argument, value) in [
                 ("x-queue-type", Value::from("quorum")),
                 ("x-single-active-consumer", Value::from(true)),
+                ("x-queue-leader-locator", Value::from("balanced")),
                 ("x-delivery-limit", Value::from(30)),
                 ("x-dead-letter-exchange", Value::from("dead")),
                 ("x-dead-letter-strategy", Value::from("at-least-once")),

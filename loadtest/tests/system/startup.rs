@@ -82,6 +82,9 @@ async fn servers_that_are_not_there_or_say_no_are_told_apart_by_exit_code() {
     let nowhere = "postgres://nobody@127.0.0.1:1/none";
     for (amqp_url, database_url, code, hint) in [
         ("amqp://127.0.0.1:1/%2f", database, UNREACHABLE, "AMQP_URL"),
+        ("amqp://127.0.0.1:1/%2f,amqp://127.0.0.1:2/%2f", database, UNREACHABLE, "127.0.0.1:1: "),
+        ("amqp://127.0.0.1:1/%2f,amqp://127.0.0.1:2/%2f", database, UNREACHABLE, "127.0.0.1:2: "),
+        ("amqp://127.0.0.1:1/%2f,nonsense", database, CONFIGURATION, "with commas between them"),
         (stranger.as_str(), database, CONFIGURATION, "check the user, the password"),
         ("http://somewhere", database, CONFIGURATION, "amqp://USER:PASSWORD@HOST:PORT/VHOST"),
         (amqp, nowhere, UNREACHABLE, "DATABASE_URL"),

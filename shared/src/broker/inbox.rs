@@ -3,7 +3,7 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{Error, answered, connect_with_socket, filler::FILLER_TYPE, socket::Socket};
+use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,
@@ -11,7 +11,7 @@ use futures_util::{
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
-    BasicProperties, Channel, Connection, Consumer,
+    BasicProperties, Channel, Connection,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -92,29 +92,28 @@ pub struct Inbox {
     channels: Vec<Channel>,
     /// Whether the end of each subscription is expected.
     leaving: Vec<Arc<AtomicBool>>,
-    /// For counting workers.
+    /// For asking about queues.
     side: Channel,
-    workers: Option<String>,
-    /// By which we are counted; dropping it would end the subscription.
-    counted: Option<Consumer>,
+    /// Where the workers are counted.
+    roll_call: Option<RollCall>,
     deliveries: Batches<SelectAll<BoxStream<'static, Result<Delivery, Error>>>>,
 }
 
 impl Inbox {
     /// Connects, to subscribe to `queues`; each will have up to `prefetch` messages under way to us. `workers` names the
-    /// queue that the workers are counted by; from here on, this one is.
+    /// exchange by which the workers count each other; from here on, this one is counted.
     ///
     /// # Errors
     /// Those of [`super::connect`], and [`Error::Lost`].
     pub fn open<'a>(
-        url: &'a str,
+        nodes: &'a Nodes,
         name: &'a str,
         queues: &'a [String],
         prefetch: u16,
         workers: Option<String>,
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
-            let (connection, socket) = connect_with_socket(url, &format!("{name} consume")).await?;
+            let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
             let side = answered(async { Ok(connection.create_channel().await?) }).await?;
             let mut inbox = Self {
                 connection,
@@ -124,8 +123,7 @@ impl Inbox {
                 channels: Vec::new(),
                 leaving: Vec::new(),
                 side,
-                workers,
-                counted: None,
+                roll_call: workers.map(|exchange| RollCall::start(nodes.clone(), name.to_owned(), exchange)),
                 deliveries: Batches::of(SelectAll::new()),
             };
             answered(inbox.prepare(prefetch)).await?;
@@ -139,11 +137,6 @@ impl Inbox {
             channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
             self.channels.push(channel);
             self.leaving.push(Arc::default());
-        }
-        if let Some(workers) = &self.workers {
-            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            let (queue, tag) = (workers.as_str().into(), self.name.as_str().into());
-            self.counted = Some(self.side.basic_consume(queue, tag, options, FieldTable::default()).await?);
         }
         Ok(())
     }
@@ -192,14 +185,9 @@ impl Inbox {
     }
 
     /// How many workers there are, this one included; `None` where they are not counted.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
-    pub fn workers(&mut self) -> BoxFuture<'_, Result<Option<usize>, Error>> {
-        Box::pin(answered(async move {
-            let Some(workers) = &self.workers else { return Ok(None) };
-            Ok(Some(consumers(&self.side, workers).await?))
-        }))
+    #[must_use]
+    pub fn workers(&self) -> Option<usize> {
+        self.roll_call.as_ref().map(RollCall::workers)
     }
 
     /// Whether some worker is active on this partition.

@@ -22,7 +22,7 @@ pub use pause::pause_at;
 pub use start::{main, serve};
 
 use crate::{
-    broker::Error,
+    broker::{Error, Nodes},
     handler::Handler,
     retry::{RetryPolicy, Waits},
 };
@@ -40,10 +40,10 @@ const BATCHES_SETTLING_MAX: usize = 1;
 /// A handler and all that it takes to run it.
 struct Function<H> {
     handler: H,
-    amqp_url: String,
+    nodes: Nodes,
     worker_id: String,
     batch_max: usize,
-    /// The queue that the workers are counted by, where there is one.
+    /// The exchange by which the workers count each other, where there is one.
     workers: Option<String>,
     ready_file: Option<PathBuf>,
     /// Turns true once, when the process is told to stop.
@@ -128,6 +128,7 @@ impl<H: Handler> Function<H> {
         if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
             *waits = RetryPolicy::SERVER_AWAY.waits();
         }
+        self.nodes.go_on();
         let wait = waits.next().unwrap_or_default();
         tracing::warn!(%error, wait_ms = wait.as_millis(), "the broker is away; connecting again");
         !self.stopped_within(wait).await

@@ -13,7 +13,7 @@ use super::{
     start::stopped,
 };
 use crate::{
-    broker::{self, Delivery, Error, Inbox},
+    broker::{self, Delivery, Error, Inbox, Nodes},
     handler::Handler,
 };
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl<H: Handler> Function<H> {
         let window = self.window(care);
         // With care, each queue has a session of its own: the worker is counted by none of them, and shares nothing.
         let workers = self.workers.clone().filter(|_| queues.len() > 1);
-        let inbox = Inbox::open(&self.amqp_url, &name, queues, window, workers).await?;
+        let inbox = Inbox::open(&self.nodes, &name, queues, window, workers).await?;
         let settling = Settling::start(self, &name, queues, inbox.acknowledger());
         let joining = Joining::of(queues.len(), fastrand::u64(..));
         let share = Share::of(queues.len());
@@ -126,7 +126,7 @@ impl<H: Handler> Session<'_, H> {
                 () = stopped(stop.clone()) => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
                     if self.joining.is_over() {
-                        self.compare_shares().await;
+                        self.compare_shares();
                     } else if self.join().await? {
                         tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
                         self.ready = Some(Ready::announce(self.function.ready_file.as_deref()));
@@ -162,7 +162,7 @@ impl<H: Handler> Session<'_, H> {
 
     /// One step of joining; true: it was the last.
     async fn join(&mut self) -> Result<bool, Error> {
-        let workers = self.inbox.workers().await?;
+        let workers = self.inbox.workers();
         // Who is not counted has nobody to share with.
         while let Some(step) = self.joining.step(workers.unwrap_or(1)) {
             match step {
@@ -181,19 +181,15 @@ impl<H: Handler> Session<'_, H> {
         Ok(self.joining.is_over())
     }
 
-    /// Counts the workers; holds what is more than our share, and has the windows filled that buyers leave open.
-    /// Failing at it is not worth the session: if the connection is gone, its deliveries say so.
-    async fn compare_shares(&mut self) {
-        match self.inbox.workers().await {
-            Ok(None) => return,
-            Ok(Some(workers)) => self.share.set_workers(workers),
-            Err(error) => return tracing::warn!(%error, "the workers cannot be counted"),
-        }
+    /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
+    fn compare_shares(&mut self) {
+        let Some(workers) = self.inbox.workers() else { return };
+        self.share.set_workers(workers);
         let to_fill = self.share.unfilled(self.window);
         if !to_fill.is_empty() {
             let queues =
                 to_fill.into_iter().map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
-            tokio::spawn(fill(self.function.amqp_url.clone(), self.name.clone(), queues));
+            tokio::spawn(fill(self.function.nodes.clone(), self.name.clone(), queues));
         }
         self.hold_surplus();
     }
@@ -225,8 +221,8 @@ impl<H: Handler> Session<'_, H> {
     }
 }
 
-async fn fill(amqp_url: String, name: String, queues: Vec<(String, u64)>) {
-    if let Err(error) = broker::fill(&amqp_url, &name, &queues).await {
+async fn fill(nodes: Nodes, name: String, queues: Vec<(String, u64)>) {
+    if let Err(error) = broker::fill(&nodes, &name, &queues).await {
         tracing::warn!(%error, "a window was not filled; handing over takes longer");
     }
 }
