@@ -1,8 +1,8 @@
 //! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
 
-use crate::sales::{assert_passed, crew, endpoints, prepare, verdicts_reach};
+use crate::sales::{PATIENCE, assert_passed, crew, endpoints, prepare, verdicts_reach};
 use crate::shop::{Shop, until};
-use loadtest::{outcome::Outcome, scenario::Scenario};
+use loadtest::{outcome::Outcome, sale::Sale, scenario::Scenario};
 use shared::devstack::Signal;
 
 /// Scarce, so that who comes first matters; many items, so that every partition has traffic.
@@ -18,6 +18,23 @@ async fn two_workers_share_the_partitions_and_keep_the_order() {
     let outcome = prepare(&endpoints().await, &SCARCE, crew(2, Some(50)).await).await.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
+    const MOVED: &str = "handed a partition over";
+    let mut sale = Sale::prepare(&endpoints().await, &SCARCE, crew(1, Some(50)).await).await.unwrap();
+    sale.workers().start_another().await.unwrap();
+    let moved = |sale: &mut Sale<'_>| -> Vec<usize> {
+        (0..2).map(|worker| sale.workers().log(worker).unwrap().matches(MOVED).count()).collect()
+    };
+    until("the first has handed over half of the partitions", async || moved(&mut sale) == [4, 0]).await;
+    let mut sale = sale.open(PATIENCE);
+    verdicts_reach(&sale, 20_000).await;
+    assert_eq!(moved(&mut sale), [4, 0]);
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 4), "half of the partitions each: {outcome:?}");
 }
 
 #[tokio::test]

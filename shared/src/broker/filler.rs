@@ -1,4 +1,5 @@
-//! Messages that mean nothing: they fill a window that is waited for until it is full, when buyers are too few to do it.
+//! Messages that mean nothing: they fill a window that is waited for until it is full, when buyers are too few to do it, and
+//! show who is active on a partition that is idle.
 //!
 //! On a connection of its own, because a broker that is short of memory blocks a connection that has ever published.
 

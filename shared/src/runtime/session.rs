@@ -13,7 +13,7 @@ use super::{
     start::stopped,
 };
 use crate::{
-    broker::{self, Delivery, Error, Inbox, Nodes},
+    broker::{self, Delivery, Error, Inbox},
     handler::Handler,
 };
 use std::time::{Duration, Instant};
@@ -184,14 +184,27 @@ impl<H: Handler> Session<'_, H> {
     /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
     fn compare_shares(&mut self) {
         let Some(workers) = self.inbox.workers() else { return };
-        self.share.set_workers(workers);
-        let to_fill = self.share.unfilled(self.window);
-        if !to_fill.is_empty() {
-            let queues =
-                to_fill.into_iter().map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
-            tokio::spawn(fill(self.function.nodes.clone(), self.name.clone(), queues));
+        if self.share.set_workers(workers) {
+            // Somebody came. What we are active on is known only by what is delivered, so this shares what is idle, too.
+            self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
         }
+        let to_fill = self.share.unfilled(self.window);
+        self.fill(to_fill.into_iter());
         self.hold_surplus();
+    }
+
+    /// Has so many messages put into these partitions that mean nothing.
+    fn fill(&self, partitions: impl Iterator<Item = (usize, u64)>) {
+        let queues: Vec<_> = partitions.map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
+        if queues.is_empty() {
+            return;
+        }
+        let (nodes, name) = (self.function.nodes.clone(), self.name.clone());
+        tokio::spawn(async move {
+            if let Err(error) = broker::fill(&nodes, &name, &queues).await {
+                tracing::warn!(%error, "a window was not filled; handing over takes longer");
+            }
+        });
     }
 
     fn take_note(&mut self, taken: &[(usize, u64)]) {
@@ -218,12 +231,6 @@ impl<H: Handler> Session<'_, H> {
             tracing::info!(partition, "handed a partition over");
         }
         Ok(())
-    }
-}
-
-async fn fill(nodes: Nodes, name: String, queues: Vec<(String, u64)>) {
-    if let Err(error) = broker::fill(&nodes, &name, &queues).await {
-        tracing::warn!(%error, "a window was not filled; handing over takes longer");
     }
 }
 
