@@ -126,6 +126,10 @@ async fn serve_until<H: Handler>(
         declared = declare::<H>(options, &topology) => declared?,
         () = stopped(stop.clone()) => return Ok(()),
     }
+    let (upkeep, told) = (handler.upkeep(), stopped(stop.clone()));
+    tokio::spawn(async {
+        tokio::select! { () = upkeep => (), () = told => () }
+    });
     let function = Function {
         handler,
         amqp_url: options.amqp_url.clone(),
