@@ -85,7 +85,7 @@ CREATE TABLE verdict_walk (
     next_page  bigint NOT NULL DEFAULT 0 CHECK (next_page >= 0),
     -- When the next step may be made.
     due_at     timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 25, vacuum_truncate = off);
+);
 
 INSERT INTO verdict_walk DEFAULT VALUES;
 

@@ -29,8 +29,9 @@ const TAKE_TURN: &str = "
 SELECT next_page, pg_relation_size('verdicts') / current_setting('block_size')::bigint AS pages
 FROM verdict_walk WHERE due_at <= clock_timestamp() FOR UPDATE SKIP LOCKED";
 
-/// A range of row addresses is read page by page (a TID range scan), so this needs no index.
-const DELETE: &str = "
+/// Deletes what is older than $3 days from the pages $1 to $2, the last one excluded. A range of row addresses is read
+/// page by page (a TID range scan), so this needs no index.
+pub const DELETE: &str = "
 DELETE FROM verdicts
 WHERE ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid
   AND decided_at < now() - make_interval(days => $3)";
