@@ -21,13 +21,14 @@ const WALK_EVERY_SECONDS: i32 = 24 * 60 * 60;
 const VISITS: RetryPolicy = RetryPolicy { wait_ms: 600_000, factor: 1.0, wait_ms_max: 600_000, attempts_max: u32::MAX };
 /// How long the database may take for a step; longer than it allows itself for a statement.
 const STEP_SECONDS_MAX: u64 = 30;
-/// What is lost in a crash is deleted again, so no step waits for a disk.
-const SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
+/// What is lost in a crash is deleted again, so no step waits for a disk. Compiling a plan pays where a statement runs long;
+/// the plan of a step over a huge table looks as if it would, and compiling it costs ten times the step.
+const SETTINGS: [(&str, &str); 2] = [("synchronous_commit", "off"), ("jit", "off")];
 
 /// The turn, where a step is due and nobody else is making it; held until the transaction ends.
-const TAKE_TURN: &str = "
+pub const TAKE_TURN: &str = "
 SELECT next_page, pg_relation_size('verdicts') / current_setting('block_size')::bigint AS pages
-FROM verdict_walk WHERE due_at <= clock_timestamp() FOR UPDATE SKIP LOCKED";
+FROM verdict_walk WHERE is_only AND due_at <= clock_timestamp() FOR UPDATE SKIP LOCKED";
 
 /// Deletes what is older than $3 days from the pages $1 to $2, the last one excluded. A range of row addresses is read
 /// page by page (a TID range scan), so this needs no index.
@@ -36,10 +37,12 @@ DELETE FROM verdicts
 WHERE ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid
   AND decided_at < now() - make_interval(days => $3)";
 
-/// $1 is the page to go on with; zero, after the last one, begins a new walk. now() is when the step began.
-const MOVE_ON: &str = "
+/// $1 is the page to go on with; zero, after the last one, begins a new walk, after $2 seconds. Else the pause is $3 times
+/// what the step took: now() is when it began.
+pub const MOVE_ON: &str = "
 UPDATE verdict_walk SET next_page = $1, due_at = clock_timestamp()
     + CASE WHEN $1 = 0 THEN make_interval(secs => $2) ELSE $3 * (clock_timestamp() - now()) END
+WHERE is_only
 RETURNING ceil(extract(epoch FROM due_at - clock_timestamp()) * 1000)::bigint AS pause_ms";
 
 /// How long verdicts are kept.

@@ -4,7 +4,7 @@ use crate::{answers, count, database, item, purchase, request, until_waiting};
 use purchase::{
     commit::commit,
     decide::decide,
-    keep::{DELETE, KeepPolicy, STEP_PAGES, Step, step, walk},
+    keep::{DELETE, KeepPolicy, MOVE_ON, STEP_PAGES, Step, TAKE_TURN, step, walk},
     read::read,
 };
 use shared::store::is_conflict;
@@ -129,14 +129,20 @@ async fn a_commit_that_meets_a_verdict_on_its_way_out_waits_and_then_holds_or_is
 }
 
 #[tokio::test]
-async fn the_table_is_read_by_pages_whatever_is_in_it() {
+async fn no_step_reads_more_than_its_pages() {
     let pool = database(&[]).await;
     let mut connection = pool.acquire().await.unwrap();
-    let prepare = format!("PREPARE deletion (bigint, bigint, int) AS {DELETE}");
-    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *connection).await.unwrap();
-    let plan = sqlx::raw_sql("EXPLAIN EXECUTE deletion (0, 1, 30)").fetch_all(&mut *connection).await.unwrap();
-    let plan: Vec<String> = plan.iter().map(|line| line.get(0)).collect();
-    assert!(plan.iter().any(|line| line.contains("Tid Range Scan on verdicts")), "{plan:#?}");
+    for (statement, types, arguments, plan_has) in [
+        (TAKE_TURN, "", "", "Index Scan using verdict_walk_pkey"),
+        (DELETE, "(bigint, bigint, int)", "(0, 1, 30)", "Tid Range Scan on verdicts"),
+        (MOVE_ON, "(bigint, int, int)", "(0, 1, 1)", "Index Scan using verdict_walk_pkey"),
+    ] {
+        let explain = format!("PREPARE step {types} AS {statement}; EXPLAIN EXECUTE step {arguments}; DEALLOCATE step");
+        let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|line| line.get(0)).collect();
+        assert!(plan.iter().any(|line| line.contains(plan_has)), "{plan:#?}");
+        assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+    }
 }
 
 #[tokio::test]
