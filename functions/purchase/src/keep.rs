@@ -21,9 +21,8 @@ const WALK_EVERY_SECONDS: i32 = 24 * 60 * 60;
 const VISITS: RetryPolicy = RetryPolicy { wait_ms: 600_000, factor: 1.0, wait_ms_max: 600_000, attempts_max: u32::MAX };
 /// How long the database may take for a step; longer than it allows itself for a statement.
 const STEP_SECONDS_MAX: u64 = 30;
-/// What is lost in a crash is deleted again, so no step waits for a disk. Compiling a plan pays where a statement runs long;
-/// the plan of a step over a huge table looks as if it would, and compiling it costs ten times the step.
-const SETTINGS: [(&str, &str); 2] = [("synchronous_commit", "off"), ("jit", "off")];
+/// What is lost in a crash is deleted again, so no step waits for a disk.
+const SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
 
 /// The turn, where a step is due and nobody else is making it; held until the transaction ends.
 pub const TAKE_TURN: &str = "
