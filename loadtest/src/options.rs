@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
+mod cost;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use shared::contract::QUANTITY_MAX;
 
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
+pub use cost::CostOptions;
 
 /// The most items in one sale.
 const ITEMS_MAX: i64 = 1_000_000;
@@ -43,6 +46,8 @@ pub enum Command {
     Run(RunOptions),
     /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
     Ceiling(SaleOptions),
+    /// Run growing sales on the same servers, and tell what a purchase costs each of them.
+    Cost(CostOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
@@ -156,12 +161,6 @@ impl SaleOptions {
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
-
-    /// Whether standard output is for JSON alone.
-    #[must_use]
-    pub fn json_to_stdout(&self) -> bool {
-        self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
-    }
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -187,7 +186,7 @@ mod tests {
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
         match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
             Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
         }
     }
 
