@@ -20,11 +20,11 @@ use shared::devstack::Servers;
 
 use crate::failure::Failure;
 use crate::options::CostOptions;
-use crate::outcome::{Outcome, ServersReport, round};
+use crate::outcome::{Outcome, ServersReport};
 use crate::progress::Progress;
 use crate::workers::Endpoints;
 use bench::{Bench, ServerPids};
-use figures::{Figures, Taken, median};
+use figures::{Figures, Taken, ratio_of_pairs};
 pub use report::{Age, Comparison, Cost, Step};
 pub use table::render;
 
@@ -129,12 +129,10 @@ async fn compare(
     }
     let paces = |sales: &[Taken]| -> Vec<f64> { sales.iter().map(|sale| sale.purchases_per_second).collect() };
     let (empty_paces, full_paces) = (paces(&on_empty), paces(&on_full));
-    let ratio = median(&full_paces) / median(&empty_paces);
     Ok(Comparison {
         buyers,
         items,
-        // A sale without a verdict has no pace.
-        ratio: if ratio.is_finite() { round(ratio, 1e3) } else { 0.0 },
+        ratio: ratio_of_pairs(&full_paces, &empty_paces),
         empty_purchases_per_second: empty_paces,
         full_purchases_per_second: full_paces,
         empty: Figures::of(&on_empty),

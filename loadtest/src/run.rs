@@ -23,8 +23,9 @@ use crate::sale::{Ceiling, Sale};
 use crate::workers::{Crew, Endpoints, await_nobody};
 use crate::{ceiling, cost, events, programs, summary};
 
-/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it.
-const LOG_FILTER_DEFAULT: &str = "warn,lapin=off";
+/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
+/// statement that takes a second, as an audit does.
+const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
 /// The virtual host and the database of private servers; both have nothing else in them.
 const VHOST: &str = "sale";
 /// See [`VHOST`].

@@ -113,9 +113,16 @@ impl Figures {
     }
 }
 
-/// The one in the middle, or the mean of the two there; 0 of none.
+/// The median of the ratios of each pair: of two sales, one right after the other, the machine was busy with both, or with
+/// neither, more often than not. A sale without a verdict has no pace, and is no pair; 0 where there is none.
 #[must_use]
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(super) fn ratio_of_pairs(paces: &[f64], by: &[f64]) -> f64 {
+    let pairs = paces.iter().zip(by).filter(|(_, by)| **by > 0.0);
+    round(median(&pairs.map(|(pace, by)| pace / by).collect::<Vec<_>>()), 1e3)
+}
+
+/// The one in the middle, or the mean of the two there; 0 of none.
+fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -172,6 +179,12 @@ mod tests {
         let at = |ms| CpuTimes { broker: Some(Duration::from_millis(ms)), ..CpuTimes::default() };
         assert_eq!(at(130) - at(100), at(30));
         assert_eq!((CpuTimes::default() - at(100)).broker, None);
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_neighbours_so_that_a_busy_machine_is_not_in_it() {
+        assert_eq!(ratio_of_pairs(&[95.0, 45.0, 96.0], &[100.0, 50.0, 100.0]), 0.95);
+        assert_eq!((ratio_of_pairs(&[1.0, 3.0], &[0.0, 6.0]), ratio_of_pairs(&[], &[])), (0.5, 0.0));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub struct Comparison {
     pub empty_purchases_per_second: Vec<f64>,
     /// The pace of each sale on full tables, each after the one on empty tables in the same place.
     pub full_purchases_per_second: Vec<f64>,
-    /// The medians: full by empty.
+    /// Full by empty: the median of the pairs' ratios.
     pub ratio: f64,
     /// What a purchase cost on empty tables.
     pub empty: Figures,

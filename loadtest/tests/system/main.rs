@@ -5,6 +5,7 @@ mod architecture;
 mod asyncapi;
 mod audit;
 mod clients;
+mod cost;
 mod crashes;
 mod hostile;
 mod messages;
