@@ -11,18 +11,16 @@ const ROUND_TRIPS_PER_BATCH: f64 = 3.0;
 
 #[tokio::test]
 async fn cost_tells_what_a_purchase_takes_of_each_and_compares_empty_tables_with_full_ones() {
-    let arguments = ["--buyers=600", "--buyers=3000", "--items=1", "--items=9", "--verdicts-before=2000"];
+    let arguments = ["--buyers=5000", "--buyers=10000", "--items=9", "--verdicts-before=2000"];
     let output = cost(&[&arguments[..], &["--items-before=10", "--repetitions=2"]].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let cost: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (cost["passed"].as_bool(), cost["workers"].as_u64(), &cost["broken"]),
-        (Some(true), Some(1), &[].into())
-    );
+    assert_eq!((cost["passed"].as_bool(), cost["workers"].as_u64()), (Some(true), Some(1)));
+    assert_eq!(cost["broken"].as_array().map(Vec::len), Some(0));
 
     let steps = cost["steps"].as_array().unwrap();
     let sizes: Vec<_> = steps.iter().map(|step| (number(&step["items"]), number(&step["buyers"]))).collect();
-    assert_eq!(sizes, [(1.0, 600.0), (1.0, 3_000.0), (9.0, 600.0), (9.0, 3_000.0)]);
+    assert_eq!(sizes, [(9.0, 5_000.0), (9.0, 10_000.0)]);
     // The sale that warms everything up is on record before the first step.
     let mut recorded = 1_000.0;
     for step in steps {
@@ -33,9 +31,9 @@ async fn cost_tells_what_a_purchase_takes_of_each_and_compares_empty_tables_with
 
     assert_eq!((number(&cost["age"]["verdicts"]), number(&cost["age"]["items"])), (2_000.0, 10.0));
     let comparisons = cost["age"]["comparisons"].as_array().unwrap();
-    assert_eq!(comparisons.len(), 2, "one for each number of items");
+    assert_eq!(comparisons.len(), 1, "one for each number of items");
     for comparison in comparisons {
-        assert_eq!(number(&comparison["buyers"]), 3_000.0, "the largest sale of the steps");
+        assert_eq!(number(&comparison["buyers"]), 10_000.0, "the largest sale of the steps");
         let [empty, full] = ["empty", "full"].map(|tables| {
             assert_consistent(&with_buyers(comparison, tables));
             let paces = comparison[format!("{tables}_purchases_per_second")].as_array().unwrap();
@@ -51,7 +49,7 @@ async fn cost_tells_what_a_purchase_takes_of_each_and_compares_empty_tables_with
 async fn servers_of_others_are_measured_as_far_as_they_can_be_and_never_filled() {
     let fixture = shared::devstack::Fixture::new().await;
     let given = ["--amqp-url", &fixture.amqp_url, "--database-url", &fixture.database_url];
-    let output = cost(&[&given[..], &["--buyers=500", "--items=1"]].concat()).await;
+    let output = cost(&[&given[..], &["--buyers=10000", "--items=1"]].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let cost_of_given: Value = serde_json::from_slice(&output.stdout).unwrap();
     let step = &cost_of_given["steps"][0];
