@@ -128,6 +128,7 @@ async fn compare(
         on_full.push(found.audited(bench.sale(full, buyers, items, &what("full")).await?));
     }
     let paces = |sales: &[Taken]| -> Vec<f64> { sales.iter().map(|sale| sale.purchases_per_second).collect() };
+    let (empty_figures, full_figures) = (Figures::of(&on_empty), Figures::of(&on_full));
     let (empty_paces, full_paces) = (paces(&on_empty), paces(&on_full));
     Ok(Comparison {
         buyers,
@@ -135,8 +136,9 @@ async fn compare(
         ratio: ratio_of_pairs(&full_paces, &empty_paces),
         empty_purchases_per_second: empty_paces,
         full_purchases_per_second: full_paces,
-        empty: Figures::of(&on_empty),
-        full: Figures::of(&on_full),
+        cpu_ratio: empty_figures.cpu_us_per_purchase.ratio(&full_figures.cpu_us_per_purchase),
+        empty: empty_figures,
+        full: full_figures,
     })
 }
 

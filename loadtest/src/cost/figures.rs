@@ -81,6 +81,20 @@ pub struct CpuFigures {
     pub buyers: Option<f64>,
 }
 
+impl CpuFigures {
+    /// Of all who are part of what a purchase costs.
+    fn of_servers_and_workers(&self) -> Option<f64> {
+        Some(self.broker? + self.workers? + self.database?)
+    }
+
+    /// This cost by another; `None` where one of them is not known, or nothing.
+    #[must_use]
+    pub(super) fn ratio(&self, by: &Self) -> Option<f64> {
+        let by = by.of_servers_and_workers().filter(|by| *by > 0.0)?;
+        Some(round(self.of_servers_and_workers()? / by, 1e3))
+    }
+}
+
 impl Figures {
     /// What a purchase costs, over all of these sales.
     #[must_use]
@@ -172,6 +186,16 @@ mod tests {
     fn whoever_was_not_seen_once_is_not_in_the_sum() {
         let unseen = Taken { cpu: CpuTimes::default(), ..taken() };
         assert_eq!(Figures::of(&[taken(), unseen]).cpu_us_per_purchase.broker, None);
+    }
+
+    #[test]
+    fn one_cost_by_another_is_without_the_buyers_and_needs_everybody_else() {
+        let cpu = |broker, buyers| CpuFigures { broker, workers: Some(20.0), database: Some(30.0), buyers };
+        assert_eq!(cpu(Some(40.0), Some(1.0)).ratio(&cpu(Some(50.0), None)), Some(0.9));
+        assert_eq!(
+            (cpu(None, None).ratio(&cpu(Some(50.0), None)), cpu(Some(1.0), None).ratio(&cpu(None, None))),
+            (None, None)
+        );
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub struct Comparison {
     pub full_purchases_per_second: Vec<f64>,
     /// Full by empty: the median of the pairs' ratios.
     pub ratio: f64,
+    /// What a purchase costs broker, workers and database together on empty tables, by what it costs on full ones: on a
+    /// busy machine the sturdier of the two ratios. `null` where a process could not be measured.
+    pub cpu_ratio: Option<f64>,
     /// What a purchase cost on empty tables.
     pub empty: Figures,
     /// What a purchase cost on full tables.

@@ -67,8 +67,13 @@ fn aged(age: &Age, style: Style) -> Vec<String> {
         for (tables, figures) in [("empty", &comparison.empty), ("full", &comparison.full)] {
             lines.push(row(what.iter().cloned().chain([tables.to_owned()]).chain(cells(figures))));
         }
+        let cpu = comparison.cpu_ratio.map(|ratio| format!(", {} × by CPU time", decimal(ratio, 2)));
         let ratio = decimal(comparison.ratio, 2);
-        lines.push(format!("{:>width$} × the pace of empty tables", ratio, width = 4 * COLUMNS));
+        lines.push(format!(
+            "{ratio:>width$} × the pace of empty tables{}",
+            cpu.unwrap_or_default(),
+            width = 4 * COLUMNS
+        ));
     }
     lines
 }
@@ -120,6 +125,7 @@ mod tests {
             empty_purchases_per_second: vec![1.0],
             full_purchases_per_second: vec![0.97],
             ratio: 0.97,
+            cpu_ratio: Some(0.98),
             empty,
             full,
         };
@@ -151,7 +157,7 @@ mod tests {
         let text = render(&cost(Some(90.0)), Style::Plain);
         let tables: Vec<String> = words(&text).iter().filter_map(|row| row.get(2).cloned()).collect();
         assert!(tables.ends_with(&["empty".into(), "full".into(), "the".into()]), "{text}");
-        assert!(text.contains("0.97 × the pace of empty tables"), "{text}");
+        assert!(text.contains("0.97 × the pace of empty tables, 0.98 × by CPU time"), "{text}");
     }
 
     #[test]

@@ -40,6 +40,7 @@ async fn cost_tells_what_a_purchase_takes_of_each_and_compares_empty_tables_with
             paces.iter().map(number).collect::<Vec<_>>()
         });
         assert_eq!((empty.len(), full.len()), (2, 2), "{comparison:#}");
+        assert!(number(&comparison["cpu_ratio"]) > 0.0, "{comparison:#}");
         let mean = (full[0] / empty[0] + full[1] / empty[1]) / 2.0;
         assert!((number(&comparison["ratio"]) - mean).abs() < 0.01, "{comparison:#}");
     }
