@@ -2,7 +2,8 @@
 //!
 //! A [`scenario`] is worked out before the first message; [`buyers`] send it and keep the [`answers`]; a [`round`] runs
 //! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
-//! [`auditor`] holds against the answers; [`events`] are what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]. [`run`] is the command line.
+//! [`auditor`] holds against the answers; [`events`] are what happens to the workers meanwhile; the [`outcome`] is printed
+//! by [`summary`]; [`cost`] is what purchases take of the machines, over many sales. [`run`] is the command line.
 
 pub mod aftermath;
 pub mod answers;
@@ -10,6 +11,7 @@ pub mod auditor;
 pub mod buyers;
 mod ceiling;
 pub mod cluster;
+pub mod cost;
 mod depth;
 pub mod events;
 pub mod facts;

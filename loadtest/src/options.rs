@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
+mod cost;
+
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use shared::contract::QUANTITY_MAX;
 
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
+pub use cost::CostOptions;
 
 /// The most items in one sale.
 const ITEMS_MAX: i64 = 1_000_000;
@@ -42,7 +45,7 @@ impl Cli {
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict(),
-            Command::Ceiling(_) | Command::CeilingWorker(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -61,6 +64,8 @@ pub enum Command {
     Run(RunOptions),
     /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
     Ceiling(SaleOptions),
+    /// Run growing sales on the same servers, and tell what a purchase costs each of them.
+    Cost(CostOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
@@ -194,12 +199,6 @@ impl SaleOptions {
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
-
-    /// Whether standard output is for JSON alone.
-    #[must_use]
-    pub fn json_to_stdout(&self) -> bool {
-        self.json.as_deref().is_some_and(|path| path.as_os_str() == "-")
-    }
 }
 
 /// Two nodes are no better than one: without both, there is no majority.
@@ -231,7 +230,7 @@ mod tests {
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
         match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
             Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
         }
     }
 

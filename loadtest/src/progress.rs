@@ -2,6 +2,7 @@
 //!
 //! Writes to standard error alone; standard output is for the result.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -27,14 +28,19 @@ impl Progress {
     }
 
     /// Says what is going on.
-    pub(crate) fn stage(&self, what: &'static str) {
+    pub(crate) fn stage(&self, what: impl Into<Cow<'static, str>>) {
         self.bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
         self.bar.set_message(what);
     }
 
     /// Shows the verdicts as they come, until the result is dropped.
     #[must_use]
-    pub(crate) fn follow(&self, what: &'static str, mut answered: watch::Receiver<usize>, total: u32) -> JoinSet<()> {
+    pub(crate) fn follow(
+        &self,
+        what: impl Into<Cow<'static, str>>,
+        mut answered: watch::Receiver<usize>,
+        total: u32,
+    ) -> JoinSet<()> {
         self.bar.set_style(style("{spinner} {msg} [{bar:40}] {counts} {elapsed:.dim}"));
         self.bar.set_message(what);
         self.bar.set_length(u64::from(total));

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 use shared::config::WorkerOptions;
 use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
@@ -15,20 +16,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auditor::Invariant;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::options::{Cli, Command, RunOptions, SaleOptions};
+use crate::options::{Cli, Command, CostOptions, RunOptions, SaleOptions};
 use crate::outcome::{CeilingReport, Outcome, round};
 use crate::probe::Probe;
 use crate::progress::Progress;
 use crate::sale::{Ceiling, Sale};
 use crate::workers::{Crew, Endpoints, await_nobody};
-use crate::{ceiling, events, programs, summary};
+use crate::{ceiling, cost, events, programs, summary};
 
-/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it.
-const LOG_FILTER_DEFAULT: &str = "warn,lapin=off";
+/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
+/// statement that takes a second, as an audit does.
+const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
 /// The virtual host and the database of private servers; both have nothing else in them.
 const VHOST: &str = "sale";
 /// See [`VHOST`].
 const DATABASE: &str = "sale";
+/// The database whose tables are filled before the first sale.
+const DATABASE_AGED: &str = "aged";
 
 /// Does what the command line says; returns whether every invariant holds.
 ///
@@ -55,6 +59,10 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
                     Ok(Outcome { ceiling, ..outcome })
                 })
                 .await
+            }
+            Command::Cost(options) => {
+                start_log()?;
+                measure_cost(&options).await
             }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
         }
@@ -83,20 +91,47 @@ async fn measure(
     rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
     let progress = Progress::new();
-    let outcome = match given(options)? {
+    let outcome = match given(&options.amqp_url, &options.database_url)? {
         Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
-        None => on_private_servers(broker_nodes, &progress, rounds).await,
+        None => {
+            on_private_servers(broker_nodes, &progress, async |servers, progress| {
+                let endpoints = private_endpoints(servers, DATABASE).await?;
+                rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
+            })
+            .await
+        }
     };
     progress.clear();
     let outcome = outcome?;
-    report(&outcome, options)?;
+    report(&outcome, options.json.as_deref(), || summary::render(&outcome, summary::Style::of_stdout()))?;
     Ok(outcome.passed)
 }
 
+/// As [`measure`], for what purchases cost.
+async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
+    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+    let progress = Progress::new();
+    let cost = match given(&options.amqp_url, &options.database_url)? {
+        Some(endpoints) => or_interrupted(cost::of_given(&endpoints, options, &program, &progress)).await,
+        None => {
+            on_private_servers(1, &progress, async |servers, progress| {
+                let (empty, aged) =
+                    (private_endpoints(servers, DATABASE).await?, private_endpoints(servers, DATABASE_AGED).await?);
+                cost::of_private(servers, &empty, &aged, options, &program, progress).await
+            })
+            .await
+        }
+    };
+    progress.clear();
+    let cost = cost?;
+    report(&cost, options.json.as_deref(), || cost::render(&cost, summary::Style::of_stdout()))?;
+    Ok(cost.passed)
+}
+
 /// The servers that the command line or the environment names: both or none.
-fn given(options: &SaleOptions) -> Result<Option<Endpoints>, Failure> {
+fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
-    match (url(&options.amqp_url), url(&options.database_url)) {
+    match (url(amqp_url), url(database_url)) {
         (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url })),
         (None, None) => Ok(None),
         (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
@@ -105,24 +140,24 @@ fn given(options: &SaleOptions) -> Result<Option<Endpoints>, Failure> {
     }
 }
 
-async fn on_private_servers(
+async fn on_private_servers<T>(
     broker_nodes: usize,
     progress: &Progress,
-    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
-) -> Result<Outcome, Failure> {
+    rounds: impl AsyncFnOnce(&mut Servers, &Progress) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
     let starting = async { Servers::start_cluster(&[VHOST], broker_nodes).await.map_err(servers_failed) };
     let mut servers = or_interrupted(starting).await?;
-    let outcome = or_interrupted(async {
-        servers.postgres.create_database(DATABASE).await.map_err(servers_failed)?;
-        let amqp_url = servers.rabbitmq.url(VHOST);
-        let endpoints = Endpoints { amqp_url, database_url: servers.postgres.url(DATABASE) };
-        rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
-    })
-    .await;
+    let outcome = or_interrupted(rounds(&mut servers, progress)).await;
     progress.stage("stopping the private servers");
     let stopped = servers.stop().await.context("stop the private servers").map_err(Failure::Broken);
     outcome.and_then(|outcome| stopped.map(|()| outcome))
+}
+
+/// The virtual host, and a new database of this name.
+async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoints, Failure> {
+    servers.postgres.create_database(database).await.map_err(servers_failed)?;
+    Ok(Endpoints { amqp_url: servers.rabbitmq.url(VHOST), database_url: servers.postgres.url(database) })
 }
 
 fn servers_failed(error: anyhow::Error) -> Failure {
@@ -225,13 +260,14 @@ fn ceiling_report(ceilings: &[Outcome], sale_per_second: Option<f64>) -> Ceiling
     CeilingReport { seconds: round(seconds, 1e6), purchases_per_second: round(purchases_per_second, 1e1), ratio }
 }
 
-fn report(outcome: &Outcome, options: &SaleOptions) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(outcome).context("write the result as JSON").map_err(Failure::Broken)?;
-    if options.json_to_stdout() {
+/// Prints the result for people and writes it as JSON to the file; `-` prints the JSON alone.
+fn report(result: &impl Serialize, json_to: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(result).context("write the result as JSON").map_err(Failure::Broken)?;
+    if json_to.is_some_and(|path| path.as_os_str() == "-") {
         return print(&(json + "\n"));
     }
-    print(&summary::render(outcome, summary::Style::of_stdout()))?;
-    if let Some(path) = &options.json {
+    print(&text())?;
+    if let Some(path) = json_to {
         let written = std::fs::write(path, json + "\n");
         written.with_context(|| format!("write {}", path.display())).map_err(Failure::Broken)?;
     }

@@ -93,7 +93,35 @@ impl<'a> Sale<'a> {
     /// # Errors
     /// A server stays away, or the workers are gone.
     pub async fn finish(self) -> Result<Outcome, Failure> {
-        let tally = self.round.finish().await?;
+        self.drain().await?.audit().await
+    }
+
+    /// Waits for every verdict and drains the workers.
+    ///
+    /// # Errors
+    /// The broker stays away, or the workers are gone.
+    pub async fn drain(self) -> Result<Drained, Failure> {
+        let Self { round, schedule, database_url, report, servers } = self;
+        Ok(Drained { tally: round.finish().await?, schedule, database_url, report, servers })
+    }
+}
+
+/// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
+pub struct Drained {
+    tally: Tally,
+    schedule: Arc<Schedule>,
+    database_url: String,
+    report: ScenarioReport,
+    servers: ServersReport,
+}
+
+impl Drained {
+    /// Holds what was recorded against what the buyers were told.
+    ///
+    /// # Errors
+    /// The database stays away.
+    pub async fn audit(self) -> Result<Outcome, Failure> {
+        let tally = self.tally;
         let database = open_database(&self.database_url).await?;
         let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
         database.close().await;
@@ -207,7 +235,7 @@ fn salt() -> String {
     Uuid::now_v7().simple().to_string()
 }
 
-async fn open_database(url: &str) -> Result<PgPool, Failure> {
+pub(crate) async fn open_database(url: &str) -> Result<PgPool, Failure> {
     let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
     store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await.map_err(|error| match error {
         OpenError::Configuration(_) => Failure::Configuration(error.into()),
@@ -215,6 +243,6 @@ async fn open_database(url: &str) -> Result<PgPool, Failure> {
     })
 }
 
-fn database_failed(error: sqlx::Error) -> Failure {
+pub(crate) fn database_failed(error: sqlx::Error) -> Failure {
     Failure::Unreachable(anyhow::Error::new(error).context("PostgreSQL went away, or refuses"))
 }

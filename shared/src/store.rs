@@ -27,8 +27,7 @@ const LIMITS: [(&str, &str); 3] =
 /// Every access of ours is by primary key, so a statement has one good plan, whatever is in the tables and the arrays:
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
 /// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
-const PLANS: [(&str, &str); 3] =
-    [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
+const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
 /// Lifts [`LIMITS`].
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 

@@ -8,7 +8,7 @@ const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 const HEIGHT_MAX: u64 = 7;
 
 /// Figures over time (milliseconds, figure), scaled to their peak: each column is the highest of its span of time.
-pub(super) fn sparkline(samples: &[(u64, u64)]) -> String {
+pub(crate) fn sparkline(samples: &[(u64, u64)]) -> String {
     let (Some((first_ms, mut before)), Some((last_ms, _))) = (samples.first().copied(), samples.last()) else {
         return String::new();
     };
@@ -29,7 +29,7 @@ pub(super) fn sparkline(samples: &[(u64, u64)]) -> String {
 }
 
 /// With separated thousands.
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut separated = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -41,24 +41,24 @@ pub(super) fn count(number: u64) -> String {
     separated
 }
 
-pub(super) fn signed(number: i64) -> String {
+pub(crate) fn signed(number: i64) -> String {
     let sign = if number < 0 { "-" } else { "" };
     format!("{sign}{}", count(number.unsigned_abs()))
 }
 
 /// A figure of zero or more, with separated thousands.
-pub(super) fn decimal(value: f64, places: usize) -> String {
+pub(crate) fn decimal(value: f64, places: usize) -> String {
     let text = format!("{value:.places$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     format!("{}{fraction}", count(whole.parse().unwrap_or(0)))
 }
 
-pub(super) fn plural(number: u64, noun: &str) -> String {
+pub(crate) fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 #[allow(clippy::cast_precision_loss)]
-pub(super) fn share(part: u64, whole: u64) -> String {
+pub(crate) fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
 }
 

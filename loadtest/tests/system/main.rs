@@ -6,6 +6,7 @@ mod asyncapi;
 mod audit;
 mod clients;
 mod cluster;
+mod cost;
 mod crashes;
 mod hostile;
 mod messages;

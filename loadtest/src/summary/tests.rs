@@ -1,0 +1,119 @@
+//! What the summary says of a sale that went well, and of others.
+
+use super::*;
+use crate::auditor::{Invariant, VerdictCounts};
+use crate::outcome::{CeilingReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
+
+fn outcome() -> Outcome {
+    let kept = Invariant { name: "never_oversold", holds: true, detail: "at most 1 unit reserved".into() };
+    let worker = WorkerReport { id: "worker-1".into(), verdicts: 12_345, rss_mib: Some(21.5) };
+    Outcome {
+        scenario: ScenarioReport {
+            buyers: 12_345,
+            stock: 1,
+            items: 1,
+            workers: 1,
+            strategy: "optimistic",
+            batch_max: None,
+            rate: 0.0,
+            seed: 42,
+        },
+        servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()) },
+        verdicts: VerdictCounts { reserved: 1, sold_out: 12_344, refused: 0, invalid: 0 },
+        lost: 0,
+        duplicate_replies: 0,
+        conflicting_replies: 0,
+        oversold: 0,
+        order_inversions: 0,
+        seconds: 1.234_567,
+        purchases_per_second: 9_999.6,
+        latency_ms: Latency { min: 1.0, p50: 2.0, p90: 3.0, p95: 4.0, p99: 5.0, p999: 6.0, max: 1_234.56 },
+        attempts: 26,
+        conflicts: 0,
+        queue_depth_peak: 7_000,
+        events: vec![],
+        workers: vec![worker],
+        ceiling: None,
+        invariants: vec![kept],
+        passed: true,
+        waiting_peak: 12_000,
+        queue_depth: vec![
+            DepthSample { at_ms: 10, messages: 7_000, waiting: 12_000 },
+            DepthSample { at_ms: 20, messages: 0, waiting: 0 },
+        ],
+        reconnects: 0,
+    }
+}
+
+fn lines(outcome: &Outcome) -> Vec<String> {
+    render(outcome, Style::Plain).lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_first_line_says_it_all() {
+    assert_eq!(lines(&outcome())[0], "1 sold · 12,344 sold out · 0 failed — 1.23 s");
+}
+
+#[test]
+fn every_section_is_there_in_order() {
+    let lines = lines(&outcome());
+    let titles: Vec<&str> = lines
+        .iter()
+        .map(String::as_str)
+        .filter(|line| line.chars().take(5).all(|letter| letter.is_ascii_uppercase()) && !line.is_empty())
+        .map(|line| line.split(' ').next().unwrap_or(line))
+        .collect();
+    assert_eq!(
+        titles,
+        ["INVARIANTS", "VERDICTS", "LATENCY", "THROUGHPUT", "CONTENTION", "QUEUE", "WORKERS"],
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_broken_invariant_is_crossed_and_names_its_offenders() {
+    let mut broken = outcome();
+    broken.passed = false;
+    broken.invariants[0] = Invariant { name: "never_oversold", holds: false, detail: "1: concert by 3".into() };
+    let text = render(&broken, Style::Plain);
+    assert!(text.contains("✗ never oversold"), "{text}");
+    assert!(text.contains("1: concert by 3") && !text.contains('✓'), "{text}");
+}
+
+#[test]
+fn the_ceiling_is_shown_with_its_ratio() {
+    let ceiling = CeilingReport { seconds: 1.0, purchases_per_second: 12_345.0, ratio: Some(0.81) };
+    let text = render(&Outcome { ceiling: Some(ceiling), ..outcome() }, Style::Plain);
+    assert!(text.contains("12,345  in 1.00 s") && text.contains("0.81"), "{text}");
+}
+
+#[test]
+fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
+    let at = "25%".parse().unwrap();
+    let event = |event, worker: Option<&str>, node: Option<&str>| {
+        let [worker, broker_node] = [worker, node].map(|whom| whom.map(str::to_owned));
+        let next_verdict_seconds = worker.as_ref().map(|_| 0.25);
+        EventReport { at, event, worker, broker_node, seconds: 1.5, next_verdict_seconds }
+    };
+    let events = vec![
+        event(Action::Kill, Some("worker-1"), None),
+        event(Action::Stop, None, None),
+        event(Action::KillBroker, None, Some("node-2")),
+    ];
+    let lines = lines(&Outcome { events, ..outcome() });
+    let section: Vec<&str> = lines.iter().map(String::as_str).skip_while(|line| *line != "EVENTS").collect();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let section: Vec<String> = section.into_iter().map(words).collect();
+    let expected = [
+        "at 25% worker-1 killed; the next worker's verdicts 0.25 s later",
+        "at 25% no worker was left to be stopped",
+        "at 25% node-2 killed",
+    ];
+    assert_eq!((section[0].as_str(), &section[1..]), ("EVENTS", &expected.map(str::to_owned)[..]));
+}
+
+#[test]
+fn without_colours_there_is_no_escape_and_with_them_there_is() {
+    assert!(!render(&outcome(), Style::Plain).contains('\x1b'));
+    assert!(render(&outcome(), Style::Coloured).contains("\x1b[32m"));
+}
