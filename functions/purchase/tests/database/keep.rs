@@ -1,15 +1,18 @@
 //! Verdicts past their time go, without anybody waiting for it, and what is asked after that is asked for the first time.
 
-use crate::{answers, count, database, item, purchase, request, until_waiting};
+use crate::{answers, count, database, item, migrated, purchase, request, until_waiting};
 use purchase::{
     commit::commit,
     decide::decide,
     keep::{DELETE, KeepPolicy, MOVE_ON, STEP_PAGES, Step, TAKE_TURN, step, walk},
     read::read,
 };
-use shared::store::is_conflict;
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction};
-use std::collections::HashMap;
+use shared::{
+    devstack::{Folder, Postgres},
+    store::is_conflict,
+};
+use sqlx::{AssertSqlSafe, PgPool, Row, Transaction};
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 /// Verdicts of 40 days ago, on the item `old`; four fill a page.
@@ -147,7 +150,13 @@ async fn no_step_reads_more_than_its_pages() {
 
 #[tokio::test]
 async fn as_many_new_verdicts_as_go_take_no_more_room() {
-    let pool = database(&[]).await;
+    // A server of its own: an index page that fell empty is used again when no older transaction is open, in any database.
+    let folder = Arc::new(Folder::create().unwrap());
+    let postgres = Postgres::start(&folder).await.unwrap();
+    postgres.create_database("alone").await.unwrap();
+    let pool = migrated(&postgres.url("alone")).await;
+    run(&pool, "ALTER SYSTEM SET autovacuum = off").await;
+    run(&pool, "SELECT pg_reload_conf()").await;
     load_old(&pool, 1_000).await;
     let mut sizes = Vec::new();
     for _day in 0..5 {
@@ -157,12 +166,15 @@ async fn as_many_new_verdicts_as_go_take_no_more_room() {
         load_old(&pool, 1_000).await;
         sizes.push((count(&pool, PAGES).await, count(&pool, INDEX_PAGES).await));
     }
+    pool.close().await;
+    postgres.stop().await.unwrap();
+    Arc::into_inner(folder).unwrap().remove().await.unwrap();
     assert!(sizes.iter().all(|size| *size == sizes[0]), "pages of the table and of its key, day by day: {sizes:?}");
 }
 
 /// A walk that has deleted what comes before one verdict, and waits for that one, so its transaction is open.
 struct HeldWalk {
-    blocker: Transaction<'static, Postgres>,
+    blocker: Transaction<'static, sqlx::Postgres>,
     walking: tokio::task::JoinHandle<u64>,
 }
 

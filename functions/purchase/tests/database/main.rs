@@ -22,12 +22,17 @@ const CONNECTIONS_MAX: u32 = 16;
 /// A migrated database of the test's own, with these items and their stock on sale.
 async fn database(items: &[(&str, i64)]) -> PgPool {
     let fixture = Fixture::new().await;
-    let pool = store::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-    store::migrate(&pool).await.unwrap();
+    let pool = migrated(&fixture.database_url).await;
     for (id, stock) in items {
         let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
         sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
     }
+    pool
+}
+
+async fn migrated(database_url: &str) -> PgPool {
+    let pool = store::pool(database_url, "test", CONNECTIONS_MAX).unwrap();
+    store::migrate(&pool).await.unwrap();
     pool
 }
 
