@@ -114,6 +114,7 @@ impl<'a> Bench<'a> {
             batches,
             round_trips: (after.transactions - before.transactions - self.idle_transactions).max(0),
             wal_bytes: after.wal_bytes - before.wal_bytes,
+            queue_depth_peak: outcome.queue_depth_peak,
             workers_rss_mib: rss_mib,
         };
         Ok((taken, outcome))

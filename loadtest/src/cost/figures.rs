@@ -47,6 +47,8 @@ pub(super) struct Taken {
     pub(super) batches: i64,
     pub(super) round_trips: i64,
     pub(super) wal_bytes: i64,
+    /// Messages ready, at the most.
+    pub(super) queue_depth_peak: u64,
     /// Of all workers together, at their peaks.
     pub(super) workers_rss_mib: Option<f64>,
 }
@@ -64,6 +66,8 @@ pub struct Figures {
     pub round_trips_per_purchase: f64,
     /// Bytes of write-ahead log.
     pub wal_bytes_per_purchase: f64,
+    /// The most messages that were ready in all partitions together, as sampled: how long the queue was.
+    pub queue_depth_peak: u64,
     /// Resident memory of all workers together, at its peak; `null` where it cannot be read.
     pub workers_rss_mib: Option<f64>,
 }
@@ -122,6 +126,7 @@ impl Figures {
             messages_per_batch: if batches > 0.0 { round(purchases / batches, 1e1) } else { 0.0 },
             round_trips_per_purchase: per_purchase(round_trips, 1e5),
             wal_bytes_per_purchase: per_purchase(wal_bytes, 1e0),
+            queue_depth_peak: sales.iter().map(|sale| sale.queue_depth_peak).max().unwrap_or(0),
             workers_rss_mib: rss_mib.map(|mib| round(mib, 1e1)),
         }
     }
@@ -160,6 +165,7 @@ mod tests {
             batches: 4,
             round_trips: 12,
             wal_bytes: 900_000,
+            queue_depth_peak: 700,
             workers_rss_mib: Some(30.0),
         }
     }
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!((cpu.broker, cpu.workers, cpu.database, cpu.buyers), (Some(100.0), Some(50.0), None, Some(10.0)));
         assert_eq!((figures.messages_per_batch, figures.round_trips_per_purchase), (250.0, 0.012));
         assert_eq!((figures.wal_bytes_per_purchase, figures.workers_rss_mib), (900.0, Some(30.0)));
+        assert_eq!(figures.queue_depth_peak, 700);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::summary::Style;
 use crate::summary::figures::{count, decimal, plural, signed};
 
 /// Above the figures of a purchase; their columns are [`COLUMNS`] wide.
-const FIGURES: [&str; 9] = [
+const FIGURES: [&str; 10] = [
     "per second",
     "broker µs",
     "workers µs",
@@ -15,6 +15,7 @@ const FIGURES: [&str; 9] = [
     "msgs/batch",
     "round trips",
     "WAL bytes",
+    "deepest",
     "workers MiB",
 ];
 /// The width of a column.
@@ -90,6 +91,7 @@ fn cells(figures: &Figures) -> [String; FIGURES.len()] {
         decimal(figures.messages_per_batch, 1),
         decimal(figures.round_trips_per_purchase, 4),
         decimal(figures.wal_bytes_per_purchase, 0),
+        count(figures.queue_depth_peak),
         or_dash(figures.workers_rss_mib),
     ]
 }
@@ -113,6 +115,7 @@ mod tests {
             messages_per_batch: 321.0,
             round_trips_per_purchase: 0.0125,
             wal_bytes_per_purchase: 1_234.0,
+            queue_depth_peak: 8_000,
             workers_rss_mib: None,
         }
     }
@@ -148,7 +151,8 @@ mod tests {
 
     #[test]
     fn every_figure_of_a_step_is_in_its_row() {
-        let row = ["10,000", "1", "5,000", "12,346", "90.0", "30.2", "9.5", "40.0", "321.0", "0.0125", "1,234", "-"];
+        let row =
+            ["10,000", "1", "5,000", "12,346", "90.0", "30.2", "9.5", "40.0", "321.0", "0.0125", "1,234", "8,000", "-"];
         assert!(words(&render(&cost(Some(90.0)), Style::Plain)).contains(&row.map(str::to_owned).to_vec()));
     }
 
