@@ -90,10 +90,17 @@ pub fn open<'a>(
 
 /// Connects once, outside the pool, which keeps the reason of a failure to itself.
 async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let options = pool.connect_options();
-    let connecting = PgConnection::connect_with(&options);
+    connect(&pool.connect_options()).await?.close().await
+}
+
+/// A connection of its own, for work that must not take one from those who decide.
+///
+/// # Errors
+/// The database's; an I/O error (timed out) where it does not answer.
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let connecting = PgConnection::connect_with(options);
     match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
-        Ok(connection) => connection?.close().await,
+        Ok(connection) => connection,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }

@@ -61,6 +61,20 @@ async fn a_queue_that_differs_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_worker_deletes_verdicts_past_their_time_beside_its_work() {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    let old = "INSERT INTO verdicts SELECT 'days-' || days, 'ticket', gen_random_uuid(), 'sold_out', '{}',
+               now() - make_interval(days => days) FROM unnest(ARRAY[1, 3]) AS days";
+    sqlx::query(old).execute(&shop.pool).await.unwrap();
+    let worker = shop.worker("keeper", &[("KEEP_VERDICTS_DAYS", "2")]).await;
+    shop.buy("now", "ticket").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+    until("the old verdict is gone", async || shop.count("SELECT count(*) FROM verdicts").await == 2).await;
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'days-3'").await, 0);
+    drop(worker);
+}
+
+#[tokio::test]
 async fn a_broker_without_the_plugin_is_told_apart() {
     let servers = Servers::start(&[]).await.unwrap();
     servers.postgres.create_database("sale").await.unwrap();

@@ -132,6 +132,10 @@ async fn serve_until<H: Handler>(
         declared = declare::<H>(&nodes, options, &topology) => declared?,
         () = stopped(stop.clone()) => return Ok(()),
     }
+    let (upkeep, told) = (handler.upkeep(), stopped(stop.clone()));
+    tokio::spawn(async {
+        tokio::select! { () = upkeep => (), () = told => () }
+    });
     let function = Function {
         handler,
         nodes,
