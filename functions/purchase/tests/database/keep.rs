@@ -57,7 +57,7 @@ async fn a_table_of_many_steps_is_walked_wholly_and_a_broken_off_walk_goes_on_wh
     assert!(count(&pool, PAGES).await > 3 * STEP_PAGES);
     let all = count(&pool, VERDICTS).await;
 
-    let first = step(&mut *pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap();
+    let first = step(&mut pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap();
     let Step::Made { deleted, .. } = first else { panic!("{first:?}") };
     assert!(deleted > 0 && count(&pool, "SELECT next_page FROM verdict_walk").await == STEP_PAGES);
     run(&pool, MAKE_DUE).await;
@@ -185,7 +185,7 @@ impl HeldWalk {
 }
 
 async fn walk_all(pool: &PgPool) -> u64 {
-    walk(&mut *pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap()
+    walk(&mut pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap()
 }
 
 async fn load_old(pool: &PgPool, verdicts: i64) {
