@@ -20,6 +20,9 @@ use std::{
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
 const ACQUIRE_SECONDS_MAX: u64 = 5;
 
+/// How long the database may take to answer an attempt; longer than it allows itself for a statement.
+const ATTEMPT_SECONDS_MAX: u64 = 30;
+
 /// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for somebody
 /// else's lock, or for a disk. Ending it gives the retry, and the operator's log, a say.
 const LIMITS: [(&str, &str); 3] =
@@ -32,7 +35,10 @@ const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("e
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// The schema's history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "purchase", include_str!("../../migrations/0001_purchase.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "purchase", include_str!("../../migrations/0001_purchase.sql")),
+    (2, "release", include_str!("../../migrations/0002_release.sql")),
+];
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 ///
@@ -102,6 +108,24 @@ pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::E
     match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
         Ok(connection) => connection,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Runs on a connection from the pool; one that gives no answer in time is closed and never used again.
+///
+/// # Errors
+/// What `run` returns; [`Error::Away`] where there is no connection, or no answer in time.
+pub async fn on_connection<T>(
+    pool: &PgPool,
+    run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut connection = pool.acquire().await?;
+    match tokio::time::timeout(Duration::from_secs(ATTEMPT_SECONDS_MAX), run(&mut connection)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            connection.close_on_drop();
+            Err(Error::Away(format!("no answer within {ATTEMPT_SECONDS_MAX} s")))
+        }
     }
 }
 

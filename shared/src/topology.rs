@@ -107,6 +107,18 @@ mod tests {
     }
 
     #[test]
+    fn release_has_a_queue_that_any_number_consume_at_once_and_that_loses_nothing() {
+        let topology = Topology::read();
+        let arguments = |name: &str| {
+            let queue = topology.queues.iter().find(|queue| queue.name == name);
+            queue.expect("the queue is there").arguments.clone()
+        };
+        let mut expected = arguments("purchase.0");
+        expected.remove("x-single-active-consumer");
+        assert_eq!(arguments("release"), expected);
+    }
+
+    #[test]
     fn a_function_gets_no_queue_of_another() {
         let topology = Topology::read();
         assert_eq!(topology.workers_of("purchase").as_deref(), Some("purchase.workers"));
