@@ -3,7 +3,12 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket};
+use super::{
+    Error, Nodes, answered, connect_with_socket,
+    filler::FILLER_TYPE,
+    roll_call::{Place, RollCall},
+    socket::Socket,
+};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,
@@ -184,10 +189,10 @@ impl Inbox {
         }))
     }
 
-    /// How many workers there are, this one included; `None` where they are not counted.
+    /// Where this worker stands among all; `None` where they are not counted.
     #[must_use]
-    pub fn workers(&self) -> Option<usize> {
-        self.roll_call.as_ref().map(RollCall::workers)
+    pub fn place(&self) -> Option<Place> {
+        self.roll_call.as_ref().map(RollCall::place)
     }
 
     /// Whether some worker is active on this partition.

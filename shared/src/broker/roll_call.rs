@@ -37,32 +37,41 @@ const HELLO_MS_MAX: &str = "1500";
 /// comes back by another node would count twice for a while.
 static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
 
+/// Where a worker stands among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How many workers there are, this one included.
+    pub workers: usize,
+    /// How many of them come before this one, in an order that is the same for all who have heard the same.
+    pub rank: usize,
+}
+
 /// A worker's part in the roll call; it says no more when this is dropped.
 pub(super) struct RollCall {
-    workers: watch::Receiver<usize>,
+    place: watch::Receiver<Place>,
     calling: JoinHandle<()>,
 }
 
 impl RollCall {
     /// Takes part, by the fanout exchange of this name, through every outage.
     pub(super) fn start(nodes: Nodes, name: String, exchange: String) -> Self {
-        let (count, workers) = watch::channel(1);
+        let (told, place) = watch::channel(Place { workers: 1, rank: 0 });
         let calling = tokio::spawn(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
-                let Err(error) = call(&nodes, &name, &exchange, &count).await;
+                let Err(error) = call(&nodes, &name, &exchange, &told).await;
                 nodes.go_on();
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
                 tokio::time::sleep(wait).await;
             }
         });
-        Self { workers, calling }
+        Self { place, calling }
     }
 
-    /// How many workers there are, this one included.
-    pub(super) fn workers(&self) -> usize {
-        *self.workers.borrow()
+    /// Where this worker stands.
+    pub(super) fn place(&self) -> Place {
+        *self.place.borrow()
     }
 }
 
@@ -76,7 +85,7 @@ async fn call(
     nodes: &Nodes,
     name: &str,
     exchange: &str,
-    count: &watch::Sender<usize>,
+    told: &watch::Sender<Place>,
 ) -> Result<std::convert::Infallible, Error> {
     let connection = connect(nodes, &format!("{name} count")).await?;
     let (channel, mut hellos) = answered(async {
@@ -117,7 +126,7 @@ async fn call(
             }
         }
         roll.forget(Instant::now());
-        count.send_replace(roll.count());
+        told.send_replace(roll.place_of(ourselves.as_bytes()));
     }
 }
 
@@ -143,6 +152,10 @@ impl Roll {
         self.heard.len().max(1)
     }
 
+    fn place_of(&self, worker: &[u8]) -> Place {
+        Place { workers: self.count(), rank: self.heard.keys().filter(|other| other.as_slice() < worker).count() }
+    }
+
     /// Until the next hello.
     fn wait(&self) -> Duration {
         let workers = u32::try_from(self.count()).unwrap_or(u32::MAX);
@@ -164,7 +177,8 @@ mod tests {
             roll.heard(worker.into(), at(ms));
         }
         roll.forget(at(1_600));
-        assert_eq!(roll.count(), 2);
+        assert_eq!(roll.place_of(b"a"), Place { workers: 2, rank: 0 });
+        assert_eq!(roll.place_of(b"b"), Place { workers: 2, rank: 1 });
         roll.forget(at(1_601));
         assert_eq!(roll.count(), 1, "b was silent for three waits and more");
         roll.forget(at(60_000));

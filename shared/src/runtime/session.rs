@@ -13,7 +13,7 @@ use super::{
     start::stopped,
 };
 use crate::{
-    broker::{self, Delivery, Error, Inbox},
+    broker::{self, Delivery, Error, Inbox, Place},
     handler::Handler,
 };
 use std::time::{Duration, Instant};
@@ -162,9 +162,8 @@ impl<H: Handler> Session<'_, H> {
 
     /// One step of joining; true: it was the last.
     async fn join(&mut self) -> Result<bool, Error> {
-        let workers = self.inbox.workers();
-        // Who is not counted has nobody to share with.
-        while let Some(step) = self.joining.step(workers.unwrap_or(1)) {
+        let place = self.inbox.place();
+        while let Some(step) = self.joining.step(place) {
             match step {
                 Step::TakeIfFree(partition) if self.inbox.is_served(partition).await? => continue,
                 Step::TakeIfFree(partition) => {
@@ -174,7 +173,7 @@ impl<H: Handler> Session<'_, H> {
                 Step::GetInLine(partition) => self.inbox.join(partition).await?,
                 Step::Wait => (),
             }
-            if workers.is_some() {
+            if place.is_some() {
                 break;
             }
         }
@@ -183,7 +182,7 @@ impl<H: Handler> Session<'_, H> {
 
     /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
     fn compare_shares(&mut self) {
-        let Some(workers) = self.inbox.workers() else { return };
+        let Some(Place { workers, .. }) = self.inbox.place() else { return };
         if self.share.set_workers(workers) {
             // Somebody came. What we are active on is known only by what is delivered, so this shares what is idle, too.
             self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
