@@ -203,7 +203,7 @@ impl<'a> Case<'a> {
             match self.status(index) {
                 Some(Status::SoldOut) => *least = due.quantity.min(*least),
                 Some(Status::Reserved) if due.quantity >= *least => offenders.push(self.ids[index].as_str()),
-                Some(Status::Reserved | Status::Refused | Status::Invalid) | None => {}
+                Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
             }
         }
         offenders
@@ -215,6 +215,8 @@ fn status_told(body: &[u8], request_id: &str) -> Option<Status> {
     let verdict: Verdict = serde_json::from_slice(body).ok()?;
     let consistent = verdict.request_id.as_deref() == Some(request_id)
         && verdict.code.status() == verdict.status
+        // A purchase is never merely done.
+        && verdict.status != Status::Done
         && verdict.order.is_some() == (verdict.status == Status::Reserved);
     consistent.then_some(verdict.status)
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use shared::broker::Nodes;
 use tokio::sync::watch;
 
 use crate::answers::Answers;
@@ -28,7 +29,7 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// All buyers of one sale.
 pub struct Buyers {
-    amqp_url: String,
+    nodes: Nodes,
     schedule: Arc<Schedule>,
     told: Arc<Told>,
     session: Option<Session>,
@@ -62,8 +63,9 @@ impl Buyers {
         let answers = Mutex::new(Answers::to(&schedule.requests));
         let (start, answered, published) = (OnceLock::new(), watch::Sender::new(0), AtomicUsize::new(0));
         let told = Arc::new(Told { start, answers, answered, published });
-        let session = Session::open(amqp_url, Arc::clone(&told)).await?;
-        Ok(Self { amqp_url: amqp_url.to_owned(), schedule, told, session: Some(session), reconnects: 0 })
+        let nodes = Nodes::read(amqp_url)?;
+        let session = Session::open(&nodes, Arc::clone(&told)).await?;
+        Ok(Self { nodes, schedule, told, session: Some(session), reconnects: 0 })
     }
 
     /// How many requests have a verdict, as it grows.
@@ -104,6 +106,7 @@ impl Buyers {
                 Err(lost) if self.reconnects < RECONNECTS_MAX => {
                     tracing::warn!(error = %lost, "the broker went away; connecting again");
                     self.session = None;
+                    self.nodes.go_on();
                     self.reconnects += 1;
                 }
                 Err(lost) => {
@@ -129,7 +132,7 @@ impl Buyers {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match Session::open(&self.amqp_url, Arc::clone(&self.told)).await {
+            match Session::open(&self.nodes, Arc::clone(&self.told)).await {
                 Err(Failure::Unreachable(_)) if attempts < ATTEMPTS_MAX => tokio::time::sleep(ATTEMPT_PAUSE).await,
                 opened => return opened,
             }

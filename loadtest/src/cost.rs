@@ -1,7 +1,7 @@
 //! What a purchase costs: growing sales on the same servers, and what broker, workers and database spent on each.
 //!
-//! A [`bench`] runs a sale and reads, around it, the CPU time of processes ([`cpu`]) and what the database counts
-//! ([`counters`]); [`figures`] makes costs of that. Tables are made old by [`history`]. The result is the [`report`]'s.
+//! A `bench` runs a sale and reads, around it, the CPU time of processes (`cpu`) and what the database counts
+//! (`counters`); `figures` makes costs of that. Tables are made old by `history`. The result is the `report`'s.
 //! Knows nothing of how a purchase is decided. Invariant: a cost is only told of sales that were audited, and whatever a
 //! sale broke is in the result.
 

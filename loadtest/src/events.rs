@@ -1,4 +1,4 @@
-//! What is done to the workers in mid-sale, and when: read from the command line and put in order. Pure: whoever does it
+//! What is done to workers and broker in mid-sale, and when: read from the command line and put in order. Pure: whoever does it
 //! is elsewhere (`unrest.rs`).
 //!
 //! Invariant: a plan has every event that was asked for, once, in the order of their points; of several at one point,
@@ -51,7 +51,7 @@ impl Serialize for Point {
     }
 }
 
-/// What is done to a worker; in the order in which it is done at one point.
+/// What is done to a worker, or to the broker; in the order in which it is done at one point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -63,16 +63,18 @@ pub enum Action {
     Kill,
     /// SIGSTOP: it stands still until it is woken.
     Freeze,
+    /// SIGKILL, to a node of the broker.
+    KillBroker,
 }
 
 impl Action {
-    /// For people: what became of the worker.
+    /// For people: what became of it.
     #[must_use]
     pub fn past(self) -> &'static str {
         match self {
             Self::Add => "added",
             Self::Stop => "stopped",
-            Self::Kill => "killed",
+            Self::Kill | Self::KillBroker => "killed",
             Self::Freeze => "frozen",
         }
     }
@@ -98,6 +100,7 @@ pub fn plan(options: &EventOptions, buyers: u32) -> Vec<(usize, Event)> {
     ];
     let mut events: Vec<Event> =
         asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect();
+    events.extend(options.kill_broker_at.map(|at| Event { at, action: Action::KillBroker }));
     events.sort_unstable();
     events.into_iter().map(|event| (event.at.answered(buyers), event)).collect()
 }
@@ -133,6 +136,7 @@ mod tests {
             kill_worker_at: points(&["30%", "30%"]),
             freeze_worker_at: points(&["0%"]),
             freeze_seconds: 2,
+            kill_broker_at: Some("30%".parse().unwrap()),
         };
         let plan: Vec<(usize, String, Action)> =
             plan(&options, 200).into_iter().map(|(due, event)| (due, event.at.to_string(), event.action)).collect();
@@ -141,6 +145,7 @@ mod tests {
             (20, "10%", Action::Add),
             (60, "30%", Action::Kill),
             (60, "30%", Action::Kill),
+            (60, "30%", Action::KillBroker),
             (100, "50%", Action::Add),
             (100, "50%", Action::Stop),
         ];

@@ -192,7 +192,7 @@ async fn read_orders(
 }
 
 fn read_status(word: &str) -> sqlx::Result<Status> {
-    [Status::Reserved, Status::SoldOut, Status::Refused, Status::Invalid]
+    [Status::Reserved, Status::SoldOut, Status::Refused, Status::Done, Status::Invalid]
         .into_iter()
         .find(|status| status.as_str() == word)
         .ok_or_else(|| sqlx::Error::Decode(format!("`{word}` is not a verdict's status").into()))

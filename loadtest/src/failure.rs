@@ -44,7 +44,7 @@ impl From<broker::Error> for Failure {
             Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. } => {
                 Self::Configuration(error.into())
             }
-            Error::Unreachable { .. } | Error::Lost(_) => Self::Unreachable(error.into()),
+            Error::Unreachable(_) | Error::Lost(_) => Self::Unreachable(error.into()),
             Error::Unreadable(_) => Self::Broken(error.into()),
         }
     }

@@ -5,10 +5,12 @@
 //! [`auditor`] holds against the answers; [`events`] are what happens to the workers meanwhile; the [`outcome`] is printed
 //! by [`summary`]; [`cost`] is what purchases take of the machines, over many sales. [`run`] is the command line.
 
+pub mod aftermath;
 pub mod answers;
 pub mod auditor;
 pub mod buyers;
 mod ceiling;
+pub mod cluster;
 pub mod cost;
 mod depth;
 pub mod events;

@@ -8,7 +8,7 @@ use loadtest::options::Cli;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match loadtest::run::execute(Cli::parse()).await {
+    match loadtest::run::execute(Cli::parse().check().unwrap_or_else(|error| error.exit())).await {
         Ok(passed) => ExitCode::from(if passed { EXIT_PASSED } else { EXIT_BROKEN }),
         Err(failure) => {
             eprintln!("loadtest: {failure}");

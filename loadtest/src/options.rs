@@ -8,7 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use shared::config::WorkerOptions;
 use shared::contract::QUANTITY_MAX;
 
@@ -34,6 +35,23 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Passes on what can be run.
+    ///
+    /// # Errors
+    /// Options that do not go together.
+    pub fn check(self) -> Result<Self, clap::Error> {
+        let conflict = match &self.command {
+            Command::Run(options) => options.conflict(),
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+        };
+        match conflict {
+            Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
+            None => Ok(self),
+        }
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant broke · 2 wrong usage · \
@@ -65,14 +83,30 @@ pub struct RunOptions {
     /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
     #[arg(long, value_name = "PATH")]
     pub worker_program: Option<PathBuf>,
-    /// What happens to the workers meanwhile. Last, as its heading holds for whatever follows.
+    /// Nodes of the private broker, as one cluster: 1 or 3.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_broker_nodes)]
+    pub broker_nodes: usize,
+    /// What happens meanwhile. Last, as its heading holds for whatever follows.
     #[command(flatten)]
     pub events: EventOptions,
 }
 
-/// What happens to the workers in mid-sale, and when.
+impl RunOptions {
+    /// What does not go together, for people.
+    fn conflict(&self) -> Option<&'static str> {
+        if self.broker_nodes > 1 && self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty()) {
+            return Some("--broker-nodes is for private servers: leave AMQP_URL and --amqp-url away");
+        }
+        if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
+            return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");
+        }
+        None
+    }
+}
+
+/// What happens to workers and broker in mid-sale, and when.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Events (each may be given several times)")]
+#[command(next_help_heading = "Events (those of workers may be given several times)")]
 pub struct EventOptions {
     /// Start one more worker when this share of the buyers has a verdict, such as 25%.
     #[arg(long, value_name = "PERCENT")]
@@ -91,6 +125,10 @@ pub struct EventOptions {
     /// How long a worker stays frozen before it is woken (SIGCONT); the last verdict wakes it too.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub freeze_seconds: u64,
+    /// Kill (SIGKILL) one node of the private broker at this point, for good: the one that leads the partitions in which
+    /// most requests wait; where none wait, the one that leads most partitions. Needs --broker-nodes 3.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_broker_at: Option<Point>,
 }
 
 impl EventOptions {
@@ -134,7 +172,7 @@ pub struct SaleOptions {
     /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
     #[arg(long, value_name = "PATH")]
     pub json: Option<PathBuf>,
-    /// The broker to use; without it (and --database-url), private servers are started and stopped.
+    /// The broker to use, of a cluster each node with commas between them; without it (and --database-url), private servers are started and stopped.
     #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: Option<String>,
     /// The database to use; goes with --amqp-url.
@@ -161,6 +199,12 @@ impl SaleOptions {
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
+}
+
+/// Two nodes are no better than one: without both, there is no majority.
+fn parse_broker_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().ok().filter(|nodes| [1, 3].contains(nodes));
+    nodes.ok_or_else(|| "a broker has 1 node or 3".to_owned())
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -224,10 +268,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_can_be_killed_of_three_private_ones_alone() {
+        let check = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments)).unwrap();
+            cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
+        };
+        assert_eq!(check(&["--broker-nodes", "3", "--kill-broker-at", "50%"]), Ok(()));
+        let (code, text) = check(&["--kill-broker-at", "50%"]).unwrap_err();
+        assert!(code == 2 && text.contains("--broker-nodes 3"), "{code} {text}");
+        let cli = Cli::try_parse_from(["loadtest", "run", "--broker-nodes=3", "--amqp-url=amqp://a"]).unwrap();
+        let error = cli.check().unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("AMQP_URL"), "{error}");
+    }
+
+    #[test]
     fn what_no_sale_can_be_is_refused() {
-        for wrong in
-            ["--buyers=0", "--items=0", "--rate=-1", "--rate=NaN", "--rate=inf", "--batch-max=0", "--timeout=0"]
-        {
+        for wrong in [
+            "--broker-nodes=2",
+            "--buyers=0",
+            "--items=0",
+            "--rate=-1",
+            "--rate=NaN",
+            "--rate=inf",
+            "--batch-max=0",
+            "--timeout=0",
+        ] {
             assert!(run(&[wrong]).is_err(), "{wrong}");
         }
     }

@@ -47,7 +47,7 @@ pub struct Outcome {
     pub conflicts: i64,
     /// The most messages that were ready in all partitions together, as sampled.
     pub queue_depth_peak: u64,
-    /// What was done to the workers in mid-sale, in the order in which it was done.
+    /// What was done to workers and broker in mid-sale, in the order in which it was done.
     pub events: Vec<EventReport>,
     /// Who decided.
     pub workers: Vec<WorkerReport>,
@@ -126,14 +126,20 @@ pub struct WorkerReport {
 }
 
 /// One event that came to pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EventReport {
     /// The point of the sale that it was planned for.
     pub at: Point,
     /// What was done.
     pub event: Action,
-    /// To whom; `null` where no worker was left to do it to.
+    /// To which worker; `null` where none was left to do it to, and where it was done to the broker.
     pub worker: Option<String>,
+    /// When, from the start of the sale.
+    pub seconds: f64,
+    /// How long the buyers felt it; see [`crate::aftermath::until_next_verdict`].
+    pub next_verdict_seconds: Option<f64>,
+    /// To which node of the broker; `null` where it was done to a worker.
+    pub broker_node: Option<String>,
 }
 
 /// What the same buyers get from workers that touch no database: the mean, where it was measured twice.

@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, Queue};
-use shared::broker;
+use shared::broker::{self, Nodes};
 use shared::topology::Topology;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,7 +40,7 @@ impl Probe {
     /// # Errors
     /// The broker cannot be reached, or refuses.
     pub async fn connect(amqp_url: &str) -> Result<Self, Failure> {
-        let connection = broker::connect(amqp_url, "turnstile-loadtest probe").await?;
+        let connection = broker::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest probe").await?;
         let channel = connection.create_channel().await.map_err(unreachable)?;
         Ok(Self { connection, channel, partitions: Topology::read().queues_of(FUNCTION) })
     }
@@ -60,11 +58,19 @@ impl Probe {
     /// # Errors
     /// The broker went away, or a queue is missing.
     pub async fn depth(&self) -> Result<u64, Failure> {
-        let mut depth = 0;
+        Ok(self.depths().await?.iter().map(|(_, messages)| messages).sum())
+    }
+
+    /// Messages ready in each partition.
+    ///
+    /// # Errors
+    /// As [`Probe::depth`].
+    pub async fn depths(&self) -> Result<Vec<(String, u64)>, Failure> {
+        let mut depths = Vec::with_capacity(self.partitions.len());
         for partition in &self.partitions {
-            depth += u64::from(self.ask(partition).await?.message_count());
+            depths.push((partition.clone(), u64::from(self.ask(partition).await?.message_count())));
         }
-        Ok(depth)
+        Ok(depths)
     }
 
     /// The most consumers that a partition has, as far as the broker says: 3.10 counts only the active one of several
@@ -100,22 +106,25 @@ impl Probe {
     }
 }
 
-/// The broker's version, such as `3.10.8`, from the first frame it sends; `unknown` where it does not say (TLS).
+/// The broker's version, such as `3.10.8`, from the first frame that one of its nodes sends; `unknown` where it does not
+/// say.
 ///
 /// # Errors
-/// Nobody answers at the URL.
+/// No node answers.
 pub async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
-    let uri: AMQPUri = amqp_url.parse().map_err(|error| Failure::Configuration(anyhow!("AMQP_URL: {error}")))?;
-    let greeting = match uri.scheme {
-        AMQPScheme::AMQP => tokio::time::timeout(VERSION_WAIT_MAX, greeting(&uri)).await,
-        AMQPScheme::AMQPS => return Ok("unknown".to_owned()),
-    };
-    let bytes = greeting.context("RabbitMQ does not answer").and_then(|read| read.context("connect to RabbitMQ"));
-    Ok(version_in(&bytes.map_err(Failure::Unreachable)?).unwrap_or_else(|| "unknown".to_owned()))
+    let mut reasons = Vec::new();
+    for (host, port) in Nodes::read(amqp_url)?.hosts() {
+        match tokio::time::timeout(VERSION_WAIT_MAX, greeting((host, port))).await {
+            Ok(Ok(bytes)) => return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned())),
+            Ok(Err(error)) => reasons.push(format!("{host}:{port}: {error}")),
+            Err(_) => reasons.push(format!("{host}:{port}: no answer within {} s", VERSION_WAIT_MAX.as_secs())),
+        }
+    }
+    Err(broker::Error::Unreachable(reasons.join("; ")).into())
 }
 
-async fn greeting(uri: &AMQPUri) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await?;
+async fn greeting(host: (&str, u16)) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(host).await?;
     stream.write_all(PROTOCOL_HEADER).await?;
     let mut bytes = Vec::new();
     let mut limited = stream.take(FIRST_FRAME_BYTES_MAX);

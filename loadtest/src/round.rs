@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use crate::answers::Answers;
 use crate::auditor::Ending;
@@ -25,13 +25,14 @@ use crate::workers::{Crew, Endpoints, Workers};
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Buyers and workers, ready or at work.
-pub struct Round {
+pub struct Round<'a> {
     endpoints: Endpoints,
     schedule: Arc<Schedule>,
     workers: Workers,
     dead_before: i64,
     answered: watch::Receiver<usize>,
-    unrest: Unrest,
+    unrest: Unrest<'a>,
+    opened: Instant,
     stage: Stage,
 }
 
@@ -52,7 +53,7 @@ pub struct Tally {
     pub depth: Vec<DepthSample>,
     /// How many messages the queue `dead` gained.
     pub dead_growth: i64,
-    /// What was done to the workers.
+    /// What was done to workers and broker.
     pub events: Vec<EventReport>,
     /// Who replied, and how much memory it took.
     pub workers: Vec<WorkerReport>,
@@ -62,7 +63,7 @@ pub struct Tally {
     pub reconnects: u32,
 }
 
-impl Round {
+impl<'a> Round<'a> {
     /// Starts the workers and connects the buyers; everything is ready for the first request then.
     ///
     /// # Errors
@@ -76,12 +77,21 @@ impl Round {
         let answered = buyers.answered();
         let stage = Stage::Ready(Box::new(buyers), Box::new(probe));
         let unrest = Unrest::default();
-        Ok(Self { endpoints: endpoints.clone(), schedule, workers, dead_before, answered, unrest, stage })
+        Ok(Self {
+            endpoints: endpoints.clone(),
+            schedule,
+            workers,
+            dead_before,
+            answered,
+            unrest,
+            opened: Instant::now(),
+            stage,
+        })
     }
 
-    /// Has this done to the workers while the buyers are at work.
+    /// Has this done to workers and broker while the buyers are at work.
     #[must_use]
-    pub(crate) fn with_unrest(self, unrest: Unrest) -> Self {
+    pub(crate) fn with_unrest(self, unrest: Unrest<'a>) -> Self {
         Self { unrest, ..self }
     }
 
@@ -96,7 +106,7 @@ impl Round {
             let bought = timeout(patience, buyers.buy()).await.unwrap_or(Ok(()));
             (buyers, bought)
         });
-        Self { stage: Stage::Open(buying, depth), ..self }
+        Self { stage: Stage::Open(buying, depth), opened: Instant::now(), ..self }
     }
 
     /// How many requests have a verdict, as it grows.
@@ -115,7 +125,7 @@ impl Round {
     /// # Errors
     /// The broker stays away, or the buyers were never let in.
     pub async fn finish(self) -> Result<Tally, Failure> {
-        let Self { endpoints, schedule, mut workers, dead_before, mut answered, mut unrest, stage } = self;
+        let Self { endpoints, schedule, mut workers, dead_before, mut answered, mut unrest, opened, stage } = self;
         let Stage::Open(mut buying, depth) = stage else {
             return Err(Failure::Broken(anyhow::anyhow!("the sale was never opened")));
         };
@@ -123,7 +133,7 @@ impl Round {
         let (buyers, bought) = wait(&mut buying, all, &mut workers, &mut answered, &mut unrest).await?;
         bought?;
         let answered = *answered.borrow();
-        let events = unrest.settle(answered, &mut workers).await?;
+        let done = unrest.settle(answered, &mut workers).await?;
         let depth = depth.stop().await;
         workers.sample_memory();
         let memory = workers.memory();
@@ -133,6 +143,7 @@ impl Round {
         let dead_growth = probe.dead().await? - dead_before;
         probe.close().await;
         let timing = Timing::of(&schedule, &answers);
+        let events = done.into_iter().map(|done| done.report(opened, &schedule, &answers)).collect();
         let workers = shares(&answers, memory);
         Ok(Tally { answers, timing, depth, dead_growth, events, workers, endings, reconnects })
     }
@@ -143,7 +154,7 @@ async fn wait(
     requests: usize,
     workers: &mut Workers,
     answered: &mut watch::Receiver<usize>,
-    unrest: &mut Unrest,
+    unrest: &mut Unrest<'_>,
 ) -> Result<(Box<Buyers>, Result<(), Failure>), Failure> {
     let mut watch = interval(WATCH_PAUSE);
     loop {

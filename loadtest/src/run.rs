@@ -9,11 +9,12 @@ use anyhow::{Context, anyhow};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use shared::config::WorkerOptions;
-use shared::devstack::{Missing, Servers};
+use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auditor::Invariant;
+use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::options::{Cli, Command, CostOptions, RunOptions, SaleOptions};
 use crate::outcome::{CeilingReport, Outcome, round};
@@ -45,12 +46,14 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Run(options) => {
                 start_log()?;
                 let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-                measure(&options.sale, async |endpoints, progress| run(endpoints, &options, &program, progress).await)
-                    .await
+                measure(&options.sale, options.broker_nodes, async |endpoints, broker, progress| {
+                    run(endpoints, broker, &options, &program, progress).await
+                })
+                .await
             }
             Command::Ceiling(options) => {
                 start_log()?;
-                measure(&options, async |endpoints, progress| {
+                measure(&options, 1, async |endpoints, _broker, progress| {
                     let outcome = run_ceiling(endpoints, &options, progress).await?;
                     let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
                     Ok(Outcome { ceiling, ..outcome })
@@ -80,17 +83,20 @@ fn start_log() -> Result<(), Failure> {
     telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)
 }
 
-/// Runs on the servers that the options name, or on private ones, and reports.
+/// Runs on the servers that the options name, or on private ones, whose broker the rounds may do with what they like;
+/// then reports.
 async fn measure(
     options: &SaleOptions,
-    rounds: impl AsyncFnOnce(&Endpoints, &Progress) -> Result<Outcome, Failure>,
+    broker_nodes: usize,
+    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
     let progress = Progress::new();
     let outcome = match given(&options.amqp_url, &options.database_url)? {
-        Some(endpoints) => or_interrupted(rounds(&endpoints, &progress)).await,
+        Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
         None => {
-            on_private_servers(&progress, async |servers, progress| {
-                rounds(&private_endpoints(servers, DATABASE).await?, progress).await
+            on_private_servers(broker_nodes, &progress, async |servers, progress| {
+                let endpoints = private_endpoints(servers, DATABASE).await?;
+                rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
             })
             .await
         }
@@ -108,7 +114,7 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
     let cost = match given(&options.amqp_url, &options.database_url)? {
         Some(endpoints) => or_interrupted(cost::of_given(&endpoints, options, &program, &progress)).await,
         None => {
-            on_private_servers(&progress, async |servers, progress| {
+            on_private_servers(1, &progress, async |servers, progress| {
                 let (empty, aged) =
                     (private_endpoints(servers, DATABASE).await?, private_endpoints(servers, DATABASE_AGED).await?);
                 cost::of_private(servers, &empty, &aged, options, &program, progress).await
@@ -135,13 +141,14 @@ fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Opt
 }
 
 async fn on_private_servers<T>(
+    broker_nodes: usize,
     progress: &Progress,
-    rounds: impl AsyncFnOnce(&Servers, &Progress) -> Result<T, Failure>,
+    rounds: impl AsyncFnOnce(&mut Servers, &Progress) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
-    let starting = async { Servers::start(&[VHOST]).await.map_err(servers_failed) };
-    let servers = or_interrupted(starting).await?;
-    let outcome = or_interrupted(rounds(&servers, progress)).await;
+    let starting = async { Servers::start_cluster(&[VHOST], broker_nodes).await.map_err(servers_failed) };
+    let mut servers = or_interrupted(starting).await?;
+    let outcome = or_interrupted(rounds(&mut servers, progress)).await;
     progress.stage("stopping the private servers");
     let stopped = servers.stop().await.context("stop the private servers").map_err(Failure::Broken);
     outcome.and_then(|outcome| stopped.map(|()| outcome))
@@ -164,6 +171,7 @@ fn servers_failed(error: anyhow::Error) -> Failure {
 /// round to the next then touches both sides of the ratio.
 async fn run(
     endpoints: &Endpoints,
+    broker: Option<&mut RabbitMq>,
     options: &RunOptions,
     program: &Path,
     progress: &Progress,
@@ -174,7 +182,11 @@ async fn run(
     }
     progress.stage("starting the workers");
     let sale = Sale::prepare(endpoints, &options.sale.scenario(), crew(&options.sale, program, &[])).await?;
-    let sale = sale.disturbed(events::plan(&options.events, options.sale.buyers), options.events.freeze());
+    let cluster = match broker.filter(|_| options.events.kill_broker_at.is_some()) {
+        Some(broker) => Some(Cluster::of(broker, VHOST).await?),
+        None => None,
+    };
+    let sale = sale.disturbed(events::plan(&options.events, options.sale.buyers), options.events.freeze(), cluster);
     let following = progress.follow("selling", sale.answered(), options.sale.buyers);
     let sale = sale.open(options.sale.patience());
     tracing::info!(buyers = options.sale.buyers, workers = options.sale.workers, "the sale is open");

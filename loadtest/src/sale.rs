@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::auditor::{Audit, Facts};
+use crate::cluster::Cluster;
 use crate::events::Event;
 use crate::facts;
 use crate::failure::Failure;
@@ -31,15 +32,15 @@ const STRATEGY_OF_CEILING: &str = "none";
 const DATABASE_WAIT_SECONDS_MAX: u64 = 30;
 
 /// A sale, ready or open.
-pub struct Sale {
-    round: Round,
+pub struct Sale<'a> {
+    round: Round<'a>,
     schedule: Arc<Schedule>,
     database_url: String,
     report: ScenarioReport,
     servers: ServersReport,
 }
 
-impl Sale {
+impl<'a> Sale<'a> {
     /// Makes topology and schema, starts the workers, puts the items on sale and connects the buyers.
     ///
     /// # Errors
@@ -63,11 +64,11 @@ impl Sale {
         Self { round: self.round.open(patience), ..self }
     }
 
-    /// Has the events of this [`crate::events::plan`] happen to the workers while the buyers are at work; who is frozen
-    /// stays so for `freeze`, or until the last verdict.
+    /// Has the events of this [`crate::events::plan`] happen while the buyers are at work; who is frozen stays so for
+    /// `freeze`, or until the last verdict. `cluster` is the broker, where one of its nodes is to be killed.
     #[must_use]
-    pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration) -> Self {
-        Self { round: self.round.with_unrest(Unrest::new(plan, freeze)), ..self }
+    pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
+        Self { round: self.round.with_unrest(Unrest::new(plan, freeze, cluster)), ..self }
     }
 
     /// How many requests have a verdict, as it grows.
@@ -138,7 +139,7 @@ impl Drained {
 
 /// The same buyers against workers that touch no database.
 pub struct Ceiling {
-    round: Round,
+    round: Round<'static>,
     schedule: Arc<Schedule>,
     report: ScenarioReport,
     servers: ServersReport,

@@ -7,6 +7,7 @@ mod style;
 
 use std::fmt::Write;
 
+use crate::events::Action;
 use crate::outcome::{DepthSample, Outcome};
 use figures::{count, decimal, plural, share, signed, sparkline};
 pub use style::Style;
@@ -188,11 +189,15 @@ impl Page {
         self.section("EVENTS");
         for event in &outcome.events {
             let at = event.at.to_string();
-            let what = match &event.worker {
-                Some(worker) => format!("{worker} {}", event.event.past()),
+            let what = match event.worker.as_ref().or(event.broker_node.as_ref()) {
+                Some(whom) => format!("{whom} {}", event.event.past()),
                 None => format!("no worker was left to be {}", event.event.past()),
             };
-            self.row(&format!("at {at}"), &what);
+            let next = event.next_verdict_seconds.map(|seconds| {
+                let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
+                format!("; {whose} {} s later", decimal(seconds, 2))
+            });
+            self.row(&format!("at {at}"), &format!("{what}{}", next.unwrap_or_default()));
         }
     }
 }

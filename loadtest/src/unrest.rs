@@ -1,4 +1,4 @@
-//! Does to the workers what a plan of [`crate::events`] says, when it is due. Knows how many buyers are answered, and
+//! Does to workers and broker what a plan of [`crate::events`] says, when it is due. Knows how many buyers are answered, and
 //! nothing of the sale else.
 //!
 //! Invariant: whoever was frozen is woken, at the latest by [`Unrest::settle`]; nobody is chosen who is frozen, was told
@@ -11,25 +11,54 @@ use shared::devstack::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aftermath::until_next_verdict;
+use crate::answers::Answers;
+use crate::cluster::Cluster;
 use crate::events::{Action, Event};
 use crate::failure::Failure;
-use crate::outcome::EventReport;
+use crate::outcome::{EventReport, round};
+use crate::scenario::Schedule;
 use crate::workers::Workers;
 
 /// The events of one sale: those to come, and those that were.
 #[derive(Debug, Default)]
-pub(crate) struct Unrest {
+pub(crate) struct Unrest<'a> {
     to_come: VecDeque<(usize, Event)>,
     freeze: Duration,
     /// Who is frozen, by index, and when to wake it; the first to be woken comes first.
     frozen: VecDeque<(usize, Instant)>,
-    reports: Vec<EventReport>,
+    /// The broker, where it is ours to kill.
+    cluster: Option<Cluster<'a>>,
+    done: Vec<Done>,
 }
 
-impl Unrest {
-    /// The events of a plan, which is in order; who is frozen stays so for `freeze`.
-    pub(crate) fn new(plan: Vec<(usize, Event)>, freeze: Duration) -> Self {
-        Self { to_come: plan.into(), freeze, ..Self::default() }
+/// An event that came to pass.
+#[derive(Debug)]
+pub(crate) struct Done {
+    event: Event,
+    worker: Option<String>,
+    broker_node: Option<String>,
+    at: Instant,
+}
+
+impl Done {
+    /// What it meant for the buyers of a sale that began at `opened`.
+    pub(crate) fn report(self, opened: Instant, schedule: &Schedule, answers: &Answers) -> EventReport {
+        let Self { event: Event { at, action: event }, worker, broker_node, at: done } = self;
+        let done = done.saturating_duration_since(opened);
+        let next_verdict =
+            worker.as_ref().and_then(|worker| until_next_verdict(schedule, answers, event, worker, done));
+        let seconds = |duration: Duration| round(duration.as_secs_f64(), 1e3);
+        let next_verdict_seconds = next_verdict.map(seconds);
+        EventReport { at, event, worker, broker_node, seconds: seconds(done), next_verdict_seconds }
+    }
+}
+
+impl<'a> Unrest<'a> {
+    /// The events of a plan, which is in order; who is frozen stays so for `freeze`. Only a plan that kills a node of the
+    /// broker needs the cluster.
+    pub(crate) fn new(plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
+        Self { to_come: plan.into(), freeze, cluster, ..Self::default() }
     }
 
     /// Returns when [`Unrest::act`] has something to do; never, when there is nothing to come. May be dropped.
@@ -58,9 +87,15 @@ impl Unrest {
     pub(crate) async fn act(&mut self, answered: usize, workers: &mut Workers) -> Result<(), Failure> {
         self.wake_until(Instant::now(), workers)?;
         while let Some((_, event)) = self.to_come.pop_front_if(|(due, _)| *due <= answered) {
-            let worker = self.act_on_one(event.action, workers).await?;
-            tracing::info!(at = %event.at, worker, "{}", event.action.past());
-            self.reports.push(EventReport { at: event.at, event: event.action, worker });
+            let at = Instant::now();
+            let (worker, broker_node) = match event.action {
+                Action::KillBroker => (None, self.kill_node().await?),
+                Action::Add | Action::Stop | Action::Kill | Action::Freeze => {
+                    (self.act_on_one(event.action, workers).await?, None)
+                }
+            };
+            tracing::info!(at = %event.at, worker, broker_node, "{}", event.action.past());
+            self.done.push(Done { event, worker, broker_node, at });
         }
         Ok(())
     }
@@ -69,13 +104,13 @@ impl Unrest {
     ///
     /// # Errors
     /// As [`Unrest::act`].
-    pub(crate) async fn settle(mut self, answered: usize, workers: &mut Workers) -> Result<Vec<EventReport>, Failure> {
+    pub(crate) async fn settle(mut self, answered: usize, workers: &mut Workers) -> Result<Vec<Done>, Failure> {
         self.act(answered, workers).await?;
         for (index, _) in self.frozen {
             workers.signal(index, Signal::Continue)?;
         }
         workers.all_ready().await?;
-        Ok(self.reports)
+        Ok(self.done)
     }
 
     fn wake_until(&mut self, now: Instant, workers: &mut Workers) -> Result<(), Failure> {
@@ -83,6 +118,11 @@ impl Unrest {
             workers.signal(index, Signal::Continue)?;
         }
         Ok(())
+    }
+
+    async fn kill_node(&mut self) -> Result<Option<String>, Failure> {
+        let Some(cluster) = &mut self.cluster else { return Ok(None) };
+        cluster.kill_node().await.map(Some)
     }
 
     /// Returns the id of the worker that it was done to; `None` where there was none left to do it to.
@@ -101,6 +141,7 @@ impl Unrest {
                 workers.signal(index, Signal::Stop)?;
                 self.frozen.push_back((index, Instant::now() + self.freeze));
             }
+            Action::KillBroker => return Ok(None),
         }
         Ok(workers.id(index))
     }

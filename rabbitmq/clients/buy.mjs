@@ -10,6 +10,12 @@ import amqp from "amqplib";
 const WAIT_MS_MAX = 30_000;
 const REPLY_TO = "amq.rabbitmq.reply-to"; // direct reply-to: no queue to declare, none to clean up
 
+// Of a cluster, the first node that answers.
+async function connect([url, ...others]) {
+  const connecting = amqp.connect(url, { timeout: WAIT_MS_MAX });
+  return await (others.length > 0 ? connecting.catch(() => connect(others)) : connecting);
+}
+
 async function buy(connection, request) {
   const channel = await connection.createConfirmChannel();
   const verdict = new Promise((resolve, reject) => {
@@ -39,8 +45,8 @@ if (!Number.isInteger(Number(quantity))) {
   process.exit(1);
 }
 try {
-  const url = process.env.AMQP_URL ?? "amqp://guest:guest@localhost:5672/%2f";
-  const connection = await amqp.connect(url, { timeout: WAIT_MS_MAX });
+  const urls = process.env.AMQP_URL ?? "amqp://guest:guest@localhost:5672/%2f";
+  const connection = await connect(urls.split(","));
   const verdict = await buy(connection, { request_id: requestId, item, buyer, quantity: Number(quantity) });
   await connection.close();
   console.log(verdict);

@@ -15,9 +15,10 @@ REPLY_TO = "amq.rabbitmq.reply-to"  # direct reply-to: no queue to declare, none
 
 
 def buy(amqp_url, request):
-    parameters = pika.URLParameters(amqp_url)
-    parameters.blocked_connection_timeout = WAIT_SECONDS_MAX  # a broker short of memory or disk takes nothing
-    with pika.BlockingConnection(parameters) as connection:
+    nodes = [pika.URLParameters(url) for url in amqp_url.split(",")]  # of a cluster, the first that answers
+    for parameters in nodes:
+        parameters.blocked_connection_timeout = WAIT_SECONDS_MAX  # a broker short of memory or disk takes nothing
+    with pika.BlockingConnection(nodes) as connection:
         channel = connection.channel()
         channel.confirm_delivery()  # from here on, basic_publish raises if the broker does not take the message
         verdicts = {}

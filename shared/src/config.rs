@@ -3,6 +3,7 @@
 //! A value comes from the flag, else from the variable, else from the default shown. There is no file.
 
 use clap::{Args, Parser};
+use std::path::PathBuf;
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
 const WORKER_ID_BYTES_MAX: usize = 40;
@@ -28,7 +29,8 @@ pub struct CommandLine<Options: Args> {
 /// What every function takes.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f.
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f. Of a cluster, one for
+    /// each node, with commas between them (a comma within a URL is %2c): where a node is away, the next one is tried.
     #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
     pub amqp_url: String,
     /// What this worker is called in RabbitMQ's connection list, in PostgreSQL's activity list, in logs and in replies.
@@ -40,6 +42,9 @@ pub struct WorkerOptions {
     /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
     #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]
     pub startup_seconds_max: u64,
+    /// A file that exists while this worker consumes, for a readiness probe.
+    #[arg(long, env = "READY_FILE", value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
     /// What to log, such as `info`, `warn`, or `purchase=debug`. The AMQP library logs what it also returns to us, so
     /// unless asked for, it is silent.
     #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off,sqlx=warn", value_name = "FILTER")]

@@ -3,6 +3,7 @@
 //! Functions never acknowledge, requeue or publish; the runtime does, by what they return. Knows nothing of AMQP.
 
 use crate::{contract::Rejection, error::Error};
+use futures_util::future::BoxFuture;
 use std::future::Future;
 
 /// A function on the queues named after it.
@@ -26,6 +27,12 @@ pub trait Handler: Send + Sync + Sized + 'static {
     /// # Errors
     /// See [`Error`]; a panic costs the message that causes it and no other.
     fn handle(&self, requests: &[Self::Request]) -> impl Future<Output = Result<Vec<Answer>, Error>> + Send;
+
+    /// What the function does besides, on its own, for as long as it serves: nothing, unless it says otherwise. Dropped at
+    /// any of its awaits, as soon as the process is told to stop; whatever becomes of it, messages are handled.
+    fn upkeep(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The answer to one request.

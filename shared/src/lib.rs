@@ -8,6 +8,7 @@ pub mod contract;
 pub mod devstack;
 pub mod error;
 pub mod handler;
+pub mod order;
 pub mod retry;
 pub mod runtime;
 pub mod store;

@@ -20,19 +20,25 @@ use std::{
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
 const ACQUIRE_SECONDS_MAX: u64 = 5;
 
+/// How long the database may take to answer an attempt; longer than it allows itself for a statement.
+const ATTEMPT_SECONDS_MAX: u64 = 30;
+
 /// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for somebody
 /// else's lock, or for a disk. Ending it gives the retry, and the operator's log, a say.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
 /// Every access of ours is by primary key, so a statement has one good plan, whatever is in the tables and the arrays:
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
-/// them whole for ever after.
-const PLANS: [(&str, &str); 2] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+/// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
+const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
 /// Lifts [`LIMITS`].
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// The schema's history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "purchase", include_str!("../../migrations/0001_purchase.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "purchase", include_str!("../../migrations/0001_purchase.sql")),
+    (2, "release", include_str!("../../migrations/0002_release.sql")),
+];
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 ///
@@ -90,11 +96,36 @@ pub fn open<'a>(
 
 /// Connects once, outside the pool, which keeps the reason of a failure to itself.
 async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let options = pool.connect_options();
-    let connecting = PgConnection::connect_with(&options);
+    connect(&pool.connect_options()).await?.close().await
+}
+
+/// A connection of its own, for work that must not take one from those who decide.
+///
+/// # Errors
+/// The database's; an I/O error (timed out) where it does not answer.
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let connecting = PgConnection::connect_with(options);
     match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
-        Ok(connection) => connection?.close().await,
+        Ok(connection) => connection,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Runs on a connection from the pool; one that gives no answer in time is closed and never used again.
+///
+/// # Errors
+/// What `run` returns; [`Error::Away`] where there is no connection, or no answer in time.
+pub async fn on_connection<T>(
+    pool: &PgPool,
+    run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut connection = pool.acquire().await?;
+    match tokio::time::timeout(Duration::from_secs(ATTEMPT_SECONDS_MAX), run(&mut connection)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            connection.close_on_drop();
+            Err(Error::Away(format!("no answer within {ATTEMPT_SECONDS_MAX} s")))
+        }
     }
 }
 

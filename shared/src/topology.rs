@@ -63,13 +63,11 @@ impl Topology {
             .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
     }
 
-    /// The queue that a function's workers are counted by, where it has partitions to share: every worker consumes it,
-    /// nobody publishes to it. (On a quorum queue with a single active consumer, RabbitMQ does not tell the number of
-    /// consumers that wait.)
+    /// The exchange by which a function's workers count each other, where it has partitions to share.
     #[must_use]
     pub fn workers_of(&self, function: &str) -> Option<String> {
         let name = format!("{function}.workers");
-        self.queues.iter().any(|queue| queue.name == name).then_some(name)
+        self.exchanges.iter().any(|exchange| exchange.name == name).then_some(name)
     }
 
     /// The queues of a function: the one of its name, or its partitions, in order.
@@ -96,6 +94,7 @@ mod tests {
             for (argument, value) in [
                 ("x-queue-type", Value::from("quorum")),
                 ("x-single-active-consumer", Value::from(true)),
+                ("x-queue-leader-locator", Value::from("balanced")),
                 ("x-delivery-limit", Value::from(30)),
                 ("x-dead-letter-exchange", Value::from("dead")),
                 ("x-dead-letter-strategy", Value::from("at-least-once")),
@@ -105,6 +104,18 @@ mod tests {
             }
             assert!(topology.bindings.iter().any(|b| b.source == "purchase" && b.destination == queue.name));
         }
+    }
+
+    #[test]
+    fn release_has_a_queue_that_any_number_consume_at_once_and_that_loses_nothing() {
+        let topology = Topology::read();
+        let arguments = |name: &str| {
+            let queue = topology.queues.iter().find(|queue| queue.name == name);
+            queue.expect("the queue is there").arguments.clone()
+        };
+        let mut expected = arguments("purchase.0");
+        expected.remove("x-single-active-consumer");
+        assert_eq!(arguments("release"), expected);
     }
 
     #[test]

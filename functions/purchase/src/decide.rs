@@ -106,8 +106,10 @@ pub fn decide<'a>(requests: &[&'a PurchaseRequest], snapshot: &Snapshot, mut min
         let outcome = match (snapshot.recorded.get(&request.request_id), seen.entry(&request.request_id)) {
             (Some(recorded), _) if recorded.fingerprint == fingerprint => Outcome::Repeat(recorded.reply.clone()),
             (None, Entry::Occupied(first)) if first.get().1 == fingerprint => Outcome::SameAs(first.get().0),
-            (Some(_), _) => Outcome::Reused(reused(request)),
-            (None, Entry::Occupied(first)) => Outcome::ClashesWith(first.get().0, reused(request)),
+            (Some(_), _) => Outcome::Reused(Rejection::reused(&request.request_id)),
+            (None, Entry::Occupied(first)) => {
+                Outcome::ClashesWith(first.get().0, Rejection::reused(&request.request_id))
+            }
             (None, Entry::Vacant(first)) => {
                 first.insert((place, fingerprint));
                 let item = snapshot.items.get(&request.item);
@@ -180,11 +182,6 @@ fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: Option<(&Item, &
     } else {
         Some((Code::SoldOut, format!("{left} of {name} left, {} asked for.", request.quantity)))
     }
-}
-
-fn reused(request: &PurchaseRequest) -> Rejection {
-    let message = "This request id was used before, for a request with other content; use a new id for a new request.";
-    Rejection::new(Code::RequestIdReused, message).of(&request.request_id)
 }
 
 fn text(time: OffsetDateTime) -> String {

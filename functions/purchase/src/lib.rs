@@ -1,15 +1,19 @@
 //! Decides purchase requests: the hot path.
 //!
 //! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`]), and committed
-//! in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until it holds.
+//! in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until it holds. Beside that,
+//! verdicts past their time are deleted ([`keep`]).
 
 pub mod commit;
 pub mod decide;
+pub mod keep;
 pub mod optimistic;
 pub mod read;
 
 use anyhow::Context;
 use clap::Args;
+use futures_util::future::BoxFuture;
+use keep::KeepPolicy;
 use shared::{
     config::{StoreOptions, WorkerOptions},
     contract::{PurchaseRequest, Rejection},
@@ -29,6 +33,9 @@ pub struct Options {
     /// How conflicting decisions are spaced.
     #[command(flatten)]
     pub retry: RetryPolicy,
+    /// How long verdicts are kept.
+    #[command(flatten)]
+    pub keep: KeepPolicy,
 }
 
 /// The handler of purchase requests.
@@ -36,6 +43,7 @@ pub struct Options {
 pub struct Purchase {
     pool: PgPool,
     retry: RetryPolicy,
+    keep: KeepPolicy,
 }
 
 impl Purchase {
@@ -47,13 +55,13 @@ impl Purchase {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
         warm_up(&pool).await.context("the database's tables cannot be read")?;
-        Ok(Self::new(pool, options.retry))
+        Ok(Self { pool, retry: options.retry, keep: options.keep })
     }
 
-    /// A handler on a database whose schema is up to date.
+    /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
     #[must_use]
     pub fn new(pool: PgPool, retry: RetryPolicy) -> Self {
-        Self { pool, retry }
+        Self { pool, retry, keep: KeepPolicy::default() }
     }
 }
 
@@ -78,5 +86,9 @@ impl Handler for Purchase {
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
         optimistic::purchase(&self.pool, &self.retry, requests).await
+    }
+
+    fn upkeep(&self) -> BoxFuture<'static, ()> {
+        keep::upkeep(&self.pool, self.keep)
     }
 }

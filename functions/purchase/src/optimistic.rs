@@ -10,7 +10,14 @@ use crate::{
     read::{lock, read},
 };
 use futures_util::future::BoxFuture;
-use shared::{contract::PurchaseRequest, error::Error, handler::Answer, retry::RetryPolicy, store::is_conflict};
+use shared::{
+    contract::PurchaseRequest,
+    error::Error,
+    handler::Answer,
+    retry::RetryPolicy,
+    runtime::pause_at,
+    store::{is_conflict, on_connection},
+};
 use sqlx::{Connection, PgConnection, PgPool};
 use std::{
     collections::{HashMap, HashSet},
@@ -21,8 +28,6 @@ use uuid::Uuid;
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
 /// item at the same instant can, and is on record the next time.
 const LOCKED_ATTEMPTS_MAX: u32 = 5;
-/// How long the database may take to answer an attempt; longer than it allows itself for a statement.
-const ATTEMPT_SECONDS_MAX: u64 = 30;
 
 /// Answers `requests`, in order.
 ///
@@ -63,21 +68,6 @@ pub fn purchase<'a>(
         }
         Err(Error::Away("a request id was contended to the end; trying again".to_owned()))
     })
-}
-
-/// Runs on a connection from the pool; one that gives no answer in time is closed and never used again.
-async fn on_connection<T>(
-    pool: &PgPool,
-    run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let mut connection = pool.acquire().await?;
-    match tokio::time::timeout(Duration::from_secs(ATTEMPT_SECONDS_MAX), run(&mut connection)).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            connection.close_on_drop();
-            Err(Error::Away(format!("no answer within {ATTEMPT_SECONDS_MAX} s")))
-        }
-    }
 }
 
 /// Why an attempt did not answer everything.
@@ -138,6 +128,7 @@ impl<'a> Round<'a> {
         let requests = self.requests_left();
         let snapshot = read(connection, &requests).await?;
         let plan = decide(&requests, &snapshot, Uuid::now_v7);
+        pause_at("committing").await;
         let held = match commit(connection, &requests, &plan, snapshot.now, &self.conflicts).await {
             Ok(held) => held,
             Err(error) if is_conflict(&error) => return Ok(Conflict::RequestId),

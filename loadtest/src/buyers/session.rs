@@ -12,7 +12,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
-use shared::broker;
+use shared::broker::{self, Nodes};
 use shared::contract::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
 use tokio::task::JoinSet;
 
@@ -55,9 +55,9 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, and takes in replies from then on.
-    pub(super) async fn open(amqp_url: &str, told: Arc<Told>) -> Result<Self, Failure> {
-        let publishing = broker::connect(amqp_url, "turnstile-loadtest requests").await?;
-        let receiving = broker::connect(amqp_url, "turnstile-loadtest replies").await?;
+    pub(super) async fn open(nodes: &Nodes, told: Arc<Told>) -> Result<Self, Failure> {
+        let publishing = broker::connect(nodes, "turnstile-loadtest requests").await?;
+        let receiving = broker::connect(nodes, "turnstile-loadtest replies").await?;
         let prepared = async {
             let channel = publishing.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;

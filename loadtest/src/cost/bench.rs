@@ -121,7 +121,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits for it, or for the end of patience, or of the workers: what came of the sale is told by its audit.
-    async fn last_verdict(&self, sale: &mut Sale, buyers: u32) {
+    async fn last_verdict(&self, sale: &mut Sale<'_>, buyers: u32) {
         let (mut answered, started) = (sale.answered(), Instant::now());
         let all = |answered: &usize| u64::try_from(*answered) == Ok(buyers.into());
         while timeout(WATCH_PAUSE, answered.wait_for(all)).await.is_err() {

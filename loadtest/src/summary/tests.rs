@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::auditor::{Invariant, VerdictCounts};
-use crate::events::Action;
 use crate::outcome::{CeilingReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
 
 fn outcome() -> Outcome {
@@ -91,13 +90,26 @@ fn the_ceiling_is_shown_with_its_ratio() {
 #[test]
 fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
     let at = "25%".parse().unwrap();
-    let event = |event, worker: Option<&str>| EventReport { at, event, worker: worker.map(str::to_owned) };
-    let events = vec![event(Action::Kill, Some("worker-1")), event(Action::Stop, None)];
+    let event = |event, worker: Option<&str>, node: Option<&str>| {
+        let [worker, broker_node] = [worker, node].map(|whom| whom.map(str::to_owned));
+        let next_verdict_seconds = worker.as_ref().map(|_| 0.25);
+        EventReport { at, event, worker, broker_node, seconds: 1.5, next_verdict_seconds }
+    };
+    let events = vec![
+        event(Action::Kill, Some("worker-1"), None),
+        event(Action::Stop, None, None),
+        event(Action::KillBroker, None, Some("node-2")),
+    ];
     let lines = lines(&Outcome { events, ..outcome() });
     let section: Vec<&str> = lines.iter().map(String::as_str).skip_while(|line| *line != "EVENTS").collect();
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let section: Vec<String> = section.into_iter().map(words).collect();
-    assert_eq!(section, ["EVENTS", "at 25% worker-1 killed", "at 25% no worker was left to be stopped"]);
+    let expected = [
+        "at 25% worker-1 killed; the next worker's verdicts 0.25 s later",
+        "at 25% no worker was left to be stopped",
+        "at 25% node-2 killed",
+    ];
+    assert_eq!((section[0].as_str(), &section[1..]), ("EVENTS", &expected.map(str::to_owned)[..]));
 }
 
 #[test]

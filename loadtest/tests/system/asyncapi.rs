@@ -8,12 +8,12 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     contract::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, ID_BYTES_MAX, PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX, Status,
-        Verdict,
+        BODY_BYTES_MAX, CONTENT_TYPE, Code, ID_BYTES_MAX, PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX,
+        RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
     },
     topology::Topology,
 };
@@ -28,8 +28,11 @@ fn names_and_limits_are_the_codes_own() {
     assert_eq!(binding["exchange"]["name"], exchange.name.as_str());
     assert_eq!(binding["exchange"]["durable"], exchange.durable);
     assert_eq!(binding["x-exchange-type"], exchange.kind.as_str());
-    let dead = &document["channels"]["dead"]["bindings"]["amqp"]["queue"];
-    assert_eq!(topology.queues_of("dead"), [dead["name"].as_str().unwrap()]);
+    for name in ["dead", RELEASE_QUEUE] {
+        assert_eq!(document["channels"][name]["address"], name);
+        let queue = &document["channels"][name]["bindings"]["amqp"]["queue"];
+        assert_eq!(topology.queues_of(name), [queue["name"].as_str().unwrap()]);
+    }
     assert_eq!(document["defaultContentType"], CONTENT_TYPE);
 
     let schemas = &document["components"]["schemas"];
@@ -38,8 +41,10 @@ fn names_and_limits_are_the_codes_own() {
     {
         assert_eq!((&quantity["minimum"], &quantity["maximum"]), (&Value::from(1), &Value::from(QUANTITY_MAX)));
     }
-    let description = schemas["purchaseRequest"]["description"].as_str().unwrap();
-    assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
+    for request in ["purchaseRequest", "releaseRequest"] {
+        let description = schemas[request]["description"].as_str().unwrap();
+        assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
+    }
 }
 
 #[test]
@@ -62,20 +67,8 @@ fn every_code_stands_under_its_status_and_no_other_word_does() {
 #[test]
 fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
-    let requests = examples(&document, "purchaseRequest");
-    for example in &requests {
-        let message_id = example["headers"]["message_id"].as_str();
-        let request = PurchaseRequest::decode(example["payload"].to_string().as_bytes(), message_id).unwrap();
-        let mut written = serde_json::to_value(&request).unwrap();
-        if example["payload"].get("request_id").is_none() {
-            assert_eq!(written.as_object_mut().unwrap().remove("request_id"), message_id.map(Value::from));
-        }
-        assert_eq!(written, example["payload"]);
-    }
-    // One of them has every field there is, so the schema names every field.
-    let fields = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let most = requests.iter().map(|example| fields(&example["payload"])).max_by_key(Vec::len).unwrap();
-    assert_eq!(fields(&document["components"]["schemas"]["purchaseRequest"]["properties"]), most);
+    assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
+    assert_reads(&document, "releaseRequest", ReleaseRequest::decode);
 
     let mut shown = Vec::new();
     for example in examples(&document, "verdict") {
@@ -86,6 +79,27 @@ fn the_examples_are_what_the_code_reads_and_writes() {
     }
     shown.dedup();
     assert!(words::<Status>().iter().all(|status| shown.contains(status)), "each status has its example: {shown:?}");
+}
+
+/// The examples of a request are read, and written again as they stand; one of them has every field that is described.
+fn assert_reads<Request: Serialize>(
+    document: &Value,
+    name: &str,
+    decode: impl Fn(&[u8], Option<&str>) -> Result<Request, Rejection>,
+) {
+    let requests = examples(document, name);
+    for example in &requests {
+        let message_id = example["headers"]["message_id"].as_str();
+        let request = decode(example["payload"].to_string().as_bytes(), message_id).unwrap();
+        let mut written = serde_json::to_value(&request).unwrap();
+        if example["payload"].get("request_id").is_none() {
+            assert_eq!(written.as_object_mut().unwrap().remove("request_id"), message_id.map(Value::from));
+        }
+        assert_eq!(written, example["payload"]);
+    }
+    let fields = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let most = requests.iter().map(|example| fields(&example["payload"])).max_by_key(Vec::len).unwrap();
+    assert_eq!(fields(&document["components"]["schemas"][name]["properties"]), most);
 }
 
 #[tokio::test]

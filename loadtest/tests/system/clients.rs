@@ -59,6 +59,10 @@ async fn works(client: &Client) {
     let again = client.buy(&shop, &["ticket", "b-1", "1", &request_id]).await;
     assert_eq!((again.status.code(), &again.stdout), (Some(0), &sold.stdout), "the same request, the same verdict");
 
+    let cluster = format!("amqp://guest:guest@127.0.0.1:1/%2f,{}", shop.amqp_url);
+    let elsewhere = client.run(&cluster, &["ticket", "b-1", "1", &request_id]).await;
+    assert_eq!((elsewhere.status.code(), &elsewhere.stdout), (Some(0), &sold.stdout), "by the node that answers");
+
     let misused = client.buy(&shop, &["ticket"]).await;
     assert_eq!(misused.status.code(), Some(1));
     assert!(said(&misused).contains("ITEM BUYER QUANTITY"), "{misused:?}");

@@ -97,3 +97,39 @@ async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_s
     assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
     assert_eq!(shop.dead(1).await, [("by the broker".to_owned(), crate::shop::request("r-00", "ticket", 1).into())]);
 }
+
+#[tokio::test]
+async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing() {
+    // Decided on an item's row, fenced by its version; and decided without one, fenced by the request id.
+    for (item, code) in [("ticket", "reserved"), ("nothing", "unknown_item")] {
+        let mut shop = Shop::open(&[("ticket", 1)]).await;
+        // The broker gives a silent connection up after two heartbeats.
+        let amqp_url = format!("{}?heartbeat=1", shop.amqp_url);
+        let environment = [("TURNSTILE_PAUSE_AT", "committing"), ("AMQP_URL", &amqp_url)];
+        let mut sleeper = shop.worker("sleeper", &environment).await;
+        shop.buy("first", item).await;
+        until("it has decided", async || shop.log("sleeper").await.contains("paused")).await;
+        sleeper.send(Signal::Stop).unwrap();
+
+        let mut next = shop.worker("next", &[]).await;
+        let told = shop.reply().await;
+        assert_eq!((told.code().as_str(), told.worker_id.as_str()), (code, "next"));
+        shop.buy("second", item).await;
+        let second = shop.reply().await;
+
+        sleeper.send(Signal::Continue).unwrap();
+        until("its commit has failed", async || shop.log("sleeper").await.contains("conflict; deciding again")).await;
+        next.kill().await.unwrap();
+        shop.buy("third", item).await;
+        let mut third = shop.reply().await;
+        if third.correlation_id == "first" {
+            assert_eq!(third.body, told.body, "it may still say what is on record");
+            third = shop.reply().await;
+        }
+        assert_eq!((third.correlation_id.as_str(), third.worker_id.as_str()), ("third", "sleeper"), "back at work");
+        assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });
+        assert_eq!(second.code(), if item == "ticket" { "sold_out" } else { code });
+        assert_eq!(third.code(), second.code());
+        assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3);
+    }
+}

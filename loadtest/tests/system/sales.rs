@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Nothing here takes this long; buyers who wait longer have lost something.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The load generator's program.
 const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -37,11 +37,11 @@ pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
     Crew { program, arguments: Vec::new(), environment: Vec::new(), count, batch_max }
 }
 
-pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale {
+pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale<'static> {
     Sale::prepare(endpoints, scenario, crew).await.unwrap().open(PATIENCE)
 }
 
-pub(crate) async fn verdicts_reach(sale: &Sale, count: usize) {
+pub(crate) async fn verdicts_reach(sale: &Sale<'_>, count: usize) {
     sale.answered().wait_for(|answered| *answered >= count).await.unwrap();
 }
 
@@ -243,6 +243,7 @@ async fn what_cannot_be_run_has_an_exit_code_of_its_own() {
     assert_eq!(run(&away, &["run"]).await.status.code(), Some(69));
     assert_eq!(run(&away, &["run", "--buyers", "0"]).await.status.code(), Some(2));
     assert_eq!(run(&away, &["run", "--kill-worker-at", "101%"]).await.status.code(), Some(2));
+    assert_eq!(run(&away, &["run", "--broker-nodes", "3"]).await.status.code(), Some(2));
     assert_eq!(run(&away, &["run", "--worker-program", "/nowhere"]).await.status.code(), Some(78));
 }
 

@@ -1,8 +1,8 @@
 //! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
 
-use crate::sales::{assert_passed, crew, endpoints, prepare, verdicts_reach};
+use crate::sales::{PATIENCE, assert_passed, crew, endpoints, prepare, verdicts_reach};
 use crate::shop::{Shop, until};
-use loadtest::{outcome::Outcome, scenario::Scenario};
+use loadtest::{outcome::Outcome, sale::Sale, scenario::Scenario};
 use shared::devstack::Signal;
 
 /// Scarce, so that who comes first matters; many items, so that every partition has traffic.
@@ -18,6 +18,23 @@ async fn two_workers_share_the_partitions_and_keep_the_order() {
     let outcome = prepare(&endpoints().await, &SCARCE, crew(2, Some(50)).await).await.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
+    const MOVED: &str = "handed a partition over";
+    let mut sale = Sale::prepare(&endpoints().await, &SCARCE, crew(1, Some(50)).await).await.unwrap();
+    sale.workers().start_another().await.unwrap();
+    let moved = |sale: &mut Sale<'_>| -> Vec<usize> {
+        (0..2).map(|worker| sale.workers().log(worker).unwrap().matches(MOVED).count()).collect()
+    };
+    until("the first has handed over half of the partitions", async || moved(&mut sale) == [4, 0]).await;
+    let mut sale = sale.open(PATIENCE);
+    verdicts_reach(&sale, 20_000).await;
+    assert_eq!(moved(&mut sale), [4, 0]);
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 4), "half of the partitions each: {outcome:?}");
 }
 
 #[tokio::test]
@@ -72,4 +89,23 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
     })
     .await;
     assert_eq!(shop.depth("dead").await, 0, "what fills a window is not kept");
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
+    let hot = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
+    let mut endpoints = endpoints().await;
+    // The broker gives a silent connection up after two heartbeats.
+    endpoints.amqp_url += "?heartbeat=1";
+    let mut sale = prepare(&endpoints, &hot, crew(1, Some(50)).await).await;
+    sale.workers().start_another().await.unwrap();
+    sale.workers().ready(1).await.unwrap();
+    verdicts_reach(&sale, 2_000).await;
+    sale.workers().signal(0, Signal::Stop).unwrap();
+    // By the other one: there is but one partition.
+    verdicts_reach(&sale, 6_000).await;
+    sale.workers().signal(0, Signal::Continue).unwrap();
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 1_000), "both took part: {:?}", shares(&outcome));
 }

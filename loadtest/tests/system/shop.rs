@@ -73,10 +73,15 @@ impl Shop {
         Self { amqp_url, database_url, pool, channel, reply_queue, replies, _connection: connection }
     }
 
-    /// Starts a real worker process.
+    /// Starts a real worker process of the purchase function.
     pub(crate) async fn worker(&self, id: &str, environment: &[(&str, &str)]) -> Supervised {
+        self.worker_of("purchase", id, environment).await
+    }
+
+    /// Starts a real worker process of any function.
+    pub(crate) async fn worker_of(&self, function: &str, id: &str, environment: &[(&str, &str)]) -> Supervised {
         let log = self.log_path(id).await;
-        let mut program = Program::new(purchase_program().await)
+        let mut program = Program::new(purchase_program().await.with_file_name(function))
             .args(["--worker-id", id])
             .env("AMQP_URL", &self.amqp_url)
             .env("DATABASE_URL", &self.database_url)
@@ -109,9 +114,14 @@ impl Shop {
 
     /// Publishes any bytes with any properties, confirmed.
     pub(crate) async fn send(&self, item: &str, body: &[u8], properties: BasicProperties) {
+        self.send_to("purchase", item, body, properties).await;
+    }
+
+    /// The same, to any exchange.
+    pub(crate) async fn send_to(&self, exchange: &str, routing_key: &str, body: &[u8], properties: BasicProperties) {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let confirm =
-            self.channel.basic_publish("purchase".into(), item.into(), options, body, properties).await.unwrap();
+            self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await.unwrap();
         let confirmation = confirm.await.unwrap();
         assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the broker took it and routed it");
     }

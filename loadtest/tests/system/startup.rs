@@ -8,10 +8,11 @@ use lapin::{
 };
 use shared::{
     broker,
-    devstack::{Fixture, Servers},
+    devstack::{Fixture, Folder, Servers, Signal},
     topology::Topology,
 };
-use std::process::Output;
+use std::{process::Output, time::Duration};
+use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
 const CONFIGURATION: i32 = 78;
@@ -60,6 +61,20 @@ async fn a_queue_that_differs_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_worker_deletes_verdicts_past_their_time_beside_its_work() {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    let old = "INSERT INTO verdicts SELECT 'days-' || days, 'ticket', gen_random_uuid(), 'sold_out', '{}',
+               now() - make_interval(days => days) FROM unnest(ARRAY[1, 3]) AS days";
+    sqlx::query(old).execute(&shop.pool).await.unwrap();
+    let worker = shop.worker("keeper", &[("KEEP_VERDICTS_DAYS", "2")]).await;
+    shop.buy("now", "ticket").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+    until("the old verdict is gone", async || shop.count("SELECT count(*) FROM verdicts").await == 2).await;
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'days-3'").await, 0);
+    drop(worker);
+}
+
+#[tokio::test]
 async fn a_broker_without_the_plugin_is_told_apart() {
     let servers = Servers::start(&[]).await.unwrap();
     servers.postgres.create_database("sale").await.unwrap();
@@ -81,6 +96,9 @@ async fn servers_that_are_not_there_or_say_no_are_told_apart_by_exit_code() {
     let nowhere = "postgres://nobody@127.0.0.1:1/none";
     for (amqp_url, database_url, code, hint) in [
         ("amqp://127.0.0.1:1/%2f", database, UNREACHABLE, "AMQP_URL"),
+        ("amqp://127.0.0.1:1/%2f,amqp://127.0.0.1:2/%2f", database, UNREACHABLE, "127.0.0.1:1: "),
+        ("amqp://127.0.0.1:1/%2f,amqp://127.0.0.1:2/%2f", database, UNREACHABLE, "127.0.0.1:2: "),
+        ("amqp://127.0.0.1:1/%2f,nonsense", database, CONFIGURATION, "with commas between them"),
         (stranger.as_str(), database, CONFIGURATION, "check the user, the password"),
         ("http://somewhere", database, CONFIGURATION, "amqp://USER:PASSWORD@HOST:PORT/VHOST"),
         (amqp, nowhere, UNREACHABLE, "DATABASE_URL"),
@@ -138,4 +156,30 @@ fn sorted_arguments(line: &str) -> String {
     let mut characters: Vec<_> = line.split(['[', ']', ',', '{', '}']).map(str::trim).collect();
     characters.sort_unstable();
     characters.join(" ")
+}
+
+#[tokio::test]
+async fn a_service_manager_and_a_probe_see_when_a_worker_consumes_and_when_it_drains() {
+    let shop = Shop::open(&[]).await;
+    let folder = Folder::create().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let ready = folder.path().join("ready");
+    std::fs::write(&ready, "left over").unwrap();
+    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("READY_FILE", ready.to_str().unwrap())];
+    let mut worker = shop.worker("told", &environment).await;
+    assert_eq!(heard(&socket).await, "READY=1");
+    assert!(shop.log("told").await.contains("consuming"), "not before");
+    until("a probe sees it, too", async || std::fs::read(&ready).is_ok_and(|text| text.is_empty())).await;
+    worker.send(Signal::Terminate).unwrap();
+    assert_eq!(heard(&socket).await, "STOPPING=1");
+    assert_eq!(worker.wait().await.unwrap().code(), Some(0));
+    assert!(!ready.exists(), "who has left is not ready");
+    folder.remove().await.unwrap();
+}
+
+async fn heard(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let heard = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer)).await;
+    String::from_utf8(buffer[..heard.expect("the worker says it").unwrap()].to_vec()).unwrap().trim().to_owned()
 }

@@ -1,8 +1,9 @@
-//! Messages that mean nothing: they fill a window that is waited for until it is full, when buyers are too few to do it.
+//! Messages that mean nothing: they fill a window that is waited for until it is full, when buyers are too few to do it, and
+//! show who is active on a partition that is idle.
 //!
 //! On a connection of its own, because a broker that is short of memory blocks a connection that has ever published.
 
-use super::{Error, answered, connect};
+use super::{Error, Nodes, answered, connect};
 use futures_util::future::BoxFuture;
 use lapin::{BasicProperties, options::BasicPublishOptions};
 
@@ -13,9 +14,9 @@ pub(super) const FILLER_TYPE: &str = "turnstile.filler";
 ///
 /// # Errors
 /// Those of [`connect`], and [`Error::Lost`].
-pub fn fill<'a>(url: &'a str, name: &'a str, queues: &'a [(String, u64)]) -> BoxFuture<'a, Result<(), Error>> {
+pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
-        let connection = connect(url, &format!("{name} fill")).await?;
+        let connection = connect(nodes, &format!("{name} fill")).await?;
         answered(async {
             let channel = connection.create_channel().await?;
             for (queue, count) in queues {

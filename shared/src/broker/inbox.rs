@@ -3,7 +3,7 @@
 //! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{Error, answered, connect_with_socket, filler::FILLER_TYPE, socket::Socket};
+use super::{Error, Nodes, answered, connect_with_socket, filler::FILLER_TYPE, roll_call::RollCall, socket::Socket};
 use crate::batch::Batches;
 use futures_util::{
     StreamExt,
@@ -11,7 +11,7 @@ use futures_util::{
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
-    BasicProperties, Channel, Connection, Consumer,
+    BasicProperties, Channel, Connection,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -92,29 +92,28 @@ pub struct Inbox {
     channels: Vec<Channel>,
     /// Whether the end of each subscription is expected.
     leaving: Vec<Arc<AtomicBool>>,
-    /// For counting workers.
+    /// For asking about queues.
     side: Channel,
-    workers: Option<String>,
-    /// By which we are counted; dropping it would end the subscription.
-    counted: Option<Consumer>,
+    /// Where the workers are counted.
+    roll_call: Option<RollCall>,
     deliveries: Batches<SelectAll<BoxStream<'static, Result<Delivery, Error>>>>,
 }
 
 impl Inbox {
-    /// Subscribes to `queues`; each has up to `prefetch` messages under way to us. `workers` names the queue that the
-    /// workers are counted by.
+    /// Connects, to subscribe to `queues`; each will have up to `prefetch` messages under way to us. `workers` names the
+    /// exchange by which the workers count each other; from here on, this one is counted.
     ///
     /// # Errors
-    /// Those of [`super::connect`], and [`Error::Lost`] where a queue cannot be consumed.
+    /// Those of [`super::connect`], and [`Error::Lost`].
     pub fn open<'a>(
-        url: &'a str,
+        nodes: &'a Nodes,
         name: &'a str,
         queues: &'a [String],
         prefetch: u16,
         workers: Option<String>,
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
-            let (connection, socket) = connect_with_socket(url, &format!("{name} consume")).await?;
+            let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
             let side = answered(async { Ok(connection.create_channel().await?) }).await?;
             let mut inbox = Self {
                 connection,
@@ -124,29 +123,36 @@ impl Inbox {
                 channels: Vec::new(),
                 leaving: Vec::new(),
                 side,
-                workers,
-                counted: None,
+                roll_call: workers.map(|exchange| RollCall::start(nodes.clone(), name.to_owned(), exchange)),
                 deliveries: Batches::of(SelectAll::new()),
             };
-            answered(inbox.subscribe_all(prefetch)).await?;
+            answered(inbox.prepare(prefetch)).await?;
             Ok(inbox)
         })
     }
 
-    async fn subscribe_all(&mut self, prefetch: u16) -> Result<(), Error> {
-        for partition in 0..self.queues.len() {
+    async fn prepare(&mut self, prefetch: u16) -> Result<(), Error> {
+        for _ in &self.queues {
             let channel = self.connection.create_channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
             self.channels.push(channel);
             self.leaving.push(Arc::default());
-            self.subscribe(partition).await?;
-        }
-        if let Some(workers) = &self.workers {
-            let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-            let (queue, tag) = (workers.as_str().into(), self.name.as_str().into());
-            self.counted = Some(self.side.basic_consume(queue, tag, options, FieldTable::default()).await?);
         }
         Ok(())
+    }
+
+    /// Gets in line for a partition: active on it at once where nobody else is.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]: the queue cannot be consumed.
+    pub fn join(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(answered(self.subscribe(partition)))
+    }
+
+    /// Whether there is anything to wait for.
+    #[must_use]
+    pub fn is_subscribed(&mut self) -> bool {
+        !self.deliveries.stream_mut().is_empty()
     }
 
     async fn subscribe(&mut self, partition: usize) -> Result<(), Error> {
@@ -179,16 +185,18 @@ impl Inbox {
     }
 
     /// How many workers there are, this one included; `None` where they are not counted.
+    #[must_use]
+    pub fn workers(&self) -> Option<usize> {
+        self.roll_call.as_ref().map(RollCall::workers)
+    }
+
+    /// Whether some worker is active on this partition.
     ///
     /// # Errors
     /// [`Error::Lost`].
-    pub fn workers(&mut self) -> BoxFuture<'_, Result<Option<usize>, Error>> {
-        Box::pin(answered(async move {
-            let Some(workers) = &self.workers else { return Ok(None) };
-            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let queue = self.side.queue_declare(workers.as_str().into(), options, FieldTable::default()).await?;
-            Ok(usize::try_from(queue.consumer_count()).ok())
-        }))
+    pub fn is_served(&mut self, partition: usize) -> BoxFuture<'_, Result<bool, Error>> {
+        // Of consumers that wait in line we may not be told, but of the active one we are.
+        Box::pin(answered(async move { Ok(consumers(&self.side, &self.queues[partition]).await? > 0) }))
     }
 
     /// The next batch: what has arrived, up to `max`; a delivery that must be `alone` comes alone.
@@ -285,6 +293,12 @@ impl Acknowledger {
         })
         .await
     }
+}
+
+async fn consumers(channel: &Channel, queue: &str) -> Result<usize, Error> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(usize::try_from(queue.consumer_count()).unwrap_or(usize::MAX))
 }
 
 fn receive(delivery: lapin::message::Delivery, partition: usize) -> Delivery {

@@ -9,25 +9,26 @@
 mod declare;
 mod filler;
 mod inbox;
+mod nodes;
 mod outgoing;
+mod roll_call;
 mod socket;
 
 pub use declare::declare;
 pub use filler::fill;
 pub use inbox::{Acknowledger, Delivery, Inbox};
+pub use nodes::Nodes;
 pub use outgoing::{DeadCopy, Message, Outgoing, Reply};
 
 use futures_util::future::BoxFuture;
 use lapin::{
     Connection, ConnectionProperties,
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    uri::{AMQPScheme, AMQPUri},
+    uri::AMQPUri,
 };
 use socket::Socket;
-use std::{future::Future, str::FromStr, time::Duration};
+use std::{future::Future, time::Duration};
 
-/// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
-const HEARTBEAT_SECONDS: u16 = 10;
 /// How long the broker may take to answer anything but a publish.
 const ANSWER_SECONDS_MAX: u64 = 10;
 
@@ -36,17 +37,13 @@ const ANSWER_SECONDS_MAX: u64 = 10;
 pub enum Error {
     /// The URL is not one.
     #[error(
-        "AMQP_URL cannot be read ({0}); it has the form amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for the virtual host /"
+        "AMQP_URL cannot be read ({0}); it has the form amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for the virtual host /; \
+         of a cluster, several of these with commas between them"
     )]
     Url(String),
-    /// Nobody answers there.
-    #[error("RabbitMQ at {at} cannot be reached ({reason}); is it running, and does AMQP_URL name it?")]
-    Unreachable {
-        /// Host and port.
-        at: String,
-        /// What the network said.
-        reason: String,
-    },
+    /// Nobody answers, at none of the nodes: each with what the network said.
+    #[error("RabbitMQ cannot be reached ({0}); is it running, and does AMQP_URL name it?")]
+    Unreachable(String),
     /// The broker says no to us.
     #[error("RabbitMQ refuses this connection ({0}); check the user, the password and the virtual host in AMQP_URL")]
     Refused(String),
@@ -91,39 +88,49 @@ impl From<lapin::Error> for Error {
     }
 }
 
-/// Opens a connection that the broker's operators see as `name`.
+/// Opens a connection that the broker's operators see as `name`, to the first of the nodes that answers.
 ///
 /// # Errors
-/// [`Error::Url`], [`Error::Unreachable`] or [`Error::Refused`].
-pub fn connect<'a>(url: &'a str, name: &'a str) -> BoxFuture<'a, Result<Connection, Error>> {
-    Box::pin(async move { Ok(connect_with_socket(url, name).await?.0) })
+/// [`Error::Unreachable`], which names every node; [`Error::Refused`] by the first that says no, as all have the same users.
+pub fn connect<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Connection, Error>> {
+    Box::pin(async move { Ok(connect_with_socket(nodes, name).await?.0) })
 }
 
 /// The same, with a handle by which the connection can be cut.
-fn connect_with_socket<'a>(url: &'a str, name: &'a str) -> BoxFuture<'a, Result<(Connection, Socket), Error>> {
+fn connect_with_socket<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<(Connection, Socket), Error>> {
     Box::pin(async move {
-        let mut uri = AMQPUri::from_str(url).map_err(Error::Url)?;
-        if uri.scheme == AMQPScheme::AMQPS {
-            return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust".to_owned()));
-        }
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let at = format!("{}:{}", uri.authority.host, uri.authority.port);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
-        match tokio::time::timeout(limit, socket::open(uri, properties)).await {
-            Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(match protocol_error(&error) {
-                Some(
-                    AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
-                    | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH),
-                ) => Error::Refused(error.to_string()),
-                Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => {
-                    Error::Unreachable { at, reason: error.to_string() }
+        let mut reasons = Vec::new();
+        for (place, uri) in nodes.in_turn() {
+            match connect_to(uri, name).await {
+                Ok(opened) => {
+                    nodes.begin_with(place);
+                    return Ok(opened);
                 }
-            }),
-            Err(_) => Err(Error::Unreachable { at, reason: format!("no answer within {ANSWER_SECONDS_MAX} s") }),
+                Err(Error::Unreachable(reason)) => reasons.push(reason),
+                Err(error) => return Err(error),
+            }
         }
+        Err(Error::Unreachable(reasons.join("; ")))
     })
+}
+
+async fn connect_to(uri: &AMQPUri, name: &str) -> Result<(Connection, Socket), Error> {
+    let at = format!("{}:{}", uri.authority.host, uri.authority.port);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
+    match tokio::time::timeout(limit, socket::open(uri.clone(), properties)).await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(error)) => Err(match protocol_error(&error) {
+            Some(
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH),
+            ) => Error::Refused(error.to_string()),
+            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => {
+                Error::Unreachable(format!("{at}: {error}"))
+            }
+        }),
+        Err(_) => Err(Error::Unreachable(format!("{at}: no answer within {ANSWER_SECONDS_MAX} s"))),
+    }
 }
 
 /// Waits for the broker, but not for ever: a connection that dies at the wrong moment answers nothing.

@@ -3,7 +3,7 @@
 //! Invariant: one task publishes on one channel, because two could mix up the numbers that confirms refer to; and
 //! [`Outgoing::publish`] returns only when the broker has taken responsibility for every message.
 
-use super::{Delivery, Error, answered, connect};
+use super::{Delivery, Error, Nodes, answered, connect};
 use crate::contract::{CONTENT_TYPE, Rejection};
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
@@ -69,9 +69,9 @@ impl Outgoing {
     ///
     /// # Errors
     /// Those of [`connect`].
-    pub fn open<'a>(url: &'a str, name: &'a str, worker_id: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
+    pub fn open<'a>(nodes: &'a Nodes, name: &'a str, worker_id: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
-            let connection = connect(url, &format!("{name} publish")).await?;
+            let connection = connect(nodes, &format!("{name} publish")).await?;
             let channel = answered(async {
                 let channel = connection.create_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -105,7 +105,13 @@ impl Outgoing {
                 Message::Reply(reply) => Some(self.reply(reply)),
                 Message::Dead(_) => None,
             });
-            confirmed_in_time(try_join_all(replies)).await?;
+            let taken = confirmed_in_time(try_join_all(replies)).await?;
+            // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair: the
+            // verdict is on record.
+            let refused = taken.iter().filter(|taken| !**taken).count();
+            if refused > 0 {
+                tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
+            }
             // One at a time: a message that is returned could else be taken for its neighbour's.
             for message in messages {
                 if let Message::Dead(copy) = message {
@@ -126,9 +132,10 @@ impl Outgoing {
         })
     }
 
-    /// A reply is not `mandatory`: a buyer who is gone has the verdict on record and may ask again.
-    async fn reply(&self, reply: &Reply<'_>) -> Result<(), Error> {
-        let Some(queue) = reply.to.properties.reply_to() else { return Ok(()) };
+    /// Whether the reply queue took it. A reply is not `mandatory`: a buyer who is gone has the verdict on record and may
+    /// ask again.
+    async fn reply(&self, reply: &Reply<'_>) -> Result<bool, Error> {
+        let Some(queue) = reply.to.properties.reply_to() else { return Ok(true) };
         let mut properties = BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)
@@ -144,11 +151,7 @@ impl Outgoing {
         let options = BasicPublishOptions { mandatory: false, immediate: false };
         let confirm =
             self.channel.basic_publish("".into(), queue.clone(), options, reply.body.as_bytes(), properties).await?;
-        // A reply queue that takes nothing more (a length limit, say) is its owner's affair: the verdict is on record.
-        if let Confirmation::Nack(_) = confirm.await? {
-            tracing::warn!(queue = queue.as_str(), "the buyer's reply queue did not take the reply");
-        }
-        Ok(())
+        Ok(!matches!(confirm.await?, Confirmation::Nack(_)))
     }
 
     async fn bury(&self, copy: &DeadCopy<'_>) -> Result<(), Error> {

@@ -30,7 +30,7 @@ pub use supervise::Supervised;
 /// How much of a server's log an error shows.
 const LOG_LINES_SHOWN_MAX: usize = 20;
 
-/// A running RabbitMQ node and a running PostgreSQL cluster, in one private folder.
+/// A running RabbitMQ and a running PostgreSQL, in one private folder.
 #[derive(Debug)]
 pub struct Servers {
     /// The broker.
@@ -47,9 +47,18 @@ impl Servers {
     /// [`Missing`] (found with `downcast_ref`) if a server is not installed; else what went wrong, with the end of the
     /// server's log.
     pub async fn start(vhosts: &[&str]) -> Result<Servers> {
+        Servers::start_cluster(vhosts, 1).await
+    }
+
+    /// The same, with a broker of so many nodes.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize) -> Result<Servers> {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
         let folder = Arc::new(Folder::create()?);
-        let (rabbitmq, postgres) = tokio::try_join!(RabbitMq::start(&folder, vhosts), Postgres::start(&folder))?;
+        let (rabbitmq, postgres) =
+            tokio::try_join!(RabbitMq::start_cluster(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
         Ok(Servers { rabbitmq, postgres, folder })
     }
 

@@ -13,17 +13,15 @@ const COUNT: u16 = 17_000;
 /// Ports tried for one that is free.
 const TRIES_MAX: usize = 200;
 
-/// As many free ports as the caller has names for.
-pub(super) fn free<const N: usize>() -> Result<[u16; N]> {
+/// So many free ports.
+pub(super) fn free(count: usize) -> Result<Vec<u16>> {
     let mut held: Vec<TcpListener> = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
+    for _ in 0..count {
         let mut tries = (0..TRIES_MAX).filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, random_port())).ok());
         let Some(listener) = tries.next() else { bail!("{TRIES_MAX} random ports from {FIRST} on were all taken") };
-        *port = listener.local_addr()?.port();
         held.push(listener);
     }
-    Ok(ports)
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn random_port() -> u16 {
@@ -37,7 +35,7 @@ mod tests {
 
     #[test]
     fn free_ports_are_distinct_and_can_be_bound() {
-        let ports: [u16; 8] = free().unwrap();
+        let ports = free(8).unwrap();
         let listeners: Vec<_> = ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).unwrap()).collect();
         assert_eq!(listeners.len(), 8);
         assert!(ports.iter().all(|port| (FIRST..FIRST + COUNT).contains(port)));

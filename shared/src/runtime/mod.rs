@@ -9,7 +9,9 @@
 //! some 300 bytes are 5 MB. (Of 64 KiB, the largest allowed, they would be 1 GB.)
 
 mod decide;
+mod joining;
 mod pause;
+mod ready;
 mod screen;
 mod session;
 mod settle;
@@ -20,12 +22,15 @@ pub use pause::pause_at;
 pub use start::{main, serve};
 
 use crate::{
-    broker::Error,
+    broker::{Error, Nodes},
     handler::Handler,
     retry::{RetryPolicy, Waits},
 };
 use settle::Settled;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// How many batches may be decided, or wait, while one is settled. One overlaps the database's work with the broker's;
@@ -35,11 +40,12 @@ const BATCHES_SETTLING_MAX: usize = 1;
 /// A handler and all that it takes to run it.
 struct Function<H> {
     handler: H,
-    amqp_url: String,
+    nodes: Nodes,
     worker_id: String,
     batch_max: usize,
-    /// The queue that the workers are counted by, where there is one.
+    /// The exchange by which the workers count each other, where there is one.
     workers: Option<String>,
+    ready_file: Option<PathBuf>,
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
 }
@@ -122,6 +128,7 @@ impl<H: Handler> Function<H> {
         if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
             *waits = RetryPolicy::SERVER_AWAY.waits();
         }
+        self.nodes.go_on();
         let wait = waits.next().unwrap_or_default();
         tracing::warn!(%error, wait_ms = wait.as_millis(), "the broker is away; connecting again");
         !self.stopped_within(wait).await

@@ -1,10 +1,21 @@
-//! A fail point: a named place where a test can have a worker stand still, to kill it at exactly that moment.
+//! A fail point: a named place where a test can have a worker stand still, to kill it, or freeze it, at that very moment.
 
-/// Stands still for ever if the environment variable `TURNSTILE_PAUSE_AT` names this place. Debug builds only; in a
-/// release build it is nothing.
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// SIGCONT, which the signal library has no name for.
+const CONTINUE: i32 = 18;
+
+/// Stands still if the environment variable `TURNSTILE_PAUSE_AT` names this place, until the process gets SIGCONT; once in
+/// the life of a process. Debug builds only; in a release build it is nothing.
 pub async fn pause_at(place: &str) {
-    if cfg!(debug_assertions) && std::env::var("TURNSTILE_PAUSE_AT").is_ok_and(|name| name == place) {
+    static PAUSED: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions)
+        && std::env::var("TURNSTILE_PAUSE_AT").is_ok_and(|name| name == place)
+        && !PAUSED.swap(true, Ordering::Relaxed)
+    {
+        let mut woken = signal(SignalKind::from_raw(CONTINUE)).expect("SIGCONT can be listened for");
         tracing::warn!(place, "paused, as TURNSTILE_PAUSE_AT says");
-        std::future::pending::<()>().await;
+        woken.recv().await;
     }
 }

@@ -6,6 +6,8 @@
 use super::{
     Care, Ended, Function,
     decide::decide,
+    joining::{Joining, Step},
+    ready::Ready,
     settle::{Decided, Settling},
     share::Share,
     start::stopped,
@@ -25,8 +27,10 @@ const WINDOW_MIN: u16 = 64;
 const SUSPECT_AT_DELIVERIES: u64 = 3;
 /// How long a queue is consumed with care at least.
 const CAREFUL_SECONDS: u64 = 5;
+/// Between two steps of joining.
+const JOIN_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
-const SHARE_SECONDS: u64 = 1;
+const SHARE_MS: u64 = 500;
 
 /// A session under way.
 struct Session<'a, H> {
@@ -36,6 +40,9 @@ struct Session<'a, H> {
     queues: &'a [String],
     inbox: Inbox,
     settling: &'a Settling,
+    joining: Joining,
+    /// Set once every partition is joined.
+    ready: Option<Ready>,
     share: Share,
     care: Care,
     window: u16,
@@ -51,9 +58,9 @@ impl<H: Handler> Function<H> {
         let window = self.window(care);
         // With care, each queue has a session of its own: the worker is counted by none of them, and shares nothing.
         let workers = self.workers.clone().filter(|_| queues.len() > 1);
-        let inbox = Inbox::open(&self.amqp_url, &name, queues, window, workers).await?;
+        let inbox = Inbox::open(&self.nodes, &name, queues, window, workers).await?;
         let settling = Settling::start(self, &name, queues, inbox.acknowledger());
-        tracing::info!(queues = queues.len(), ?care, "consuming");
+        let joining = Joining::of(queues.len(), fastrand::u64(..));
         let share = Share::of(queues.len());
         let started = Instant::now();
         let mut session = Session {
@@ -62,6 +69,8 @@ impl<H: Handler> Function<H> {
             queues,
             inbox,
             settling: &settling,
+            joining,
+            ready: None,
             share,
             care,
             window,
@@ -105,8 +114,9 @@ impl<H: Handler> Session<'_, H> {
         let settling = self.settling;
         let acknowledger = self.inbox.acknowledger();
         let stop = self.function.stop.clone();
-        let mut ticks = ticks();
+        let mut ticks = every(Duration::from_millis(JOIN_MS));
         loop {
+            let is_subscribed = self.inbox.is_subscribed();
             let next = async {
                 let room = settling.room().await?;
                 Ok::<_, Error>((room, self.inbox.next_batch(self.function.batch_max, is_suspect).await?))
@@ -115,10 +125,16 @@ impl<H: Handler> Session<'_, H> {
                 biased;
                 () = stopped(stop.clone()) => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
-                    self.compare_shares().await;
+                    if self.joining.is_over() {
+                        self.compare_shares();
+                    } else if self.join().await? {
+                        tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
+                        self.ready = Some(Ready::announce(self.function.ready_file.as_deref()));
+                        ticks = every(Duration::from_millis(SHARE_MS));
+                    }
                     continue;
                 }
-                next = next => next?,
+                next = next, if is_subscribed => next?,
             };
             let is_suspect = batch.iter().any(is_suspect);
             if is_suspect && self.care == Care::None {
@@ -144,21 +160,51 @@ impl<H: Handler> Session<'_, H> {
         }
     }
 
-    /// Counts the workers; holds what is more than our share, and has the windows filled that buyers leave open.
-    /// Failing at it is not worth the session: if the connection is gone, its deliveries say so.
-    async fn compare_shares(&mut self) {
-        match self.inbox.workers().await {
-            Ok(None) => return,
-            Ok(Some(workers)) => self.share.set_workers(workers),
-            Err(error) => return tracing::warn!(%error, "the workers cannot be counted"),
+    /// One step of joining; true: it was the last.
+    async fn join(&mut self) -> Result<bool, Error> {
+        let workers = self.inbox.workers();
+        // Who is not counted has nobody to share with.
+        while let Some(step) = self.joining.step(workers.unwrap_or(1)) {
+            match step {
+                Step::TakeIfFree(partition) if self.inbox.is_served(partition).await? => continue,
+                Step::TakeIfFree(partition) => {
+                    self.inbox.join(partition).await?;
+                    self.joining.took(partition);
+                }
+                Step::GetInLine(partition) => self.inbox.join(partition).await?,
+                Step::Wait => (),
+            }
+            if workers.is_some() {
+                break;
+            }
+        }
+        Ok(self.joining.is_over())
+    }
+
+    /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
+    fn compare_shares(&mut self) {
+        let Some(workers) = self.inbox.workers() else { return };
+        if self.share.set_workers(workers) {
+            // Somebody came. What we are active on is known only by what is delivered, so this shares what is idle, too.
+            self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
         }
         let to_fill = self.share.unfilled(self.window);
-        if !to_fill.is_empty() {
-            let queues =
-                to_fill.into_iter().map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
-            tokio::spawn(fill(self.function.amqp_url.clone(), self.name.clone(), queues));
-        }
+        self.fill(to_fill.into_iter());
         self.hold_surplus();
+    }
+
+    /// Has so many messages put into these partitions that mean nothing.
+    fn fill(&self, partitions: impl Iterator<Item = (usize, u64)>) {
+        let queues: Vec<_> = partitions.map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
+        if queues.is_empty() {
+            return;
+        }
+        let (nodes, name) = (self.function.nodes.clone(), self.name.clone());
+        tokio::spawn(async move {
+            if let Err(error) = broker::fill(&nodes, &name, &queues).await {
+                tracing::warn!(%error, "a window was not filled; handing over takes longer");
+            }
+        });
     }
 
     fn take_note(&mut self, taken: &[(usize, u64)]) {
@@ -188,14 +234,8 @@ impl<H: Handler> Session<'_, H> {
     }
 }
 
-async fn fill(amqp_url: String, name: String, queues: Vec<(String, u64)>) {
-    if let Err(error) = broker::fill(&amqp_url, &name, &queues).await {
-        tracing::warn!(%error, "a window was not filled; handing over takes longer");
-    }
-}
-
-fn ticks() -> Interval {
-    let mut ticks = interval(Duration::from_secs(SHARE_SECONDS));
+fn every(pause: Duration) -> Interval {
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

@@ -4,7 +4,7 @@
 
 use super::{BATCHES_SETTLING_MAX, Function, pause_at, screen::is_reply_queue};
 use crate::{
-    broker::{Acknowledger, DeadCopy, Delivery, Error, Message, Outgoing, Reply},
+    broker::{Acknowledger, DeadCopy, Delivery, Error, Message, Nodes, Outgoing, Reply},
     contract::Rejection,
     handler::Handler,
     retry::RetryPolicy,
@@ -67,7 +67,7 @@ impl Settling {
         let (batches, decided) = mpsc::channel(BATCHES_SETTLING_MAX);
         let (settled, progress) = watch::channel(0);
         let settler = Settler {
-            amqp_url: function.amqp_url.clone(),
+            nodes: function.nodes.clone(),
             name: name.to_owned(),
             worker_id: function.worker_id.clone(),
             queues: queues.to_vec(),
@@ -104,7 +104,7 @@ impl Drop for Settling {
 }
 
 struct Settler {
-    amqp_url: String,
+    nodes: Nodes,
     name: String,
     worker_id: String,
     queues: Vec<String>,
@@ -161,6 +161,7 @@ impl Settler {
                     Ok(()) => return true,
                     Err(error) => {
                         attempts += u32::from(!connected.is_blocked());
+                        self.nodes.go_on();
                         error
                     }
                 },
@@ -178,7 +179,7 @@ impl Settler {
 
     async fn connected<'a>(&self, outgoing: &'a mut Option<Outgoing>) -> Result<&'a Outgoing, Error> {
         if outgoing.is_none() {
-            *outgoing = Some(Outgoing::open(&self.amqp_url, &self.name, &self.worker_id).await?);
+            *outgoing = Some(Outgoing::open(&self.nodes, &self.name, &self.worker_id).await?);
         }
         Ok(outgoing.as_ref().expect("it was just opened"))
     }

@@ -39,8 +39,9 @@ impl Share {
         Self { partitions: vec![Partition::default(); partitions], workers: 1 }
     }
 
-    pub(super) fn set_workers(&mut self, workers: usize) {
-        self.workers = workers.max(1);
+    /// Notes how many workers there are; true: more than before.
+    pub(super) fn set_workers(&mut self, workers: usize) -> bool {
+        workers > std::mem::replace(&mut self.workers, workers.max(1))
     }
 
     /// Notes a delivery; true: it is the first of a partition that we were not active on.
@@ -90,13 +91,14 @@ impl Share {
         full.map(|(index, partition)| (index, partition.last_tag)).collect()
     }
 
-    /// The held partitions whose windows buyers do not fill, each with what is missing; named once.
+    /// The held partitions whose windows buyers do not fill, each with what is missing, and one more: the next worker's
+    /// first delivery, by which it knows that it is active there, and may have too many in its turn. Named once.
     pub(super) fn unfilled(&mut self, window: u16) -> Vec<(usize, u64)> {
         let mut to_fill = Vec::new();
         for (index, partition) in self.partitions.iter_mut().enumerate() {
             if let Some(holding) = partition.holding.as_mut().filter(|holding| !holding.filled) {
                 holding.filled = true;
-                to_fill.push((index, u64::from(window).saturating_sub(partition.taken - holding.taken_before)));
+                to_fill.push((index, u64::from(window).saturating_sub(partition.taken - holding.taken_before) + 1));
             }
         }
         to_fill
@@ -134,13 +136,13 @@ mod tests {
             assert!(share.took(partition, 1, start + Duration::from_millis(partition as u64)), "it is new to us");
         }
         let now = start + Duration::from_secs(1);
-        share.set_workers(3);
+        assert!(share.set_workers(3));
         assert_eq!(share.surplus(now), [3, 4, 5, 6, 7], "eight partitions, three workers: three each at most");
         share.surplus(now).into_iter().for_each(|partition| share.hold(partition));
         assert!(share.surplus(now).is_empty(), "what is on its way out is counted out");
-        share.set_workers(8);
+        assert!(share.set_workers(8));
         assert_eq!(share.surplus(now), [1, 2]);
-        share.set_workers(0);
+        assert!(!share.set_workers(0));
         assert!(share.surplus(now).is_empty(), "there is always one worker: we");
     }
 
@@ -148,7 +150,7 @@ mod tests {
     fn a_quiet_partition_is_not_ours() {
         let now = Instant::now();
         let mut share = Share::of(2);
-        share.set_workers(2);
+        assert!(share.set_workers(2) && !share.set_workers(2), "more, and as many");
         share.took(0, 1, now);
         share.took(1, 1, now);
         assert_eq!(share.surplus(now).len(), 1);
@@ -163,7 +165,7 @@ mod tests {
         share.hold(0);
         (6..=8).for_each(|tag| assert!(!share.took(0, tag, now)));
         assert!(share.full(4).is_empty());
-        assert_eq!(share.unfilled(4), [(0, 1)]);
+        assert_eq!(share.unfilled(4), [(0, 2)]);
         assert!(share.unfilled(4).is_empty(), "once is enough");
         share.took(0, 9, now);
         assert_eq!(share.full(4), [(0, 9)]);

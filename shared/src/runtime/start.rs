@@ -1,8 +1,11 @@
 //! Starting and stopping: from the command line to a running function, and from a signal to an exit code.
 
-use super::Function;
+use super::{
+    Function,
+    ready::{self, Ready},
+};
 use crate::{
-    broker::{self, Error, Outgoing},
+    broker::{self, Error, Nodes, Outgoing},
     config::{CommandLine, WorkerOptions},
     handler::Handler,
     retry::RetryPolicy,
@@ -110,6 +113,7 @@ fn listen_for_signals() -> anyhow::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
         tracing::info!("told to stop; finishing what is in hand");
+        ready::draining();
         stopper.send_replace(true);
     });
     Ok(stop)
@@ -121,17 +125,24 @@ async fn serve_until<H: Handler>(
     options: &WorkerOptions,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    Ready::clear(options.ready_file.as_deref());
     let topology = Topology::read();
+    let nodes = Nodes::read(&options.amqp_url)?;
     tokio::select! {
-        declared = declare::<H>(options, &topology) => declared?,
+        declared = declare::<H>(&nodes, options, &topology) => declared?,
         () = stopped(stop.clone()) => return Ok(()),
     }
+    let (upkeep, told) = (handler.upkeep(), stopped(stop.clone()));
+    tokio::spawn(async {
+        tokio::select! { () = upkeep => (), () = told => () }
+    });
     let function = Function {
         handler,
-        amqp_url: options.amqp_url.clone(),
+        nodes,
         worker_id: options.worker_id.clone(),
         batch_max: usize::from(options.batch_max),
         workers: topology.workers_of(H::NAME),
+        ready_file: options.ready_file.clone(),
         stop,
     };
     let queues = topology.queues_of(H::NAME);
@@ -145,19 +156,19 @@ async fn serve_until<H: Handler>(
 }
 
 /// Declares the topology, waiting for a broker that is not there yet, for a limited time.
-async fn declare<H: Handler>(options: &WorkerOptions, topology: &Topology) -> Result<(), Error> {
+async fn declare<H: Handler>(nodes: &Nodes, options: &WorkerOptions, topology: &Topology) -> Result<(), Error> {
     let name = format!("turnstile-{} {} declare", H::NAME, options.worker_id);
     let started = Instant::now();
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
     loop {
         let declared = async {
-            let outgoing = Outgoing::open(&options.amqp_url, &name, &options.worker_id).await?;
+            let outgoing = Outgoing::open(nodes, &name, &options.worker_id).await?;
             broker::declare(outgoing.channel(), topology).await?;
             outgoing.close().await;
             Ok(())
         };
         match declared.await {
-            Err(error @ (Error::Unreachable { .. } | Error::Lost(_)))
+            Err(error @ (Error::Unreachable(_) | Error::Lost(_)))
                 if started.elapsed() < Duration::from_secs(options.startup_seconds_max) =>
             {
                 tracing::warn!(%error, "waiting for the broker");

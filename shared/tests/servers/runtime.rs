@@ -62,6 +62,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
     let options = WorkerOptions {
         amqp_url: fixture.amqp_url.clone(),
         worker_id: "touchy".to_owned(),
+        ready_file: None,
         batch_max: 100,
         startup_seconds_max: 30,
         log: String::new(),

@@ -99,7 +99,7 @@ proptest! {
         for (request, outcome) in requests.iter().zip(&plan.outcomes) {
             match verdict(outcome).status {
                 Status::Reserved => prop_assert!(request.quantity < smallest_refused, "{} was passed over", request.request_id),
-                Status::SoldOut | Status::Refused | Status::Invalid => smallest_refused = smallest_refused.min(request.quantity),
+                Status::SoldOut | Status::Refused | Status::Done | Status::Invalid => smallest_refused = smallest_refused.min(request.quantity),
             }
         }
     }

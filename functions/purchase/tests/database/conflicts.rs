@@ -1,6 +1,6 @@
 //! How do you test an optimistic lock? Let two read the same version, and have both commit.
 
-use crate::{answers, count, database, item, purchase, request, verdict};
+use crate::{answers, count, database, item, purchase, request, until_waiting, verdict};
 use purchase::{Purchase, commit::commit, decide::decide, read::read};
 use shared::{contract::Status, retry::RetryPolicy};
 use sqlx::PgPool;
@@ -91,11 +91,6 @@ async fn deciders_in_each_others_way_never_oversell() {
     assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (0, 0));
 }
 
-/// Sessions of this test's database that wait for a lock. (`pg_locks` would show those of the whole server: a row's
-/// waiter waits for a transaction, which belongs to no database.)
-const WAITING_HERE: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-
 /// A transaction that has moved an item's version on and holds its row until released.
 struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
 
@@ -112,9 +107,7 @@ impl Blocker {
 
     /// The other side has read the old version, and its commit now waits for our row.
     async fn release_when_waited_for(self, pool: &PgPool) {
-        while count(pool, WAITING_HERE).await == 0 {
-            tokio::task::yield_now().await;
-        }
+        until_waiting(pool, 1).await;
         self.0.commit().await.unwrap();
     }
 }

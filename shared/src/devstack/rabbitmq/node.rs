@@ -1,4 +1,4 @@
-//! The node as it is from one start to the next: its files, ports and environment, and how it is launched.
+//! A node as it is from one start to the next: its name, ports and environment, and how it is launched.
 //!
 //! Invariant: [`Node::environment`] leaves nothing to what is configured on the machine.
 
@@ -7,9 +7,9 @@ use super::super::installed::{self, RabbitMqPrograms};
 use super::super::program::{Program, Signal};
 use super::super::supervise::Supervised;
 use super::super::{last_lines, percent_encoded, ports};
+use super::settings::{self, GUEST, LOOPBACK};
 use anyhow::{Context, Result, bail};
 use lapin::{Connection, ConnectionProperties};
-use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -18,16 +18,6 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-const RABBITMQ_CONF: &str = include_str!("../../../../rabbitmq/rabbitmq.conf");
-const ENABLED_PLUGINS: &str = include_str!("../../../../rabbitmq/enabled_plugins");
-
-/// What the private node has on top of `rabbitmq/rabbitmq.conf`, besides its definitions: a small disk is no reason to
-/// hold the publishers of a demo back.
-const PRIVATE_CONF: &str = "disk_free_limit.absolute = 50MB\n";
-/// Where the node listens.
-const LOOPBACK: &str = "127.0.0.1";
-/// The user that clients connect as; the password is the same.
-const GUEST: &str = "guest";
 /// How long the node may take to boot, on a slow and busy machine and with data to recover.
 const READY_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How often a booting node's port is tried.
@@ -47,39 +37,49 @@ const INHERITED: [&str; 3] = ["RABBITMQ_", "ERL_", "NOTIFY_SOCKET"];
 #[derive(Debug)]
 pub(super) struct Node {
     programs: RabbitMqPrograms,
+    name: String,
+    /// Of the whole cluster, which has its settings and its cookie in it.
     home: PathBuf,
     log: PathBuf,
     vhosts: Vec<String>,
     ports: Ports,
 }
 
+/// Where a node is to listen, and where it finds the name server of its cluster.
 #[derive(Clone, Copy, Debug)]
-struct Ports {
+pub(super) struct Ports {
     amqp: u16,
     distribution: u16,
     epmd: u16,
 }
 
 impl Ports {
-    fn free() -> Result<Ports> {
-        let [amqp, distribution, epmd] = ports::free().context("find free ports for RabbitMQ")?;
-        Ok(Ports { amqp, distribution, epmd })
+    /// Of nodes that share a name server.
+    pub(super) fn free(nodes: usize) -> Result<Vec<Ports>> {
+        let mut free = ports::free(2 * nodes + 1).context("find free ports for RabbitMQ")?;
+        let epmd = free.remove(0);
+        Ok(free.chunks(2).map(|pair| Ports { amqp: pair[0], distribution: pair[1], epmd }).collect())
     }
 }
 
 impl Node {
-    /// Writes the files of a node that has not started yet.
-    pub(super) fn create(folder: &Folder, programs: RabbitMqPrograms, vhosts: Vec<String>) -> Result<Node> {
-        let home = folder.subfolder("rabbitmq", None)?;
-        let log = folder.path().join("rabbitmq.log");
-        let node = Node { programs, home, log, vhosts, ports: Ports::free()? };
-        node.write_settings()?;
-        Ok(node)
+    /// A node that has not started yet; `home` has the [`settings`].
+    pub(super) fn new(
+        folder: &Folder,
+        home: PathBuf,
+        programs: RabbitMqPrograms,
+        (number, ports): (usize, Ports),
+        vhosts: Vec<String>,
+    ) -> Node {
+        let name = settings::node_name(number);
+        let log =
+            folder.path().join(format!("{}.log", name.replace("turnstile", "rabbitmq").replace("@localhost", "")));
+        Node { programs, name, home, log, vhosts, ports }
     }
 
-    pub(super) fn take_other_ports(&mut self) -> Result<()> {
-        self.ports = Ports::free()?;
-        Ok(())
+    /// As Erlang knows it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn url(&self, vhost: &str) -> String {
@@ -99,38 +99,24 @@ impl Node {
         command
     }
 
-    /// The files that the node reads when it boots.
-    fn write_settings(&self) -> Result<()> {
-        let home = &self.home;
-        let definitions = home.join("definitions.json");
-        let private = format!("{PRIVATE_CONF}load_definitions = {}\n", definitions.display());
-        fs::write(home.join("enabled_plugins"), ENABLED_PLUGINS)
-            .and_then(|()| fs::write(home.join("rabbitmq.conf"), RABBITMQ_CONF))
-            .and_then(|()| fs::create_dir(home.join("conf.d")))
-            .and_then(|()| fs::write(home.join("conf.d/private.conf"), private))
-            .and_then(|()| {
-                fs::write(&definitions, users_and_vhosts(&[GUEST, &self.own_user()], &self.vhosts).to_string())
-            })
-            .with_context(|| format!("write RabbitMQ's settings into {}", home.display()))
-    }
-
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let home = |name: &str| self.home.join(name).into_os_string();
         vec![
-            // Erlang's cookie is made in the home folder.
+            // Where Erlang's cookie is.
             ("HOME", self.home.clone().into_os_string()),
-            ("RABBITMQ_NODENAME", "turnstile@localhost".into()),
+            ("RABBITMQ_NODENAME", self.name.clone().into()),
             ("RABBITMQ_NODE_IP_ADDRESS", LOOPBACK.into()),
             ("RABBITMQ_NODE_PORT", self.ports.amqp.to_string().into()),
             ("RABBITMQ_DIST_PORT", self.ports.distribution.to_string().into()),
             ("ERL_EPMD_PORT", self.ports.epmd.to_string().into()),
             ("ERL_EPMD_ADDRESS", LOOPBACK.into()),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
-            ("RABBITMQ_MNESIA_BASE", home("data")),
+            // A try on other ports has other data: nodes of the one before may take a moment to die.
+            ("RABBITMQ_MNESIA_BASE", home(&format!("data-{}", self.ports.epmd))),
             ("RABBITMQ_LOG_BASE", home("log")),
             // To standard output, which is our log file.
             ("RABBITMQ_LOGS", "-".into()),
-            ("RABBITMQ_PID_FILE", home("pid")),
+            ("RABBITMQ_PID_FILE", home(&format!("{}.pid", self.name))),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", home("enabled_plugins")),
             ("RABBITMQ_CONFIG_FILE", home("rabbitmq.conf")),
             ("RABBITMQ_CONFIG_FILES", home("conf.d/*.conf")),
@@ -143,26 +129,23 @@ impl Node {
         ]
     }
 
-    /// `None` if one of the ports was taken.
-    pub(super) async fn start_epmd_and_server(&self, folder: &Folder) -> Result<Option<(Supervised, Supervised)>> {
-        let Some(mut epmd) = self.start_epmd(folder).await? else { return Ok(None) };
+    /// Launches the node and waits until it answers; `None` if one of its ports was taken.
+    pub(super) async fn start(&self, folder: &Folder) -> Result<Option<Supervised>> {
         let mut server = self.launch(folder).await?;
-        let outcome = tokio::select! {
-            outcome = self.await_ready(&mut server) => Some(outcome),
-            // It found its port taken. What answered there was another one, which may never say a sensible word.
-            _ended = epmd.wait() => None,
-        };
-        match outcome {
-            Some(Ok(())) => Ok(Some((epmd, server))),
-            Some(Err(error)) if !self.found_a_port_taken() => Err(error),
-            Some(Err(_)) | None => {
+        match self.await_ready(&mut server).await {
+            Ok(()) => Ok(Some(server)),
+            Err(error) if !self.found_a_port_taken() => Err(error),
+            Err(_) => {
                 server.kill().await?;
-                // Not to be taken for the next try's words and data.
-                fs::remove_file(&self.log).context("remove the log of a node whose port was taken")?;
-                fs::remove_dir_all(self.home.join("data")).ok();
                 Ok(None)
             }
         }
+    }
+
+    /// Forgets a try, whose words are not to be taken for the next one's.
+    pub(super) fn forget(&self) {
+        // Where it is not there, nothing was said.
+        fs::remove_file(&self.log).ok();
     }
 
     fn found_a_port_taken(&self) -> bool {
@@ -172,7 +155,8 @@ impl Node {
     }
 
     /// Erlang would start an epmd that outlives the node; it leaves that be where one answers already.
-    async fn start_epmd(&self, folder: &Folder) -> Result<Option<Supervised>> {
+    /// `None` if its port was taken.
+    pub(super) async fn start_epmd(&self, folder: &Folder) -> Result<Option<Supervised>> {
         let program = Program::new(&self.programs.epmd)
             .args(["-address", LOOPBACK, "-port"])
             .args([self.ports.epmd.to_string()])
@@ -222,17 +206,11 @@ impl Node {
             tokio::time::sleep(READY_POLL).await;
         }
         for vhost in &self.vhosts {
-            let url = self.url_as(&self.own_user(), vhost);
+            let url = self.url_as(&settings::own_user(&self.home), vhost);
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
             connection.close(200, "ready".into()).await?;
         }
         Ok(())
-    }
-
-    /// Named after the private folder, which is unique.
-    fn own_user(&self) -> String {
-        let folder = self.home.parent().and_then(|folder| folder.file_name()).unwrap_or_default();
-        format!("owner-{}", folder.to_string_lossy())
     }
 
     /// The node names its version only in its log and to AMQP clients of another library.
@@ -247,30 +225,21 @@ impl Node {
     }
 }
 
-/// A node that imports definitions creates neither `/` nor guest by itself. Each user's name is its password.
-fn users_and_vhosts(users: &[&str], vhosts: &[String]) -> Value {
-    let user = |name: &&str| json!({"name": name, "password": name, "tags": ["administrator"]});
-    let all =
-        |user: &str, vhost: &str| json!({"user": user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
-    let permissions = users.iter().flat_map(|user| vhosts.iter().map(|vhost| all(user, vhost)));
-    json!({
-        "users": users.iter().map(user).collect::<Value>(),
-        "vhosts": vhosts.iter().map(|name| json!({"name": name})).collect::<Value>(),
-        "permissions": permissions.collect::<Value>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devstack::rabbitmq::start_all;
     use std::net::TcpListener;
 
     /// Takes one of the ports for itself, as another program might between our look and the node's start.
     async fn starts_while_taken(port: fn(&Ports) -> u16) -> bool {
         let folder = Folder::create().unwrap();
-        let node = Node::create(&folder, installed::rabbitmq().unwrap(), vec!["/".to_owned()]).unwrap();
+        let vhosts = vec!["/".to_owned()];
+        let home = settings::write(&folder, 1, &vhosts).unwrap();
+        let ports = Ports::free(1).unwrap()[0];
+        let node = Node::new(&folder, home, installed::rabbitmq().unwrap(), (0, ports), vhosts);
         let _taken = TcpListener::bind((LOOPBACK, port(&node.ports))).unwrap();
-        node.start_epmd_and_server(&folder).await.unwrap().is_some()
+        start_all(&folder, &[node]).await.unwrap().is_some()
     }
 
     #[tokio::test]

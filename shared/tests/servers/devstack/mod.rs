@@ -92,6 +92,33 @@ async fn a_broker_keeps_its_messages_and_its_address_when_it_starts_again() {
 }
 
 #[tokio::test]
+async fn a_cluster_serves_on_without_one_of_its_nodes_and_leaves_nothing_behind() {
+    let folder = Arc::new(Folder::create().unwrap());
+    let mut rabbitmq = RabbitMq::start_cluster(&folder, &["shop"], 3).await.unwrap();
+    let urls: Vec<String> = rabbitmq.url("shop").split(',').map(str::to_owned).collect();
+    let first = channel(&urls[0]).await;
+    first.queue_declare("kept".into(), durable(), quorum()).await.unwrap();
+    first.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let options = BasicPublishOptions::default();
+    let published = first.basic_publish("".into(), "kept".into(), options, b"replicated", BasicProperties::default());
+    assert!(published.await.unwrap().await.unwrap().is_ack());
+
+    // A queue's leader is on the node that it was declared through, unless its arguments say otherwise.
+    let names: Vec<String> = rabbitmq.node_names().into_iter().map(str::to_owned).collect();
+    assert_eq!(names, ["turnstile@localhost", "turnstile-2@localhost", "turnstile-3@localhost"]);
+    assert_eq!(rabbitmq.leaders("shop").await.unwrap()["kept"], names[0]);
+    rabbitmq.kill_node(&names[0]).await.unwrap();
+    assert_eq!(take(&urls[2], "kept").await, "replicated");
+
+    let (path, pids) = (folder.path().to_path_buf(), rabbitmq.pids());
+    assert_eq!(pids.iter().filter(|pid| is_running(**pid)).count(), 2);
+    rabbitmq.stop().await.unwrap();
+    assert!(!pids.into_iter().any(is_running));
+    Arc::into_inner(folder).unwrap().remove().await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_database_keeps_its_rows_and_its_address_when_it_starts_again() {
     let folder = Arc::new(Folder::create().unwrap());
     let mut postgres = Postgres::start(&folder).await.unwrap();
@@ -140,14 +167,14 @@ async fn channel(url: &str) -> Channel {
 
 /// The body of the next message of a queue, which is then gone.
 async fn take(url: &str, queue: &str) -> String {
-    let channel = channel(url).await;
     let limit = Instant::now() + END_WAIT_MAX;
-    // A quorum queue elects its leader after the node accepts connections.
+    // A quorum queue elects its leader after the node accepts connections, and after the death of another one; until then
+    // it seems empty, or asking is an error that ends the connection.
     loop {
         let options = BasicGetOptions { no_ack: true };
-        match channel.basic_get(queue.into(), options).await.unwrap() {
-            Some(message) => return String::from_utf8(message.delivery.data).unwrap(),
-            None => assert!(Instant::now() < limit, "{queue} stays empty"),
+        match channel(url).await.basic_get(queue.into(), options).await {
+            Ok(Some(message)) => return String::from_utf8(message.delivery.data).unwrap(),
+            Ok(None) | Err(_) => assert!(Instant::now() < limit, "{queue} stays empty"),
         }
     }
 }

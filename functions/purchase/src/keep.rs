@@ -1,0 +1,157 @@
+//! How long verdicts are kept: those past their time are deleted, beside the hot path and unnoticed by it.
+//!
+//! The table is walked from its first page to its last, once a day, a few pages at a time and with long pauses, by
+//! whichever worker comes by when a step is due. How far the walk has come stands in the database. Invariants: who
+//! decides never waits for the walk, nor the walk for anybody; and a verdict that is not past its time, by the
+//! database's clock, stays.
+
+use clap::Args;
+use futures_util::future::BoxFuture;
+use shared::{retry::RetryPolicy, store};
+use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
+use std::time::Duration;
+
+/// Pages (of 8 KiB) that one step reads: some milliseconds, also where every verdict on them goes.
+pub const STEP_PAGES: i64 = 256;
+/// A step's pause, in units of the time that the step took: the walk has at most a tenth of a processor, or of a disk.
+const PAUSE_FACTOR: i32 = 9;
+/// From the end of a walk to the beginning of the next.
+const WALK_EVERY_SECONDS: i32 = 24 * 60 * 60;
+/// How often a worker looks whether a step is due: at random within ten minutes, so that many do not come at once.
+const VISITS: RetryPolicy = RetryPolicy { wait_ms: 600_000, factor: 1.0, wait_ms_max: 600_000, attempts_max: u32::MAX };
+/// How long the database may take for a step; longer than it allows itself for a statement.
+const STEP_SECONDS_MAX: u64 = 30;
+/// What is lost in a crash is deleted again, so no step waits for a disk.
+const SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
+
+/// The turn, where a step is due and nobody else is making it; held until the transaction ends.
+pub const TAKE_TURN: &str = "
+SELECT next_page, pg_relation_size('verdicts') / current_setting('block_size')::bigint AS pages
+FROM verdict_walk WHERE is_only AND due_at <= clock_timestamp() FOR UPDATE SKIP LOCKED";
+
+/// Deletes what is older than $3 days from the pages $1 to $2, the last one excluded. A range of row addresses is read
+/// page by page (a TID range scan), so this needs no index.
+pub const DELETE: &str = "
+DELETE FROM verdicts
+WHERE ctid >= format('(%s,0)', $1)::tid AND ctid < format('(%s,0)', $2)::tid
+  AND decided_at < now() - make_interval(days => $3)";
+
+/// $1 is the page to go on with; zero, after the last one, begins a new walk, after $2 seconds. Else the pause is $3 times
+/// what the step took: now() is when it began.
+pub const MOVE_ON: &str = "
+UPDATE verdict_walk SET next_page = $1, due_at = clock_timestamp()
+    + CASE WHEN $1 = 0 THEN make_interval(secs => $2) ELSE $3 * (clock_timestamp() - now()) END
+WHERE is_only
+RETURNING ceil(extract(epoch FROM due_at - clock_timestamp()) * 1000)::bigint AS pause_ms";
+
+/// How long verdicts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct KeepPolicy {
+    /// How long a request id gets its verdict again, in days; then the verdict is deleted, within about a day more, and
+    /// the id is as new. Longer than any message can wait in a queue or come again; the same for all workers.
+    #[arg(long = "keep-verdicts-days", env = "KEEP_VERDICTS_DAYS", default_value_t = 30, value_name = "DAYS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=3_650))]
+    pub verdicts_days: u16,
+}
+
+impl Default for KeepPolicy {
+    fn default() -> Self {
+        Self { verdicts_days: 30 }
+    }
+}
+
+/// Deletes verdicts whose time is past, for as long as it is polled, on connections of its own; `pool` only says where.
+#[must_use]
+pub fn upkeep(pool: &PgPool, policy: KeepPolicy) -> BoxFuture<'static, ()> {
+    let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
+    Box::pin(async move {
+        let mut is_away = false;
+        for wait in VISITS.waits() {
+            match visit(&options, policy).await {
+                Ok(0) => is_away = false,
+                Ok(deleted) => {
+                    is_away = false;
+                    tracing::info!(deleted, days = policy.verdicts_days, "verdicts past their time are deleted");
+                }
+                // Once for each outage: the hot path tells of the same one, and of nothing else that could be done.
+                Err(error) if !is_away => {
+                    is_away = true;
+                    tracing::warn!(%error, "verdicts past their time cannot be deleted; trying again later");
+                }
+                Err(_) => (),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    })
+}
+
+/// Walks, where it is time to. Returns how many verdicts went.
+async fn visit(options: &PgConnectOptions, policy: KeepPolicy) -> Result<u64, sqlx::Error> {
+    let mut connection = store::connect(options).await?;
+    let deleted = walk(&mut connection, policy).await?;
+    connection.close().await?;
+    Ok(deleted)
+}
+
+/// Makes the steps that are due, one after another with their pauses, until the walk is over or somebody else makes
+/// them. Returns how many verdicts went.
+///
+/// # Errors
+/// The database's; an I/O error (timed out) where a step takes too long. The connection is of no more use then.
+pub async fn walk(connection: &mut PgConnection, policy: KeepPolicy) -> Result<u64, sqlx::Error> {
+    let mut deleted = 0;
+    loop {
+        let step = tokio::time::timeout(Duration::from_secs(STEP_SECONDS_MAX), step(connection, policy));
+        match step.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?? {
+            Step::NotDue => return Ok(deleted),
+            Step::Last { deleted: last } => return Ok(deleted + last),
+            Step::Made { deleted: more, pause } => {
+                deleted += more;
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is too early for one, or another worker is making it.
+    NotDue,
+    /// These went; the next step is due after the pause.
+    Made {
+        /// Verdicts.
+        deleted: u64,
+        /// Until the next step is due.
+        pause: Duration,
+    },
+    /// These went, and the walk is over.
+    Last {
+        /// Verdicts.
+        deleted: u64,
+    },
+}
+
+/// Makes the next step, where it is due.
+///
+/// # Errors
+/// The database's; then nothing was deleted.
+pub async fn step(connection: &mut PgConnection, policy: KeepPolicy) -> Result<Step, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    let Some(turn) = sqlx::query(TAKE_TURN).fetch_optional(&mut *transaction).await? else {
+        transaction.rollback().await?;
+        return Ok(Step::NotDue);
+    };
+    let (first, pages): (i64, i64) = (turn.try_get("next_page")?, turn.try_get("pages")?);
+    let end = first + STEP_PAGES;
+    let next = if end < pages { end } else { 0 };
+    let deletion = sqlx::query(DELETE).bind(first).bind(end).bind(i32::from(policy.verdicts_days));
+    let deleted = deletion.execute(&mut *transaction).await?.rows_affected();
+    let moved_on = sqlx::query(MOVE_ON).bind(next).bind(WALK_EVERY_SECONDS).bind(PAUSE_FACTOR);
+    let pause_ms: i64 = moved_on.fetch_one(&mut *transaction).await?.try_get("pause_ms")?;
+    transaction.commit().await?;
+    if next == 0 {
+        return Ok(Step::Last { deleted });
+    }
+    Ok(Step::Made { deleted, pause: Duration::from_millis(pause_ms.unsigned_abs()) })
+}

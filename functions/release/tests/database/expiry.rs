@@ -1,0 +1,76 @@
+//! A hold ends when its time has passed, and gives back what it held.
+
+use crate::{Due, answers, count, database, expired, history, hold, item, request, state, verdict};
+use release::{Release, expire::BATCH_ORDERS_MAX};
+use shared::{contract::Code, handler::Handler, order::State};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+
+#[tokio::test]
+async fn a_hold_whose_time_has_passed_ends_and_the_others_go_on() {
+    let pool = database(&[("a", 5), ("b", 2)]).await;
+    let due = [hold(&pool, "a", 1, Due::Now).await, hold(&pool, "a", 3, Due::Now).await];
+    let of_b = hold(&pool, "b", 2, Due::Now).await;
+    let live = hold(&pool, "a", 1, Due::InAnHour).await;
+    assert_eq!(expired(&pool).await, 3);
+    assert_eq!((item(&pool, "a").await, item(&pool, "b").await), ((4, 1, 1), (2, 0, 1)));
+    for order in [due[0], due[1], of_b] {
+        assert_eq!(state(&pool, order).await, State::Expired);
+        let expected = ("reserved".to_owned(), "expired".to_owned(), "hold_passed".to_owned(), None);
+        assert_eq!(history(&pool, order).await, [expected]);
+    }
+    assert_eq!(state(&pool, live).await, State::Reserved);
+    assert!(history(&pool, live).await.is_empty());
+
+    assert_eq!(expired(&pool).await, 0, "what has ended ends once");
+    assert_eq!(item(&pool, "a").await, (4, 1, 1));
+}
+
+#[tokio::test]
+async fn only_reserved_orders_expire() {
+    for other in [State::Paying, State::Paid, State::Expired, State::Cancelled] {
+        let pool = database(&[("a", 1)]).await;
+        let order = hold(&pool, "a", 1, Due::Now).await;
+        sqlx::query("UPDATE orders SET state = $1").bind(other.as_str()).execute(&pool).await.unwrap();
+        assert_eq!(expired(&pool).await, 0);
+        assert_eq!((state(&pool, order).await, item(&pool, "a").await), (other, (0, 1, 0)));
+    }
+}
+
+#[tokio::test]
+async fn more_than_a_batch_is_ended_at_one_look() {
+    let orders = BATCH_ORDERS_MAX + 6;
+    let pool = database(&[("a", orders), ("b", orders)]).await;
+    let many = "INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
+                SELECT gen_random_uuid(), 'r', CASE g % 2 WHEN 0 THEN 'a' ELSE 'b' END, 'b', 2, now(), now()
+                FROM generate_series(1, $1) AS g";
+    sqlx::query(many).bind(orders).execute(&pool).await.unwrap();
+    assert_eq!(expired(&pool).await, orders);
+    assert_eq!(item(&pool, "a").await.0 + item(&pool, "b").await.0, 2 * orders);
+    assert_eq!(count(&pool, "SELECT count(*) FROM order_history").await, orders);
+}
+
+#[tokio::test]
+async fn holds_run_out_while_the_function_serves() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::Now).await;
+    let named = PgConnectOptions::clone(&pool.connect_options()).application_name("expirer");
+    let upkeep = tokio::spawn(Release::new(PgPool::connect_lazy_with(named)).upkeep());
+    while state(&pool, order).await == State::Reserved {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(item(&pool, "a").await, (1, 0, 1));
+
+    // Its connection is cut: it goes on with another one.
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'expirer'";
+    assert_eq!(count(&pool, cut).await, 1);
+    sqlx::query("UPDATE items SET available = 0, held = 1").execute(&pool).await.unwrap();
+    let next = hold(&pool, "a", 1, Due::Now).await;
+    while state(&pool, next).await == State::Reserved {
+        tokio::task::yield_now().await;
+    }
+    upkeep.abort();
+    assert_eq!(item(&pool, "a").await.0, 1);
+    let late = answers(&pool, &[request(1, next)]).await;
+    assert_eq!(verdict(&late[0]).code, Code::AlreadyExpired);
+}

@@ -1,0 +1,167 @@
+//! A broker of three nodes, one of which dies in mid-sale: nothing is lost, nothing is doubled, the order stays.
+
+use crate::sales::{PATIENCE, assert_passed, crew};
+use crate::shop::{Shop, until};
+use loadtest::{
+    cluster::Cluster,
+    events,
+    options::EventOptions,
+    outcome::Outcome,
+    sale::Sale,
+    scenario::{Scenario, Schedule},
+    workers::Endpoints,
+};
+use serde_json::Value;
+use shared::{
+    devstack::{RabbitMq, Servers},
+    store,
+};
+use std::{collections::HashMap, time::Duration};
+use tokio::sync::Mutex;
+
+const NODES: usize = 3;
+/// Three nodes are enough for one machine: one cluster at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test]
+async fn the_death_of_the_node_that_leads_the_hot_items_partition_costs_nobody_a_verdict_or_a_place() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (mut servers, endpoints) = cluster().await;
+    // Twice as many as there are units: the last one goes while the node dies.
+    let scenario = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let sale = Sale::prepare(&endpoints, &scenario, crew(2, Some(50)).await).await.unwrap();
+    let (pids, answered) = (servers.rabbitmq.pids(), sale.answered());
+    let cluster = Cluster::of(&mut servers.rabbitmq, "/").await.unwrap();
+    let ((outcome, asked), answered_at_death) = tokio::join!(sell(sale, &scenario, Some(cluster)), async {
+        until("a node is dead", async || !pids.iter().all(|pid| is_running(*pid))).await;
+        *answered.borrow()
+    });
+    assert!((6_000..12_000).contains(&answered_at_death), "in mid-sale: {answered_at_death}");
+    assert!(outcome.events[0].broker_node.is_some(), "{:?}", outcome.events);
+    assert_kept(&outcome, &endpoints, &asked).await;
+    assert_eq!((outcome.verdicts.reserved, outcome.verdicts.sold_out), (6_000, 6_000));
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_death_of_the_node_that_the_buyers_are_connected_to_costs_nobody_a_verdict_or_a_place() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let (mut servers, endpoints) = cluster().await;
+    let scenario = Scenario { buyers: 12_000, items: 400, stock: 8_000, quantities: 1..=2, rate: 0.0, seed: 11 };
+    let sale = Sale::prepare(&endpoints, &scenario, crew(3, Some(50)).await).await.unwrap();
+    assert_replicated(&servers.rabbitmq).await;
+    let node = node_of("turnstile-loadtest replies", &servers.rabbitmq).await;
+    let mut answered = sale.answered();
+    let (sold, killed) = tokio::join!(sell(sale, &scenario, None), async {
+        answered.wait_for(|answered| *answered >= 6_000).await.unwrap();
+        servers.rabbitmq.kill_node(&node).await
+    });
+    killed.unwrap();
+    let (outcome, asked) = sold;
+    assert!(outcome.reconnects >= 1, "their reply queue died with the node");
+    assert_kept(&outcome, &endpoints, &asked).await;
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_begins_with_another_node_where_the_first_ones_are_away() {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    shop.amqp_url.insert_str(0, &"amqp://guest:guest@127.0.0.1:1/%2f,".repeat(7));
+    let _worker = shop.worker("w", &[]).await;
+    shop.buy("r", "ticket").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+}
+
+async fn cluster() -> (Servers, Endpoints) {
+    let servers = Servers::start_cluster(&[], NODES).await.unwrap();
+    servers.postgres.create_database("sale").await.unwrap();
+    let endpoints = Endpoints { amqp_url: servers.rabbitmq.url("/"), database_url: servers.postgres.url("sale") };
+    assert_eq!(endpoints.amqp_url.split(',').count(), NODES);
+    (servers, endpoints)
+}
+
+/// Sells it all, and kills a node of the cluster, if one is given, at the middle; returns what was asked, in order, too.
+async fn sell(sale: Sale<'_>, scenario: &Scenario, cluster: Option<Cluster<'_>>) -> (Outcome, Vec<(u32, String)>) {
+    let asked = asked(sale.schedule());
+    let kill_broker_at = cluster.as_ref().map(|_| "50%".parse().unwrap());
+    let plan = events::plan(&EventOptions { kill_broker_at, ..EventOptions::default() }, scenario.buyers);
+    let outcome = sale.disturbed(plan, Duration::ZERO, cluster).open(PATIENCE).finish().await.unwrap();
+    (outcome, asked)
+}
+
+/// Item and request id of every request, in the order of publishing.
+fn asked(schedule: &Schedule) -> Vec<(u32, String)> {
+    schedule.requests.iter().map(|due| (due.item, due.request_id.to_string())).collect()
+}
+
+async fn assert_kept(outcome: &Outcome, endpoints: &Endpoints, asked: &[(u32, String)]) {
+    assert_passed(outcome);
+    let counts = [outcome.lost, outcome.conflicting_replies, outcome.oversold, outcome.order_inversions];
+    assert_eq!(counts, [0; 4]);
+    assert_eq!(overtakers(asked, &versions(endpoints).await), Vec::<&str>::new());
+}
+
+/// The version of its item that each request was decided on.
+async fn versions(endpoints: &Endpoints) -> HashMap<String, i64> {
+    let pool = store::pool(&endpoints.database_url, "test", 1).unwrap();
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT request_id, reply FROM verdicts").fetch_all(&pool).await.unwrap();
+    let version = |reply: &str| serde_json::from_str::<Value>(reply).unwrap()["item_version"].as_i64().unwrap();
+    rows.into_iter().map(|(id, reply)| (id, version(&reply))).collect()
+}
+
+/// Who was decided on an older version of its item than somebody before it: stricter than the auditor, who sees an
+/// inversion only where one of the two got nothing.
+fn overtakers<'a>(asked: &'a [(u32, String)], versions: &HashMap<String, i64>) -> Vec<&'a str> {
+    let mut newest: HashMap<u32, i64> = HashMap::new();
+    let mut overtakers = Vec::new();
+    for (item, id) in asked {
+        let newest = newest.entry(*item).or_default();
+        if versions[id] < *newest {
+            overtakers.push(id.as_str());
+        }
+        *newest = versions[id].max(*newest);
+    }
+    overtakers
+}
+
+#[test]
+fn whoever_is_decided_before_an_earlier_request_for_the_same_item_is_seen() {
+    let asked: Vec<(u32, String)> = [(1, "a"), (2, "b"), (1, "c"), (1, "d")].map(|(item, id)| (item, id.into())).into();
+    let overtakers_at = |versions: [i64; 4]| {
+        let versions = asked.iter().zip(versions).map(|((_, id), version)| (id.clone(), version)).collect();
+        overtakers(&asked, &versions).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(overtakers_at([7, 3, 7, 8]), [""; 0]);
+    assert_eq!(overtakers_at([7, 9, 8, 7]), ["d"]);
+}
+
+fn is_running(pid: u32) -> bool {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), None).is_ok()
+}
+
+/// Every partition is on every node, and every node leads some.
+async fn assert_replicated(rabbitmq: &RabbitMq) {
+    let listed = control(rabbitmq, &["list_queues", "--no-table-headers", "name", "leader", "members"]).await;
+    let partitions: Vec<Vec<&str>> =
+        listed.lines().filter(|line| line.starts_with("purchase.")).map(|line| line.split('\t').collect()).collect();
+    assert_eq!(partitions.len(), 8, "{listed}");
+    for name in rabbitmq.node_names() {
+        assert!(partitions.iter().any(|columns| columns[1].contains(name)), "{name} leads nothing: {listed}");
+        assert!(partitions.iter().all(|columns| columns[2].contains(name)), "{name} has not all: {listed}");
+    }
+}
+
+/// The node that has the connection of this name.
+async fn node_of(connection: &str, rabbitmq: &RabbitMq) -> String {
+    let text = control(rabbitmq, &["list_connections", "--no-table-headers", "pid", "client_properties"]).await;
+    let line = text.lines().find(|line| line.contains(connection)).unwrap_or_else(|| panic!("{connection}: {text}"));
+    let of = |name: &&str| line.contains(&format!("<{name}."));
+    (*rabbitmq.node_names().iter().find(|name| of(name)).unwrap_or_else(|| panic!("{line}"))).to_owned()
+}
+
+async fn control(rabbitmq: &RabbitMq, arguments: &[&str]) -> String {
+    let said = rabbitmq.rabbitmqctl().arg("--silent").args(arguments).output().await.unwrap();
+    assert!(said.status.success(), "{said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}

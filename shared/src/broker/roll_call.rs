@@ -1,0 +1,183 @@
+//! Counting the workers: each says hello to all of them, over and over, and counts whom it has heard lately.
+//!
+//! Why not ask the broker? A classic queue's consumers cannot be counted while its node is away; of a quorum queue's, the
+//! broker counts those of a dead node on (3.10), only the active one of single active consumers (3.10), or unsettled
+//! messages instead (4.0 to 4.2). What was heard is right on all of them, and a worker that stands still is not counted.
+//!
+//! On a connection of its own: a broker short of memory blocks whoever publishes. Invariant: a worker counts itself, and
+//! hears no more than [`HELLOS_A_SECOND_MAX`]; whoever is counted was heard a few waits ago at most.
+
+use super::{Error, Nodes, answered, connect};
+use crate::retry::RetryPolicy;
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use std::{
+    collections::HashMap,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
+use uuid::Uuid;
+
+/// Between two hellos of a worker, where there are few.
+const HELLO_MS: u64 = 500;
+/// The most hellos that a worker hears in a second: where there are more workers, each says it less often.
+const HELLOS_A_SECOND_MAX: u32 = 16;
+/// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
+/// missing somebody for a moment leaves them where they are.
+const WAITS_MAX: u32 = 3;
+/// How long the broker keeps a hello that nobody has taken in, in milliseconds.
+const HELLO_MS_MAX: &str = "1500";
+
+/// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
+/// comes back by another node would count twice for a while.
+static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
+
+/// A worker's part in the roll call; it says no more when this is dropped.
+pub(super) struct RollCall {
+    workers: watch::Receiver<usize>,
+    calling: JoinHandle<()>,
+}
+
+impl RollCall {
+    /// Takes part, by the fanout exchange of this name, through every outage.
+    pub(super) fn start(nodes: Nodes, name: String, exchange: String) -> Self {
+        let (count, workers) = watch::channel(1);
+        let calling = tokio::spawn(async move {
+            let mut waits = RetryPolicy::SERVER_AWAY.waits();
+            loop {
+                let Err(error) = call(&nodes, &name, &exchange, &count).await;
+                nodes.go_on();
+                let wait = waits.next().unwrap_or_default();
+                tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
+                tokio::time::sleep(wait).await;
+            }
+        });
+        Self { workers, calling }
+    }
+
+    /// How many workers there are, this one included.
+    pub(super) fn workers(&self) -> usize {
+        *self.workers.borrow()
+    }
+}
+
+impl Drop for RollCall {
+    fn drop(&mut self) {
+        self.calling.abort();
+    }
+}
+
+async fn call(
+    nodes: &Nodes,
+    name: &str,
+    exchange: &str,
+    count: &watch::Sender<usize>,
+) -> Result<std::convert::Infallible, Error> {
+    let connection = connect(nodes, &format!("{name} count")).await?;
+    let (channel, mut hellos) = answered(async {
+        let channel = connection.create_channel().await?;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().clone();
+        let bind = QueueBindOptions::default();
+        channel.queue_bind(queue.clone(), exchange.into(), "".into(), bind, FieldTable::default()).await?;
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let hellos = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
+        Ok((channel, hellos))
+    })
+    .await?;
+    let ourselves = format!("{name} {}", *PROCESS);
+    let mut roll = Roll::default();
+    let mut due = Instant::now();
+    loop {
+        tokio::select! {
+            hello = hellos.next() => match hello {
+                Some(hello) => {
+                    let now = Instant::now();
+                    if roll.heard(hello?.data, now) {
+                        // A newcomer has not heard us yet, and wants to know its share.
+                        due = now;
+                    }
+                }
+                None => return Err(Error::Lost("the broker ended the subscription".to_owned())),
+            },
+            () = sleep_until(due.into()) => {
+                let properties = BasicProperties::default().with_expiration(HELLO_MS_MAX.into());
+                let (options, hello) = (BasicPublishOptions::default(), ourselves.as_bytes());
+                answered(async {
+                    drop(channel.basic_publish(exchange.into(), "".into(), options, hello, properties).await?);
+                    Ok(())
+                })
+                .await?;
+                due = Instant::now() + roll.wait();
+            }
+        }
+        roll.forget(Instant::now());
+        count.send_replace(roll.count());
+    }
+}
+
+/// Who was heard, and when last.
+#[derive(Debug, Default)]
+struct Roll {
+    heard: HashMap<Vec<u8>, Instant>,
+}
+
+impl Roll {
+    /// Notes a hello; true: of somebody new.
+    fn heard(&mut self, worker: Vec<u8>, now: Instant) -> bool {
+        self.heard.insert(worker, now).is_none()
+    }
+
+    /// Strikes whoever has been silent for too long.
+    fn forget(&mut self, now: Instant) {
+        let silence_max = self.wait() * WAITS_MAX;
+        self.heard.retain(|_, last| now.duration_since(*last) <= silence_max);
+    }
+
+    fn count(&self) -> usize {
+        self.heard.len().max(1)
+    }
+
+    /// Until the next hello.
+    fn wait(&self) -> Duration {
+        let workers = u32::try_from(self.count()).unwrap_or(u32::MAX);
+        Duration::from_millis(HELLO_MS).max(Duration::from_secs(1) * workers / HELLOS_A_SECOND_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_heard_lately_is_counted_once_and_who_is_silent_no_more() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut roll = Roll::default();
+        assert_eq!(roll.count(), 1, "there is always one worker: we");
+        for (worker, ms) in [("a", 0), ("b", 100), ("a", 500), ("a", 1_000)] {
+            roll.heard(worker.into(), at(ms));
+        }
+        roll.forget(at(1_600));
+        assert_eq!(roll.count(), 2);
+        roll.forget(at(1_601));
+        assert_eq!(roll.count(), 1, "b was silent for three waits and more");
+        roll.forget(at(60_000));
+        assert_eq!(roll.count(), 1);
+    }
+
+    #[test]
+    fn many_workers_say_it_less_often() {
+        let mut roll = Roll::default();
+        for worker in 0..64_u8 {
+            assert!(roll.heard(vec![worker], Instant::now()), "it is new");
+        }
+        assert_eq!(roll.wait(), Duration::from_secs(4));
+        assert!(f64::from(64) / roll.wait().as_secs_f64() <= f64::from(HELLOS_A_SECOND_MAX));
+    }
+}

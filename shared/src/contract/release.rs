@@ -1,0 +1,53 @@
+//! A wish to give an order's units back.
+
+use super::fields::{read_id, read_object, read_request_id};
+use super::verdict::{Code, Rejection};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The queue that release requests are published to, by the default exchange.
+pub const RELEASE_QUEUE: &str = "release";
+
+/// Names the space of fingerprints (UUIDv5): not that of purchases, so that an id used for both is told apart.
+const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x6a0e_94c1_52b8_5d3f_8e21_7265_6c65_6173);
+
+/// A wish to cancel an order, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Chosen by the sender; the same id always gets the same verdict.
+    pub request_id: String,
+    /// The order's id, as the verdict `reserved` told it.
+    pub order_id: Uuid,
+}
+
+impl ReleaseRequest {
+    /// Reads a message's body; `message_id` stands in for a `request_id` that the body lacks.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that names the first thing wrong, with the request id where one could be read.
+    pub fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        let fields: Fields = read_object(body)?;
+        let request_id = read_request_id(fields.request_id, message_id)?;
+        let order_id = read_order_id(fields.order_id).map_err(|rejection| rejection.of(&request_id))?;
+        Ok(Self { request_id, order_id })
+    }
+
+    /// Identifies the content (everything but the request id): equal content, equal fingerprint.
+    #[must_use]
+    pub fn fingerprint(&self) -> Uuid {
+        Uuid::new_v5(&FINGERPRINT_SPACE, self.order_id.as_bytes())
+    }
+}
+
+/// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
+#[derive(Deserialize)]
+struct Fields {
+    request_id: Option<Value>,
+    order_id: Option<Value>,
+}
+
+fn read_order_id(value: Option<Value>) -> Result<Uuid, Rejection> {
+    let text = read_id("order_id", value)?;
+    Uuid::try_parse(&text).map_err(|_| Rejection::new(Code::InvalidId, "The field order_id is not a UUID."))
+}
