@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// A tick of the times in `/proc/PID/stat` (1 / `USER_HZ`): the same on every architecture that Rust runs on under Linux.
 const TICK: Duration = Duration::from_millis(10);
+/// How often the processes are read until none of them ended meanwhile.
+const READINGS_MAX: u32 = 20;
 /// Fields of `/proc/PID/stat` after the name, counted from zero.
 const PARENT: usize = 1;
 /// User, system, and the same of children that have ended and were waited for.
@@ -18,24 +20,38 @@ const TIMES: std::ops::RangeInclusive<usize> = 11..=14;
 struct Process {
     pid: u32,
     parent: u32,
-    /// With its children that have ended.
-    ticks: u64,
-    /// Without them.
     own_ticks: u64,
+    /// Of its children that have ended and were waited for.
+    ended_ticks: u64,
 }
 
 /// The CPU time of the process and of everything below it, since they started; `None` where it does not run on this
 /// machine, or the machine has no `/proc`.
+///
+/// The processes are read one after the other. A child that ends in between would be missed, by itself and with its parent;
+/// the parent has waited for it then, so all are read again.
 #[must_use]
 pub(super) fn of_tree(root: u32) -> Option<Duration> {
-    Some(ticks(tree_ticks(&processes(), root)?))
+    let mut ended_before = read(root)?.ended_ticks;
+    for _ in 0..READINGS_MAX {
+        let sum = tree_ticks(&processes(), root)?;
+        let ended = read(root)?.ended_ticks;
+        if ended == ended_before {
+            return Some(ticks(sum));
+        }
+        ended_before = ended;
+    }
+    None
 }
 
 /// The CPU time of the process alone; `None` as for [`of_tree`].
 #[must_use]
 pub(super) fn of_process(pid: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(ticks(parse(&stat)?.own_ticks))
+    Some(ticks(read(pid)?.own_ticks))
+}
+
+fn read(pid: u32) -> Option<Process> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 fn ticks(count: u64) -> Duration {
@@ -59,8 +75,8 @@ fn parse(stat: &str) -> Option<Process> {
     Some(Process {
         pid: pid.parse().ok()?,
         parent: fields.get(PARENT)?.parse().ok()?,
-        ticks: user + system + children_user + children_system,
         own_ticks: user + system,
+        ended_ticks: children_user + children_system,
     })
 }
 
@@ -73,7 +89,7 @@ fn tree_ticks(processes: &[Process], root: u32) -> Option<u64> {
     let mut sum = 0;
     // Each process has one parent, and is taken away with it: this ends.
     while let Some(process) = left.pop() {
-        sum += process.ticks;
+        sum += process.own_ticks + process.ended_ticks;
         left.extend(children.remove(&process.pid).unwrap_or_default());
     }
     Some(sum)
@@ -83,14 +99,14 @@ fn tree_ticks(processes: &[Process], root: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn process(pid: u32, parent: u32, ticks: u64) -> Process {
-        Process { pid, parent, ticks, own_ticks: ticks }
+    fn process(pid: u32, parent: u32, own_ticks: u64) -> Process {
+        Process { pid, parent, own_ticks, ended_ticks: 0 }
     }
 
     #[test]
     fn a_line_of_proc_is_read_whatever_the_name_is() {
         let line = "77 (a (b) c) S 5 77 77 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 1 0 999 1 2";
-        assert_eq!(parse(line), Some(Process { pid: 77, parent: 5, ticks: 127, own_ticks: 120 }));
+        assert_eq!(parse(line), Some(Process { pid: 77, parent: 5, own_ticks: 120, ended_ticks: 7 }));
         assert_eq!((parse("77 (a) S 5"), parse("")), (None, None));
     }
 
@@ -105,7 +121,7 @@ mod tests {
     #[test]
     fn a_child_that_has_ended_goes_on_counting_with_its_parent() {
         let before = [process(5, 1, 1), process(8, 5, 20)];
-        let after = [process(5, 1, 1 + 20 + 3)];
+        let after = [Process { ended_ticks: 20 + 3, ..process(5, 1, 1) }];
         assert_eq!((tree_ticks(&before, 5), tree_ticks(&after, 5)), (Some(21), Some(24)));
     }
 

@@ -71,6 +71,7 @@ fn assert_consistent(sales: &Value) {
         assert!(cpu.is_some_and(|cpu| cpu > 0.0), "{role}: {sales:#}");
     }
     assert!(number(&sales["purchases_per_second"]) > 0.0, "{sales:#}");
+    assert!(sales["queue_depth_peak"].is_u64(), "{sales:#}");
     assert!(number(&sales["workers_rss_mib"]) > 1.0, "{sales:#}");
     // A verdict's reply alone has hundreds of bytes, and is logged before it is told.
     assert!(number(&sales["wal_bytes_per_purchase"]) > 300.0, "{sales:#}");
