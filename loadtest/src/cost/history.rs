@@ -1,8 +1,8 @@
 //! A long life, put into the database in bulk: items sold out, their verdicts and orders, and tables that were vacuumed.
 //!
-//! Never part of a sale, and never on servers that others use. Invariant: what is put there is as the purchase function
-//! would have left it (stock, orders and verdicts agree), but for its age: all of it is in the newest part of the tables,
-//! where it is most in the way.
+//! Never part of a sale, and never on servers that others use. Invariant: stock, orders and verdicts agree as if each had been
+//! bought and paid for; only their age is not true: all of it is in the newest part of the tables, where it is most in
+//! the way.
 
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ const VERDICTS_PER_STATEMENT: u32 = 50_000;
 const PUT_OLD_ITEMS: &str = "
     INSERT INTO items (id, stock, available) SELECT 'old-' || number, 0, 0 FROM generate_series(0, $1 - 1) AS number";
 
-// Half of the requests got a unit. Request ids are random, as those of most senders; order ids begin with a time, as
+// Half of the requests got a unit, and paid for it. Request ids are random, as those of most senders; order ids begin with a time, as
 // the purchase function's (UUIDv7). The replies have the length of real ones.
 const PUT_OLD_VERDICTS: &str = "
     WITH old AS (
@@ -33,7 +33,7 @@ const PUT_OLD_VERDICTS: &str = "
               FROM generate_series($1, $2 - 1) AS number) AS numbered
     ), ordered AS (
         INSERT INTO orders (id, request_id, item, buyer, quantity, state, hold_until, created_at)
-        SELECT order_id, request_id, item, 'buyer-' || number, 1, 'reserved', now(), now() FROM old WHERE is_reserved
+        SELECT order_id, request_id, item, 'buyer-' || number, 1, 'paid', now(), now() FROM old WHERE is_reserved
     )
     INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
     SELECT request_id, item, gen_random_uuid(), CASE WHEN is_reserved THEN 'reserved' ELSE 'sold_out' END,
@@ -45,7 +45,7 @@ const PUT_OLD_VERDICTS: &str = "
 
 // Also leaves a dead version of each item behind, as a life of sales does.
 const SELL_OLD_ITEMS: &str = "
-    UPDATE items SET stock = sums.units, held = sums.units, version = sums.orders
+    UPDATE items SET stock = sums.units, sold = sums.units, version = sums.orders
     FROM (SELECT item, sum(quantity)::bigint AS units, count(*) AS orders FROM orders GROUP BY item) AS sums
     WHERE items.id = sums.item";
 
@@ -84,7 +84,8 @@ pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress
     connection.close().await.map_err(database_failed)
 }
 
-const EMPTY: &str = "TRUNCATE items, orders, verdicts";
+// What refers to them goes with them.
+const EMPTY: &str = "TRUNCATE items, orders, verdicts CASCADE";
 
 /// Takes everything out of the tables.
 ///
