@@ -9,6 +9,7 @@ pub mod devstack;
 pub mod error;
 pub mod handler;
 pub mod order;
+pub mod outbox;
 pub mod retry;
 pub mod runtime;
 pub mod store;

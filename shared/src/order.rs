@@ -1,7 +1,7 @@
-//! An order's life, as a state machine: which event leads from which state to which. Pure.
+//! An order's life, as a state machine: which cause leads from which state to which. Pure.
 //!
 //! Invariant: an order ends at most once. From `paid`, `expired` and `cancelled` nothing leads anywhere, so what a
-//! reserved order holds is given back once, or never.
+//! reserved order holds is given back once, or never; and only an order that is being paid for can become paid.
 
 /// Where an order stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,16 +18,22 @@ pub enum State {
     Cancelled,
 }
 
-/// What happens to an order.
+/// What moves an order on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Event {
+pub enum Cause {
     /// `hold_until` has passed.
     HoldPassed,
     /// Its buyer, or the shop, no longer wants it.
     Cancel,
+    /// Its buyer pays: the gateway is about to be asked.
+    PaymentBegun,
+    /// The gateway has taken the money.
+    PaymentCaptured,
+    /// The gateway took nothing; what is left of its hold is the buyer's.
+    PaymentDeclined,
 }
 
-/// Why an event changes nothing.
+/// Why a cause changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// It is cancelled.
@@ -38,24 +44,40 @@ pub enum Refusal {
     AlreadyPaid,
     /// It is being paid for, and how that ends is not known yet.
     PaymentUnderWay,
+    /// It is not being paid for, so there is no outcome of a payment.
+    NoPaymentUnderWay,
 }
 
 impl State {
     /// Every state.
     pub const ALL: [Self; 5] = [Self::Reserved, Self::Paying, Self::Paid, Self::Expired, Self::Cancelled];
 
-    /// The state that `event` leads to.
+    /// The state that `cause` leads to.
     ///
     /// # Errors
     /// Why it leads nowhere: the order stays as it is.
-    pub fn after(self, event: Event) -> Result<Self, Refusal> {
-        match (self, event) {
-            (Self::Reserved, Event::HoldPassed) => Ok(Self::Expired),
-            (Self::Reserved, Event::Cancel) => Ok(Self::Cancelled),
-            (Self::Paying, Event::HoldPassed | Event::Cancel) => Err(Refusal::PaymentUnderWay),
-            (Self::Paid, Event::HoldPassed | Event::Cancel) => Err(Refusal::AlreadyPaid),
-            (Self::Expired, Event::HoldPassed | Event::Cancel) => Err(Refusal::AlreadyExpired),
-            (Self::Cancelled, Event::HoldPassed | Event::Cancel) => Err(Refusal::AlreadyCancelled),
+    pub fn after(self, cause: Cause) -> Result<Self, Refusal> {
+        match (self, cause) {
+            (Self::Reserved, Cause::HoldPassed) => Ok(Self::Expired),
+            (Self::Reserved, Cause::Cancel) => Ok(Self::Cancelled),
+            (Self::Reserved, Cause::PaymentBegun) => Ok(Self::Paying),
+            (Self::Reserved, Cause::PaymentCaptured | Cause::PaymentDeclined) => Err(Refusal::NoPaymentUnderWay),
+            (Self::Paying, Cause::PaymentCaptured) => Ok(Self::Paid),
+            (Self::Paying, Cause::PaymentDeclined) => Ok(Self::Reserved),
+            (Self::Paying, Cause::HoldPassed | Cause::Cancel | Cause::PaymentBegun) => Err(Refusal::PaymentUnderWay),
+            // From here nothing leads anywhere, whatever it is.
+            (Self::Paid, _) => Err(Refusal::AlreadyPaid),
+            (Self::Expired, _) => Err(Refusal::AlreadyExpired),
+            (Self::Cancelled, _) => Err(Refusal::AlreadyCancelled),
+        }
+    }
+
+    /// Whether its order keeps units from others that are not sold.
+    #[must_use]
+    pub fn holds_units(self) -> bool {
+        match self {
+            Self::Reserved | Self::Paying => true,
+            Self::Paid | Self::Expired | Self::Cancelled => false,
         }
     }
 
@@ -78,13 +100,20 @@ impl State {
     }
 }
 
-impl Event {
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 5] =
+        [Self::HoldPassed, Self::Cancel, Self::PaymentBegun, Self::PaymentCaptured, Self::PaymentDeclined];
+
     /// The word used in the database: what caused a transition.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HoldPassed => "hold_passed",
             Self::Cancel => "cancel",
+            Self::PaymentBegun => "payment_begun",
+            Self::PaymentCaptured => "payment_captured",
+            Self::PaymentDeclined => "payment_declined",
         }
     }
 }
@@ -94,37 +123,33 @@ mod tests {
     use super::*;
     use proptest::{prelude::*, sample::select};
 
-    const EVENTS: [Event; 2] = [Event::HoldPassed, Event::Cancel];
-
-    fn holds_units(state: State) -> bool {
-        matches!(state, State::Reserved | State::Paying)
-    }
-
     proptest! {
         #[test]
         fn whatever_happens_an_order_ends_once_and_its_units_go_back_at_most_once(
             start in select(&State::ALL[..]),
-            events in prop::collection::vec(select(&EVENTS[..]), 0..20),
+            causes in prop::collection::vec(select(&Cause::ALL[..]), 0..30),
         ) {
-            let (mut state, mut given_back) = (start, 0);
-            for event in events {
-                match state.after(event) {
+            let (mut state, mut ends, mut given_back) = (start, 0, 0);
+            for cause in causes {
+                match state.after(cause) {
                     Ok(next) => {
-                        prop_assert!(holds_units(state), "nothing leads out of {state:?}");
-                        given_back += u32::from(!holds_units(next));
+                        prop_assert!(state.holds_units(), "nothing leads out of {state:?}");
+                        ends += u32::from(!next.holds_units());
+                        given_back += u32::from(matches!(next, State::Expired | State::Cancelled));
+                        prop_assert!(next != State::Paid || state == State::Paying, "{state:?} was not being paid for");
                         state = next;
                     }
                     Err(refusal) => prop_assert_eq!(refusal, reason(state), "the reason is the state"),
                 }
             }
-            prop_assert!(given_back <= 1);
-            prop_assert_eq!(given_back == 1, state != start, "whatever leads out of a state here gives units back");
+            prop_assert!(ends <= 1 && given_back <= 1);
+            prop_assert_eq!(ends == 1, start.holds_units() && !state.holds_units());
         }
     }
 
     fn reason(state: State) -> Refusal {
         match state {
-            State::Reserved => panic!("a reserved order can be cancelled, and can expire"),
+            State::Reserved => Refusal::NoPaymentUnderWay,
             State::Paying => Refusal::PaymentUnderWay,
             State::Paid => Refusal::AlreadyPaid,
             State::Expired => Refusal::AlreadyExpired,

@@ -107,15 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn release_has_a_queue_that_any_number_consume_at_once_and_that_loses_nothing() {
+    fn release_and_payment_have_queues_that_any_number_consume_at_once_and_that_lose_nothing() {
         let topology = Topology::read();
         let arguments = |name: &str| {
             let queue = topology.queues.iter().find(|queue| queue.name == name);
             queue.expect("the queue is there").arguments.clone()
         };
         let mut expected = arguments("purchase.0");
+        // The order of stock movements matters: one worker at a time.
+        assert_eq!(arguments("restock"), expected);
         expected.remove("x-single-active-consumer");
-        assert_eq!(arguments("release"), expected);
+        assert_eq!((arguments("release"), arguments("payment")), (expected.clone(), expected));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Makes decisions durable: stock, orders and verdicts in one statement, or none of them.
+//! Makes decisions durable: stock, orders, verdicts and what is to be told, in one statement, or none of them.
 //!
 //! Invariant: a verdict that was decided on an item's row is recorded if and only if that row still had the version
 //! that was read, and then its stock effect is recorded with it.
 
 use crate::decide::{Decision, Outcome, Plan};
-use shared::contract::PurchaseRequest;
+use shared::contract::{EventKind, PurchaseRequest};
 use sqlx::{Executor, PgConnection, Row, SqlSafeStr};
 use std::collections::{HashMap, HashSet};
 use time::OffsetDateTime;
@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 ///
 /// $1–$4 come sorted by item and are joined in that order, so two workers lock rows in the same order; should the
 /// planner choose another one, a deadlock is reported, and handled like any conflict.
+/// Order ids are minted in the order of the requests, so that is their order in the outbox, too; its row gets its number
+/// when the last of the items is locked.
 /// $15 marks verdicts that were decided without an item's row (unknown items): nothing to check, so always recorded.
 const COMMIT: &str = "
 WITH decided AS (
@@ -23,13 +25,16 @@ WITH decided AS (
         conflicts = items.conflicts + change.conflicts
     FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS change (item, version, units, conflicts)
     WHERE items.id = change.item AND items.version = change.version
-    RETURNING items.id
+    RETURNING items.id, items.counts_orders
 ), ordered AS (
-    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
-    SELECT new.id, new.request_id, new.item, new.buyer, new.quantity, new.hold_until, $16
+    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at, is_counted)
+    SELECT new.id, new.request_id, new.item, new.buyer, new.quantity, new.hold_until, $16, decided.counts_orders
     FROM UNNEST($5::uuid[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::timestamptz[])
          AS new (id, request_id, item, buyer, quantity, hold_until)
-    WHERE new.item IN (SELECT id FROM decided)
+    JOIN decided ON decided.id = new.item
+    RETURNING id
+), told AS (
+    INSERT INTO outbox (kind, order_ids) SELECT $18, array_agg(id ORDER BY id) FROM ordered HAVING count(*) > 0
 ), answered AS (
     INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
     SELECT new.request_id, new.item, new.fingerprint, new.status, new.reply, $16
@@ -79,6 +84,7 @@ pub async fn commit<'a>(
         .bind(decisions.iter().map(|(_, decision)| !decision.on_item).collect::<Vec<_>>())
         .bind(now)
         .bind(decisions.iter().map(|(_, decision)| decision.reply.as_str()).collect::<Vec<_>>())
+        .bind(EventKind::OrderReserved.as_str())
         .fetch_all(connection)
         .await?;
     let mut held = HashSet::with_capacity(rows.len());

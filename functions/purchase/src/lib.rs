@@ -19,6 +19,7 @@ use shared::{
     contract::{PurchaseRequest, Rejection},
     error::Error,
     handler::{Answer, Handler},
+    outbox::Bell,
     retry::RetryPolicy,
     store,
 };
@@ -42,6 +43,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Purchase {
     pool: PgPool,
+    bell: Bell,
     retry: RetryPolicy,
     keep: KeepPolicy,
 }
@@ -55,13 +57,13 @@ impl Purchase {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
         warm_up(&pool).await.context("the database's tables cannot be read")?;
-        Ok(Self { pool, retry: options.retry, keep: options.keep })
+        Ok(Self { keep: options.keep, ..Self::new(pool, options.retry) })
     }
 
     /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
     #[must_use]
     pub fn new(pool: PgPool, retry: RetryPolicy) -> Self {
-        Self { pool, retry, keep: KeepPolicy::default() }
+        Self { bell: Bell::hang(&pool), pool, retry, keep: KeepPolicy::default() }
     }
 }
 
@@ -85,7 +87,9 @@ impl Handler for Purchase {
     }
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
-        optimistic::purchase(&self.pool, &self.retry, requests).await
+        let answers = optimistic::purchase(&self.pool, &self.retry, requests).await;
+        self.bell.ring();
+        answers
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {

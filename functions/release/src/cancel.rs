@@ -13,7 +13,8 @@ use shared::{
     contract::ReleaseRequest,
     error::Error,
     handler::Answer,
-    order::{Event, State},
+    order::{Cause, State},
+    outbox::{kind_of, record_orders},
     retry::RetryPolicy,
     store::{is_conflict, on_connection},
 };
@@ -115,18 +116,20 @@ async fn read(connection: &mut PgConnection, requests: &[ReleaseRequest]) -> Res
 
 async fn write(connection: &mut PgConnection, plan: &Plan, now: time::OffsetDateTime) -> Result<(), sqlx::Error> {
     if !plan.cancelled.is_empty() {
-        let event = Event::Cancel;
-        let to = State::Reserved.after(event).expect("a reserved order can be cancelled");
+        let cause = Cause::Cancel;
+        let to = State::Reserved.after(cause).expect("a reserved order can be cancelled");
+        let orders: Vec<Uuid> = plan.cancelled.iter().map(|(order, _)| *order).collect();
         sqlx::query(CANCEL)
-            .bind(plan.cancelled.iter().map(|(order, _)| *order).collect::<Vec<_>>())
+            .bind(&orders)
             .bind(plan.cancelled.iter().map(|(_, request)| request.as_str()).collect::<Vec<_>>())
             .bind(State::Reserved.as_str())
             .bind(to.as_str())
-            .bind(event.as_str())
+            .bind(cause.as_str())
             .bind(now)
             .execute(&mut *connection)
             .await?;
         give_back(connection, &plan.units).await?;
+        record_orders(connection, kind_of(cause), &orders).await?;
     }
     if !plan.verdicts.is_empty() {
         sqlx::query(RECORD)

@@ -5,7 +5,7 @@
 
 use shared::contract::{Code, Rejection, ReleaseRequest, Verdict};
 use shared::handler::Answer;
-use shared::order::{Event, Refusal, State};
+use shared::order::{Cause, Refusal, State};
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -94,7 +94,7 @@ fn cancel(request: &ReleaseRequest, order: Option<&mut Order>, plan: &mut Plan) 
     let Some(order) = order else {
         return (Code::UnknownOrder, format!("There is no order {id}."));
     };
-    match order.state.after(Event::Cancel) {
+    match order.state.after(Cause::Cancel) {
         Ok(next) => {
             order.state = next;
             plan.cancelled.push((id, request.request_id.clone()));
@@ -108,6 +108,7 @@ fn cancel(request: &ReleaseRequest, order: Option<&mut Order>, plan: &mut Plan) 
         Err(Refusal::AlreadyExpired) => (Code::AlreadyExpired, format!("The hold of the order {id} ran out before.")),
         Err(Refusal::AlreadyPaid) => (Code::AlreadyPaid, format!("The order {id} is paid for.")),
         Err(Refusal::PaymentUnderWay) => (Code::PaymentUnderWay, format!("The order {id} is being paid for.")),
+        Err(Refusal::NoPaymentUnderWay) => unreachable!("a cancellation is no outcome of a payment"),
     }
 }
 

@@ -7,31 +7,28 @@
 use crate::stock::give_back;
 use futures_util::future::BoxFuture;
 use shared::{
-    order::{Event, State},
+    order::{Cause, State},
+    outbox::{Bell, kind_of, record_orders},
     retry::RetryPolicy,
     store,
 };
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
 use std::{collections::BTreeMap, time::Duration};
+use uuid::Uuid;
 
 /// The most orders of one batch. Each batch moves its items' versions on once, which costs a purchase that is being
 /// decided another round; so few and large.
-pub const BATCH_ORDERS_MAX: i64 = 2_000;
+pub const BATCH_ORDERS_MAX: u16 = 2_000;
 /// The pause between two looks: at random within half a second, so that a hold ends within a second of its time, and
 /// instances do not look in step.
 const LOOKS: RetryPolicy = RetryPolicy { wait_ms: 500, factor: 1.0, wait_ms_max: 500, attempts_max: u32::MAX };
 /// How long the database may take for a batch; longer than it allows itself for a statement.
 const BATCH_SECONDS_MAX: u64 = 30;
 /// What is due is found in the order of its index, and all else by key: that is the one good plan however the tables
-/// grow, and compiling it would take longer than running it. A crash that loses an expiry loses what came after it as
-/// well, and the expiry is made again: no batch waits for a disk, with the items' rows locked.
-pub const SETTINGS: [(&str, &str); 5] = [
-    ("synchronous_commit", "off"),
-    ("jit", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-];
+/// grow, and compiling it would take longer than running it. The commit waits for the disk, as everywhere: what is
+/// visible is told to the world, and must not be lost then.
+pub const SETTINGS: [(&str, &str); 4] =
+    [("jit", "off"), ("enable_bitmapscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
 
 /// Moves at most $1 due orders on to $2, because of $3. Whether an order is still reserved is checked where it is locked;
 /// to ask again would only tempt the planner to look orders up in the index of holds, and not by their key. `now()` is when the transaction began; a volatile clock could not
@@ -49,11 +46,11 @@ WITH due AS MATERIALIZED (
     INSERT INTO order_history (order_id, from_state, to_state, cause, at)
     SELECT id, 'reserved', $2, $3, clock_timestamp() FROM expired
 )
-SELECT item, count(*) AS orders, sum(quantity)::bigint AS units FROM expired GROUP BY item";
+SELECT item, array_agg(id ORDER BY id) AS orders, sum(quantity)::bigint AS units FROM expired GROUP BY item";
 
 /// Has holds run out, for as long as it is polled, on a connection of its own; `pool` only says where.
 #[must_use]
-pub fn upkeep(pool: &PgPool) -> BoxFuture<'static, ()> {
+pub fn upkeep(pool: &PgPool, bell: Bell) -> BoxFuture<'static, ()> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
     Box::pin(async move {
         let mut connection = None;
@@ -63,6 +60,7 @@ pub fn upkeep(pool: &PgPool) -> BoxFuture<'static, ()> {
                 Ok(expired) => {
                     is_away = false;
                     if expired > 0 {
+                        bell.ring();
                         tracing::info!(expired, "holds ran out; their units are on sale again");
                     }
                 }
@@ -81,7 +79,7 @@ pub fn upkeep(pool: &PgPool) -> BoxFuture<'static, ()> {
 }
 
 /// Ends what is due, on the connection there is, or on a new one.
-async fn look(connection: &mut Option<PgConnection>, options: &PgConnectOptions) -> Result<i64, sqlx::Error> {
+async fn look(connection: &mut Option<PgConnection>, options: &PgConnectOptions) -> Result<usize, sqlx::Error> {
     let connected = match connection {
         Some(connected) => connected,
         None => connection.insert(store::connect(options).await?),
@@ -93,34 +91,34 @@ async fn look(connection: &mut Option<PgConnection>, options: &PgConnectOptions)
 ///
 /// # Errors
 /// The database's; an I/O error (timed out) where a batch takes too long. The connection is of no more use then.
-pub async fn expire(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+pub async fn expire(connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
     let mut expired = 0;
     loop {
         let batch = tokio::time::timeout(Duration::from_secs(BATCH_SECONDS_MAX), expire_batch(connection));
         let of_batch = batch.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
         expired += of_batch;
         // Fewer: what is left is not due, or in somebody else's hands.
-        if of_batch < BATCH_ORDERS_MAX {
+        if of_batch < usize::from(BATCH_ORDERS_MAX) {
             return Ok(expired);
         }
     }
 }
 
 /// Ends the holds that are due longest. Returns how many orders expired.
-async fn expire_batch(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let event = Event::HoldPassed;
-    let to = State::Reserved.after(event).expect("a reserved order can expire");
+async fn expire_batch(connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
+    let cause = Cause::HoldPassed;
+    let to = State::Reserved.after(cause).expect("a reserved order can expire");
     let mut transaction = connection.begin().await?;
     let rows = sqlx::query(EXPIRE)
-        .bind(BATCH_ORDERS_MAX)
+        .bind(i64::from(BATCH_ORDERS_MAX))
         .bind(to.as_str())
-        .bind(event.as_str())
+        .bind(cause.as_str())
         .fetch_all(&mut *transaction)
         .await?;
-    let mut expired = 0;
+    let mut orders: Vec<Uuid> = Vec::new();
     let mut units = BTreeMap::new();
     for row in rows {
-        expired += row.try_get::<i64, _>("orders")?;
+        orders.append(&mut row.try_get("orders")?);
         units.insert(row.try_get("item")?, row.try_get("units")?);
     }
     if units.is_empty() {
@@ -128,6 +126,7 @@ async fn expire_batch(connection: &mut PgConnection) -> Result<i64, sqlx::Error>
         return Ok(0);
     }
     give_back(&mut transaction, &units).await?;
+    record_orders(&mut transaction, kind_of(cause), &orders).await?;
     transaction.commit().await?;
-    Ok(expired)
+    Ok(orders.len())
 }

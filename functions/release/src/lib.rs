@@ -17,6 +17,7 @@ use shared::{
     contract::{RELEASE_QUEUE, Rejection, ReleaseRequest},
     error::Error,
     handler::{Answer, Handler},
+    outbox::Bell,
     store,
 };
 use sqlx::PgPool;
@@ -33,6 +34,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Release {
     pool: PgPool,
+    bell: Bell,
 }
 
 impl Release {
@@ -48,7 +50,7 @@ impl Release {
     /// A handler on a database whose schema is up to date.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { bell: Bell::hang(&pool), pool }
     }
 }
 
@@ -65,10 +67,12 @@ impl Handler for Release {
     }
 
     async fn handle(&self, requests: &[ReleaseRequest]) -> Result<Vec<Answer>, Error> {
-        cancel::cancel(&self.pool, requests).await
+        let answers = cancel::cancel(&self.pool, requests).await;
+        self.bell.ring();
+        answers
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        expire::upkeep(&self.pool)
+        expire::upkeep(&self.pool, self.bell.clone())
     }
 }

@@ -19,8 +19,8 @@ UPDATE items SET
 FROM UNNEST($1::text[], $2::bigint[]) AS change (item, units)
 WHERE items.id = change.item";
 
-/// Gives each item these units back. To be called last in a transaction: the items' rows are hot, and locked from here
-/// to its end.
+/// Gives each item these units back. To be called late in a transaction: the items' rows are hot, and locked from
+/// here to its end.
 ///
 /// # Errors
 /// The database's; a check violation where an item does not hold that many units.

@@ -4,11 +4,13 @@
 //! ours: no broker, no database, no clock. Invariant: [`PurchaseRequest::decode`] and [`ReleaseRequest::decode`] never
 //! panic, whatever the bytes, and what they accept holds every limit written here.
 
+mod event;
 mod fields;
 mod purchase;
 mod release;
 mod verdict;
 
+pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
 pub use fields::{BODY_BYTES_MAX, ID_BYTES_MAX, is_id};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};

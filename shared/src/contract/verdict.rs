@@ -50,8 +50,18 @@ pub enum Code {
     SaleClosed,
     /// The request's own deadline had passed when it was decided.
     DeadlinePassed,
+    /// The buyer has as many units of the item as one buyer may have.
+    BuyerLimit,
+    /// The buyer bought the item too short a time ago.
+    Cooldown,
+    /// The item is for other buyers only.
+    NotEligible,
     /// The order is cancelled, and its units are on sale again.
     Cancelled,
+    /// The order is paid for, its units are the buyer's.
+    Paid,
+    /// The gateway took no money; what is left of the hold is the buyer's.
+    Declined,
     /// No such order.
     UnknownOrder,
     /// The order was cancelled before.
@@ -62,6 +72,22 @@ pub enum Code {
     AlreadyPaid,
     /// The order is being paid for.
     PaymentUnderWay,
+    /// The item is there now.
+    Created,
+    /// The units are on sale.
+    Added,
+    /// The units are no longer on sale.
+    Removed,
+    /// The sale is open, or will be.
+    Opened,
+    /// The sale is closed.
+    Closed,
+    /// The item's rules are these now.
+    RulesSet,
+    /// The item was created before.
+    ItemExists,
+    /// Fewer units are left than were to be removed; the others are held or sold.
+    StockInUse,
     /// The request id was used before, for a request with other content.
     RequestIdReused,
     /// Not JSON, not an object, or a field is missing or of the wrong type.
@@ -70,6 +96,8 @@ pub enum Code {
     InvalidId,
     /// The quantity is not a whole number from 1 to 1,000.
     InvalidQuantity,
+    /// A field that belongs to the operation is missing, out of bounds or contradicts another.
+    InvalidField,
     /// The body is larger than 64 KiB.
     TooLarge,
     /// The content type is neither absent nor `application/json`.
@@ -89,7 +117,14 @@ impl Code {
         match self {
             Self::Reserved => Status::Reserved,
             Self::SoldOut => Status::SoldOut,
-            Self::Cancelled => Status::Done,
+            Self::Cancelled
+            | Self::Paid
+            | Self::Created
+            | Self::Added
+            | Self::Removed
+            | Self::Opened
+            | Self::Closed
+            | Self::RulesSet => Status::Done,
             Self::UnknownItem
             | Self::SaleNotOpen
             | Self::SaleClosed
@@ -98,11 +133,18 @@ impl Code {
             | Self::AlreadyCancelled
             | Self::AlreadyExpired
             | Self::AlreadyPaid
-            | Self::PaymentUnderWay => Status::Refused,
+            | Self::PaymentUnderWay
+            | Self::BuyerLimit
+            | Self::Cooldown
+            | Self::NotEligible
+            | Self::Declined
+            | Self::ItemExists
+            | Self::StockInUse => Status::Refused,
             Self::RequestIdReused
             | Self::Malformed
             | Self::InvalidId
             | Self::InvalidQuantity
+            | Self::InvalidField
             | Self::TooLarge
             | Self::UnsupportedContentType
             | Self::InvalidCorrelationId
@@ -121,7 +163,20 @@ impl Code {
             Self::SaleNotOpen => "sale_not_open",
             Self::SaleClosed => "sale_closed",
             Self::DeadlinePassed => "deadline_passed",
+            Self::BuyerLimit => "buyer_limit",
+            Self::Cooldown => "cooldown",
+            Self::NotEligible => "not_eligible",
             Self::Cancelled => "cancelled",
+            Self::Paid => "paid",
+            Self::Declined => "declined",
+            Self::Created => "created",
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Opened => "opened",
+            Self::Closed => "closed",
+            Self::RulesSet => "rules_set",
+            Self::ItemExists => "item_exists",
+            Self::StockInUse => "stock_in_use",
             Self::UnknownOrder => "unknown_order",
             Self::AlreadyCancelled => "already_cancelled",
             Self::AlreadyExpired => "already_expired",
@@ -131,6 +186,7 @@ impl Code {
             Self::Malformed => "malformed",
             Self::InvalidId => "invalid_id",
             Self::InvalidQuantity => "invalid_quantity",
+            Self::InvalidField => "invalid_field",
             Self::TooLarge => "too_large",
             Self::UnsupportedContentType => "unsupported_content_type",
             Self::InvalidCorrelationId => "invalid_correlation_id",

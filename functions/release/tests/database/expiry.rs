@@ -38,7 +38,7 @@ async fn only_reserved_orders_expire() {
 
 #[tokio::test]
 async fn more_than_a_batch_is_ended_at_one_look() {
-    let orders = BATCH_ORDERS_MAX + 6;
+    let orders = i64::from(BATCH_ORDERS_MAX) + 6;
     let pool = database(&[("a", orders), ("b", orders)]).await;
     let many = "INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
                 SELECT gen_random_uuid(), 'r', CASE g % 2 WHEN 0 THEN 'a' ELSE 'b' END, 'b', 2, now(), now()
@@ -60,10 +60,10 @@ async fn holds_run_out_while_the_function_serves() {
     }
     assert_eq!(item(&pool, "a").await, (1, 0, 1));
 
-    // Its connection is cut: it goes on with another one.
+    // Its connections are cut: it goes on with others.
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'expirer'";
-    assert_eq!(count(&pool, cut).await, 1);
+    assert!(count(&pool, cut).await >= 1);
     sqlx::query("UPDATE items SET available = 0, held = 1").execute(&pool).await.unwrap();
     let next = hold(&pool, "a", 1, Due::Now).await;
     while state(&pool, next).await == State::Reserved {

@@ -74,7 +74,7 @@ fn verdict(answer: &Answer) -> Verdict {
 
 /// Ends what is due; returns how many orders expired.
 async fn expired(pool: &PgPool) -> i64 {
-    expire(&mut pool.acquire().await.unwrap()).await.unwrap()
+    expire(&mut pool.acquire().await.unwrap()).await.unwrap() as i64
 }
 
 /// (available, held, version)

@@ -1,0 +1,25 @@
+-- What the restock function writes and purchases read: the rules of an item's sale.
+
+-- NULL means that there is no such rule. The sale window stands in the first migration.
+ALTER TABLE items
+    -- Units that one buyer may hold and have paid for, in all.
+    ADD COLUMN max_per_buyer bigint CHECK (max_per_buyer >= 1),
+    -- No second purchase by the same buyer within this time, in milliseconds.
+    ADD COLUMN cooldown_ms   bigint CHECK (cooldown_ms BETWEEN 1 AND 31536000000),
+    -- Only buyers of one of these tiers.
+    ADD COLUMN tiers         text[] COLLATE "C" CHECK (cardinality(tiers) BETWEEN 1 AND 16),
+    -- Whether the item's orders are written to the index of orders by buyer, which the first two rules need. Set before
+    -- them, so that they find every order; once set, it stays.
+    ADD COLUMN counts_orders boolean NOT NULL DEFAULT false,
+    ADD CONSTRAINT rules_find_their_orders CHECK (counts_orders OR (max_per_buyer IS NULL AND cooldown_ms IS NULL));
+
+-- Who belongs to which tier. Kept by whoever knows the buyers; a buyer who is not here has none.
+CREATE TABLE buyers (
+    id   text COLLATE "C" PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9._:-]{1,128}$'),
+    tier text COLLATE "C" NOT NULL CHECK (tier ~ '^[A-Za-z0-9._:-]{1,128}$')
+);
+
+-- Whether the order is in the index below: it is where its item counts orders. The items of a sale without rules have
+-- no entry there, so they pay nothing for it.
+ALTER TABLE orders ADD COLUMN is_counted boolean NOT NULL DEFAULT false;
+CREATE INDEX orders_by_buyer ON orders (item, buyer) WHERE is_counted;

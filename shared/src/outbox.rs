@@ -1,0 +1,88 @@
+//! The transactional outbox: a change writes what happened in its own transaction, and the relay function tells it.
+//!
+//! Never sees the broker. Invariants: an event is in the outbox if and only if its change is committed; and whoever moves
+//! an item's stock writes here after the item's row is locked, so that the events of an item are numbered in the order in
+//! which they were committed.
+
+use crate::{contract::EventKind, order::Cause};
+use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// The channel that the relay listens to.
+pub const CHANNEL: &str = "outbox";
+/// The least time between two notifications of a process, in milliseconds.
+const RING_MS_MIN: u64 = 5;
+
+const RECORD_ORDERS: &str = "INSERT INTO outbox (kind, order_ids) SELECT $1, $2 WHERE cardinality($2) > 0";
+
+const RECORD_ITEM: &str = "INSERT INTO outbox (kind, item, detail) VALUES ($1, $2, $3)";
+
+/// Reaches the relay, and nobody else: no table is touched.
+const NOTIFY: &str = "SELECT pg_notify($1, '')";
+
+/// Records that these orders were moved on, in this order. To be called after their items' rows are locked, where they are.
+///
+/// # Errors
+/// The database's.
+pub async fn record_orders(connection: &mut PgConnection, kind: EventKind, ids: &[Uuid]) -> Result<(), sqlx::Error> {
+    sqlx::query(RECORD_ORDERS).bind(kind.as_str()).bind(ids).execute(connection).await.map(|_| ())
+}
+
+/// Records that an item was changed; `detail` is a JSON object: the item as it is now.
+///
+/// # Errors
+/// The database's.
+pub async fn record_item(
+    connection: &mut PgConnection,
+    kind: EventKind,
+    item: &str,
+    detail: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(RECORD_ITEM).bind(kind.as_str()).bind(item).bind(detail).execute(connection).await.map(|_| ())
+}
+
+/// The event that tells of an order's transition.
+#[must_use]
+pub fn kind_of(cause: Cause) -> EventKind {
+    match cause {
+        Cause::HoldPassed => EventKind::OrderExpired,
+        Cause::Cancel => EventKind::OrderCancelled,
+        Cause::PaymentBegun => EventKind::OrderPaying,
+        Cause::PaymentCaptured => EventKind::OrderPaid,
+        Cause::PaymentDeclined => EventKind::OrderDeclined,
+    }
+}
+
+/// Tells the relay that there is something to tell. It only saves time: what is not rung for is found by a slow look.
+///
+/// Not part of the transaction: PostgreSQL lets one notifying transaction commit at a time, and that would have every
+/// batch of every worker wait for the disk in line.
+#[derive(Debug, Clone)]
+pub struct Bell(mpsc::Sender<()>);
+
+impl Bell {
+    /// A bell that is rung on connections of this pool.
+    #[must_use]
+    pub fn hang(pool: &PgPool) -> Self {
+        // One ring that is still to be heard is as good as many.
+        let (ring, mut rung) = mpsc::channel(1);
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            while rung.recv().await.is_some() {
+                if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(&pool).await {
+                    tracing::debug!(%error, "the relay is not told; it looks by itself");
+                }
+                tokio::time::sleep(Duration::from_millis(RING_MS_MIN)).await;
+            }
+        });
+        Self(ring)
+    }
+
+    /// Rings it: after the commit, and without waiting.
+    pub fn ring(&self) {
+        // Full: it is about to be heard anyway.
+        self.0.try_send(()).ok();
+    }
+}
