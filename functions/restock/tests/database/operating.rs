@@ -3,7 +3,7 @@
 use crate::{answers, at_most, code, codes, count, create, database, item, request, verdict};
 use serde_json::Value;
 use shared::{
-    contract::{Code, Operation, Rules, Status},
+    contract::{Code, Operation, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX},
     handler::Answer,
 };
 use sqlx::Row;
@@ -41,6 +41,26 @@ async fn an_item_is_created_with_all_that_was_asked_for() {
     assert_eq!((rows[1].get(3), rows[1].get(4)), (None::<OffsetDateTime>, None::<OffsetDateTime>));
     assert_eq!((rows[1].get(5), rows[1].get(7)), (None::<i64>, None::<Vec<String>>));
     assert!(!rows[1].get::<bool, _>(8), "a sale without rules pays nothing for them");
+}
+
+#[tokio::test]
+async fn what_the_contract_allows_at_its_edges_the_database_keeps() {
+    let pool = database(&[]).await;
+    let (first, last) = ("0001-01-01T00:00:00Z", "9999-01-01T00:00:00Z");
+    let tiers: Vec<String> = (10..10 + TIERS_MAX).map(|tier| format!("{tier}{}", "x".repeat(126))).collect();
+    let body = serde_json::json!({"request_id": "s-1", "item": "y".repeat(128), "op": "create", "stock": STOCK_MAX,
+        "hold_ms": TIME_MS_MAX, "opens_at": first, "closes_at": last,
+        "rules": {"max_per_buyer": STOCK_MAX, "cooldown_ms": TIME_MS_MAX, "tiers": tiers}});
+    let created = RestockRequest::decode(body.to_string().as_bytes(), None).unwrap();
+    assert_eq!(code(&pool, created).await, Code::Created);
+    // Read, changed and told again, as it is.
+    let removed = request(2, &"y".repeat(128), Operation::Remove { quantity: STOCK_MAX });
+    assert_eq!(code(&pool, removed).await, Code::Removed);
+    let told = sqlx::query("SELECT detail FROM outbox ORDER BY id DESC LIMIT 1").fetch_one(&pool).await.unwrap();
+    let told: Value = serde_json::from_str(told.get(0)).unwrap();
+    for field in ["hold_ms", "opens_at", "closes_at", "rules"] {
+        assert_eq!(told[field], body[field]);
+    }
 }
 
 #[tokio::test]

@@ -154,6 +154,19 @@ fn another_content_has_another_fingerprint() {
     );
 }
 
+#[test]
+fn a_fingerprint_is_what_it_was() {
+    let rules = json!({"max_per_buyer": 2, "cooldown_ms": 3, "tiers": ["vip", "gold"]});
+    for (body, known) in [
+        (json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00.5Z", "rules": rules}), "36ab7d38-4160-55fc-b173-a2221626e95f"),
+        (json!({"op": "add", "quantity": 1}), "c11b0b74-caf9-565d-b82a-a48fa55faf47"),
+        (json!({"op": "close"}), "a6b213f1-6e29-53e6-aba9-bc4bd353330c"),
+    ] {
+        let request = RestockRequest { request_id: "r-1".into(), item: "a".into(), operation: decode(body).unwrap() };
+        assert_eq!(request.fingerprint().to_string(), known, "those on record would look reused");
+    }
+}
+
 /// A field of any name that is known, with values near and far from what it may have.
 fn field() -> impl Strategy<Value = (String, Value)> {
     let names = ["op", "stock", "hold_ms", "quantity", "opens_at", "closes_at", "rules", "request_id", "item"];
