@@ -71,15 +71,11 @@ impl Rules {
     #[must_use]
     pub fn refuse(&self, request: &PurchaseRequest, now: OffsetDateTime, buyer: &Buyer) -> Option<(Code, String)> {
         let history = &buyer.history;
-        let room = self.max_per_buyer.map(|max| (max, max.saturating_sub(history.units).max(0)));
         self.refuse_time(&request.item, now)
             .or_else(|| self.refuse_tier(&request.item, buyer.tier))
-            .or_else(|| room.filter(|(_, room)| *room == 0).map(|(max, room)| beyond(max, room, history, request)))
+            .or_else(|| self.refuse_beyond(request, history, 1))
             .or_else(|| self.refuse_soon(&request.item, now, history))
-            .or_else(|| {
-                room.filter(|(_, room)| *room < i64::from(request.quantity))
-                    .map(|(max, room)| beyond(max, room, history, request))
-            })
+            .or_else(|| self.refuse_beyond(request, history, i64::from(request.quantity)))
     }
 
     fn refuse_time(&self, item: &str, now: OffsetDateTime) -> Option<(Code, String)> {
@@ -100,22 +96,27 @@ impl Rules {
     }
 
     fn refuse_soon(&self, item: &str, now: OffsetDateTime, history: &BuyerHistory) -> Option<(Code, String)> {
-        let (cooldown, last_at) = (self.cooldown?, history.last_at?);
-        let allowed_at = last_at + cooldown;
+        let last_at = history.last_at?;
+        let allowed_at = last_at + self.cooldown?;
         let message =
             || format!("You bought {item} at {}; you may buy more of it from {} on.", text(last_at), text(allowed_at));
         (now < allowed_at).then(|| (Code::Cooldown, message()))
     }
-}
 
-fn beyond(max: i64, room: i64, history: &BuyerHistory, request: &PurchaseRequest) -> (Code, String) {
-    let (item, units) = (&request.item, history.units);
-    let could = if room == 0 { "no more".to_owned() } else { format!("up to {room}") };
-    let message = format!(
-        "You have {units} of {item}, held or paid for, and one buyer may have {max}: you could ask for {could}, not {}.",
-        request.quantity
-    );
-    (Code::BuyerLimit, message)
+    /// Refuses where not even `units` more would be allowed.
+    fn refuse_beyond(&self, request: &PurchaseRequest, history: &BuyerHistory, units: i64) -> Option<(Code, String)> {
+        let (max, has) = (self.max_per_buyer?, history.units);
+        // Nothing, too, where the limit was lowered below what he has.
+        let room = max.saturating_sub(has).max(0);
+        if units <= room {
+            return None;
+        }
+        let may = if room == 0 { "no more".to_owned() } else { format!("{room} more, not {}", request.quantity) };
+        let item = &request.item;
+        let message =
+            format!("One buyer may have {max} of {item}, held and paid for; you have {has}, so you may ask for {may}.");
+        Some((Code::BuyerLimit, message))
+    }
 }
 
 /// For people.

@@ -69,7 +69,7 @@ async fn what_a_buyer_gives_back_he_may_buy_again() {
     assert_eq!(buy(&mut shop, "first").await["code"], "reserved");
     let refused = buy(&mut shop, "second").await;
     assert_eq!(refused["code"], "buyer_limit");
-    let message = "You have 1 of ticket, held or paid for, and one buyer may have 1: you could ask for no more, not 1.";
+    let message = "One buyer may have 1 of ticket, held and paid for; you have 1, so you may ask for no more.";
     assert_eq!(refused["message"], message);
 
     let order: String = sqlx::query_scalar("SELECT id::text FROM orders").fetch_one(&shop.pool).await.unwrap();

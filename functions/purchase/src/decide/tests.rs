@@ -147,7 +147,7 @@ fn each_refusal_names_its_reason() {
         (
             request(1, "gone-one-each", 2),
             Code::BuyerLimit,
-            "You have 0 of gone-one-each, held or paid for, and one buyer may have 1: you could ask for up to 1, not 2.",
+            "One buyer may have 1 of gone-one-each, held and paid for; you have 0, so you may ask for 1 more, not 2.",
         ),
         (request(1, "gone-one-each", 1), Code::SoldOut, "gone-one-each is sold out."),
         (

@@ -60,19 +60,19 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
         (
             limited.clone(),
             2,
-            "You have 3 of a, held or paid for, and one buyer may have 4: you could ask for up to 1, not 2.",
+            "One buyer may have 4 of a, held and paid for; you have 3, so you may ask for 1 more, not 2.",
         ),
         (
             Rules { max_per_buyer: Some(3), ..none() },
             1,
-            "You have 3 of a, held or paid for, and one buyer may have 3: you could ask for no more, not 1.",
+            "One buyer may have 3 of a, held and paid for; you have 3, so you may ask for no more.",
         ),
     ];
     for (rules, quantity, message) in cases {
         assert_eq!(hears(&rules, quantity, &buyer(3, HOUR)).unwrap().1, message);
     }
     let new = hears(&limited, 5, &Buyer::default()).unwrap().1;
-    assert_eq!(new, "You have 0 of a, held or paid for, and one buyer may have 4: you could ask for up to 4, not 5.");
+    assert_eq!(new, "One buyer may have 4 of a, held and paid for; you have 0, so you may ask for 4 more, not 5.");
     let silver = Buyer { tier: Some("silver"), ..Buyer::default() };
     let vip = Rules { tiers: tiers(["vip"]), ..none() };
     assert_eq!(hears(&vip, 1, &silver).unwrap().1, "a is for buyers of tier vip only; yours is silver.");
