@@ -26,4 +26,5 @@ CREATE TABLE buyers (
 ALTER TABLE orders ADD COLUMN is_counted boolean NOT NULL DEFAULT false;
 -- It holds what the rules count, and no more: an order that expired or was cancelled leaves it, so a buyer who reserves
 -- and cancels all day makes nobody read what he gave back. Payment moves orders within these states: they count alike.
+-- Who asks must do so by the same words (functions/purchase/src/read.rs), or is not answered by this index.
 CREATE INDEX orders_by_buyer ON orders (item, buyer) WHERE is_counted AND state IN ('reserved', 'paying', 'paid');

@@ -1,7 +1,7 @@
 //! What a decision needs to know, read from the database. Decides nothing, changes nothing.
 //!
-//! Invariant: what is read here and can no longer be committed on is found out by the commit: everything that a decision
-//! rests on moves an item's version on when it changes, or stands in the verdicts' key.
+//! Invariant: a decision on what is no longer so cannot be committed: what it rests on moves the item's version on when it
+//! changes, or stands in the verdicts' key. Tiers alone do not; [`read`] says why.
 
 use crate::{
     decide::{Item, Recorded, Snapshot},
@@ -19,9 +19,9 @@ SELECT clock.now, items.id, items.version, items.available, items.hold_ms, items
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN items ON items.id = ANY($1)";
 
-/// $1 and $2 belong together: the item, and the buyer. Pairs with an order at least. The orders that count are those of
-/// the index `orders_by_buyer`, word for word; each pair is looked up in it by itself, whatever the planner thinks of
-/// the table: an aggregate in a lateral subquery cannot be turned into a join that reads the index whole.
+/// $1 and $2 belong together: the item, and the buyer. One row for each pair that has an order which counts. Those are
+/// the orders of the index `orders_by_buyer`, word for word. Each pair is looked up in it by itself, whatever the planner
+/// thinks of the table: an aggregate in a lateral subquery cannot be turned into a join that reads the index whole.
 pub const READ_HISTORIES: &str = "
 SELECT pair.item, pair.buyer, history.units, history.last_at
 FROM UNNEST($1::text[], $2::text[]) AS pair (item, buyer)
@@ -54,8 +54,8 @@ SELECT id FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 ///   as well, which is read later; one that is committed after that, whether the history has it or not, has moved on the
 ///   version that was read, so the commit finds out. A payment changes nothing here: reserved, paying and paid orders
 ///   count alike, and a statement sees an order in one state at a time.
-/// * Rules are part of the item's row. Tiers are not, and nothing fences them: they change as seldom as buyers' names, and
-///   a purchase at the instant of the change may go by the old one or the new one.
+/// * Rules are part of the item's row, and who sets them moves its version on. Tiers are not, and nothing fences them:
+///   nothing adds up over them, and a purchase at the instant of the change may go by the old one or the new one.
 ///
 /// # Errors
 /// The database's.

@@ -116,20 +116,22 @@ async fn what_is_held_or_paid_for_counts_and_what_was_given_back_does_not() {
 
 #[tokio::test]
 async fn of_two_deciders_that_read_the_same_history_one_wins_and_the_other_decides_again() {
-    let pool = ruled("max_per_buyer = 1").await;
-    let (first, second) = (by("ann", 1, 1), by("ann", 2, 1));
-    let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-    let read_by_one = read(&mut one, &[&first]).await.unwrap();
-    let read_by_other = read(&mut other, &[&second]).await.unwrap();
-    let plan_of_one = decide(&[&first], &read_by_one, Uuid::now_v7);
-    let plan_of_other = decide(&[&second], &read_by_other, Uuid::now_v7);
-    assert_eq!((plan_of_one.changes["ticket"].units, plan_of_other.changes["ticket"].units), (1, 1));
-
     let none = HashMap::new();
-    assert_eq!(commit(&mut one, &[&first], &plan_of_one, read_by_one.now, &none).await.unwrap().len(), 1);
-    let held = commit(&mut other, &[&second], &plan_of_other, read_by_other.now, &none).await.unwrap();
-    assert!(held.is_empty(), "what it knew of the buyer is no longer so");
-    assert_eq!(codes(&pool, &[second]).await, [Code::BuyerLimit]);
+    for (rules, code) in [("max_per_buyer = 1", Code::BuyerLimit), ("cooldown_ms = 3600000", Code::Cooldown)] {
+        let pool = ruled(rules).await;
+        let (first, second) = (by("ann", 1, 1), by("ann", 2, 1));
+        let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        let read_by_one = read(&mut one, &[&first]).await.unwrap();
+        let read_by_other = read(&mut other, &[&second]).await.unwrap();
+        let plan_of_one = decide(&[&first], &read_by_one, Uuid::now_v7);
+        let plan_of_other = decide(&[&second], &read_by_other, Uuid::now_v7);
+        assert_eq!((plan_of_one.changes["ticket"].units, plan_of_other.changes["ticket"].units), (1, 1));
+
+        assert_eq!(commit(&mut one, &[&first], &plan_of_one, read_by_one.now, &none).await.unwrap().len(), 1);
+        let held = commit(&mut other, &[&second], &plan_of_other, read_by_other.now, &none).await.unwrap();
+        assert!(held.is_empty(), "what it knew of the buyer is no longer so");
+        assert_eq!(codes(&pool, &[second]).await, [code]);
+    }
 }
 
 #[tokio::test]
