@@ -13,7 +13,8 @@ fn decisions_are_pure() {
         ("shared/src/order.rs", &[]),
         ("shared/src/retry.rs", &[]),
         ("shared/src/batch.rs", &[]),
-        ("functions/purchase/src/decide.rs", &["shared::contract"]),
+        ("functions/purchase/src/decide.rs", &["shared::contract", "crate::rules"]),
+        ("functions/purchase/src/rules.rs", &["shared::contract"]),
         ("functions/release/src/decide.rs", &["shared::contract", "shared::order", "shared::handler::Answer"]),
     ]
     .into_iter()
