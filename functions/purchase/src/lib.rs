@@ -1,8 +1,8 @@
 //! Decides purchase requests: the hot path.
 //!
 //! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`], by the items'
-//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until it holds. Beside that,
-//! verdicts past their time are deleted ([`keep`]).
+//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until
+//! it holds. Beside that, verdicts past their time are deleted ([`keep`]).
 
 pub mod commit;
 pub mod decide;
