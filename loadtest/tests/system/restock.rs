@@ -47,17 +47,21 @@ async fn a_sale_is_closed_and_opened_again_by_message() {
 }
 
 #[tokio::test]
-async fn a_rule_about_earlier_orders_is_set_on_a_sale_that_goes_on() {
+async fn a_limit_that_is_set_in_mid_sale_counts_what_was_bought_before() {
     let mut shop = Shop::open(&[("ticket", 5)]).await;
     let _purchase = shop.worker("w", &[]).await;
     let _restock = shop.worker_of("restock", "s", &[]).await;
-    assert_eq!(buy(&mut shop, "before").await.code(), "reserved");
-    let rules = r#""op":"rules","rules":{"max_per_buyer":1,"tiers":["vip"]}"#;
-    assert_eq!(restock(&mut shop, "s-1", rules).await.code(), "rules_set");
-    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE is_counted").await, 1);
-    assert_eq!(restock(&mut shop, "s-2", r#""op":"rules","rules":{"max_per_buyer":9}"#).await.code(), "rules_set");
-    assert_eq!(buy(&mut shop, "after").await.code(), "reserved");
-    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE is_counted").await, 2);
+    assert_eq!(buy_as(&mut shop, "r-1", "anna").await.code(), "reserved");
+    let limit = r#""op":"rules","rules":{"max_per_buyer":1}"#;
+    assert_eq!(restock(&mut shop, "s-1", limit).await.code(), "rules_set");
+    assert_eq!(buy_as(&mut shop, "r-2", "anna").await.code(), "buyer_limit");
+    assert_eq!(buy_as(&mut shop, "r-3", "bob").await.code(), "reserved");
+    assert_eq!(buy_as(&mut shop, "r-4", "bob").await.code(), "buyer_limit");
+    let vip = r#""op":"rules","rules":{"cooldown_ms":3600000,"tiers":["vip"]}"#;
+    assert_eq!(restock(&mut shop, "s-2", vip).await.code(), "rules_set");
+    assert_eq!(buy_as(&mut shop, "r-5", "anna").await.code(), "not_eligible");
+    assert_eq!(restock(&mut shop, "s-3", r#""op":"rules","rules":{}"#).await.code(), "rules_set");
+    assert_eq!(buy_as(&mut shop, "r-6", "anna").await.code(), "reserved");
 }
 
 #[tokio::test]
@@ -88,6 +92,12 @@ async fn when_the_active_worker_dies_the_one_that_stands_by_goes_on_in_order() {
 
 async fn buy(shop: &mut Shop, id: &str) -> Reply {
     shop.buy(id, "ticket").await;
+    shop.reply().await
+}
+
+async fn buy_as(shop: &mut Shop, id: &str, buyer: &str) -> Reply {
+    let body = format!(r#"{{"request_id":"{id}","item":"ticket","buyer":"{buyer}","quantity":1}}"#);
+    shop.send("ticket", body.as_bytes(), shop.properties(id)).await;
     shop.reply().await
 }
 
