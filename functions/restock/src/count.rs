@@ -30,10 +30,15 @@ SELECT (array_agg(id ORDER BY id))[$2::bigint] AS last,
        coalesce(array_agg(id ORDER BY id) FILTER (WHERE item = ANY($3) AND NOT is_counted), '{}') AS uncounted
 FROM (SELECT id, item, is_counted FROM orders WHERE id > $1 ORDER BY id LIMIT $2::bigint) AS step";
 
-/// Waits for whoever has one of them in hand, and marks what they made of it.
-pub const MARK: &str = "UPDATE orders SET is_counted = true WHERE id = ANY($1)";
+/// Waits for whoever has one of them in hand, and marks what they made of it. In the order of ids, as those lock them who
+/// cancel several, so that nobody waits in a circle.
+pub const MARK: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT id FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE orders SET is_counted = true FROM locked WHERE orders.id = locked.id";
 
-/// What $1 waited for is done. No version moves on: nothing is decided by it.
+/// The items $1 find all of their orders. No version moves on: nothing is decided by it.
 pub const END: &str = "UPDATE items SET is_counting = false WHERE id = ANY($1) AND is_counting";
 
 /// What is to be done next.

@@ -5,8 +5,8 @@
 //! buyer ([`count`]). Its queue has one active consumer: stock movements are made in the order in which they were sent.
 //!
 //! Who waits for whom: items are locked in the order of their ids, then new ones are inserted in that order, and a request
-//! id is recorded last. Purchases and releases lock items in the same order, and whatever orders they lock before;
-//! here, orders are locked alone, by a statement that is a transaction of its own. So nobody waits in a circle.
+//! id is recorded last. Purchases and releases lock items in the same order, and the orders that they lock before them;
+//! here, orders are locked by a transaction of their own, in the order of their ids. So nobody waits in a circle.
 
 pub mod change;
 pub mod count;
