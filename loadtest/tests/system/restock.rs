@@ -65,6 +65,28 @@ async fn a_limit_that_is_set_in_mid_sale_counts_what_was_bought_before() {
 }
 
 #[tokio::test]
+async fn a_worker_that_dies_while_it_counts_orders_leaves_no_rule_and_the_next_one_counts_again() {
+    const WAITING_WORKERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                                   AND wait_event_type = 'Lock' AND application_name LIKE 'turnstile-restock %'";
+    let mut shop = Shop::open(&[("ticket", 5)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let mut active = shop.worker_of("restock", "active", &[]).await;
+    assert_eq!(buy_as(&mut shop, "r-1", "anna").await.code(), "reserved");
+    let mut paying = shop.pool.begin().await.unwrap();
+    sqlx::query("UPDATE orders SET state = 'paid'").execute(&mut *paying).await.unwrap();
+    send(&shop, "s-1", r#""op":"rules","rules":{"max_per_buyer":1}"#).await;
+    until("it waits for the order", async || shop.count(WAITING_WORKERS).await == 1).await;
+    active.kill().await.unwrap();
+    assert_eq!(shop.count("SELECT count(*) FROM items WHERE is_counting AND max_per_buyer IS NULL").await, 1);
+    paying.rollback().await.unwrap();
+
+    let _next = shop.worker_of("restock", "next", &[]).await;
+    let reply = shop.reply().await;
+    assert_eq!((reply.code().as_str(), reply.worker_id.as_str()), ("rules_set", "next"));
+    assert_eq!(buy_as(&mut shop, "r-2", "anna").await.code(), "buyer_limit");
+}
+
+#[tokio::test]
 async fn when_the_active_worker_dies_the_one_that_stands_by_goes_on_in_order() {
     const CHANGES: usize = 40;
     let mut shop = Shop::open(&[]).await;
