@@ -13,6 +13,7 @@ mod messages;
 mod outages;
 mod raw;
 mod release;
+mod restock;
 mod rules;
 mod sales;
 mod share;
