@@ -1,7 +1,7 @@
 //! Tells what happened: takes rows out of the transactional outbox, and publishes their events to the topic exchange
 //! `events`.
 //!
-//! A round ([`round`]) reads the first rows, makes their events ([`tell`]), has them published and confirmed ([`teller`]),
+//! A round ([`mod@round`]) reads the first rows, makes their events ([`tell`]), has them published and confirmed ([`teller`]),
 //! and deletes the rows. Any number of instances may run: one at a time has the turn, the others look now and then.
 //!
 //! What is told, how often, and in which order. Nothing is told that is not committed, and a row is deleted only when each
