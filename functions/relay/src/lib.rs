@@ -10,8 +10,9 @@
 //! repeats from there. Events have stable ids, and whoever publishes goes from the front in the order of the rows, so
 //! whatever dies or wakes up late, **the first copies of the events of an order, and of those that move an item's stock,
 //! come in the order in which they happened**: an earlier one was told by the same instance just before, or is told already.
-//! Only repeats come late. A consumer that drops the ids that it knows sees each event once and in order. A row that is
-//! given up is left out, and what comes behind it goes on.
+//! Only repeats come late. A consumer that drops the ids that it knows sees each event once and in order. Two exceptions:
+//! a row that is given up is left out, and what comes behind it goes on; and a queue that refuses for want of room
+//! (`x-overflow: reject-publish`) gets what it refused after what it took behind that.
 
 pub mod round;
 pub mod tell;
