@@ -12,6 +12,7 @@ mod hostile;
 mod messages;
 mod outages;
 mod raw;
+mod relay;
 mod release;
 mod restock;
 mod rules;
