@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::{
     contract::{Event, EventKind, RELEASE_QUEUE},
     devstack::{Folder, Signal},
-    outbox::record_item,
+    outbox::{ItemChange, record_items},
 };
 use std::{collections::BTreeMap, process::Stdio};
 
@@ -92,8 +92,8 @@ async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     let _relay = shop.worker_of("relay", "r", &[]).await;
     let mut late = shop.pool.begin().await.unwrap();
     let mut never = shop.pool.begin().await.unwrap();
-    record_item(&mut late, EventKind::ItemOpened, "late", "{}").await.unwrap();
-    record_item(&mut never, EventKind::ItemOpened, "never", "{}").await.unwrap();
+    record_items(&mut late, &[change(EventKind::ItemOpened, "late")]).await.unwrap();
+    record_items(&mut never, &[change(EventKind::ItemOpened, "never")]).await.unwrap();
     say(&shop, EventKind::ItemOpened, "first").await;
     assert_eq!(listener.next().await.event.item, "first", "what has higher numbers does not wait");
     late.commit().await.unwrap();
@@ -133,7 +133,11 @@ async fn help_names_what_a_relay_takes_and_a_server_that_is_not_there_is_told_by
 
 /// Commits an event of an item, as whoever changes one does, but for the bell.
 async fn say(shop: &Shop, kind: EventKind, item: &str) {
-    record_item(&mut shop.pool.acquire().await.unwrap(), kind, item, "{}").await.unwrap();
+    record_items(&mut shop.pool.acquire().await.unwrap(), &[change(kind, item)]).await.unwrap();
+}
+
+fn change(kind: EventKind, item: &str) -> ItemChange {
+    ItemChange { kind, item: item.to_owned(), detail: "{}".to_owned() }
 }
 
 /// Commits many orders, and one row of the outbox for each `per_row` of them.
