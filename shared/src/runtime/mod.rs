@@ -19,7 +19,7 @@ mod share;
 mod start;
 
 pub use pause::pause_at;
-pub use start::{main, serve};
+pub use start::{main, serve, with_deep_stacks};
 
 use crate::{
     broker::{Error, Nodes},

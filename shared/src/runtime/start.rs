@@ -78,8 +78,12 @@ where
 ///
 /// The AMQP library reads headers by recursion, without a limit of depth, on a thread whose stack is of the default
 /// size: a message with headers nested ten thousand deep would overflow it and end every worker that it comes to. The
-/// size of a default stack can only be set from outside, by the environment.
-fn with_deep_stacks() -> std::io::Result<()> {
+/// size of a default stack can only be set from outside, by the environment. For every program that receives messages
+/// of others; to be called first of all.
+///
+/// # Errors
+/// The program cannot be started again.
+pub fn with_deep_stacks() -> std::io::Result<()> {
     if std::env::var_os(STACK_VARIABLE).is_some() {
         return Ok(());
     }
