@@ -88,6 +88,8 @@ pub enum Code {
     ItemExists,
     /// Fewer units are left than were to be removed; the others are held or sold.
     StockInUse,
+    /// With these units, the item would have more than an item can have.
+    StockLimit,
     /// The request id was used before, for a request with other content.
     RequestIdReused,
     /// Not JSON, not an object, or a field is missing or of the wrong type.
@@ -96,7 +98,7 @@ pub enum Code {
     InvalidId,
     /// The quantity is not a whole number from 1 to 1,000.
     InvalidQuantity,
-    /// A field that belongs to the operation is missing, out of bounds or contradicts another.
+    /// A field is out of bounds, contradicts another, or does not belong to the operation.
     InvalidField,
     /// The body is larger than 64 KiB.
     TooLarge,
@@ -139,7 +141,8 @@ impl Code {
             | Self::NotEligible
             | Self::Declined
             | Self::ItemExists
-            | Self::StockInUse => Status::Refused,
+            | Self::StockInUse
+            | Self::StockLimit => Status::Refused,
             Self::RequestIdReused
             | Self::Malformed
             | Self::InvalidId
@@ -177,6 +180,7 @@ impl Code {
             Self::RulesSet => "rules_set",
             Self::ItemExists => "item_exists",
             Self::StockInUse => "stock_in_use",
+            Self::StockLimit => "stock_limit",
             Self::UnknownOrder => "unknown_order",
             Self::AlreadyCancelled => "already_cancelled",
             Self::AlreadyExpired => "already_expired",
