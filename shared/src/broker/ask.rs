@@ -1,6 +1,9 @@
 //! Asking a function once, as any other system would: a request to its queue, and the wait for the verdict.
 
-use super::{Error, Nodes, answered, connect, outgoing::{PERSISTENT, confirmed_in_time}};
+use super::{
+    Error, Nodes, answered, connect,
+    outgoing::{PERSISTENT, confirmed_in_time},
+};
 use crate::contract::CONTENT_TYPE;
 use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{

@@ -69,11 +69,7 @@ impl Letter {
 
 fn id_of(body: &[u8], queue: Option<&str>, properties: &BasicProperties) -> String {
     let of = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-    let parts = [
-        queue.unwrap_or_default().to_owned(),
-        of(properties.message_id()),
-        of(properties.correlation_id()),
-    ];
+    let parts = [queue.unwrap_or_default().to_owned(), of(properties.message_id()), of(properties.correlation_id())];
     // Each part after its length: where one ends and the next begins is part of the name.
     let mut name = Vec::new();
     for part in parts.iter().map(String::as_bytes).chain([body]) {
