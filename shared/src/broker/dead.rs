@@ -9,12 +9,16 @@ use super::{
     outgoing::{PERSISTENT, ROUTING_HEADERS, carried_over, confirmed_in_time},
 };
 use crate::topology::Topology;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        QueueDeclareOptions,
+    },
     types::FieldTable,
 };
+use std::time::Duration;
 
 mod letter;
 
@@ -24,6 +28,8 @@ pub use letter::Letter;
 const DEAD_QUEUE: &str = "dead";
 /// The most of bodies that is taken at once, in bytes.
 const TAKEN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// How long to wait for a message that was counted, and may be somebody else's by now.
+const QUIET_SECONDS_MAX: u64 = 3;
 /// What a client writes to be answered on its own channel. The broker puts the channel's address in its place; the bare
 /// word could only be published by a channel that waits for the reply.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -33,7 +39,7 @@ const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 pub struct Taken {
     /// The messages, longest there first.
     pub letters: Vec<Letter>,
-    /// How many there are behind them.
+    /// How many were counted behind them.
     pub behind: u32,
     /// Why the message behind them could not be read, where that is so: the connection ended with it, and all of them are
     /// back in the queue.
@@ -80,28 +86,37 @@ impl DeadLetters {
         })
     }
 
-    /// Takes up to `max` messages, those that are there longest.
+    /// Takes up to `max` messages, those that are there longest; once.
     ///
     /// # Errors
     /// [`Error::Lost`]; [`Error::Unreadable`] where not even the first can be read.
-    pub fn take(&self, max: usize) -> BoxFuture<'_, Result<Taken, Error>> {
+    pub fn take(&self, max: u16) -> BoxFuture<'_, Result<Taken, Error>> {
         Box::pin(async move {
+            // By a subscription, not one by one: a message that cannot be read ends a subscription with an error, and a
+            // single get without a word. And it is faster.
+            let (mut messages, there) = answered(async {
+                let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+                let queue = self.channel.queue_declare(DEAD_QUEUE.into(), passive, FieldTable::default()).await?;
+                self.channel.basic_qos(max, BasicQosOptions { global: false }).await?;
+                let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+                let messages = self.channel.basic_consume(DEAD_QUEUE.into(), "".into(), options, FieldTable::default());
+                Ok((messages.await?, queue.message_count()))
+            })
+            .await?;
             let queues = origins();
-            let mut taken = Taken { letters: Vec::new(), behind: 0, unreadable: None };
+            let wanted = there.min(u32::from(max));
+            let mut taken = Taken { letters: Vec::new(), behind: there, unreadable: None };
             let mut bytes = 0;
-            while taken.letters.len() < max && bytes < TAKEN_BYTES_MAX {
-                let got = answered(async {
-                    Ok(self.channel.basic_get(DEAD_QUEUE.into(), BasicGetOptions { no_ack: false }).await?)
-                });
-                match got.await {
-                    Ok(Some(message)) => {
-                        taken.behind = message.message_count;
-                        bytes += message.delivery.data.len();
-                        taken.letters.push(Letter::read(message.delivery, &queues));
-                    }
-                    Ok(None) => {
-                        taken.behind = 0;
-                        break;
+            while taken.letters.len() < usize::try_from(wanted).unwrap_or(usize::MAX) && bytes < TAKEN_BYTES_MAX {
+                let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
+                // Fewer than were counted: somebody else has taken some.
+                let Ok(next) = tokio::time::timeout(quiet, messages.next()).await else { break };
+                let next = next.ok_or_else(|| Error::Lost("the broker ended the subscription".to_owned()))?;
+                match next.map_err(Error::from) {
+                    Ok(message) => {
+                        bytes += message.data.len();
+                        taken.behind -= 1;
+                        taken.letters.push(Letter::read(message, &queues));
                     }
                     Err(Error::Unreadable(reason)) if !taken.letters.is_empty() => {
                         taken.unreadable = Some(reason);

@@ -35,10 +35,6 @@ pub(super) fn id(text: &str) -> Result<String, String> {
     Err(format!("a message's id has {ID_DIGITS} hex digits; `admin dead list` tells it"))
 }
 
-pub(super) fn count(limit: u32) -> usize {
-    usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
 /// Says that there are more, where there are.
 pub(super) fn behind_text(behind: u32) -> String {
     if behind == 0 {

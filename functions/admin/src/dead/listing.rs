@@ -2,7 +2,7 @@
 
 use super::{
     ListOptions, ShowOptions,
-    letters::{self, Selection, behind_text, select},
+    letters::{Selection, behind_text, select},
 };
 use crate::{
     NAME,
@@ -72,7 +72,7 @@ pub(super) async fn list(options: ListOptions, shape: Shape) -> Result<Report, F
     for letter in &taken.letters {
         *reasons.entry(letter.reason.clone()).or_default() += 1;
     }
-    let limit = letters::count(options.limit.limit);
+    let limit = usize::try_from(options.limit.limit).unwrap_or(usize::MAX);
     let messages = select(&taken.letters, selection).into_iter().take(limit).map(summary).collect();
     let document = Letters { messages, reasons, not_looked_at: taken.behind, unreadable: taken.unreadable };
     Ok(Report::of(shape, &document, |_| list_text(&document)))
@@ -105,9 +105,9 @@ pub(super) async fn show(options: ShowOptions, shape: Shape) -> Result<Report, F
 }
 
 /// Takes messages, and gives them back; `None`: the first cannot be read.
-async fn look(amqp_url: &str, max: u32) -> Result<Option<Taken>, Failure> {
+async fn look(amqp_url: &str, max: u16) -> Result<Option<Taken>, Failure> {
     let dead = DeadLetters::open(&Nodes::read(amqp_url)?, NAME).await?;
-    let taken = match dead.take(letters::count(max)).await {
+    let taken = match dead.take(max).await {
         Ok(taken) => taken,
         Err(shared::broker::Error::Unreadable(_)) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -41,9 +41,9 @@ pub enum Command {
 /// How many messages are looked through.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Reach {
-    /// The most messages to look through; meanwhile others do not see them.
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub look_max: u32,
+    /// The most messages to look through, those that are there longest; meanwhile others do not see them.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub look_max: u16,
 }
 
 /// What `dead list` takes.
@@ -185,7 +185,7 @@ async fn change(
         (None, true) => Selection::All,
         (None, false) => Selection::Ids(&options.ids),
     };
-    let taken = dead.take(letters::count(options.reach.look_max)).await?;
+    let taken = dead.take(options.reach.look_max).await?;
     if let Some(reason) = &taken.unreadable {
         return Err(Failure::Broken(anyhow!(
             "nothing was changed: behind {count} messages is one that this program cannot read ({reason}), and it ended \
