@@ -11,7 +11,11 @@ ALTER TABLE items
     -- Whether the item's orders are written to the index of orders by buyer, which the first two rules need. Set before
     -- them, so that they find every order; once set, it stays.
     ADD COLUMN counts_orders boolean NOT NULL DEFAULT false,
-    ADD CONSTRAINT rules_find_their_orders CHECK (counts_orders OR (max_per_buyer IS NULL AND cooldown_ms IS NULL));
+    -- Whether orders from before that are still being put there.
+    ADD COLUMN is_counting   boolean NOT NULL DEFAULT false,
+    ADD CONSTRAINT rules_find_their_orders CHECK (
+        (counts_orders AND NOT is_counting) OR (max_per_buyer IS NULL AND cooldown_ms IS NULL)
+    );
 
 -- Who belongs to which tier. Kept by whoever knows the buyers; a buyer who is not here has none.
 CREATE TABLE buyers (

@@ -17,7 +17,12 @@ const RING_MS_MIN: u64 = 5;
 
 const RECORD_ORDERS: &str = "INSERT INTO outbox (kind, order_ids) SELECT $1, $2 WHERE cardinality($2) > 0";
 
-const RECORD_ITEM: &str = "INSERT INTO outbox (kind, item, detail) VALUES ($1, $2, $3)";
+/// Numbered in the order of the arrays.
+const RECORD_ITEMS: &str = "
+INSERT INTO outbox (kind, item, detail)
+SELECT new.kind, new.item, new.detail
+FROM UNNEST($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS new (kind, item, detail, place)
+ORDER BY new.place";
 
 /// Reaches the relay, and nobody else: no table is touched.
 const NOTIFY: &str = "SELECT pg_notify($1, '')";
@@ -30,17 +35,29 @@ pub async fn record_orders(connection: &mut PgConnection, kind: EventKind, ids: 
     sqlx::query(RECORD_ORDERS).bind(kind.as_str()).bind(ids).execute(connection).await.map(|_| ())
 }
 
-/// Records that an item was changed; `detail` is a JSON object: the item as it is now.
+/// What happened to an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemChange {
+    /// What it was.
+    pub kind: EventKind,
+    /// The item's id.
+    pub item: String,
+    /// The item as it is now: a JSON object.
+    pub detail: String,
+}
+
+/// Records that items were changed, in this order. To be called after their rows are locked.
 ///
 /// # Errors
 /// The database's.
-pub async fn record_item(
-    connection: &mut PgConnection,
-    kind: EventKind,
-    item: &str,
-    detail: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(RECORD_ITEM).bind(kind.as_str()).bind(item).bind(detail).execute(connection).await.map(|_| ())
+pub async fn record_items(connection: &mut PgConnection, changes: &[ItemChange]) -> Result<(), sqlx::Error> {
+    sqlx::query(RECORD_ITEMS)
+        .bind(changes.iter().map(|change| change.kind.as_str()).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.item.as_str()).collect::<Vec<_>>())
+        .bind(changes.iter().map(|change| change.detail.as_str()).collect::<Vec<_>>())
+        .execute(connection)
+        .await
+        .map(|_| ())
 }
 
 /// The event that tells of an order's transition.

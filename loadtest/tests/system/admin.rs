@@ -109,6 +109,41 @@ async fn after_a_real_sale_everything_holds_and_a_fault_ends_the_audit_with_one(
 }
 
 #[tokio::test]
+async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
+    let mut shop = Shop::open(&[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1", "--json"];
+    let created = admin(&shop, &create).await;
+    assert_eq!((created.code, &created.json()["code"]), (Some(0), &json!("created")), "{}", created.err);
+    assert_eq!(admin(&shop, &create).await.out, created.out, "asked again, the same verdict");
+    shop.buy("first", "ticket").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+    for (arguments, ended, code) in [
+        (&["create", "ticket", "--stock", "5"][..], 1, "item_exists"),
+        (&["add", "ticket", "2"], 0, "added"),
+        (&["remove", "ticket", "7"], 1, "stock_in_use"),
+        (&["remove", "ticket", "3"], 0, "removed"),
+        (&["rules", "ticket", "--max-per-buyer", "2", "--tiers", "vip,staff"], 0, "rules_set"),
+        (&["open", "ticket", "--opens-at", "2099-01-01T00:00:00Z"], 0, "opened"),
+        (&["close", "ticket"], 0, "closed"),
+        (&["add", "unknown", "1"], 1, "unknown_item"),
+        (&["add", "ticket", "1", "--request-id", "a-1"], 1, "request_id_reused"),
+    ] {
+        let told = admin(&shop, &[arguments, &["--json"]].concat()).await;
+        assert_eq!((told.code, &told.json()["code"]), (Some(ended), &json!(code)), "{arguments:?} {}", told.err);
+        let said = admin(&shop, &[arguments, &["--request-id", told.json()["request_id"].as_str().unwrap()]].concat());
+        assert!(arguments.contains(&"a-1") || said.await.out.starts_with(&format!("{code}: ")), "{arguments:?}");
+    }
+    let item = admin(&shop, &["item", "ticket", "--json"]).await.json();
+    assert_eq!((&item["stock"], &item["held"], &item["sale"]), (&json!(4), &json!(1), &json!("closed")));
+    assert_eq!((&item["max_per_buyer"], &item["tiers"]), (&json!(2), &json!(["staff", "vip"])));
+    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(0));
+    assert_eq!(admin(&shop, &["item", "ticket", "--json"]).await.json()["tiers"], Value::Null, "no rules any more");
+    assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
+}
+
+#[tokio::test]
 async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {
     let mut shop = Shop::open(&[("ticket", 10)]).await;
     let headers = [

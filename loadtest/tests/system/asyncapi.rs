@@ -12,12 +12,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     contract::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, ID_BYTES_MAX, PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX,
-        RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
+        BODY_BYTES_MAX, CONTENT_TYPE, Code, HOLD_MS_DEFAULT, ID_BYTES_MAX, PURCHASE_EXCHANGE, PurchaseRequest,
+        QUANTITY_MAX, RELEASE_QUEUE, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, RestockRequest, STOCK_MAX,
+        Status, TIERS_MAX, TIME_MS_MAX, Verdict,
     },
     topology::Topology,
 };
 use std::time::Duration;
+
+/// Restock requests: one for each operation.
+const RESTOCK: [&str; 6] =
+    ["restockCreate", "restockAdd", "restockRemove", "restockOpen", "restockClose", "restockRules"];
 
 #[test]
 fn names_and_limits_are_the_codes_own() {
@@ -28,7 +33,7 @@ fn names_and_limits_are_the_codes_own() {
     assert_eq!(binding["exchange"]["name"], exchange.name.as_str());
     assert_eq!(binding["exchange"]["durable"], exchange.durable);
     assert_eq!(binding["x-exchange-type"], exchange.kind.as_str());
-    for name in ["dead", RELEASE_QUEUE] {
+    for name in ["dead", RELEASE_QUEUE, RESTOCK_QUEUE] {
         assert_eq!(document["channels"][name]["address"], name);
         let queue = &document["channels"][name]["bindings"]["amqp"]["queue"];
         assert_eq!(topology.queues_of(name), [queue["name"].as_str().unwrap()]);
@@ -41,10 +46,28 @@ fn names_and_limits_are_the_codes_own() {
     {
         assert_eq!((&quantity["minimum"], &quantity["maximum"]), (&Value::from(1), &Value::from(QUANTITY_MAX)));
     }
-    for request in ["purchaseRequest", "releaseRequest"] {
+    for request in ["purchaseRequest", "releaseRequest"].into_iter().chain(RESTOCK) {
         let description = schemas[request]["description"].as_str().unwrap();
         assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
     }
+}
+
+#[test]
+fn the_bounds_of_restock_are_the_codes_own() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    let bounds = |schema: &Value| (schema["minimum"].as_i64().unwrap(), schema["maximum"].as_i64().unwrap());
+    let create = &schemas["restockCreate"]["properties"];
+    assert_eq!((bounds(&create["stock"]), bounds(&create["hold_ms"])), ((0, STOCK_MAX), (1, TIME_MS_MAX)));
+    assert_eq!(create["hold_ms"]["default"], HOLD_MS_DEFAULT);
+    for request in ["restockAdd", "restockRemove"] {
+        assert_eq!(bounds(&schemas[request]["properties"]["quantity"]), (1, STOCK_MAX));
+    }
+    let rules = schemas["rules"]["properties"].as_object().unwrap();
+    assert_eq!(bounds(&rules["max_per_buyer"]), (1, STOCK_MAX));
+    assert_eq!(bounds(&rules["cooldown_ms"]), (1, TIME_MS_MAX));
+    assert_eq!((&rules["tiers"]["minItems"], &rules["tiers"]["maxItems"]), (&1.into(), &TIERS_MAX.into()));
+    assert!(rules.len() == RULE_NAMES.len() && RULE_NAMES.iter().all(|name| rules.contains_key(*name)));
 }
 
 #[test]
@@ -69,6 +92,9 @@ fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
     assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
     assert_reads(&document, "releaseRequest", ReleaseRequest::decode);
+    for request in RESTOCK {
+        assert_reads(&document, request, RestockRequest::decode);
+    }
 
     let mut shown = Vec::new();
     for example in examples(&document, "verdict") {

@@ -14,6 +14,7 @@ mod messages;
 mod outages;
 mod raw;
 mod release;
+mod restock;
 mod sales;
 mod share;
 mod shop;

@@ -284,3 +284,6 @@ fn wrong_type(name: &str, expected: &str) -> Rejection {
 fn invalid(message: String) -> Rejection {
     Rejection::new(Code::InvalidField, message)
 }
+
+#[cfg(test)]
+mod tests;

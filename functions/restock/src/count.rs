@@ -1,0 +1,98 @@
+//! Counting orders: those of an item are put into the index of orders by buyer, so that a rule finds them all.
+//!
+//! Invariant: an item that counts orders, and is no longer counting, has no order outside the index. First the item says
+//! that its orders are counted, and every order from then on is: a purchase takes the item's row to write one. Then the
+//! orders from before are walked by their ids, a few at a time, while the sale goes on. By ids, because an order that is
+//! paid or expires meanwhile may move to any page of its table, but its id stays where it is: none is missed. A walk that
+//! was left half done is made again, from its beginning; what it has marked stays marked.
+
+use crate::race::{Race, won};
+use shared::{error::Error, store::on_connection};
+use sqlx::{PgConnection, PgPool, Row};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// Orders that one step reads: some milliseconds, so that whoever wants one of them hardly waits.
+pub const STEP_ORDERS: i64 = 4_000;
+
+/// Locked in the order of their ids, as everywhere.
+pub const BEGIN: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT id FROM items WHERE id = ANY($1) AND NOT counts_orders ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE items SET counts_orders = true, is_counting = true, version = items.version + 1
+FROM locked WHERE items.id = locked.id";
+
+/// Of the next $2 orders after $1: the last one, if there are that many, and those of the items $3 that are not in the index.
+/// An order never changes its item, nor leaves the index: what is read here still holds in [`MARK`].
+pub const LOOK: &str = "
+SELECT (array_agg(id ORDER BY id))[$2::bigint] AS last,
+       coalesce(array_agg(id ORDER BY id) FILTER (WHERE item = ANY($3) AND NOT is_counted), '{}') AS uncounted
+FROM (SELECT id, item, is_counted FROM orders WHERE id > $1 ORDER BY id LIMIT $2::bigint) AS step";
+
+/// Waits for whoever has one of them in hand, and marks what they made of it.
+pub const MARK: &str = "UPDATE orders SET is_counted = true WHERE id = ANY($1)";
+
+/// What $1 waited for is done. No version moves on: nothing is decided by it.
+pub const END: &str = "UPDATE items SET is_counting = false WHERE id = ANY($1) AND is_counting";
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Orders are counted from now on.
+    Begin,
+    /// The orders after this one are looked at.
+    Walk(Uuid),
+    /// All are counted.
+    End,
+}
+
+/// Counts all orders of these items.
+///
+/// # Errors
+/// The database is away or unfit; what is counted stays so.
+pub async fn count(pool: &PgPool, items: &BTreeSet<String>) -> Result<(), Error> {
+    let items: Vec<&str> = items.iter().map(String::as_str).collect();
+    tracing::info!(?items, "counting the orders of items that get rules about them");
+    let mut marked = 0;
+    let mut next = Some(Step::Begin);
+    let mut race = Race::start();
+    while let Some(step) = next {
+        match on_connection(pool, async |connection| won(make(connection, step, &items).await)).await? {
+            Some((more, then)) => {
+                marked += more;
+                next = then;
+                race = Race::start();
+            }
+            None => race.lost().await?,
+        }
+    }
+    tracing::info!(?items, marked, "every order of these items is found by its buyer");
+    Ok(())
+}
+
+/// Makes a step, each statement a transaction of its own. Returns how many orders it marked, and what is to be done then.
+async fn make(connection: &mut PgConnection, step: Step, items: &[&str]) -> Result<(u64, Option<Step>), sqlx::Error> {
+    match step {
+        Step::Begin => {
+            sqlx::query(BEGIN).bind(items).execute(connection).await?;
+            // The id of no order: they are UUIDv7.
+            Ok((0, Some(Step::Walk(Uuid::nil()))))
+        }
+        Step::Walk(after) => {
+            let row = sqlx::query(LOOK).bind(after).bind(STEP_ORDERS).bind(items).fetch_one(&mut *connection).await?;
+            let uncounted: Vec<Uuid> = row.try_get("uncounted")?;
+            let mut marked = 0;
+            if !uncounted.is_empty() {
+                marked = sqlx::query(MARK).bind(uncounted).execute(connection).await?.rows_affected();
+            }
+            // The last one of a step that is not full is the last of all: an order that comes now is counted as it is
+            // written.
+            Ok((marked, Some(row.try_get::<Option<Uuid>, _>("last")?.map_or(Step::End, Step::Walk))))
+        }
+        Step::End => {
+            sqlx::query(END).bind(items).execute(connection).await?;
+            Ok((0, None))
+        }
+    }
+}

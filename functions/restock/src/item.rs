@@ -1,0 +1,185 @@
+//! An item, and what may be done with it.
+//!
+//! Pure: no clock, no I/O; "now" is the database's. Invariants: no operation touches units that are held or sold; stock stays
+//! within its bounds, and is what is available, held and sold; a sale opens before it closes; and every operation that is
+//! done moves the version on.
+
+use serde::Serialize;
+use shared::contract::{Code, EventKind, Operation, Rules, STOCK_MAX};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// An item. Serialised, it is the `detail` of its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// Its id.
+    pub id: String,
+    /// Units that exist.
+    pub stock: i64,
+    /// Units that can be reserved.
+    pub available: i64,
+    /// Units kept by orders that are not paid for.
+    pub held: i64,
+    /// Units paid for.
+    pub sold: i64,
+    /// Moves on with every change.
+    pub version: i64,
+    /// How long an order keeps its units, in milliseconds.
+    pub hold_ms: i64,
+    /// The sale begins.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub opens_at: Option<OffsetDateTime>,
+    /// The sale ends.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub closes_at: Option<OffsetDateTime>,
+    /// Who may buy how much.
+    pub rules: Rules,
+    /// Whether each of its orders is found by its buyer, which some rules need.
+    #[serde(skip)]
+    pub finds_orders: bool,
+}
+
+/// What comes of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done, and the item is this now.
+    Done(Item, Code, EventKind, String),
+    /// It cannot be, and changes nothing.
+    Refused(Code, String),
+    /// The request contradicts itself now, by the clock; a corrected one may have the same id.
+    Invalid(String),
+    /// The item's orders must be counted first.
+    Uncounted,
+}
+
+/// Does `operation`, at `now`, with the item of this id, if there is one.
+#[must_use]
+pub fn apply(operation: &Operation, id: &str, item: Option<&Item>, now: OffsetDateTime) -> Outcome {
+    let Some(item) = item else { return create(operation, id) };
+    match operation {
+        Operation::Create { .. } => {
+            let message = format!("There is an item {id} already, with {}.", units(item.stock));
+            Outcome::Refused(Code::ItemExists, message)
+        }
+        Operation::Add { quantity } => add(item, *quantity),
+        Operation::Remove { quantity } => remove(item, *quantity),
+        Operation::Open { opens_at, closes_at } => open(item, *opens_at, *closes_at, now),
+        Operation::Close => close(item, now),
+        Operation::Rules { rules } if rules.count_orders() && !item.finds_orders => Outcome::Uncounted,
+        Operation::Rules { rules } => {
+            let message = describe(id, rules);
+            let changed = Item { rules: rules.clone(), ..item.clone() };
+            done(changed, Code::RulesSet, EventKind::ItemRulesChanged, message)
+        }
+    }
+}
+
+fn create(operation: &Operation, id: &str) -> Outcome {
+    let Operation::Create { stock, hold_ms, opens_at, closes_at, rules } = operation else {
+        return Outcome::Refused(Code::UnknownItem, format!("There is no item {id}."));
+    };
+    let item = Item {
+        id: id.to_owned(),
+        stock: *stock,
+        available: *stock,
+        held: 0,
+        sold: 0,
+        version: 0,
+        hold_ms: *hold_ms,
+        opens_at: *opens_at,
+        closes_at: *closes_at,
+        rules: rules.clone(),
+        // It has none.
+        finds_orders: true,
+    };
+    Outcome::Done(item, Code::Created, EventKind::ItemCreated, format!("{id} is created, with {}.", units(*stock)))
+}
+
+fn add(item: &Item, quantity: i64) -> Outcome {
+    if quantity > STOCK_MAX - item.stock {
+        let message =
+            format!("{} has {}; with {quantity} more it would have more than {STOCK_MAX}.", item.id, units(item.stock));
+        return Outcome::Refused(Code::StockLimit, message);
+    }
+    let changed = Item { stock: item.stock + quantity, available: item.available + quantity, ..item.clone() };
+    let message = stock_message(&changed, quantity, "added");
+    done(changed, Code::Added, EventKind::ItemStockAdded, message)
+}
+
+fn remove(item: &Item, quantity: i64) -> Outcome {
+    if quantity > item.available {
+        let message = format!(
+            "{} of {} can be removed, {quantity} asked for; the others are held or sold.",
+            units(item.available),
+            item.id
+        );
+        return Outcome::Refused(Code::StockInUse, message);
+    }
+    let changed = Item { stock: item.stock - quantity, available: item.available - quantity, ..item.clone() };
+    let message = stock_message(&changed, quantity, "removed");
+    done(changed, Code::Removed, EventKind::ItemStockRemoved, message)
+}
+
+fn open(
+    item: &Item,
+    opens_at: Option<OffsetDateTime>,
+    closes_at: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Outcome {
+    let opens_at = opens_at.unwrap_or(now);
+    let message = match closes_at {
+        Some(closes_at) if closes_at <= opens_at.max(now) => {
+            return Outcome::Invalid(format!("The field closes_at is not after {}.", text(opens_at.max(now))));
+        }
+        Some(closes_at) => {
+            format!("The sale of {} is open from {} to {}.", item.id, text(opens_at), text(closes_at))
+        }
+        None => format!("The sale of {} is open from {}, without end.", item.id, text(opens_at)),
+    };
+    let changed = Item { opens_at: Some(opens_at), closes_at, ..item.clone() };
+    done(changed, Code::Opened, EventKind::ItemOpened, message)
+}
+
+/// A sale that was over before stays over since then; one that has not begun never does.
+fn close(item: &Item, now: OffsetDateTime) -> Outcome {
+    let closes_at = item.closes_at.map_or(now, |closes_at| closes_at.min(now));
+    let opens_at = item.opens_at.filter(|opens_at| *opens_at < closes_at);
+    let changed = Item { opens_at, closes_at: Some(closes_at), ..item.clone() };
+    let message = format!("The sale of {} is closed since {}.", item.id, text(closes_at));
+    done(changed, Code::Closed, EventKind::ItemClosed, message)
+}
+
+fn done(item: Item, code: Code, kind: EventKind, message: String) -> Outcome {
+    Outcome::Done(Item { version: item.version + 1, ..item }, code, kind, message)
+}
+
+fn stock_message(item: &Item, quantity: i64, what: &str) -> String {
+    let are = if quantity == 1 { "is" } else { "are" };
+    let Item { id, stock, available, .. } = item;
+    format!("{} of {id} {are} {what}; now {available} of {stock} can be sold.", units(quantity))
+}
+
+fn describe(id: &str, rules: &Rules) -> String {
+    let mut parts = Vec::new();
+    if let Some(units_max) = rules.max_per_buyer {
+        parts.push(format!("at most {} for one buyer", units(units_max)));
+    }
+    if let Some(cooldown_ms) = rules.cooldown_ms {
+        parts.push(format!("no second purchase by the same buyer within {cooldown_ms} ms"));
+    }
+    if let Some(tiers) = &rules.tiers {
+        let tiers: Vec<&str> = tiers.iter().map(String::as_str).collect();
+        parts.push(format!("only for buyers of these tiers: {}", tiers.join(", ")));
+    }
+    if parts.is_empty() {
+        return format!("{id} has no rules now.");
+    }
+    format!("The rules of {id} now: {}.", parts.join("; "))
+}
+
+fn units(count: i64) -> String {
+    if count == 1 { "1 unit".to_owned() } else { format!("{count} units") }
+}
+
+fn text(time: OffsetDateTime) -> String {
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
+}

@@ -1,0 +1,106 @@
+//! Items are put on sale, restocked, opened and closed by message, while buyers buy.
+
+use crate::{
+    asyncapi::assert_describes,
+    shop::{Reply, Shop, until},
+};
+use shared::contract::RESTOCK_QUEUE;
+
+#[tokio::test]
+async fn an_item_that_sold_out_is_restocked_by_message_and_the_next_buyer_gets_a_unit() {
+    let mut shop = Shop::open(&[]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    assert_eq!(buy(&mut shop, "early").await.code(), "unknown_item");
+    assert_eq!(restock(&mut shop, "s-1", r#""op":"create","stock":1"#).await.code(), "created");
+    assert_eq!(buy(&mut shop, "first").await.code(), "reserved");
+    assert_eq!(buy(&mut shop, "second").await.code(), "sold_out");
+
+    let added = restock(&mut shop, "s-2", r#""op":"add","quantity":2"#).await;
+    assert_eq!(added.code(), "added");
+    assert_eq!(buy(&mut shop, "third").await.code(), "reserved");
+    assert_eq!(restock(&mut shop, "s-2", r#""op":"add","quantity":2"#).await.body, added.body, "byte for byte");
+    assert_eq!(restock(&mut shop, "s-3", r#""op":"remove","quantity":2"#).await.code(), "stock_in_use");
+    assert_eq!(restock(&mut shop, "s-4", r#""op":"remove","quantity":1"#).await.code(), "removed");
+    assert_eq!(buy(&mut shop, "fourth").await.code(), "sold_out");
+    assert_eq!(shop.stock("ticket").await, (0, 2));
+
+    assert_eq!(restock(&mut shop, "s-1", r#""op":"create","stock":2"#).await.code(), "request_id_reused");
+    assert_eq!(restock(&mut shop, "s-5", r#""op":"add","quantity":0"#).await.code(), "invalid_field");
+    assert_eq!(restock(&mut shop, "s-6", r#""op":"add""#).await.code(), "malformed");
+    let reasons: Vec<String> = shop.dead(3).await.into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(reasons, ["request_id_reused", "invalid_field", "malformed"]);
+}
+
+#[tokio::test]
+async fn a_sale_is_closed_and_opened_again_by_message() {
+    let mut shop = Shop::open(&[("ticket", 2)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    assert_eq!(restock(&mut shop, "s-1", r#""op":"close""#).await.code(), "closed");
+    assert_eq!(buy(&mut shop, "late").await.code(), "sale_closed");
+    assert_eq!(restock(&mut shop, "s-2", r#""op":"open""#).await.code(), "opened");
+    assert_eq!(buy(&mut shop, "first").await.code(), "reserved");
+    let next_century = r#""op":"open","opens_at":"2099-11-27T10:00:00Z""#;
+    assert_eq!(restock(&mut shop, "s-3", next_century).await.code(), "opened");
+    assert_eq!(buy(&mut shop, "eager").await.code(), "sale_not_open");
+}
+
+#[tokio::test]
+async fn a_rule_about_earlier_orders_is_set_on_a_sale_that_goes_on() {
+    let mut shop = Shop::open(&[("ticket", 5)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    assert_eq!(buy(&mut shop, "before").await.code(), "reserved");
+    let rules = r#""op":"rules","rules":{"max_per_buyer":1,"tiers":["vip"]}"#;
+    assert_eq!(restock(&mut shop, "s-1", rules).await.code(), "rules_set");
+    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE is_counted").await, 1);
+    assert_eq!(restock(&mut shop, "s-2", r#""op":"rules","rules":{"max_per_buyer":9}"#).await.code(), "rules_set");
+    assert_eq!(buy(&mut shop, "after").await.code(), "reserved");
+    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE is_counted").await, 2);
+}
+
+#[tokio::test]
+async fn when_the_active_worker_dies_the_one_that_stands_by_goes_on_in_order() {
+    const CHANGES: usize = 40;
+    let mut shop = Shop::open(&[]).await;
+    let environment = [("BATCH_MAX", "1"), ("TURNSTILE_PAUSE_AT", "handling c-5")];
+    let mut active = shop.worker_of("restock", "active", &environment).await;
+    assert_eq!(restock(&mut shop, "c-0", r#""op":"create","stock":1"#).await.worker_id, "active");
+    let _standby = shop.worker_of("restock", "standby", &[]).await;
+    // Each is done only where the one before it is: the unit is taken, then given back, and so on.
+    for number in 1..CHANGES {
+        let operations = [r#""op":"add","quantity":1"#, r#""op":"remove","quantity":1"#];
+        send(&shop, &format!("c-{number}"), operations[number % 2]).await;
+    }
+    until("it is in the middle of them", async || shop.log("active").await.contains("paused")).await;
+    active.kill().await.unwrap();
+    let replies = shop.replies(CHANGES - 1).await;
+    for number in 1..CHANGES {
+        assert_eq!(replies[&format!("c-{number}")].code(), ["added", "removed"][number % 2], "{number}");
+    }
+    assert_eq!(replies["c-39"].worker_id, "standby");
+    assert_eq!(shop.stock("ticket").await, (0, 0));
+    let versions = "SELECT count(*) FROM (SELECT (detail::json ->> 'version')::bigint
+                    = row_number() OVER (ORDER BY id) - 1 AS is_next FROM outbox) AS told WHERE is_next";
+    assert_eq!(shop.count(versions).await, CHANGES as i64, "and told in that order, once");
+}
+
+async fn buy(shop: &mut Shop, id: &str) -> Reply {
+    shop.buy(id, "ticket").await;
+    shop.reply().await
+}
+
+async fn send(shop: &Shop, id: &str, operation: &str) {
+    let body = format!(r#"{{"request_id":"{id}","item":"ticket",{operation}}}"#);
+    shop.send_to("", RESTOCK_QUEUE, body.as_bytes(), shop.properties(id)).await;
+}
+
+/// Asks for an operation on the ticket; every answer is one that is described.
+async fn restock(shop: &mut Shop, id: &str, operation: &str) -> Reply {
+    send(shop, id, operation).await;
+    let reply = shop.reply().await;
+    assert_eq!(reply.correlation_id, id);
+    assert_describes(&serde_json::from_str(&reply.body).unwrap());
+    reply
+}

@@ -1,0 +1,229 @@
+//! What is read, what is not, and what that is called.
+
+use super::*;
+use proptest::{prelude::*, sample::select};
+use serde_json::json;
+
+fn decode(mut body: Value) -> Result<Operation, (Code, String)> {
+    body["request_id"] = "r-1".into();
+    body["item"] = "a".into();
+    let rejected = |rejection: Rejection| {
+        assert_eq!(rejection.request_id.as_deref(), Some("r-1"));
+        (rejection.code, rejection.message)
+    };
+    RestockRequest::decode(body.to_string().as_bytes(), None).map(|request| request.operation).map_err(rejected)
+}
+
+fn refused(body: Value) -> (Code, String) {
+    decode(body).expect_err("it is not accepted")
+}
+
+#[test]
+fn every_operation_is_read_with_all_of_its_fields_and_with_the_fewest() {
+    let rules = json!({"max_per_buyer": 2, "cooldown_ms": 86_400_000, "tiers": ["vip", "gold"]});
+    let read = Rules {
+        max_per_buyer: Some(2),
+        cooldown_ms: Some(86_400_000),
+        tiers: Some(["gold".to_owned(), "vip".to_owned()].into()),
+    };
+    let (ten, eleven) = (Some(datetime!(2026-11-27 10:00 UTC)), Some(datetime!(2026-11-27 11:00 UTC)));
+    let window = (json!("2026-11-27T10:00:00Z"), json!("2026-11-27T12:00:00+01:00"));
+    let full =
+        json!({"op": "create", "stock": 5, "hold_ms": 1, "opens_at": window.0, "closes_at": window.1, "rules": rules});
+    let expected = Operation::Create { stock: 5, hold_ms: 1, opens_at: ten, closes_at: eleven, rules: read.clone() };
+    for (body, expected) in [
+        (full, expected),
+        (
+            json!({"op": "create", "stock": 0, "rules": null, "hold_ms": null, "opens_at": null, "quantity": null}),
+            Operation::Create {
+                stock: 0,
+                hold_ms: HOLD_MS_DEFAULT,
+                opens_at: None,
+                closes_at: None,
+                rules: Rules::default(),
+            },
+        ),
+        (json!({"op": "add", "quantity": STOCK_MAX}), Operation::Add { quantity: STOCK_MAX }),
+        (json!({"op": "remove", "quantity": 1}), Operation::Remove { quantity: 1 }),
+        (
+            json!({"op": "open", "opens_at": window.0, "closes_at": window.1}),
+            Operation::Open { opens_at: ten, closes_at: eleven },
+        ),
+        (json!({"op": "open"}), Operation::Open { opens_at: None, closes_at: None }),
+        (json!({"op": "close", "note": "an unknown field"}), Operation::Close),
+        (json!({"op": "rules", "rules": rules}), Operation::Rules { rules: read }),
+        (json!({"op": "rules", "rules": {"tiers": null}}), Operation::Rules { rules: Rules::default() }),
+    ] {
+        assert_eq!(decode(body.clone()), Ok(expected.clone()), "{body}");
+        // What is written is read as what it was, and is the same request.
+        let request = RestockRequest { request_id: "r-1".into(), item: "a".into(), operation: expected };
+        let again = RestockRequest::decode(&serde_json::to_vec(&request).unwrap(), None);
+        assert_eq!(again.map(|again| (again.fingerprint(), again)), Ok((request.fingerprint(), request)));
+    }
+}
+
+#[test]
+fn what_is_missing_or_of_the_wrong_type_is_malformed() {
+    for (body, field) in [
+        (json!({}), "op"),
+        (json!({"op": 1}), "op"),
+        (json!({"op": "create"}), "stock"),
+        (json!({"op": "create", "stock": "5"}), "stock"),
+        (json!({"op": "create", "stock": 5, "hold_ms": true}), "hold_ms"),
+        (json!({"op": "create", "stock": 5, "rules": []}), "rules"),
+        (json!({"op": "add"}), "quantity"),
+        (json!({"op": "remove", "quantity": null}), "quantity"),
+        (json!({"op": "open", "opens_at": 1_700_000_000}), "opens_at"),
+        (json!({"op": "rules"}), "rules"),
+        (json!({"op": "rules", "rules": {"tiers": "vip"}}), "rules.tiers"),
+        (json!({"op": "rules", "rules": {"tiers": [1]}}), "rules.tiers"),
+        (json!({"op": "rules", "rules": {"max_per_buyer": "2"}}), "rules.max_per_buyer"),
+    ] {
+        let (code, message) = refused(body.clone());
+        assert!(code == Code::Malformed && message.contains(&format!("field {field} ")), "{body}: {code:?} {message}");
+    }
+}
+
+#[test]
+fn what_is_out_of_bounds_or_out_of_place_is_an_invalid_field_and_named() {
+    let tiers: Vec<String> = (0..=TIERS_MAX).map(|number| format!("tier-{number}")).collect();
+    for (body, field) in [
+        (json!({"op": "destroy"}), "op"),
+        (json!({"op": "create", "stock": -1}), "stock"),
+        (json!({"op": "create", "stock": STOCK_MAX + 1}), "stock"),
+        (json!({"op": "create", "stock": 1.0}), "stock"),
+        (json!({"op": "create", "stock": 1, "hold_ms": 0}), "hold_ms"),
+        (json!({"op": "create", "stock": 1, "hold_ms": TIME_MS_MAX + 1}), "hold_ms"),
+        (json!({"op": "create", "stock": 1, "quantity": 1}), "quantity"),
+        (json!({"op": "add", "quantity": 0}), "quantity"),
+        (json!({"op": "remove", "quantity": u64::MAX}), "quantity"),
+        (json!({"op": "add", "quantity": 1, "stock": 7}), "stock"),
+        (json!({"op": "close", "closes_at": "2026-11-27T10:00:00Z"}), "closes_at"),
+        (json!({"op": "open", "opens_at": "tomorrow"}), "opens_at"),
+        (json!({"op": "open", "opens_at": "0000-01-01T00:00:00Z"}), "opens_at"),
+        (json!({"op": "open", "closes_at": "9999-12-31T23:59:59-01:00"}), "closes_at"),
+        // Apart by less than the database tells apart.
+        (
+            json!({"op": "open", "opens_at": "2026-11-27T10:00:00.0000001Z", "closes_at": "2026-11-27T10:00:00.0000009Z"}),
+            "closes_at",
+        ),
+        (json!({"op": "rules", "rules": {"max_per_buyer": 0}}), "rules.max_per_buyer"),
+        (json!({"op": "rules", "rules": {"cooldown_ms": TIME_MS_MAX + 1}}), "rules.cooldown_ms"),
+        (json!({"op": "rules", "rules": {"max_per_byer": 2}}), "rules"),
+        (json!({"op": "rules", "rules": {"tiers": []}}), "rules.tiers"),
+        (json!({"op": "rules", "rules": {"tiers": tiers}}), "rules.tiers"),
+    ] {
+        let (code, message) = refused(body.clone());
+        let names = message.contains(&format!("field {field} "));
+        assert!(code == Code::InvalidField && names, "{body}: {code:?} {message}");
+    }
+    let (code, _) = refused(json!({"op": "rules", "rules": {"tiers": ["not an id"]}}));
+    assert_eq!(code, Code::InvalidId);
+}
+
+#[test]
+fn another_content_has_another_fingerprint() {
+    let bodies = [
+        json!({"op": "create", "stock": 1}),
+        json!({"op": "create", "stock": 1, "hold_ms": 1}),
+        json!({"op": "create", "stock": 1, "closes_at": "2026-11-27T10:00:00Z"}),
+        json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00Z"}),
+        json!({"op": "create", "stock": 1, "rules": {"max_per_buyer": 1}}),
+        json!({"op": "create", "stock": 1, "rules": {"cooldown_ms": 1}}),
+        json!({"op": "create", "stock": 1, "rules": {"tiers": ["1"]}}),
+        json!({"op": "add", "quantity": 1}),
+        json!({"op": "remove", "quantity": 1}),
+        json!({"op": "open"}),
+        json!({"op": "close"}),
+        json!({"op": "rules", "rules": {}}),
+    ];
+    let mut seen = BTreeSet::new();
+    for (item, body) in bodies.iter().flat_map(|body| [("a", body), ("b", body)]) {
+        let operation = decode(body.clone()).unwrap();
+        let request = RestockRequest { request_id: "r-1".into(), item: item.into(), operation };
+        assert!(seen.insert(request.fingerprint()), "{body}");
+    }
+    let fingerprint = |body| {
+        let request = RestockRequest { request_id: "r-1".into(), item: "a".into(), operation: decode(body).unwrap() };
+        request.fingerprint()
+    };
+    assert_eq!(
+        fingerprint(json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T11:00:00+01:00"})),
+        fingerprint(json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00.0Z", "hold_ms": 600_000})),
+        "the same, written otherwise"
+    );
+}
+
+#[test]
+fn a_fingerprint_is_what_it_was() {
+    let rules = json!({"max_per_buyer": 2, "cooldown_ms": 3, "tiers": ["vip", "gold"]});
+    for (body, known) in [
+        (json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00.5Z", "rules": rules}), "36ab7d38-4160-55fc-b173-a2221626e95f"),
+        (json!({"op": "add", "quantity": 1}), "c11b0b74-caf9-565d-b82a-a48fa55faf47"),
+        (json!({"op": "close"}), "a6b213f1-6e29-53e6-aba9-bc4bd353330c"),
+    ] {
+        let request = RestockRequest { request_id: "r-1".into(), item: "a".into(), operation: decode(body).unwrap() };
+        assert_eq!(request.fingerprint().to_string(), known, "those on record would look reused");
+    }
+}
+
+/// A field of any name that is known, with values near and far from what it may have.
+fn field() -> impl Strategy<Value = (String, Value)> {
+    let names = ["op", "stock", "hold_ms", "quantity", "opens_at", "closes_at", "rules", "request_id", "item"];
+    let value = prop_oneof![
+        select(vec!["create", "add", "remove", "open", "close", "rules"]).prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (-2..3_i64).prop_map(Value::from),
+        "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00(\\.[0-9]{1,9})?(Z|[+-][0-2][0-9]:59)".prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        (any::<i64>(), 0..20_usize).prop_map(|(number, tiers)| {
+            let tiers: Vec<String> = (0..tiers).map(|tier| format!("t-{tier}")).collect();
+            json!({"max_per_buyer": number, "cooldown_ms": number, "tiers": tiers})
+        }),
+        Just(Value::Null),
+    ];
+    (select(names.to_vec()).prop_map(str::to_owned), value)
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = RestockRequest::decode(&body, None);
+    }
+
+    #[test]
+    fn no_fields_make_it_panic_and_what_is_accepted_holds_the_limits(
+        op in select(vec!["create", "add", "remove", "open", "close", "rules"]),
+        fields in proptest::collection::vec(field(), 0..5),
+    ) {
+        let mut body = json!({"request_id": "r-1", "item": "a", "op": op, "stock": 1});
+        if op != "create" {
+            body.as_object_mut().unwrap().remove("stock");
+        }
+        body.as_object_mut().unwrap().extend(fields);
+        let Ok(request) = RestockRequest::decode(body.to_string().as_bytes(), None) else { return Ok(()) };
+        let again = RestockRequest::decode(&serde_json::to_vec(&request).unwrap(), None);
+        prop_assert_eq!(again.as_ref().map(RestockRequest::fingerprint), Ok(request.fingerprint()));
+        prop_assert_eq!(again, Ok(request.clone()));
+        let (numbers, window, rules) = match request.operation {
+            Operation::Create { stock, hold_ms, opens_at, closes_at, rules } => {
+                prop_assert!((1..=TIME_MS_MAX).contains(&hold_ms));
+                (Some(stock), (opens_at, closes_at), rules)
+            }
+            Operation::Add { quantity } | Operation::Remove { quantity } => {
+                prop_assert!(quantity >= 1);
+                (Some(quantity), (None, None), Rules::default())
+            }
+            Operation::Open { opens_at, closes_at } => (None, (opens_at, closes_at), Rules::default()),
+            Operation::Close => (None, (None, None), Rules::default()),
+            Operation::Rules { rules } => (None, (None, None), rules),
+        };
+        prop_assert!(numbers.is_none_or(|number| (0..=STOCK_MAX).contains(&number)));
+        prop_assert!(window.0.zip(window.1).is_none_or(|(opens_at, closes_at)| opens_at < closes_at));
+        prop_assert!([window.0, window.1].into_iter().flatten().all(|time| TIMES.contains(&time)));
+        prop_assert!(rules.max_per_buyer.is_none_or(|units| (1..=STOCK_MAX).contains(&units)));
+        prop_assert!(rules.cooldown_ms.is_none_or(|time_ms| (1..=TIME_MS_MAX).contains(&time_ms)));
+        prop_assert!(rules.tiers.is_none_or(|tiers| (1..=TIERS_MAX).contains(&tiers.len())));
+    }
+}
