@@ -27,7 +27,7 @@ const ATTEMPT_SECONDS_MAX: u64 = 30;
 /// else's lock, or for a disk. Ending it gives the retry, and the operator's log, a say.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
-/// Every access of ours is by primary key, so a statement has one good plan, whatever is in the tables and the arrays:
+/// Every access of ours is by key, so a statement has one good plan, whatever is in the tables and the arrays:
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
 /// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
 const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];

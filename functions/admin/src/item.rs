@@ -6,7 +6,7 @@ use crate::{
     options::Limit,
     orders::{self, Found, Wanted},
     read::{self, BY_KEY_SECONDS_MAX, LookBack, Way},
-    report::{Report, Shape, Style, span_text, time_or_dash, time_text},
+    report::{Report, Shape, Style, counted, span_text, time_or_dash, time_text},
 };
 use anyhow::anyhow;
 use clap::Args;
@@ -79,9 +79,10 @@ fn text(document: &ItemWithOrders, style: Style) -> String {
     let (opens, closes) = (time_or_dash(of.opens_at), time_or_dash(of.closes_at));
     format!(
         "{}\n  stock    {stock} = {available} available + {held} held + {sold} sold\n  \
-         version  {version}, {conflicts} conflicts\n  sale     {sale} (opens {opens}, closes {closes})\n  \
+         version  {version}, {}\n  sale     {sale} (opens {opens}, closes {closes})\n  \
          hold     {}\n  rules    {rules}\n  created  {}\n\n{}",
         style.title(item),
+        counted(*conflicts, "conflict"),
         span_text(of.hold_ms),
         time_text(of.created_at),
         orders::text(&document.found, style)

@@ -4,7 +4,7 @@ use crate::{
     failure::Failure,
     orders::Order,
     read::{self, BY_KEY_SECONDS_MAX, Way},
-    report::{Column, Report, Shape, Style, table, time_or_dash, time_text},
+    report::{Column, Report, Shape, Style, counted, moment_text, table, time_text},
 };
 use anyhow::anyhow;
 use clap::Args;
@@ -132,11 +132,12 @@ fn read_payment(row: &PgRow) -> Result<Payment, sqlx::Error> {
 
 fn text(document: &OrderWithHistory, style: Style) -> String {
     let Order { id, request_id, item, buyer, quantity, state, hold_until, .. } = &document.order;
+    let units = counted(*quantity, "unit");
     let mut text = format!(
-        "{}\n  state    {state}\n  item     {item}, {quantity} units\n  buyer    {buyer}\n  request  {request_id}\n  \
+        "{}\n  state    {state}\n  item     {item}, {units}\n  buyer    {buyer}\n  request  {request_id}\n  \
          hold     until {}\n",
         style.title(&id.to_string()),
-        time_or_dash(Some(*hold_until))
+        time_text(*hold_until)
     );
     if let Some(payment) = &document.payment {
         let charge = payment.charge_id.as_deref().map_or("no charge".to_owned(), |charge| format!("charge {charge}"));
@@ -154,7 +155,7 @@ fn text(document: &OrderWithHistory, style: Style) -> String {
     let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
     let row = |step: &Transition| {
         vec![
-            time_text(step.at),
+            moment_text(step.at),
             or_dash(&step.from_state),
             step.to_state.clone(),
             step.cause.clone(),

@@ -22,8 +22,11 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Until the transaction ends. Waiting for a change of the schema would have all others wait behind us.
 const LIMIT: &str = "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', '1s', true)";
 
-/// For statements that read tables whole: [`store`]'s connections are made for those that look rows up by key.
-const READ_WHOLE: &str = "SELECT set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'auto', true)";
+/// For statements that read tables whole: [`store`]'s connections are made for those that look rows up by key. By one
+/// process each, so that a sale keeps the other processors.
+const READ_WHOLE: &str = "
+SELECT set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'auto', true),
+       set_config('max_parallel_workers_per_gather', '0', true)";
 
 /// How a look reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

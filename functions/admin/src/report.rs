@@ -124,7 +124,20 @@ pub fn time_text(time: OffsetDateTime) -> String {
     time.to_offset(UtcOffset::UTC).format(&format).expect("a time of the database can be written")
 }
 
-/// The same of a time that need not be.
+/// The same to the millisecond, where one event follows another.
+#[must_use]
+pub fn moment_text(time: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
+    time.to_offset(UtcOffset::UTC).format(&format).expect("a time of the database can be written")
+}
+
+/// So many of something.
+#[must_use]
+pub fn counted(count: i64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A time that need not be.
 #[must_use]
 pub fn time_or_dash(time: Option<OffsetDateTime>) -> String {
     time.map_or_else(|| "–".to_owned(), time_text)

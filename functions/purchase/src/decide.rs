@@ -4,12 +4,13 @@
 //! requests are decided in the order given; deciding a batch is deciding its requests one by one; and no item gives
 //! away more than it has.
 
+use crate::rules::{Buyer, BuyerHistory, Rules, text};
 use shared::contract::{Code, Order, PurchaseRequest, Rejection, Status, Verdict};
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     time::Duration,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// What the database said, at one moment.
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub items: HashMap<String, Item>,
     /// The verdicts recorded for the request ids that were asked about.
     pub recorded: HashMap<String, Recorded>,
+    /// The tiers of those buyers that a rule asks about and who have one, by buyer.
+    pub tiers: HashMap<String, String>,
 }
 
 /// An item, as a purchase sees it.
@@ -32,10 +35,10 @@ pub struct Item {
     pub available: i64,
     /// How long an order keeps its units.
     pub hold: Duration,
-    /// The sale begins.
-    pub opens_at: Option<OffsetDateTime>,
-    /// The sale ends.
-    pub closes_at: Option<OffsetDateTime>,
+    /// Who may buy it, when, and how much of it.
+    pub rules: Rules,
+    /// What those buyers have of it that its rules ask about; a buyer who is not here has nothing.
+    pub histories: HashMap<String, BuyerHistory>,
 }
 
 /// A verdict on record.
@@ -99,7 +102,7 @@ pub struct Plan<'a> {
 /// Decides `requests` in order; `mint` gives each order its id.
 pub fn decide<'a>(requests: &[&'a PurchaseRequest], snapshot: &Snapshot, mut mint: impl FnMut() -> Uuid) -> Plan<'a> {
     let mut seen: HashMap<&str, (usize, Uuid)> = HashMap::with_capacity(requests.len());
-    let mut changes: BTreeMap<&str, Change> = BTreeMap::new();
+    let mut effects = Effects::default();
     let mut outcomes = Vec::with_capacity(requests.len());
     for (place, request) in requests.iter().enumerate() {
         let fingerprint = request.fingerprint();
@@ -112,33 +115,38 @@ pub fn decide<'a>(requests: &[&'a PurchaseRequest], snapshot: &Snapshot, mut min
             }
             (None, Entry::Vacant(first)) => {
                 first.insert((place, fingerprint));
-                let item = snapshot.items.get(&request.item);
-                let change = item.map(|item| {
-                    let unchanged = Change { version: item.version, units: 0 };
-                    (item, changes.entry(&request.item).or_insert(unchanged))
-                });
-                Outcome::Decided(decide_one(request, fingerprint, snapshot.now, change, &mut mint))
+                Outcome::Decided(decide_one(request, fingerprint, snapshot, &mut effects, &mut mint))
             }
         };
         outcomes.push(outcome);
     }
-    Plan { outcomes, changes }
+    Plan { outcomes, changes: effects.changes }
 }
 
-fn decide_one(
-    request: &PurchaseRequest,
+/// What the requests before this one, in the same batch, have changed: to the next, it is as if it were committed.
+#[derive(Default)]
+struct Effects<'a> {
+    changes: BTreeMap<&'a str, Change>,
+    /// By item and buyer; only where the item's rules ask for it.
+    histories: HashMap<(&'a str, &'a str), BuyerHistory>,
+}
+
+fn decide_one<'a>(
+    request: &'a PurchaseRequest,
     fingerprint: Uuid,
-    now: OffsetDateTime,
-    item: Option<(&Item, &mut Change)>,
+    snapshot: &Snapshot,
+    effects: &mut Effects<'a>,
     mint: &mut impl FnMut() -> Uuid,
 ) -> Decision {
-    let item_version = item.as_ref().map(|(item, _)| item.version);
-    let (code, message, order) = match refuse(request, now, item.as_ref().map(|(item, change)| (*item, &**change))) {
-        Some((code, message)) => (code, message, None),
-        None => {
-            let (item, change) = item.expect("a request for an unknown item is refused");
-            change.units += i64::from(request.quantity);
-            let hold_until = now + item.hold;
+    let now = snapshot.now;
+    let item = snapshot.items.get(&request.item);
+    let ended = match item {
+        None => Err((Code::UnknownItem, format!("There is no item {}.", request.item))),
+        Some(item) => reserve(request, item, snapshot, effects),
+    };
+    let (code, message, order) = match ended {
+        Err((code, message)) => (code, message, None),
+        Ok(hold_until) => {
             let order = Order { id: mint(), item: request.item.clone(), quantity: request.quantity, hold_until };
             let units = if request.quantity == 1 { "unit is" } else { "units are" };
             let message =
@@ -146,6 +154,7 @@ fn decide_one(
             (Code::Reserved, message, Some(order))
         }
     };
+    let item_version = item.map(|item| item.version);
     let verdict = Verdict {
         request_id: Some(request.request_id.clone()),
         status: code.status(),
@@ -159,21 +168,52 @@ fn decide_one(
     Decision { status: verdict.status, fingerprint, reply, order: verdict.order, on_item: item_version.is_some() }
 }
 
-/// Why the request gets nothing, or `None`: it gets its units.
-fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: Option<(&Item, &Change)>) -> Option<(Code, String)> {
-    let name = &request.item;
-    let Some((item, change)) = item else {
-        return Some((Code::UnknownItem, format!("There is no item {name}.")));
+/// Takes the units, and says until when they are held; or says why the request gets nothing, and changes nothing.
+fn reserve<'a>(
+    request: &'a PurchaseRequest,
+    item: &Item,
+    snapshot: &Snapshot,
+    effects: &mut Effects<'a>,
+) -> Result<OffsetDateTime, (Code, String)> {
+    let now = snapshot.now;
+    let change = effects.changes.entry(&request.item).or_insert(Change { version: item.version, units: 0 });
+    // An item without such rules is not looked up here: most sales have none.
+    let mut history = item.rules.look_at_history().then(|| {
+        let before = || item.histories.get(&request.buyer).copied().unwrap_or_default();
+        effects.histories.entry((&request.item, &request.buyer)).or_insert_with(before)
+    });
+    let buyer = Buyer {
+        tier: snapshot.tiers.get(&request.buyer).map(String::as_str),
+        history: history.as_deref().copied().unwrap_or_default(),
     };
+    if let Some(refusal) = refuse(request, now, item, change, &buyer) {
+        return Err(refusal);
+    }
+    change.units += i64::from(request.quantity);
+    if let Some(history) = &mut history {
+        **history = history.after(request.quantity, now);
+    }
+    Ok(now + item.hold)
+}
+
+/// Why the request gets nothing, or `None`: it gets its units.
+///
+/// The rules come before the stock. Whom a rule refuses gets nothing however much is left: "sold out" would have him wait
+/// for units that come back, and would be an answer about the stock that does not depend on the stock.
+fn refuse(
+    request: &PurchaseRequest,
+    now: OffsetDateTime,
+    item: &Item,
+    change: &Change,
+    buyer: &Buyer,
+) -> Option<(Code, String)> {
     if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
         return Some((Code::DeadlinePassed, format!("The request's deadline, {}, has passed.", text(deadline))));
     }
-    if let Some(opens_at) = item.opens_at.filter(|opens_at| now < *opens_at) {
-        return Some((Code::SaleNotOpen, format!("The sale of {name} opens at {}.", text(opens_at))));
+    if let Some(refusal) = item.rules.refuse(request, now, buyer) {
+        return Some(refusal);
     }
-    if let Some(closes_at) = item.closes_at.filter(|closes_at| *closes_at <= now) {
-        return Some((Code::SaleClosed, format!("The sale of {name} closed at {}.", text(closes_at))));
-    }
+    let name = &request.item;
     let left = item.available - change.units;
     if left >= i64::from(request.quantity) {
         None
@@ -182,10 +222,6 @@ fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: Option<(&Item, &
     } else {
         Some((Code::SoldOut, format!("{left} of {name} left, {} asked for.", request.quantity)))
     }
-}
-
-fn text(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! Decides purchase requests: the hot path.
 //!
-//! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`]), and committed
-//! in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until it holds. Beside that,
-//! verdicts past their time are deleted ([`keep`]).
+//! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`], by the items'
+//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until
+//! it holds. Beside that, verdicts past their time are deleted ([`keep`]).
 
 pub mod commit;
 pub mod decide;
 pub mod keep;
 pub mod optimistic;
 pub mod read;
+pub mod rules;
 
 use anyhow::Context;
 use clap::Args;
@@ -70,7 +71,7 @@ impl Purchase {
 /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
 async fn warm_up(pool: &PgPool) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    read::read(&mut connection, &[]).await?;
+    read::warm_up(&mut connection).await?;
     commit::prepare(&mut connection).await
 }
 

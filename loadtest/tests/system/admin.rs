@@ -8,8 +8,12 @@ use futures_util::StreamExt;
 use lapin::{
     BasicProperties,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicRejectOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions},
     types::{AMQPValue, FieldTable},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, process::Stdio};
@@ -261,6 +265,23 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     let mut child = command(&shop, &["items"]).await.stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_interrupted_command_says_so() {
+    let shop = Shop::open(&[]).await;
+    let mut child = command(&shop, &["queues", "--listen-ms", "60000"]).await.stdout(Stdio::piped()).spawn().unwrap();
+    // Whoever listens has a queue there, so what is said there is no longer returned.
+    until("it listens", async || {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, properties) = ("purchase.workers".into(), BasicProperties::default());
+        let confirm = shop.channel.basic_publish(exchange, "".into(), options, b"noise", properties).await.unwrap();
+        confirm.await.unwrap().take_message().is_none()
+    })
+    .await;
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
 }
 
 /// Puts a good request into `dead`, as if it had come there from its queue.

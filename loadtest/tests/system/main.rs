@@ -15,6 +15,7 @@ mod outages;
 mod raw;
 mod release;
 mod restock;
+mod rules;
 mod sales;
 mod share;
 mod shop;

@@ -95,8 +95,8 @@ ORDER BY id LIMIT $1",
 SELECT format('request %s (item %s)', request_id, item) AS name, count(*) OVER () AS offenders FROM verdicts
 WHERE status = 'reserved' AND NOT EXISTS (
     SELECT FROM orders
-    WHERE orders.id = substring(verdicts.reply FROM '"order":\{"id":"([0-9a-f-]{36})"')::uuid
-      AND orders.request_id = verdicts.request_id AND orders.item = verdicts.item)
+    WHERE orders.request_id = verdicts.request_id AND orders.item = verdicts.item
+      AND strpos(verdicts.reply, format('"order":{"id":"%s"', orders.id)) > 0)
 ORDER BY request_id LIMIT $1"#,
     },
     Check {

@@ -10,7 +10,7 @@ pub use checks::{CHECKS, Check};
 use crate::{
     failure::Failure,
     read::{self, Way},
-    report::{Report, Shape, Style, span_text, time_text},
+    report::{Report, Shape, Style, counted, span_text, time_text},
 };
 use clap::Args;
 use serde::Serialize;
@@ -146,7 +146,12 @@ fn text(audit: &Audit, style: Style) -> String {
         text += &format!("      {}{more}\n", style.bad(&check.named.join("\n      ")));
     }
     let Outbox { rows, events, lag_ms } = &audit.outbox;
-    text += &format!("  Outbox: {events} events in {rows} rows, the oldest for {}.\n", span_text(*lag_ms));
+    let (events, rows) = (counted(*events, "event"), counted(*rows, "row"));
+    text += &format!("  Outbox: {events} in {rows}, the oldest for {}.\n", span_text(*lag_ms));
     let off = audit.checks.iter().filter(|check| !check.holds).count();
-    text + &if off == 0 { style.good("Everything holds.") } else { style.bad(&format!("{off} checks are off.")) }
+    text + &match off {
+        0 => style.good("Everything holds."),
+        1 => style.bad("One check is off."),
+        _ => style.bad(&format!("{off} checks are off.")),
+    }
 }

@@ -40,5 +40,5 @@ pub(super) fn behind_text(behind: u32) -> String {
     if behind == 0 {
         return String::new();
     }
-    format!("\n{behind} more messages behind these were not looked at; --look-max N goes further.\n")
+    format!("\nNot looked at: {behind} behind these; --look-max N goes further.\n")
 }

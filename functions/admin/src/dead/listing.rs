@@ -185,7 +185,7 @@ fn show_text(document: &LetterShown, style: Style) -> String {
         text += &format!("\n{}\n", style.title(title));
         for (name, value) in entries {
             let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-            text += &format!("  {}  {}\n", visible(name), visible(&value));
+            text += &format!("  {:<18} {}\n", visible(name), visible(&value));
         }
     }
     let body = match (&document.body, &document.body_hex) {

@@ -7,18 +7,27 @@ use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
 
+mod interleaved;
+
+/// Buyers are few, so that they come again.
 fn request(id: u32, item: &str, quantity: u32) -> PurchaseRequest {
-    let (request_id, buyer) = (format!("r-{id}"), format!("b-{id}"));
+    let (request_id, buyer) = (format!("r-{id}"), format!("b-{}", id % 3));
     PurchaseRequest { request_id, item: item.to_owned(), buyer, quantity, deadline: None }
 }
 
 fn item(available: i64) -> Item {
-    Item { version: 7, available, hold: Duration::from_secs(600), opens_at: None, closes_at: None }
+    let hold = Duration::from_secs(600);
+    Item { version: 7, available, hold, rules: Rules::default(), histories: HashMap::new() }
+}
+
+/// The same with these rules.
+fn ruled(available: i64, rules: Rules) -> Item {
+    Item { rules, ..item(available) }
 }
 
 fn snapshot<const N: usize>(items: [(&str, Item); N]) -> Snapshot {
     let items = items.into_iter().map(|(id, item)| (id.to_owned(), item)).collect();
-    Snapshot { now: NOW, items, recorded: HashMap::new() }
+    Snapshot { now: NOW, items, recorded: HashMap::new(), tiers: HashMap::new() }
 }
 
 fn decided<'a>(requests: &'a [PurchaseRequest], snapshot: &Snapshot) -> Plan<'a> {
@@ -48,6 +57,11 @@ fn one_by_one(requests: &[PurchaseRequest], mut snapshot: Snapshot) -> Vec<(Code
             outcome @ Outcome::Decided(decision) => {
                 let recorded = Recorded { fingerprint: decision.fingerprint, reply: decision.reply.clone() };
                 snapshot.recorded.insert(request.request_id.clone(), recorded);
+                if let Some(order) = &decision.order {
+                    let item = snapshot.items.get_mut(&order.item).unwrap();
+                    let history = item.histories.entry(request.buyer.clone()).or_default();
+                    *history = history.after(order.quantity, snapshot.now);
+                }
                 code(&verdict(outcome))
             }
         });
@@ -71,7 +85,12 @@ proptest! {
         // Few ids, so that repeats and reuse happen; the item "none" does not exist.
         let names = ["a", "b", "c", "none"];
         let requests: Vec<_> = wishes.iter().map(|(id, name, quantity)| request(*id, names[*name], *quantity)).collect();
-        let before = snapshot([("a", item(stocks[0])), ("b", item(stocks[1])), ("c", item(stocks[2]))]);
+        let limited = Rules { max_per_buyer: Some(5), ..Rules::default() };
+        let vip = Rules { cooldown: Some(Duration::from_secs(1)), tiers: Some(vec!["vip".to_owned()]), ..Rules::default() };
+        let items = [("a", item(stocks[0])), ("b", ruled(stocks[1], limited)), ("c", ruled(stocks[2], vip))];
+        let mut before = snapshot(items);
+        before.tiers = ["b-0", "b-1"].map(|buyer| (buyer.to_owned(), "vip".to_owned())).into();
+        before.items.get_mut("b").unwrap().histories.insert("b-2".to_owned(), BuyerHistory::default().after(3, NOW));
         let plan = decided(&requests, &before);
         let codes: Vec<_> = plan.outcomes.iter().map(|outcome| match outcome {
             Outcome::SameAs(first) => code(&verdict(&plan.outcomes[*first])),
@@ -110,10 +129,11 @@ fn each_refusal_names_its_reason() {
     let hour = Duration::from_secs(3_600);
     let items = || {
         snapshot([
-            ("open", Item { opens_at: Some(NOW), closes_at: Some(NOW + hour), ..item(2) }),
-            ("early", Item { opens_at: Some(NOW + hour), ..item(2) }),
-            ("late", Item { closes_at: Some(NOW), ..item(2) }),
+            ("open", ruled(2, Rules { opens_at: Some(NOW), closes_at: Some(NOW + hour), ..Rules::default() })),
+            ("early", ruled(2, Rules { opens_at: Some(NOW + hour), ..Rules::default() })),
+            ("late", ruled(2, Rules { closes_at: Some(NOW), ..Rules::default() })),
             ("gone", item(0)),
+            ("gone-one-each", ruled(0, Rules { max_per_buyer: Some(1), ..Rules::default() })),
         ])
     };
     let cases = [
@@ -123,6 +143,13 @@ fn each_refusal_names_its_reason() {
         (request(1, "early", 1), Code::SaleNotOpen, "The sale of early opens at 2026-11-27T11:00:00Z."),
         (request(1, "late", 1), Code::SaleClosed, "The sale of late closed at 2026-11-27T10:00:00Z."),
         (request(1, "none", 1), Code::UnknownItem, "There is no item none."),
+        // A rule is told before the stock, and where it allows the request, the stock.
+        (
+            request(1, "gone-one-each", 2),
+            Code::BuyerLimit,
+            "One buyer may have 1 of gone-one-each, held and paid for; you have 0, so you may ask for 1 more, not 2.",
+        ),
+        (request(1, "gone-one-each", 1), Code::SoldOut, "gone-one-each is sold out."),
         (
             PurchaseRequest { deadline: Some(NOW), ..request(1, "open", 1) },
             Code::DeadlinePassed,
@@ -146,4 +173,30 @@ fn a_repeat_gets_the_recorded_reply_and_other_content_gets_none() {
     assert_eq!(plan.outcomes[0], Outcome::Repeat("as it was sent".to_owned()));
     assert!(matches!(&plan.outcomes[1], Outcome::Reused(rejection) if rejection.code == Code::RequestIdReused));
     assert!(plan.changes.is_empty(), "neither touches the item");
+}
+
+#[test]
+fn what_a_buyer_reserves_counts_for_the_next_request_of_the_same_batch() {
+    let rules = |max, cooldown| Rules { max_per_buyer: max, cooldown, ..Rules::default() };
+    let items =
+        [("few", ruled(9, rules(Some(2), None))), ("slow", ruled(9, rules(None, Some(Duration::from_millis(1)))))];
+    let of = |number, buyer: &str, item, quantity| {
+        let buyer = buyer.to_owned();
+        PurchaseRequest { buyer, ..request(number, item, quantity) }
+    };
+    let requests = [
+        of(0, "ann", "few", 2),
+        of(1, "ann", "few", 1),
+        of(2, "bob", "few", 3),
+        of(3, "bob", "few", 1),
+        of(4, "ann", "slow", 1),
+        of(5, "ann", "slow", 1),
+        of(6, "bob", "slow", 1),
+    ];
+    let plan = decided(&requests, &snapshot(items));
+    let codes: Vec<_> = plan.outcomes.iter().map(|outcome| verdict(outcome).code).collect();
+    let (reserved, limit) = (Code::Reserved, Code::BuyerLimit);
+    // What was refused counts for nothing, and nobody counts for another.
+    assert_eq!(codes, [reserved, limit, limit, reserved, reserved, Code::Cooldown, reserved]);
+    assert_eq!((plan.changes["few"].units, plan.changes["slow"].units), (3, 2));
 }

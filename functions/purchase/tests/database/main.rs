@@ -4,6 +4,7 @@
 mod conflicts;
 mod keep;
 mod repeats;
+mod rules;
 mod stock;
 
 use purchase::Purchase;

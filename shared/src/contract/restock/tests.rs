@@ -158,7 +158,10 @@ fn another_content_has_another_fingerprint() {
 fn a_fingerprint_is_what_it_was() {
     let rules = json!({"max_per_buyer": 2, "cooldown_ms": 3, "tiers": ["vip", "gold"]});
     for (body, known) in [
-        (json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00.5Z", "rules": rules}), "36ab7d38-4160-55fc-b173-a2221626e95f"),
+        (
+            json!({"op": "create", "stock": 1, "opens_at": "2026-11-27T10:00:00.5Z", "rules": rules}),
+            "36ab7d38-4160-55fc-b173-a2221626e95f",
+        ),
         (json!({"op": "add", "quantity": 1}), "c11b0b74-caf9-565d-b82a-a48fa55faf47"),
         (json!({"op": "close"}), "a6b213f1-6e29-53e6-aba9-bc4bd353330c"),
     ] {
