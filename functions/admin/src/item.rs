@@ -85,6 +85,6 @@ fn text(document: &ItemWithOrders, style: Style) -> String {
         counted(*conflicts, "conflict"),
         span_text(of.hold_ms),
         time_text(of.created_at),
-        orders::text(&document.found, style)
+        orders::text(&document.found)
     )
 }

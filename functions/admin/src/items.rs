@@ -4,7 +4,7 @@ use crate::{
     failure::Failure,
     options::Limit,
     read::{self, BY_KEY_SECONDS_MAX, Way},
-    report::{Column, Report, Shape, Style, table},
+    report::{Column, Report, Shape, table},
 };
 use clap::Args;
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub async fn run(options: Options, shape: Shape) -> Result<Report, Failure> {
     })
     .await?;
     let document = Items { items };
-    Ok(Report::of(shape, &document, |style| text(&document, style)))
+    Ok(Report::of(shape, &document, |_| text(&document)))
 }
 
 impl Item {
@@ -145,7 +145,7 @@ impl Sale {
     }
 }
 
-fn text(document: &Items, _: Style) -> String {
+fn text(document: &Items) -> String {
     let columns = [
         Column::Words("ITEM"),
         Column::Number("STOCK"),

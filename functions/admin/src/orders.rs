@@ -2,13 +2,13 @@
 //!
 //! What it costs: orders have no index by item, because each purchase would pay for it. Order ids begin with the time at
 //! which they were made, so the primary key, read from its end, gives the latest ones, and those are looked through, up to
-//! a limit; some 100,000 take a tenth of a second. How far that went is said.
+//! a limit; 100,000 take a tenth of a second. How far that went is said.
 
 use crate::{
     failure::Failure,
     options::Limit,
     read::{self, BY_KEY_SECONDS_MAX, LookBack, Way},
-    report::{Column, Report, Shape, Style, table, time_text},
+    report::{Column, Report, Shape, table, time_text},
 };
 use clap::Args;
 use serde::Serialize;
@@ -17,8 +17,8 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Those among the latest $1 orders that are of item $2 and in state $3, where given; at most $4. `MATERIALIZED` or not,
-/// the limit within is what bounds the reading.
+/// Those among the latest $1 orders that are of item $2 and in state $3, where given; at most $4. The limit within is what
+/// bounds the reading.
 pub const FIND: &str = "
 SELECT id, request_id, item, buyer, quantity, state, hold_until, created_at
 FROM (SELECT * FROM orders ORDER BY id DESC LIMIT $1) AS latest
@@ -102,7 +102,7 @@ pub async fn run(options: Options, shape: Shape) -> Result<Report, Failure> {
         find(connection, wanted, options.limit, options.look_back).await
     })
     .await?;
-    Ok(Report::of(shape, &found, |style| text(&found, style)))
+    Ok(Report::of(shape, &found, |_| text(&found)))
 }
 
 /// Finds the latest orders that are wanted.
@@ -153,7 +153,7 @@ impl Order {
 
 /// The orders found, for people.
 #[must_use]
-pub fn text(found: &Found, _: Style) -> String {
+pub fn text(found: &Found) -> String {
     let columns = [
         Column::Words("ORDER"),
         Column::Words("ITEM"),

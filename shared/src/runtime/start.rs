@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Starts this program again, in the same process, with [`STACK_BYTES`] for each of its threads.
+/// Starts this program again, in the same process, with a deep stack for each of its threads.
 ///
 /// The AMQP library reads headers by recursion, without a limit of depth, on a thread whose stack is of the default
 /// size: a message with headers nested ten thousand deep would overflow it and end every worker that it comes to. The

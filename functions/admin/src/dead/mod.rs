@@ -90,7 +90,7 @@ pub struct ChangeOptions {
     /// Every message.
     #[arg(long, requires = "yes")]
     pub all: bool,
-    /// With --reason and --all: that many are meant.
+    /// With --reason and --all: yes, as many as that are.
     #[arg(long)]
     pub yes: bool,
     /// How far to look.

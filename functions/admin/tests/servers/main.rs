@@ -1,10 +1,11 @@
-//! The operator's command line against a real PostgreSQL. (What needs workers is among the tests of the whole system.)
+//! The operator's command line against real servers. (What needs workers is among the tests of the whole system.)
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod auditing;
 mod plans;
 mod reading;
 mod unfelt;
+mod unprepared;
 
 use admin::{
     failure::Failure,
