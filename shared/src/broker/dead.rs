@@ -228,3 +228,46 @@ fn is_of_the_transport(name: &str) -> bool {
         || ["x-delivery-count", "x-acquired-count"].contains(&name)
         || ROUTING_HEADERS.contains(&name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::AMQPValue;
+
+    #[test]
+    fn what_is_sent_again_has_all_of_its_own_and_nothing_of_the_way() {
+        let mut headers = FieldTable::default();
+        for name in ["x-dead-reason", "x-death", "x-first-death-queue", "x-last-death-queue", "x-delivery-count", "BCC"]
+        {
+            headers.insert(name.into(), AMQPValue::Boolean(true));
+        }
+        headers.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+        let of_its_own = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_correlation_id("c".into())
+            .with_message_id("m".into())
+            .with_reply_to("amq.rabbitmq.reply-to.g1hkAB".into())
+            .with_timestamp(7)
+            .with_type("t".into());
+        let dead = of_its_own.clone().with_headers(headers).with_expiration("1".into()).with_user_id("u".into());
+        let mut kept = FieldTable::default();
+        kept.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+        let expected = of_its_own.with_headers(kept).with_delivery_mode(PERSISTENT);
+        assert_eq!(replay_properties(&dead), (expected, true));
+    }
+
+    #[test]
+    fn an_address_that_only_its_own_channel_could_use_is_taken_off() {
+        let bare = BasicProperties::default().with_reply_to(DIRECT_REPLY_TO.into());
+        let (properties, keeps_reply_to) = replay_properties(&bare);
+        assert_eq!((properties.reply_to(), keeps_reply_to), (&None, false));
+        assert!(!replay_properties(&BasicProperties::default()).1, "there was none");
+    }
+
+    #[test]
+    fn only_queues_of_ours_are_sent_anything() {
+        let origins = origins();
+        assert!(origins.contains(&"purchase.0".to_owned()) && origins.contains(&"restock".to_owned()));
+        assert!(!origins.contains(&DEAD_QUEUE.to_owned()), "or it would never come to an end");
+    }
+}

@@ -160,3 +160,39 @@ fn plain_properties(properties: &BasicProperties) -> Map<String, Value> {
     let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?))));
     texts.chain(numbers).map(|(name, value)| (name.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_one_id_and_another_message_another() {
+        let properties = |correlation: &str| BasicProperties::default().with_correlation_id(correlation.into());
+        let id = id_of(b"body", Some("purchase.0"), &properties("c"));
+        assert_eq!(id, "ddb7ddeb96eb", "the same in every program");
+        let others = [
+            id_of(b"body ", Some("purchase.0"), &properties("c")),
+            id_of(b"body", Some("purchase.1"), &properties("c")),
+            id_of(b"body", None, &properties("c")),
+            id_of(b"ody", Some("purchase.0"), &properties("cb")),
+        ];
+        assert!(others.iter().all(|other| other.len() == ID_DIGITS && *other != id), "{others:?}");
+        let of_delivery = BasicProperties::default().with_correlation_id("c".into()).with_priority(3);
+        assert_eq!(id_of(b"body", Some("purchase.0"), &of_delivery), id, "whatever else it has");
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_shown_to_a_depth() {
+        let mut value = AMQPValue::Boolean(true);
+        for _ in 0..100 {
+            value = AMQPValue::FieldArray(vec![value].into());
+        }
+        let shown = plain(&value, 1).to_string();
+        assert!(shown.contains('…') && shown.len() < 40, "{shown}");
+        assert_eq!(
+            plain(&AMQPValue::LongLongInt(i64::MAX), 1),
+            Value::from(i64::MAX.to_string()),
+            "whole in all readers"
+        );
+    }
+}
