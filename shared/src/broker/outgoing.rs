@@ -205,15 +205,19 @@ fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    let properties = carried_over(original).with_delivery_mode(PERSISTENT).with_headers(headers);
+    carried(original).with_headers(headers)
+}
+
+/// What says whose message it is, and what is in it.
+fn carried(original: &BasicProperties) -> BasicProperties {
+    let properties = carried_over(original).with_delivery_mode(PERSISTENT);
     match original.reply_to() {
         Some(value) => properties.with_reply_to(value.clone()),
         None => properties,
     }
 }
 
-/// What a copy of a message has of the message's own, besides headers and reply address. `expiration` would let the copy
-/// vanish, and `user_id` must be the publisher's own.
+/// The same without the reply address. `expiration` would let the copy vanish, and `user_id` must be the publisher's own.
 pub(super) fn carried_over(original: &BasicProperties) -> BasicProperties {
     let mut properties = BasicProperties::default();
     if let Some(value) = original.content_type() {
