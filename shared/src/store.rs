@@ -7,7 +7,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool, SqlSafeStr,
+    Connection, PgConnection, PgPool, Row, SqlSafeStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -42,6 +42,9 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     (4, "restock", include_str!("../../migrations/0004_restock.sql")),
     (5, "outbox", include_str!("../../migrations/0005_outbox.sql")),
 ];
+
+/// What the last migration was. The table is the migrator's.
+const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 ///
@@ -95,6 +98,43 @@ pub fn open<'a>(
             tokio::time::sleep(waits.next().unwrap_or_default()).await;
         }
     })
+}
+
+/// A pool of connections to the database that the options name, for a program that looks at it and must not change it: its
+/// schema is there already, and the one that this program knows. One attempt.
+///
+/// # Errors
+/// As [`open`]'s.
+pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<PgPool, OpenError>> {
+    Box::pin(async move {
+        let pool = pool(&options.database_url, name, options.database_connections_max)
+            .map_err(|error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}")))?;
+        let version = async {
+            reach(&pool).await?;
+            sqlx::query(SCHEMA_VERSION).fetch_one(&pool).await?.try_get::<Option<i64>, _>(0)
+        };
+        let newest = MIGRATIONS.map(|(version, _, _)| version).into_iter().max();
+        match version.await {
+            Ok(version) if version == newest => Ok(pool),
+            Ok(version) => Err(OpenError::Configuration(format!(
+                "the database's schema has version {}, this program knows version {}; a function that starts brings an \
+                 older one up to date",
+                version.unwrap_or_default(),
+                newest.unwrap_or_default()
+            ))),
+            Err(error) if is_undefined_table(&error) => Err(OpenError::Configuration(
+                "the database has no schema of ours; start a function on it first, such as purchase".to_owned(),
+            )),
+            Err(error) if class_of(&error) == SqlStateClass::Unfit => {
+                Err(OpenError::Configuration(format!("the database refuses: {error}")))
+            }
+            Err(error) => Err(OpenError::Unreachable { reason: error.to_string(), seconds: ACQUIRE_SECONDS_MAX }),
+        }
+    })
+}
+
+fn is_undefined_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
 }
 
 /// Connects once, outside the pool, which keeps the reason of a failure to itself.

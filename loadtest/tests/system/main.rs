@@ -1,6 +1,7 @@
 //! The whole system: real worker processes, a real broker, a real database.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
+mod admin;
 mod architecture;
 mod asyncapi;
 mod audit;

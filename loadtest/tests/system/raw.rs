@@ -31,6 +31,11 @@ pub(crate) fn nested_headers(depth: usize) -> Vec<u8> {
 
 /// Publishes `body` to the exchange `purchase` with these properties: flags, then values.
 pub(crate) async fn publish(amqp_url: &str, item: &str, body: &[u8], properties: &[u8]) {
+    publish_to(amqp_url, "purchase", item, body, properties).await;
+}
+
+/// The same, to any exchange.
+pub(crate) async fn publish_to(amqp_url: &str, exchange: &str, routing_key: &str, body: &[u8], properties: &[u8]) {
     let uri = AMQPUri::from_str(amqp_url).unwrap();
     let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.unwrap();
     stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
@@ -43,7 +48,7 @@ pub(crate) async fn publish(amqp_url: &str, item: &str, body: &[u8], properties:
     expect(&mut stream, (10, 41)).await;
     method(&mut stream, 1, (20, 10), &[0]).await;
     expect(&mut stream, (20, 11)).await;
-    let publish = [&[0, 0][..], &short(b"purchase"), &short(item.as_bytes()), &[0]].concat();
+    let publish = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key.as_bytes()), &[0]].concat();
     method(&mut stream, 1, (60, 40), &publish).await;
     let size = u64::try_from(body.len()).unwrap().to_be_bytes();
     frame(&mut stream, HEADER_FRAME, 1, &[&60_u16.to_be_bytes()[..], &[0, 0], &size, properties].concat()).await;

@@ -195,6 +195,13 @@ impl Inbox {
         self.roll_call.as_ref().map(RollCall::place)
     }
 
+    /// Notes on which partitions this worker is active, for those who look on.
+    pub fn claim(&self, partitions: Vec<usize>) {
+        if let Some(roll_call) = &self.roll_call {
+            roll_call.claim(partitions);
+        }
+    }
+
     /// Whether some worker is active on this partition.
     ///
     /// # Errors

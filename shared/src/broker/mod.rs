@@ -6,19 +6,27 @@
 //! The futures are boxed, so that the client library's code is compiled once, here: an `async fn` is compiled again in
 //! every program that awaits it.
 
+mod ask;
+mod dead;
 mod declare;
 mod events;
 mod filler;
+mod hello;
 mod inbox;
+mod lookout;
 mod nodes;
 mod outgoing;
 mod roll_call;
 mod socket;
 
+pub use ask::{Question, Told, ask};
+pub use dead::{DeadLetters, Letter, Replayed, Taken};
 pub use declare::declare;
 pub use events::{EventOut, TellError};
 pub use filler::fill;
+pub use hello::Worker;
 pub use inbox::{Acknowledger, Delivery, Inbox};
+pub use lookout::{QueueState, listen, queue_states};
 pub use nodes::Nodes;
 pub use outgoing::{DeadCopy, Message, Outgoing, Reply};
 pub use roll_call::Place;

@@ -27,7 +27,7 @@ const TRACE_BYTES_MAX: usize = 1_024;
 /// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON: half of the broker's frame.
 const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
-const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+pub(super) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
 /// A message on its way out.
 pub enum Message<'a> {
@@ -166,7 +166,7 @@ impl Outgoing {
 }
 
 /// Waits for confirms, but not for ever.
-async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(Duration::from_secs(CONFIRM_SECONDS_MAX), confirms)
         .await
         .unwrap_or_else(|_| Err(Error::Lost(format!("no confirm within {CONFIRM_SECONDS_MAX} s"))))
@@ -206,8 +206,21 @@ fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    // `expiration` would let the copy vanish, and `user_id` must be the publisher's own.
-    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    carried(original).with_headers(headers)
+}
+
+/// What says whose message it is, and what is in it.
+fn carried(original: &BasicProperties) -> BasicProperties {
+    let properties = carried_over(original).with_delivery_mode(PERSISTENT);
+    match original.reply_to() {
+        Some(value) => properties.with_reply_to(value.clone()),
+        None => properties,
+    }
+}
+
+/// The same without the reply address. `expiration` would let the copy vanish, and `user_id` must be the publisher's own.
+pub(super) fn carried_over(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default();
     if let Some(value) = original.content_type() {
         properties = properties.with_content_type(value.clone());
     }
@@ -216,9 +229,6 @@ fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     }
     if let Some(value) = original.correlation_id() {
         properties = properties.with_correlation_id(value.clone());
-    }
-    if let Some(value) = original.reply_to() {
-        properties = properties.with_reply_to(value.clone());
     }
     if let Some(value) = original.message_id() {
         properties = properties.with_message_id(value.clone());

@@ -7,11 +7,10 @@
 //! On a connection of its own: a broker short of memory blocks whoever publishes. Invariant: a worker counts itself, and
 //! hears no more than [`HELLOS_A_SECOND_MAX`]; whoever is counted was heard a few waits ago at most.
 
-use super::{Error, Nodes, answered, connect};
+use super::{Error, Nodes, answered, connect, hello};
 use crate::retry::RetryPolicy;
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties,
     options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
@@ -30,8 +29,6 @@ const HELLOS_A_SECOND_MAX: u32 = 16;
 /// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
 /// missing somebody for a moment leaves them where they are.
 const WAITS_MAX: u32 = 3;
-/// How long the broker keeps a hello that nobody has taken in, in milliseconds.
-const HELLO_MS_MAX: &str = "1500";
 
 /// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
 /// comes back by another node would count twice for a while.
@@ -49,6 +46,8 @@ pub struct Place {
 /// A worker's part in the roll call; it says no more when this is dropped.
 pub(super) struct RollCall {
     place: watch::Receiver<Place>,
+    /// The partitions that we are active on, as the next hello says.
+    active: watch::Sender<Vec<usize>>,
     calling: JoinHandle<()>,
 }
 
@@ -56,22 +55,28 @@ impl RollCall {
     /// Takes part, by the fanout exchange of this name, through every outage.
     pub(super) fn start(nodes: Nodes, name: String, exchange: String) -> Self {
         let (told, place) = watch::channel(Place { workers: 1, rank: 0 });
+        let (active, to_say) = watch::channel(Vec::new());
         let calling = tokio::spawn(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
-                let Err(error) = call(&nodes, &name, &exchange, &told).await;
+                let Err(error) = call(&nodes, &name, &exchange, &to_say, &told).await;
                 nodes.go_on();
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
                 tokio::time::sleep(wait).await;
             }
         });
-        Self { place, calling }
+        Self { place, active, calling }
     }
 
     /// Where this worker stands.
     pub(super) fn place(&self) -> Place {
         *self.place.borrow()
+    }
+
+    /// Notes on which partitions this worker is active, for those who look on.
+    pub(super) fn claim(&self, partitions: Vec<usize>) {
+        self.active.send_replace(partitions);
     }
 }
 
@@ -85,6 +90,7 @@ async fn call(
     nodes: &Nodes,
     name: &str,
     exchange: &str,
+    active: &watch::Receiver<Vec<usize>>,
     told: &watch::Sender<Place>,
 ) -> Result<std::convert::Infallible, Error> {
     let connection = connect(nodes, &format!("{name} count")).await?;
@@ -99,7 +105,7 @@ async fn call(
         Ok((channel, hellos))
     })
     .await?;
-    let ourselves = format!("{name} {}", *PROCESS);
+    let ourselves = hello::body(name, *PROCESS);
     let mut roll = Roll::default();
     let mut due = Instant::now();
     loop {
@@ -115,7 +121,7 @@ async fn call(
                 None => return Err(Error::Lost("the broker ended the subscription".to_owned())),
             },
             () = sleep_until(due.into()) => {
-                let properties = BasicProperties::default().with_expiration(HELLO_MS_MAX.into());
+                let properties = hello::properties(&active.borrow());
                 let (options, hello) = (BasicPublishOptions::default(), ourselves.as_bytes());
                 answered(async {
                     drop(channel.basic_publish(exchange.into(), "".into(), options, hello, properties).await?);

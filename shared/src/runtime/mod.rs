@@ -24,7 +24,7 @@ mod start;
 pub use pause::pause_at;
 pub use ready::Ready;
 pub use service::{Program, Service, main_of_service};
-pub use start::{main, serve};
+pub use start::{main, serve, with_deep_stacks};
 
 use crate::{
     broker::{Error, Nodes},

@@ -180,8 +180,9 @@ impl<H: Handler> Session<'_, H> {
         Ok(self.joining.is_over())
     }
 
-    /// Holds what is more than our share of the workers, and has the windows filled that buyers leave open.
+    /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.
     fn compare_shares(&mut self) {
+        self.inbox.claim(self.share.claimed());
         let Some(Place { workers, .. }) = self.inbox.place() else { return };
         if self.share.set_workers(workers) {
             // Somebody came. What we are active on is known only by what is delivered, so this shares what is idle, too.

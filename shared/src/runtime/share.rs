@@ -66,6 +66,12 @@ impl Share {
         ours.split_off(ours.len().min(self.partitions.len().div_ceil(self.workers)))
     }
 
+    /// The partitions that have delivered something to us since we got in line for them, the quiet ones, too: the broker
+    /// keeps us active on them.
+    pub(super) fn claimed(&self) -> Vec<usize> {
+        (0..self.partitions.len()).filter(|partition| self.partitions[*partition].active_since.is_some()).collect()
+    }
+
     /// From here on, what is taken from the partition is answered, but not acknowledged.
     pub(super) fn hold(&mut self, partition: usize) {
         let partition = &mut self.partitions[partition];
@@ -155,6 +161,22 @@ mod tests {
         share.took(1, 1, now);
         assert_eq!(share.surplus(now).len(), 1);
         assert!(share.surplus(now + Duration::from_secs(ACTIVE_SECONDS)).is_empty());
+    }
+
+    #[test]
+    fn a_partition_is_claimed_from_its_first_delivery_until_it_is_handed_over_however_quiet_it_is() {
+        let now = Instant::now();
+        let mut share = Share::of(3);
+        assert!(share.claimed().is_empty());
+        share.took(2, 1, now);
+        share.took(0, 1, now);
+        assert_eq!(share.claimed(), [0, 2]);
+        share.hold(2);
+        assert_eq!(share.claimed(), [0, 2], "it is ours until it is handed over");
+        share.handed_over(2);
+        assert_eq!(share.claimed(), [0]);
+        share.took(2, 2, now);
+        assert_eq!(share.claimed(), [0, 2], "it came back to us");
     }
 
     #[test]

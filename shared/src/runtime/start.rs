@@ -82,12 +82,16 @@ pub(super) fn run_program<Options: Args>(
     }
 }
 
-/// Starts this program again, in the same process, with [`STACK_BYTES`] for each of its threads.
+/// Starts this program again, in the same process, with a deep stack for each of its threads.
 ///
 /// The AMQP library reads headers by recursion, without a limit of depth, on a thread whose stack is of the default
 /// size: a message with headers nested ten thousand deep would overflow it and end every worker that it comes to. The
-/// size of a default stack can only be set from outside, by the environment.
-fn with_deep_stacks() -> std::io::Result<()> {
+/// size of a default stack can only be set from outside, by the environment. For every program that receives messages
+/// of others; to be called first of all.
+///
+/// # Errors
+/// The program cannot be started again.
+pub fn with_deep_stacks() -> std::io::Result<()> {
     if std::env::var_os(STACK_VARIABLE).is_some() {
         return Ok(());
     }

@@ -1,0 +1,68 @@
+//! Why a command has nothing to show, and the exit code that says so.
+//!
+//! An audit that finds something is not a failure but a report. Invariant: each variant has exactly one exit code.
+
+use shared::{broker, error::Error, store::OpenError};
+use std::process::ExitCode;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What was named is not there, or something broke on the way. Exit code 1.
+    #[error("{0:#}")]
+    Broken(anyhow::Error),
+    /// A server is missing or does not answer, or nobody answered a request in time. Exit code 69.
+    #[error("{0:#}")]
+    Unreachable(anyhow::Error),
+    /// The set-up is wrong; the text says what to change. Exit code 78.
+    #[error("{0:#}")]
+    Configuration(anyhow::Error),
+    /// Ctrl-C. Exit code 130.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Failure {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Broken(_) => 1,
+            Self::Unreachable(_) => 69,
+            Self::Configuration(_) => 78,
+            Self::Interrupted => 130,
+        })
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Configuration(_) => Self::Configuration(error.into()),
+            OpenError::Unreachable { .. } => Self::Unreachable(error.into()),
+        }
+    }
+}
+
+impl From<broker::Error> for Failure {
+    fn from(error: broker::Error) -> Self {
+        use broker::Error;
+        match error {
+            Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. } => {
+                Self::Configuration(error.into())
+            }
+            Error::Unreachable(_) | Error::Lost(_) => Self::Unreachable(error.into()),
+            Error::Unreadable(_) => Self::Broken(error.into()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        match Error::from(error) {
+            error @ Error::Away(_) => Self::Unreachable(error.into()),
+            error @ Error::Unfit(_) => Self::Configuration(error.into()),
+            error @ Error::Unhandled(_) => Self::Broken(error.into()),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The operator's program against a running shop: what it says is so, and what it changes is changed.
+
+use crate::{
+    raw,
+    shop::{Shop, purchase_program, request, until},
+};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, process::Stdio};
+use tokio::process::Command;
+
+const PARTITIONS: usize = 8;
+const MOVED: &str = "handed a partition over";
+
+/// What the program printed, and how it ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {} {}", self.out, self.err))
+    }
+}
+
+async fn command(shop: &Shop, arguments: &[&str]) -> Command {
+    let mut command = Command::new(purchase_program().await.with_file_name("admin"));
+    command.args(arguments).env("AMQP_URL", &shop.amqp_url).env("DATABASE_URL", &shop.database_url);
+    command
+}
+
+async fn admin(shop: &Shop, arguments: &[&str]) -> Ended {
+    let output = command(shop, arguments).await.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Of each partition, who is active there, as the program says.
+async fn active(shop: &Shop) -> Vec<Vec<String>> {
+    let queues = admin(shop, &["queues", "--json"]).await.json();
+    let of = |queue: &Value| serde_json::from_value(queue["active"].clone()).unwrap();
+    queues["queues"].as_array().unwrap().iter().filter(|queue| !queue["active"].is_null()).map(of).collect()
+}
+
+#[tokio::test]
+async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking_moves_nothing() {
+    let mut shop = Shop::open(&[("ticket", 1_000)]).await;
+    assert_eq!(active(&shop).await, vec![Vec::<String>::new(); PARTITIONS], "nobody is there");
+    let workers = [shop.worker("w1", &[]).await, shop.worker("w2", &[]).await];
+    let mut told = Vec::new();
+    until("each partition has one active worker, and both have half of them", async || {
+        told = active(&shop).await.concat();
+        told.len() == PARTITIONS && told.iter().filter(|worker| *worker == "w1").count() == PARTITIONS / 2
+    })
+    .await;
+    let moved =
+        async |shop: &Shop| shop.log("w1").await.matches(MOVED).count() + shop.log("w2").await.matches(MOVED).count();
+    let before = moved(&shop).await;
+    for (partition, worker) in told.iter().enumerate() {
+        let id = format!("r-{partition}");
+        let body = request(&id, "ticket", 1);
+        shop.send_to("", &format!("purchase.{partition}"), body.as_bytes(), shop.properties(&id)).await;
+        assert_eq!(&shop.reply().await.worker_id, worker, "it answers for partition {partition}");
+    }
+    assert_eq!(active(&shop).await.concat(), told);
+    assert_eq!(moved(&shop).await, before, "who looks is not counted as a worker");
+
+    let queues = admin(&shop, &["queues", "--json"]).await.json();
+    let heard: Vec<_> = queues["workers"].as_array().unwrap().iter().map(|worker| &worker["worker_id"]).collect();
+    assert_eq!(heard, [&json!("w1"), &json!("w2")]);
+    let names: BTreeSet<_> =
+        queues["queues"].as_array().unwrap().iter().map(|queue| queue["queue"].as_str().unwrap()).collect();
+    assert!(
+        ["purchase.0", "release", "payment", "restock", "dead"].iter().all(|name| names.contains(name)),
+        "{names:?}"
+    );
+    drop(workers);
+}
+
+#[tokio::test]
+async fn after_a_real_sale_everything_holds_and_a_fault_ends_the_audit_with_one() {
+    let mut shop = Shop::open(&[("ticket", 3)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    for number in 0..10 {
+        shop.buy(&format!("r-{number}"), "ticket").await;
+    }
+    shop.replies(10).await;
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    assert!(audit.out.contains("Everything holds.") && !audit.out.contains('\x1b'), "{}", audit.out);
+
+    let item = admin(&shop, &["item", "ticket", "--json"]).await.json();
+    assert_eq!((&item["held"], item["orders"].as_array().unwrap().len()), (&json!(3), 3));
+    sqlx::query("DELETE FROM verdicts WHERE status = 'reserved'").execute(&shop.pool).await.unwrap();
+    let audit = admin(&shop, &["audit", "--json"]).await;
+    assert_eq!(audit.code, Some(1));
+    let off = |check: &&Value| check["holds"] == false;
+    let document = audit.json();
+    let off: Vec<_> = document["checks"].as_array().unwrap().iter().filter(off).map(|check| &check["name"]).collect();
+    assert_eq!(off, [&json!("orders_have_verdicts")]);
+}
+
+#[tokio::test]
+async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
+    let mut shop = Shop::open(&[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1", "--json"];
+    let created = admin(&shop, &create).await;
+    assert_eq!((created.code, &created.json()["code"]), (Some(0), &json!("created")), "{}", created.err);
+    assert_eq!(admin(&shop, &create).await.out, created.out, "asked again, the same verdict");
+    shop.buy("first", "ticket").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+    for (arguments, ended, code) in [
+        (&["create", "ticket", "--stock", "5"][..], 1, "item_exists"),
+        (&["add", "ticket", "2"], 0, "added"),
+        (&["remove", "ticket", "7"], 1, "stock_in_use"),
+        (&["remove", "ticket", "3"], 0, "removed"),
+        (&["rules", "ticket", "--max-per-buyer", "2", "--tiers", "vip,staff"], 0, "rules_set"),
+        (&["open", "ticket", "--opens-at", "2099-01-01T00:00:00Z"], 0, "opened"),
+        (&["close", "ticket"], 0, "closed"),
+        (&["add", "unknown", "1"], 1, "unknown_item"),
+        (&["add", "ticket", "1", "--request-id", "a-1"], 1, "request_id_reused"),
+    ] {
+        let told = admin(&shop, &[arguments, &["--json"]].concat()).await;
+        assert_eq!((told.code, &told.json()["code"]), (Some(ended), &json!(code)), "{arguments:?} {}", told.err);
+    }
+    let said = admin(&shop, &["close", "ticket", "--request-id", "a-2"]).await.out;
+    assert!(said.starts_with("closed: ") && said.contains("a-2"), "for people: {said}");
+    let item = admin(&shop, &["item", "ticket", "--json"]).await.json();
+    assert_eq!((&item["stock"], &item["held"], &item["sale"]), (&json!(4), &json!(1), &json!("closed")));
+    assert_eq!((&item["max_per_buyer"], &item["tiers"]), (&json!(2), &json!(["staff", "vip"])));
+    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(0));
+    assert_eq!(admin(&shop, &["item", "ticket", "--json"]).await.json()["tiers"], Value::Null, "no rules any more");
+    assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let headers = [
+        ("x-dead-reason", "not_handled"),
+        ("x-dead-message", "\u{1b}[2Jthe handler failed"),
+        ("x-dead-queue", "purchase.3"),
+        ("x-first-death-queue", "purchase.3"),
+        ("traceparent", "00-abc"),
+    ];
+    bury(&shop, "r-1", &headers).await;
+    let listed = admin(&shop, &["dead", "list", "--json"]).await.json();
+    let message = &listed["messages"][0];
+    assert_eq!((&message["reason"], &message["queue"]), (&json!("not_handled"), &json!("purchase.3")));
+    let id = message["id"].as_str().unwrap().to_owned();
+    until("looking gave it back", async || shop.depth("dead").await == 1).await;
+    let shown = admin(&shop, &["dead", "show", &id]).await;
+    assert!(shown.out.contains("r-1") && shown.out.contains("\\u{1b}[2Jthe handler failed"), "{}", shown.out);
+
+    let replayed = admin(&shop, &["dead", "replay", &id, "--json"]).await;
+    assert_eq!((replayed.code, &replayed.json()["messages"][0]["outcome"]), (Some(0), &json!("replayed")));
+    assert_eq!(shop.depth("dead").await, 0);
+    let message = take(&shop, "purchase.3").await;
+    let kept = message.properties.headers().clone().unwrap();
+    // The broker's own count of this very delivery may be there.
+    let kept: Vec<&str> =
+        kept.inner().keys().map(|name| name.as_str()).filter(|name| *name != "x-delivery-count").collect();
+    assert_eq!(kept, ["traceparent"], "what it got on its way is off");
+    assert_eq!(message.properties.correlation_id().as_ref().unwrap().as_str(), "r-1");
+    assert_eq!(shop.depth("purchase.4").await, 0, "it went back where it came from, and nowhere else");
+    message.acker.reject(BasicRejectOptions { requeue: true }).await.unwrap();
+
+    let _worker = shop.worker("w", &[]).await;
+    let first = shop.reply().await;
+    assert_eq!((first.correlation_id.as_str(), first.code().as_str()), ("r-1", "reserved"));
+    // After a crash it would be in both, and be sent again.
+    bury(&shop, "r-1", &headers).await;
+    assert_eq!(admin(&shop, &["dead", "replay", "--all", "--yes"]).await.code, Some(0));
+    assert_eq!(shop.reply().await.body, first.body, "the same request id, the same verdict");
+    assert_eq!(shop.stock("ticket").await, (9, 1));
+}
+
+#[tokio::test]
+async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
+    let shop = Shop::open(&[]).await;
+    for id in ["r-1", "r-2"] {
+        shop.send_to("", "purchase.5", request(id, "ticket", 1).as_bytes(), shop.properties(id)).await;
+        let message = take(&shop, "purchase.5").await;
+        message.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+    }
+    bury(&shop, "r-3", &[("x-dead-reason", "malformed"), ("x-dead-queue", "elsewhere")]).await;
+    until("they are in dead", async || shop.depth("dead").await == 3).await;
+    let listed = admin(&shop, &["dead", "list", "--reason", "rejected", "--json"]).await.json();
+    assert_eq!(listed["reasons"], json!({"malformed": 1, "rejected": 2}));
+    assert_eq!(listed["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["messages"][0]["queue"], "purchase.5");
+
+    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected"]).await.code, Some(2), "--yes is missing");
+    assert_eq!(admin(&shop, &["dead", "replay"]).await.code, Some(2), "which?");
+    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected", "--yes"]).await.code, Some(0));
+    until("two are back, one stays", async || (shop.depth("purchase.5").await, shop.depth("dead").await) == (2, 1))
+        .await;
+    let kept = admin(&shop, &["dead", "replay", "--all", "--yes", "--json"]).await;
+    assert_eq!((kept.code, &kept.json()["messages"][0]["outcome"]), (Some(1), &json!("kept_without_origin")));
+    until("it stays", async || shop.depth("dead").await == 1).await;
+
+    assert_eq!(admin(&shop, &["dead", "drop", "000000000000"]).await.code, Some(1), "there is none of that id");
+    assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
+    assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
+async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
+    let shop = Shop::open(&[]).await;
+    bury(&shop, "r-1", &[]).await;
+    raw::publish_to(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
+    let listed = admin(&shop, &["dead", "list", "--json"]).await;
+    assert_eq!(listed.code, Some(0), "{}", listed.err);
+    let id = listed.json()["messages"][1]["id"].as_str().unwrap().to_owned();
+    let shown = admin(&shop, &["dead", "show", &id, "--json"]).await.json();
+    assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
+
+    raw::publish_to(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;
+    until("it is there", async || shop.depth("dead").await == 3).await;
+    let listed = admin(&shop, &["dead", "list", "--json"]).await;
+    assert_eq!((listed.code, listed.json()["messages"].as_array().unwrap().len()), (Some(0), 2), "what is before it");
+    assert!(listed.json()["unreadable"].is_string());
+    until("they are back", async || shop.depth("dead").await == 3).await;
+    let dropped = admin(&shop, &["dead", "drop", "--all", "--yes"]).await;
+    assert_eq!(dropped.code, Some(1));
+    assert!(dropped.err.contains("nothing was changed"), "{}", dropped.err);
+    until("all of them stay", async || shop.depth("dead").await == 3).await;
+}
+
+#[tokio::test]
+async fn every_failure_has_its_exit_code_and_says_what_to_do() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    for (arguments, code, words) in [
+        (&["items", "--database-url", "postgres://postgres@127.0.0.1:1/x"][..], 69, "is it running"),
+        (&["queues", "--amqp-url", "amqp://guest:guest@127.0.0.1:1/%2f"], 69, "is it running"),
+        (&["queues", "--amqp-url", "http://x"], 78, "AMQP_URL cannot be read"),
+        (&["item", "unknown"], 1, "`admin items` lists them"),
+        (&["add", "ticket", "0"], 2, "invalid value"),
+        (&["add", "ticket", "5", "--wait-seconds-max", "1", "--request-id", "a-1"], 69, "--request-id a-1"),
+    ] {
+        let ended = admin(&shop, arguments).await;
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains(words) && ended.out.is_empty(), "{arguments:?}: {}", ended.err);
+    }
+    until("the wish waits for a restock function", async || shop.depth("restock").await == 1).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let mut child = command(&shop, &["items"]).await.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_interrupted_command_says_so() {
+    let shop = Shop::open(&[]).await;
+    let mut child = command(&shop, &["queues", "--listen-ms", "60000"]).await.stdout(Stdio::piped()).spawn().unwrap();
+    // Whoever listens has a queue there, so what is said there is no longer returned.
+    until("it listens", async || {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, properties) = ("purchase.workers".into(), BasicProperties::default());
+        let confirm = shop.channel.basic_publish(exchange, "".into(), options, b"noise", properties).await.unwrap();
+        confirm.await.unwrap().take_message().is_none()
+    })
+    .await;
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+/// Puts a good request into `dead`, as if it had come there from its queue.
+async fn bury(shop: &Shop, id: &str, headers: &[(&str, &str)]) {
+    let mut table = FieldTable::default();
+    for (name, value) in headers {
+        table.insert((*name).into(), AMQPValue::LongString((*value).into()));
+    }
+    // It asks to be put into a queue that it never came from, too.
+    table.insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("purchase.4".into())].into()));
+    let properties: BasicProperties = shop.properties(id).with_headers(table).with_message_id(id.into());
+    shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
+}
+
+/// Takes the first message of a queue: of a partition, there is no other way than to be its consumer.
+async fn take(shop: &Shop, queue: &str) -> Delivery {
+    let (options, tag) = (BasicConsumeOptions::default(), "take");
+    let consuming = shop.channel.basic_consume(queue.into(), tag.into(), options, FieldTable::default());
+    let message = consuming.await.unwrap().next().await.unwrap().unwrap();
+    shop.channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await.unwrap();
+    message
+}
