@@ -3,16 +3,14 @@
 
 use crate::{
     Due, answers, bank::Bank, code, count, database, history, hold, item, lock_item, process, request, state, steps,
-    told, until_waiting, verdict,
+    till, told, until_waiting, verdict,
 };
-use payment::{Payment, asks::Asks, gateway::Outcome, lost::take_up, pay::Till};
+use payment::{Payment, lost::take_up};
 use shared::{
     contract::Code,
     handler::{Answer, Handler},
     order::State,
-    outbox::Bell,
 };
-use sqlx::PgPool;
 use std::sync::Arc;
 
 #[tokio::test]
@@ -191,7 +189,7 @@ async fn lost_payments_are_looked_for_while_the_function_serves() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let bank = Arc::new(Bank::silent_on(&[order]));
-    assert_eq!(answers(&pool, &bank, &[request(1, order, "card")]).await, [Answer::Later]);
+    assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
     bank.let_out(order);
     sqlx::query("UPDATE payments SET asked_at = now() - interval '1 h'").execute(&pool).await.unwrap();
     let upkeep = tokio::spawn(Payment::new(pool.clone(), bank.clone(), 60).upkeep());
@@ -214,17 +212,13 @@ async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
     let declines = Arc::new(Bank::open().declines("card"));
     assert_eq!(code(&pool, &declines, request(1, order, "card")).await, "declined");
     let hangs = Arc::new(Bank::silent_on(&[order]));
-    assert_eq!(answers(&pool, &hangs, &[request(2, order, "other")]).await, [Answer::Later]);
+    assert_eq!(process(&pool, &hangs).handle(&[request(2, order, "other")]).await.unwrap(), [Answer::Later]);
 
-    // The first one's outcome comes while the second one's payment is under way.
-    slow.says(Outcome::Declined { reason: "late".to_owned() });
+    // The first one's outcome comes while the second one's payment is under way; its money is the second one's charge,
+    // by the same key, at any gateway that keeps its promises.
     slow.let_out(order);
     assert_eq!(verdict(&first.await.unwrap()[0]).code, Code::Declined);
     assert_eq!(state(&pool, order).await, State::Paying);
     hangs.let_out(order);
     assert_eq!(code(&pool, &hangs, request(2, order, "other")).await, "paid");
-}
-
-fn till(pool: &PgPool, bank: &Arc<Bank>) -> Till {
-    Till { pool: pool.clone(), asks: Asks::of(bank.clone()), bell: Bell::hang(pool) }
 }

@@ -10,20 +10,23 @@ mod paying;
 mod server;
 
 use bank::Bank;
-use payment::{Payment, gateway::Gateway};
+use payment::{Payment, asks::Asks, gateway::Gateway, pay::Till};
 use shared::{
     contract::{PaymentRequest, Verdict},
     devstack::Fixture,
-    handler::{Answer, Handler},
+    handler::Answer,
     order::State,
+    outbox::Bell,
     store,
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Enough for every test here to have its sessions at once.
 const CONNECTIONS_MAX: u32 = 8;
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long ago enough for a payment to be lost; the tests that are about it say how long that is.
 const LOST_SECONDS: u32 = 300;
 
@@ -73,8 +76,14 @@ fn process(pool: &PgPool, bank: &Arc<Bank>) -> Payment {
     Payment::new(pool.clone(), Arc::clone(bank) as Arc<dyn Gateway>, LOST_SECONDS)
 }
 
+/// The same, for a test that says itself how long to wait for the bank.
+fn till(pool: &PgPool, bank: &Arc<Bank>) -> Till {
+    Till { pool: pool.clone(), asks: Asks::of(bank.clone()), bell: Bell::hang(pool) }
+}
+
+/// What a process of its own answers, once the bank has said it all.
 async fn answers(pool: &PgPool, bank: &Arc<Bank>, requests: &[PaymentRequest]) -> Vec<Answer> {
-    process(pool, bank).handle(requests).await.unwrap()
+    till(pool, bank).pay(requests, PATIENCE).await.unwrap()
 }
 
 /// The code that a lone request is answered with.

@@ -1,8 +1,8 @@
 //! A payment meets the end of a hold, or a cancellation, or a purchase, at the same instant: one of them wins.
 
 use crate::{
-    Due, answers, bank::Bank, code, count, database, history, hold, item, lock_order, process, request, state,
-    until_waiting, verdict,
+    Due, answers, bank::Bank, code, count, database, history, hold, item, lock_item, lock_order, process, request,
+    state, until_waiting, verdict,
 };
 use shared::{
     contract::Code,
@@ -50,12 +50,12 @@ async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_no
     assert_eq!(count(&pool, EXPIRE).await, 0);
 
     // While the outcome is about to be committed, too.
-    let committing = lock_order(&pool, order).await;
+    let item_in_use = lock_item(&pool, "a").await;
     bank.let_out(order);
     let paying = tokio::spawn(async move { process.handle(&[request(1, order, "card")]).await.unwrap() });
     until_waiting(&pool, 1).await;
     assert_eq!(count(&pool, EXPIRE).await, 0);
-    committing.rollback().await.unwrap();
+    item_in_use.rollback().await.unwrap();
     assert_eq!(verdict(&paying.await.unwrap()[0]).code, Code::Paid);
     assert_eq!(count(&pool, EXPIRE).await, 0);
     assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Paid, (0, 1, 0)));
@@ -81,11 +81,15 @@ async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_o
     let pool = database(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
     let bank = Arc::new(Bank::open());
-    // Both have their locks, and neither sees the other's payment before it commits.
+    // Nobody can write a payment for now: both read that there is none.
+    let mut unwritable = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payments IN EXCLUSIVE MODE").execute(&mut *unwritable).await.unwrap();
     let payers = [one, other].map(|order| {
         let (pool, bank) = (pool.clone(), bank.clone());
         tokio::spawn(async move { answers(&pool, &bank, &[request(1, order, "card")]).await })
     });
+    until_waiting(&pool, 2).await;
+    unwritable.rollback().await.unwrap();
     let mut codes = Vec::new();
     for payer in payers {
         codes.push(verdict(&payer.await.unwrap()[0]).code.as_str());

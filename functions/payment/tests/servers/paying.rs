@@ -1,11 +1,11 @@
 //! An order is paid for once, or not at all, and the answer says which.
 
 use crate::{
-    Due, answers, bank::Bank, code, count, database, history, hold, item, request, state, steps, told, verdict,
+    Due, answers, bank::Bank, code, count, database, history, hold, item, process, request, state, steps, told, verdict,
 };
 use shared::{
     contract::{Code, Status},
-    handler::Answer,
+    handler::{Answer, Handler},
     order::State,
 };
 use std::sync::Arc;
@@ -113,7 +113,8 @@ async fn the_same_id_with_other_content_is_told_so_and_charges_nothing() {
         |answer: &Answer| matches!(answer, Answer::Rejected(_)) && verdict(answer).code == Code::RequestIdReused;
 
     // In the same batch, while its payment is under way, with another method, and once its verdict is on record.
-    let first = answers(&pool, &bank, &[request(1, one, "card"), request(1, other, "card")]).await;
+    let both = [request(1, one, "card"), request(1, other, "card")];
+    let first = process(&pool, &bank).handle(&both).await.unwrap();
     assert_eq!(first[0], Answer::Later);
     assert!(is_reused(&first[1]), "{first:?}");
     for again in [request(1, other, "card"), request(1, one, "other")] {
