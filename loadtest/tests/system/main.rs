@@ -11,6 +11,7 @@ mod crashes;
 mod hostile;
 mod messages;
 mod outages;
+mod payment;
 mod raw;
 mod release;
 mod sales;
