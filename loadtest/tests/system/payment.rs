@@ -57,39 +57,41 @@ async fn a_decline_gives_the_hold_back_and_the_release_function_ends_it_in_its_t
 
 #[tokio::test]
 async fn a_worker_killed_at_any_point_of_a_payment_leaves_one_charge_and_a_paid_order() {
+    let mut shop = Shop::open(&[("ticket", 4)]).await;
+    let gateway = Gateway::open().await;
+    let _purchase = shop.worker("w", &[]).await;
+    let _release = shop.worker_of("release", "r", &[]).await;
     // Marked, and not asked; charged, and not committed; committed, and not answered; answered, and not acknowledged.
-    for (place, charges, state) in
-        [("paying", 0, "paying"), ("charged", 1, "paying"), ("decided", 1, "paid"), ("replied", 1, "paid")]
-    {
-        let mut shop = Shop::open(&[("ticket", 1)]).await;
-        let gateway = Gateway::open().await;
-        let purchase = shop.worker("w", &[]).await;
-        let order = order_of(&mut shop, "first").await;
-        drop(purchase);
+    let places = [("paying", 0, "paying"), ("charged", 1, "paying"), ("decided", 1, "paid"), ("replied", 1, "paid")];
+    for (number, (place, charges, state)) in places.into_iter().enumerate() {
+        let order = order_of(&mut shop, place).await;
         let environment = [("GATEWAY", "http"), ("GATEWAY_URL", &*gateway.url), ("TURNSTILE_PAUSE_AT", place)];
-        let mut doomed = shop.worker_of("payment", "doomed", &environment).await;
-        send(&shop, PAYMENT_QUEUE, "p-1", &payment("p-1", &order)).await;
-        until("it stands still", async || shop.log("doomed").await.contains("paused")).await;
-        let found: String = sqlx::query_scalar("SELECT state FROM orders").fetch_one(&shop.pool).await.unwrap();
-        assert_eq!((gateway.charged().len(), found.as_str()), (charges, state), "{place}");
+        let doomed_id = format!("doomed-{place}");
+        let mut doomed = shop.worker_of("payment", &doomed_id, &environment).await;
+        let id = format!("p-{place}");
+        send(&shop, PAYMENT_QUEUE, &id, &payment(&id, &order)).await;
+        until("it stands still", async || shop.log(&doomed_id).await.contains("paused")).await;
+        assert_eq!((gateway.charges_of(&order), state_of(&shop, &order).await.as_str()), (charges, state), "{place}");
         let told = if place == "replied" { Some(shop.reply().await) } else { None };
         doomed.kill().await.unwrap();
 
         // Nothing takes the unit from an order that may be charged, whatever the time.
-        sqlx::query("UPDATE orders SET hold_until = now()").execute(&shop.pool).await.unwrap();
-        let _release = shop.worker_of("release", "r", &[]).await;
+        let pass = "UPDATE orders SET hold_until = now() WHERE id = $1::uuid";
+        sqlx::query(pass).bind(&order).execute(&shop.pool).await.unwrap();
         if state == "paying" {
-            assert_eq!(cancel(&mut shop, "c-1", &order).await.code(), "payment_under_way");
+            assert_eq!(cancel(&mut shop, &format!("c-{place}"), &order).await.code(), "payment_under_way");
         }
-        let _next = shop.worker_of("payment", "next", &environment[..2]).await;
+        let mut next = shop.worker_of("payment", &format!("next-{place}"), &environment[..2]).await;
         let reply = shop.reply().await;
-        assert_eq!((reply.correlation_id.as_str(), reply.code().as_str()), ("p-1", "paid"), "{place}");
+        assert_eq!((reply.correlation_id.as_str(), reply.code().as_str()), (id.as_str(), "paid"));
         assert!(told.is_none_or(|told| told.body == reply.body), "the same, byte for byte");
-        assert_eq!(gateway.charged(), [order], "one key, for ever");
-        assert_eq!(shop.count("SELECT count(*) FROM orders WHERE state = 'paid'").await, 1);
-        assert_eq!(shop.count("SELECT sold FROM items").await, 1);
-        assert_eq!(shop.count("SELECT count(*) FROM order_history").await, 2);
+        next.stop().await.unwrap();
+        assert_eq!((gateway.charges_of(&order), state_of(&shop, &order).await.as_str()), (1, "paid"), "{place}");
+        let number = i64::try_from(number).unwrap() + 1;
+        assert_eq!(shop.count("SELECT sold FROM items").await, number);
+        assert_eq!(shop.count("SELECT count(*) FROM order_history").await, 2 * number);
     }
+    assert_eq!(gateway.charged().len(), 4, "one key for each order, for ever");
 }
 
 #[tokio::test]
@@ -159,6 +161,11 @@ async fn cancel(shop: &mut Shop, id: &str, order: &str) -> Reply {
     answered(shop, RELEASE_QUEUE, id, &format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)).await
 }
 
+async fn state_of(shop: &Shop, order: &str) -> String {
+    let read = "SELECT state FROM orders WHERE id = $1::uuid";
+    sqlx::query_scalar(read).bind(order).fetch_one(&shop.pool).await.unwrap()
+}
+
 /// Sends, and waits for the answer, which is one that is described.
 async fn answered(shop: &mut Shop, queue: &str, id: &str, body: &str) -> Reply {
     send(shop, queue, id, body).await;
@@ -209,6 +216,10 @@ impl Gateway {
 
     fn charged(&self) -> Vec<String> {
         self.books.lock().unwrap().charged.clone()
+    }
+
+    fn charges_of(&self, order: &str) -> usize {
+        self.charged().iter().filter(|key| *key == order).count()
     }
 
     fn is_away(&self, is_away: bool) {
