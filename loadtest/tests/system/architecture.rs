@@ -16,6 +16,10 @@ fn decisions_are_pure() {
         ("functions/purchase/src/decide.rs", &["shared::contract", "crate::rules"]),
         ("functions/purchase/src/rules.rs", &["shared::contract"]),
         ("functions/relay/src/tell.rs", &["shared::contract"]),
+        (
+            "functions/payment/src/decide",
+            &["shared::contract", "shared::order", "shared::handler::Answer", "crate::gateway::Outcome", "super::"],
+        ),
         ("functions/release/src/decide.rs", &["shared::contract", "shared::order", "shared::handler::Answer"]),
         ("functions/restock/src/item.rs", &["shared::contract"]),
         ("functions/restock/src/decide.rs", &["crate::item", "shared::contract", "shared::handler::Answer"]),

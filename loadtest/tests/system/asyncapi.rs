@@ -13,8 +13,8 @@ use serde_json::Value;
 use shared::{
     contract::{
         BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT, ID_BYTES_MAX,
-        PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, RESTOCK_QUEUE, RULE_NAMES, Rejection,
-        ReleaseRequest, RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
+        PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, RESTOCK_QUEUE,
+        RULE_NAMES, Rejection, ReleaseRequest, RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
     },
     topology::Topology,
 };
@@ -33,7 +33,7 @@ fn names_and_limits_are_the_codes_own() {
     assert_eq!(binding["exchange"]["name"], exchange.name.as_str());
     assert_eq!(binding["exchange"]["durable"], exchange.durable);
     assert_eq!(binding["x-exchange-type"], exchange.kind.as_str());
-    for name in ["dead", RELEASE_QUEUE, RESTOCK_QUEUE] {
+    for name in ["dead", PAYMENT_QUEUE, RELEASE_QUEUE, RESTOCK_QUEUE] {
         assert_eq!(document["channels"][name]["address"], name);
         let queue = &document["channels"][name]["bindings"]["amqp"]["queue"];
         assert_eq!(topology.queues_of(name), [queue["name"].as_str().unwrap()]);
@@ -46,7 +46,7 @@ fn names_and_limits_are_the_codes_own() {
     {
         assert_eq!((&quantity["minimum"], &quantity["maximum"]), (&Value::from(1), &Value::from(QUANTITY_MAX)));
     }
-    for request in ["purchaseRequest", "releaseRequest"].into_iter().chain(RESTOCK) {
+    for request in ["purchaseRequest", "paymentRequest", "releaseRequest"].into_iter().chain(RESTOCK) {
         let description = schemas[request]["description"].as_str().unwrap();
         assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
     }
@@ -91,6 +91,7 @@ fn every_code_stands_under_its_status_and_no_other_word_does() {
 fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
     assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
+    assert_reads(&document, "paymentRequest", PaymentRequest::decode);
     assert_reads(&document, "releaseRequest", ReleaseRequest::decode);
     for request in RESTOCK {
         assert_reads(&document, request, RestockRequest::decode);

@@ -12,6 +12,7 @@ mod crashes;
 mod hostile;
 mod messages;
 mod outages;
+mod payment;
 mod raw;
 mod relay;
 mod release;

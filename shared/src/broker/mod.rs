@@ -28,7 +28,7 @@ pub use hello::Worker;
 pub use inbox::{Acknowledger, Delivery, Inbox};
 pub use lookout::{QueueState, listen, queue_states};
 pub use nodes::Nodes;
-pub use outgoing::{DeadCopy, Message, Outgoing, Reply};
+pub use outgoing::{Again, DeadCopy, Message, Outgoing, Reply};
 pub use roll_call::Place;
 
 use futures_util::future::BoxFuture;
