@@ -46,6 +46,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(reply) => serde_json::from_str(reply).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
+        Answer::Later => panic!("it is decided at once"),
     }
 }
 
