@@ -4,17 +4,20 @@
 //! rows like those of a busy sale, and of rows of one event each; then events are committed at a steady rate, and each
 //! arrival is held against the event's `at`, on the same clock; then the outbox is read once more, as a round does.
 
-use anyhow::{Context, Result, ensure};
+mod program;
+
+use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
     options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
+use program::{start, stop};
 use shared::{
     broker,
     contract::{EVENTS_EXCHANGE, Event},
-    devstack::{Program, Servers, Supervised},
+    devstack::Servers,
     outbox::Bell,
     store,
     topology::Topology,
@@ -53,7 +56,7 @@ async fn main() -> Result<()> {
 
     for per_row in [100, 1] {
         say(&pool, BACKLOG, per_row).await?;
-        let relay = relay(&servers).await?;
+        let relay = start("relay", &servers, &[]).await?;
         arrival(&mut events).await?;
         let started = Instant::now();
         for _ in 1..BACKLOG {
@@ -64,7 +67,7 @@ async fn main() -> Result<()> {
         stop(relay).await?;
     }
 
-    let relay = relay(&servers).await?;
+    let relay = start("relay", &servers, &[]).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut lags = steady(&pool, &mut events).await?;
     lags.sort_unstable();
@@ -137,25 +140,6 @@ async fn listen(channel: &Channel) -> Result<Consumer> {
     channel.basic_qos(2_000, BasicQosOptions::default()).await?;
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     Ok(channel.basic_consume(QUEUE.into(), "".into(), options, none()).await?)
-}
-
-async fn relay(servers: &Servers) -> Result<Supervised> {
-    let ourselves = std::env::current_exe()?;
-    let programs = ourselves.parent().and_then(|examples| examples.parent()).context("find the programs")?;
-    let path = programs.join("relay");
-    ensure!(path.is_file(), "there is no {}; build it with `cargo build --release --bins`", path.display());
-    let program = Program::new(path)
-        .env("AMQP_URL", servers.rabbitmq.url("/"))
-        .env("DATABASE_URL", servers.postgres.url("sale"))
-        .env("RUST_LOG", "warn,lapin=off")
-        .log(servers.folder().join("relay.log"));
-    Supervised::spawn(program).await
-}
-
-async fn stop(mut relay: Supervised) -> Result<()> {
-    let ended = relay.stop().await?;
-    ensure!(ended.success(), "the relay ended with {ended}");
-    Ok(())
 }
 
 async fn front(when: &str, pool: &PgPool) -> Result<()> {
