@@ -49,6 +49,8 @@ pub struct Outcome {
     pub queue_depth_peak: u64,
     /// What was done to workers and broker in mid-sale, in the order in which it was done.
     pub events: Vec<EventReport>,
+    /// Who was killed at random, in the order in which it was done.
+    pub crashes: Vec<CrashReport>,
     /// Who decided.
     pub workers: Vec<WorkerReport>,
     /// The broker's limit, where it was measured.
@@ -140,6 +142,15 @@ pub struct EventReport {
     pub next_verdict_seconds: Option<f64>,
     /// To which node of the broker; `null` where it was done to a worker.
     pub broker_node: Option<String>,
+}
+
+/// A worker that was killed by `--crashes`, and replaced at once.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CrashReport {
+    /// Which.
+    pub worker: String,
+    /// When, from the start of the sale.
+    pub seconds: f64,
 }
 
 /// What the same buyers get from workers that touch no database: the mean, where it was measured twice.

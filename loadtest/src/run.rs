@@ -225,13 +225,8 @@ async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Pr
 }
 
 fn crew(options: &SaleOptions, program: &Path, arguments: &[&str]) -> Crew {
-    Crew {
-        program: program.to_owned(),
-        arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        environment: Vec::new(),
-        count: options.workers,
-        batch_max: options.batch_max,
-    }
+    let crew = Crew::purchase(program.to_owned(), options.workers, options.batch_max);
+    Crew { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..crew }
 }
 
 fn with_ceilings(mut outcome: Outcome, ceilings: &[Outcome]) -> Outcome {

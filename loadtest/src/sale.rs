@@ -51,8 +51,8 @@ impl<'a> Sale<'a> {
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
         let report = ScenarioReport::new(scenario, &crew, STRATEGY);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
-        facts::put_on_sale(&database, &schedule.items).await.map_err(database_failed)?;
+        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
+        facts::put_on_sale(&database, &schedule.items, None).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
         Ok(Self { round, schedule, database_url, report, servers: ServersReport { rabbitmq, postgresql } })
@@ -102,7 +102,7 @@ impl<'a> Sale<'a> {
     /// The broker stays away, or the workers are gone.
     pub async fn drain(self) -> Result<Drained, Failure> {
         let Self { round, schedule, database_url, report, servers } = self;
-        Ok(Drained { tally: round.finish().await?, schedule, database_url, report, servers })
+        Ok(Drained { tally: round.finish(std::future::ready(Ok(()))).await?, schedule, database_url, report, servers })
     }
 }
 
@@ -131,6 +131,7 @@ impl Drained {
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
             recorded: Some(&recorded),
+            life: None,
         });
         let outcome = outcome(self.report, self.servers, audit, tally);
         Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), ..outcome })
@@ -154,7 +155,7 @@ impl Ceiling {
         let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let report = ScenarioReport::new(scenario, &crew, STRATEGY_OF_CEILING);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
+        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
         Ok(Self { round, schedule, report, servers })
     }
 
@@ -175,13 +176,14 @@ impl Ceiling {
     /// # Errors
     /// As [`Sale::finish`].
     pub async fn finish(self) -> Result<Outcome, Failure> {
-        let tally = self.round.finish().await?;
+        let tally = self.round.finish(std::future::ready(Ok(()))).await?;
         let audit = Audit::of(&Facts {
             schedule: &self.schedule,
             answers: &tally.answers,
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
             recorded: None,
+            life: None,
         });
         Ok(outcome(self.report, self.servers, audit, tally))
     }
@@ -220,6 +222,7 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
         conflicts: 0,
         queue_depth_peak: tally.depth.iter().map(|sample| sample.messages).max().unwrap_or(0),
         events: tally.events,
+        crashes: tally.crashes,
         workers: tally.workers,
         ceiling: None,
         invariants: audit.invariants,

@@ -32,6 +32,7 @@ fn outcome() -> Outcome {
         conflicts: 0,
         queue_depth_peak: 7_000,
         events: vec![],
+        crashes: vec![],
         workers: vec![worker],
         ceiling: None,
         invariants: vec![kept],

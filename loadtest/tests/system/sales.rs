@@ -33,8 +33,7 @@ pub(crate) async fn endpoints() -> Endpoints {
 }
 
 pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
-    let program = purchase_program().await;
-    Crew { program, arguments: Vec::new(), environment: Vec::new(), count, batch_max }
+    Crew::purchase(purchase_program().await, count, batch_max)
 }
 
 pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale<'static> {

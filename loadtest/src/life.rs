@@ -1,0 +1,16 @@
+//! An order's life after its verdict, as the load generator plays it: who pays and who cancels ([`plan`]), the payment
+//! gateway that takes the money ([`gateway`]), what the world is told ([`listener`]), and how all of it ended ([`facts`]).
+//!
+//! Invariant: whatever is chosen follows from the sale's seed; and the gateway, which is the shop's provider and none of
+//! ours to believe, keeps its own books.
+
+pub mod events;
+pub mod facts;
+pub mod follow_ups;
+pub mod gateway;
+pub mod ledger;
+pub mod listener;
+//pub mod living;
+pub mod plan;
+//pub mod report;
+//pub mod show;
