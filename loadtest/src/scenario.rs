@@ -55,6 +55,8 @@ pub struct Due {
 /// A whole sale, in publish order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
+    /// What every item's id begins with, and the id of no other run's.
+    pub items_prefix: String,
     /// What is on sale.
     pub items: Vec<ItemOnSale>,
     /// Every request, by its intended send time.
@@ -66,9 +68,10 @@ impl Schedule {
     #[must_use]
     pub fn new(scenario: &Scenario, salt: &str) -> Self {
         let item_count = u64::from(scenario.items);
+        let items_prefix = format!("sale-{salt}-");
         let items = (0..item_count)
             .map(|index| ItemOnSale {
-                id: format!("sale-{salt}-{index}"),
+                id: format!("{items_prefix}{index}"),
                 stock: scenario.stock / item_count + u64::from(index < scenario.stock % item_count),
             })
             .collect();
@@ -86,7 +89,7 @@ impl Schedule {
                 Due { request_id: Uuid::new_v5(&space, &index.to_be_bytes()), item, quantity, at }
             })
             .collect();
-        Self { items, requests }
+        Self { items_prefix, items, requests }
     }
 
     /// The buyer's id of the request with this index.

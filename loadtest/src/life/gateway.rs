@@ -28,6 +28,15 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The most connections at one time; whoever comes on top of that waits.
 const CONNECTIONS_MAX: usize = 4_096;
 
+/// How a gateway behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GatewayOptions {
+    /// Whom it declines, and what goes wrong.
+    pub manners: Manners,
+    /// How long it thinks before it answers; it has decided by then.
+    pub latency: Duration,
+}
+
 /// A gateway that answers until it is dropped.
 pub struct Gateway {
     address: SocketAddr,
@@ -39,8 +48,7 @@ pub struct Gateway {
 /// What every connection shares.
 struct Desk {
     ledger: Mutex<Ledger>,
-    manners: Manners,
-    latency: Duration,
+    options: GatewayOptions,
 }
 
 impl Desk {
@@ -55,14 +63,14 @@ impl Gateway {
     ///
     /// # Errors
     /// The system has none.
-    pub async fn open(manners: Manners, latency: Duration) -> Result<Self, Failure> {
+    pub async fn open(options: GatewayOptions) -> Result<Self, Failure> {
         let opened = async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             Ok::<_, std::io::Error>((listener.local_addr()?, listener))
         };
         let opened = opened.await.context("open the payment gateway on a loopback port");
         let (address, listener) = opened.map_err(Failure::Broken)?;
-        let desk = Arc::new(Desk { ledger: Mutex::default(), manners, latency });
+        let desk = Arc::new(Desk { ledger: Mutex::default(), options });
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, Arc::clone(&desk)));
         Ok(Self { address, desk, serving })
@@ -128,18 +136,18 @@ async fn answer(request: Request<Incoming>, desk: &Desk) -> Result<Response<Full
         (Method::POST, "/refunds") => refund(desk, &key),
         (_, _) => return refused(StatusCode::NOT_FOUND, "there are POST /charges and POST /refunds"),
     };
-    tokio::time::sleep(desk.latency).await;
+    tokio::time::sleep(desk.options.latency).await;
     answered.ok_or(Cut)
 }
 
 /// `None` where the connection is to end without an answer.
 fn charge(desk: &Desk, key: &str, bill: Bill) -> Option<Response<Full<Bytes>>> {
     let mut ledger = desk.ledger();
-    let fault = ledger.asked(key, &bill.payment_method, &desk.manners);
+    let fault = ledger.asked(key, &bill.payment_method, &desk.options.manners);
     if fault == Some(Fault::BeforeWork) {
         return Some(out_of_order());
     }
-    let (status, body) = match ledger.charge(key, bill, &desk.manners) {
+    let (status, body) = match ledger.charge(key, bill, &desk.options.manners) {
         Decision::Captured(id) => (StatusCode::OK, json!({ "status": "captured", "charge_id": id })),
         Decision::Declined(reason) => (StatusCode::PAYMENT_REQUIRED, json!({ "status": "declined", "reason": reason })),
     };
@@ -149,7 +157,7 @@ fn charge(desk: &Desk, key: &str, bill: Bill) -> Option<Response<Full<Bytes>>> {
 /// As [`charge`].
 fn refund(desk: &Desk, key: &str) -> Option<Response<Full<Bytes>>> {
     let mut ledger = desk.ledger();
-    let fault = ledger.asked(key, key, &desk.manners);
+    let fault = ledger.asked(key, key, &desk.options.manners);
     if fault == Some(Fault::BeforeWork) {
         return Some(out_of_order());
     }
@@ -189,6 +197,10 @@ mod tests {
 
     const KIND: Manners = Manners { decline: Share::NONE, failure: Share::NONE, seed: 1 };
 
+    async fn open(manners: Manners, latency: Duration) -> Gateway {
+        Gateway::open(GatewayOptions { manners, latency }).await.unwrap()
+    }
+
     /// What comes back, byte for byte; empty where the connection was cut.
     async fn ask(gateway: &Gateway, path: &str, key: Option<&str>, body: &str) -> String {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
@@ -209,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn questions_with_one_key_at_the_same_time_are_one_charge() {
-        let gateway = Gateway::open(KIND, Duration::from_millis(5)).await.unwrap();
+        let gateway = open(KIND, Duration::from_millis(5)).await;
         let bill = bill("o-1");
         let asked = (0..20).map(|_| ask(&gateway, "/charges", Some("o-1"), &bill));
         for answer in futures_util::future::join_all(asked).await {
@@ -221,7 +233,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refund_gives_back_what_was_taken_and_says_so_where_nothing_was() {
-        let gateway = Gateway::open(KIND, Duration::ZERO).await.unwrap();
+        let gateway = open(KIND, Duration::ZERO).await;
         assert!(ask(&gateway, "/refunds", Some("o-1"), "").await.starts_with("HTTP/1.1 404"));
         ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await;
         assert!(ask(&gateway, "/refunds", Some("o-1"), "{}").await.contains(r#""status":"refunded""#));
@@ -231,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_declined_is_told_why() {
         let manners = Manners { decline: "100%".parse().unwrap(), ..KIND };
-        let gateway = Gateway::open(manners, Duration::ZERO).await.unwrap();
+        let gateway = open(manners, Duration::ZERO).await;
         let answer = ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await;
         assert!(answer.starts_with("HTTP/1.1 402") && answer.contains(r#""status":"declined""#), "{answer}");
         assert_eq!(gateway.close().await.kept().count(), 0);
@@ -240,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_spoilt_answer_is_a_500_or_none_and_the_money_is_taken_once() {
         let manners = Manners { failure: "60%".parse().unwrap(), ..KIND };
-        let gateway = Gateway::open(manners, Duration::ZERO).await.unwrap();
+        let gateway = open(manners, Duration::ZERO).await;
         let mut answers = Vec::new();
         for _ in 0..40 {
             answers.push(ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await);
@@ -254,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_understood_is_refused_and_changes_nothing() {
-        let gateway = Gateway::open(KIND, Duration::ZERO).await.unwrap();
+        let gateway = open(KIND, Duration::ZERO).await;
         for (path, key, body, status) in [
             ("/charges", None, bill("o-1"), "400"),
             ("/charges", Some("o-1"), "{}".to_owned(), "400"),
