@@ -11,6 +11,9 @@ CREATE TABLE payments (
     payment_method text COLLATE "C" NOT NULL,
     -- When somebody last began to ask the gateway, by the database's clock.
     asked_at       timestamptz NOT NULL,
+    -- Whether the gateway may have been asked and the outcome is not committed. It says so even where the order was taken
+    -- out of the state `paying` by hand: then, too, the request asks again, and a charge is found and refunded.
+    is_under_way   boolean NOT NULL DEFAULT true,
     -- The gateway's name for the charge, once it is captured.
     charge_id      text COLLATE "C"
 ) WITH (
@@ -19,6 +22,10 @@ CREATE TABLE payments (
     autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0.02,
     autovacuum_vacuum_insert_threshold = 10000, autovacuum_vacuum_insert_scale_factor = 0.02
 );
+
+-- A request's id is no verdict's while its payment is under way, so the verdicts do not keep two orders from being paid for
+-- under one id. This does.
+CREATE UNIQUE INDEX a_request_pays_for_one_order ON payments (request_id) WHERE is_under_way;
 
 -- Orders that are being paid for: few, and gone from here once that is over. A payment whose message was lost (somebody
 -- purged the queue) is found by it, so that no unit is held for ever.

@@ -71,6 +71,11 @@ pub struct StoreOptions {
     pub database_connections_max: u32,
 }
 
+/// An option, or several together, that no program could run with; the text says which, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
 /// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.
 fn worker_id(text: &str) -> Result<String, String> {
     if crate::contract::is_id(text) && text.len() <= WORKER_ID_BYTES_MAX {

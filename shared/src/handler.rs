@@ -42,4 +42,7 @@ pub enum Answer {
     Verdict(String),
     /// The request cannot be decided; it is answered with this, and kept in `dead`.
     Rejected(Rejection),
+    /// Not decided yet: the message goes to the end of its queue, as it is, and comes again; nothing is replied, and it
+    /// does not count as a delivery that failed. For what hangs on a third party; it gives up the order of the queue.
+    Later,
 }

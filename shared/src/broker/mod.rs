@@ -18,7 +18,7 @@ pub use declare::declare;
 pub use filler::fill;
 pub use inbox::{Acknowledger, Delivery, Inbox};
 pub use nodes::Nodes;
-pub use outgoing::{DeadCopy, Message, Outgoing, Reply};
+pub use outgoing::{Again, DeadCopy, Message, Outgoing, Reply};
 pub use roll_call::Place;
 
 use futures_util::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! Publishing: replies to buyers and copies to `dead`, each confirmed by the broker.
+//! Publishing: replies to buyers, copies to `dead` and messages that come again, each confirmed by the broker.
 //!
 //! Invariant: one task publishes on one channel, because two could mix up the numbers that confirms refer to; and
 //! [`Outgoing::publish`] returns only when the broker has taken responsibility for every message.
@@ -29,12 +29,17 @@ const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 
+/// Headers by which a quorum queue tells how often it has delivered a message.
+const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+
 /// A message on its way out.
 pub enum Message<'a> {
     /// A verdict, to the buyer.
     Reply(Reply<'a>),
     /// A copy for `dead`.
     Dead(DeadCopy<'a>),
+    /// A message that goes to the end of its queue.
+    Again(Again<'a>),
 }
 
 /// A verdict on its way to the buyer.
@@ -55,6 +60,14 @@ pub struct DeadCopy<'a> {
     pub queue: &'a str,
     /// Why it could not be handled.
     pub reason: &'a Rejection,
+}
+
+/// A message that goes to the end of the queue that it came from.
+pub struct Again<'a> {
+    /// The message.
+    pub of: &'a Delivery,
+    /// The queue.
+    pub queue: &'a str,
 }
 
 /// A connection to publish on.
@@ -103,7 +116,7 @@ impl Outgoing {
             // Polled in order, each future puts its message on the wire before the first confirm is waited for.
             let replies = messages.iter().filter_map(|message| match message {
                 Message::Reply(reply) => Some(self.reply(reply)),
-                Message::Dead(_) => None,
+                Message::Dead(_) | Message::Again(_) => None,
             });
             let taken = confirmed_in_time(try_join_all(replies)).await?;
             // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair: the
@@ -112,6 +125,12 @@ impl Outgoing {
             if refused > 0 {
                 tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
             }
+            // All at once: should one be returned, whichever it is taken for, all are published again.
+            let agains = messages.iter().filter_map(|message| match message {
+                Message::Again(again) => Some(self.put_again(again)),
+                Message::Reply(_) | Message::Dead(_) => None,
+            });
+            confirmed_in_time(try_join_all(agains)).await?;
             // One at a time: a message that is returned could else be taken for its neighbour's.
             for message in messages {
                 if let Message::Dead(copy) = message {
@@ -162,6 +181,14 @@ impl Outgoing {
             .await?;
         confirmed(confirm.await?)
     }
+
+    async fn put_again(&self, again: &Again<'_>) -> Result<(), Error> {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let properties = properties_again(&again.of.properties);
+        let confirm =
+            self.channel.basic_publish("".into(), again.queue.into(), options, &again.of.body, properties).await?;
+        confirmed(confirm.await?)
+    }
 }
 
 /// Waits for confirms, but not for ever.
@@ -205,8 +232,13 @@ fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    // `expiration` would let the copy vanish, and `user_id` must be the publisher's own.
-    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    // `expiration` would let the copy vanish.
+    carried(original).with_headers(headers)
+}
+
+/// What says whose message it is, and what is in it. Not `user_id`, which must be the publisher's own.
+fn carried(original: &BasicProperties) -> BasicProperties {
+    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(value) = original.content_type() {
         properties = properties.with_content_type(value.clone());
     }
@@ -224,6 +256,34 @@ fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     }
     if let Some(value) = original.app_id() {
         properties = properties.with_app_id(value.clone());
+    }
+    properties
+}
+
+/// The message's own properties and headers, less those that would send copies elsewhere, and less the broker's own count
+/// of deliveries, which begins anew.
+fn properties_again(original: &BasicProperties) -> BasicProperties {
+    let mut properties = carried(original);
+    if let Some(sent) = original.headers() {
+        let mut headers = FieldTable::default();
+        for (name, value) in sent.inner() {
+            if !ROUTING_HEADERS.contains(&name.as_str()) && !COUNT_HEADERS.contains(&name.as_str()) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        properties = properties.with_headers(headers);
+    }
+    if let Some(value) = original.kind() {
+        properties = properties.with_type(value.clone());
+    }
+    if let Some(value) = original.priority() {
+        properties = properties.with_priority(*value);
+    }
+    if let Some(value) = original.expiration() {
+        properties = properties.with_expiration(value.clone());
+    }
+    if let Some(value) = original.timestamp() {
+        properties = properties.with_timestamp(*value);
     }
     properties
 }

@@ -3,6 +3,7 @@
 use super::verdict::{Code, Rejection};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use uuid::Uuid;
 
 /// The largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -55,4 +56,10 @@ pub(super) fn read_id(field: &str, value: Option<Value>) -> Result<String, Rejec
     }
     let message = format!("The field {field} does not match [A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}.");
     Err(Rejection::new(Code::InvalidId, message))
+}
+
+/// The order that a request is about.
+pub(super) fn read_order_id(value: Option<Value>) -> Result<Uuid, Rejection> {
+    let text = read_id("order_id", value)?;
+    Uuid::try_parse(&text).map_err(|_| Rejection::new(Code::InvalidId, "The field order_id is not a UUID."))
 }

@@ -1,17 +1,19 @@
 //! The messages: what is sent to a function, what comes back, and the words both use.
 //!
 //! This is the one module that publishers, functions and the load generator share. It knows serde and nothing of
-//! ours: no broker, no database, no clock. Invariant: [`PurchaseRequest::decode`] and [`ReleaseRequest::decode`] never
-//! panic, whatever the bytes, and what they accept holds every limit written here.
+//! ours: no broker, no database, no clock. Invariant: no `decode` of a request ever
+//! panics, whatever the bytes, and what they accept holds every limit written here.
 
 mod event;
 mod fields;
+mod payment;
 mod purchase;
 mod release;
 mod verdict;
 
 pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
 pub use fields::{BODY_BYTES_MAX, ID_BYTES_MAX, is_id};
+pub use payment::{PAYMENT_QUEUE, PaymentRequest};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};
 pub use verdict::{Code, Order, Rejection, Status, Verdict};

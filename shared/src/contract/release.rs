@@ -1,7 +1,7 @@
 //! A wish to give an order's units back.
 
-use super::fields::{read_id, read_object, read_request_id};
-use super::verdict::{Code, Rejection};
+use super::fields::{read_object, read_order_id, read_request_id};
+use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -45,9 +45,4 @@ impl ReleaseRequest {
 struct Fields {
     request_id: Option<Value>,
     order_id: Option<Value>,
-}
-
-fn read_order_id(value: Option<Value>) -> Result<Uuid, Rejection> {
-    let text = read_id("order_id", value)?;
-    Uuid::try_parse(&text).map_err(|_| Rejection::new(Code::InvalidId, "The field order_id is not a UUID."))
 }

@@ -35,6 +35,7 @@ pub(super) async fn decide<H: Handler>(
             match answer {
                 Answer::Verdict(body) => Settled::answered(delivery, body, H::request_id(request)),
                 Answer::Rejected(rejection) => Settled::rejected(delivery, rejection),
+                Answer::Later => Settled::later(delivery),
             }
         }
     });

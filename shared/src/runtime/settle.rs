@@ -1,10 +1,10 @@
-//! Replies, copies to `dead`, then acknowledgements: what follows a decision, overlapped with the next one.
+//! Replies, copies to `dead` or to the end of the queue, then acknowledgements: what follows a decision, overlapped with the next one.
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
 use super::{BATCHES_SETTLING_MAX, Function, pause_at, screen::is_reply_queue};
 use crate::{
-    broker::{Acknowledger, DeadCopy, Delivery, Error, Message, Nodes, Outgoing, Reply},
+    broker::{Acknowledger, Again, DeadCopy, Delivery, Error, Message, Nodes, Outgoing, Reply},
     contract::Rejection,
     handler::Handler,
     retry::RetryPolicy,
@@ -25,23 +25,31 @@ pub(super) struct Settled {
     body: String,
     request_id: Option<String>,
     rejection: Option<Rejection>,
+    /// It is to come again; nothing is said of it yet.
+    is_later: bool,
 }
 
 impl Settled {
     /// A delivery that is answered with a recorded verdict.
     pub(super) fn answered(delivery: Delivery, body: String, request_id: &str) -> Self {
-        Self { delivery, body, request_id: Some(request_id.to_owned()), rejection: None }
+        Self { delivery, body, request_id: Some(request_id.to_owned()), rejection: None, is_later: false }
     }
 
     /// A delivery that asks for nothing.
     pub(super) fn ignored(delivery: Delivery) -> Self {
-        Self { delivery, body: String::new(), request_id: None, rejection: None }
+        Self { delivery, body: String::new(), request_id: None, rejection: None, is_later: false }
+    }
+
+    /// A delivery that is not decided yet, and goes to the end of its queue.
+    pub(super) fn later(delivery: Delivery) -> Self {
+        Self { is_later: true, ..Self::ignored(delivery) }
     }
 
     /// A delivery that is answered with why it cannot be decided, and kept in `dead`.
     pub(super) fn rejected(delivery: Delivery, rejection: Rejection) -> Self {
         let body = serde_json::to_string(&rejection.verdict()).expect("a verdict is representable as JSON");
-        Self { delivery, body, request_id: rejection.request_id.clone(), rejection: Some(rejection) }
+        let request_id = rejection.request_id.clone();
+        Self { delivery, body, request_id, rejection: Some(rejection), is_later: false }
     }
 }
 
@@ -131,8 +139,8 @@ impl Settler {
     /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
     /// as long as the session lives: giving up would only have the same deliveries come back, each a delivery older.
     async fn publish(&self, outgoing: &mut Option<Outgoing>, batch: &[Settled]) {
-        let messages: Vec<_> =
-            batch.iter().flat_map(|settled| [settled.reply(), settled.dead_copy(&self.queues)]).flatten().collect();
+        let of_one = |settled| [Settled::reply(settled), settled.dead_copy(&self.queues), settled.again(&self.queues)];
+        let messages: Vec<_> = batch.iter().flat_map(of_one).flatten().collect();
         if self.published(outgoing, &messages, TOGETHER_ATTEMPTS_MAX).await {
             return;
         }
@@ -143,7 +151,7 @@ impl Settler {
             let attempts_max = match message {
                 Message::Reply(_) => ALONE_ATTEMPTS_MAX,
                 // Not to be given up: this copy is all that will be left of the message.
-                Message::Dead(_) => u32::MAX,
+                Message::Dead(_) | Message::Again(_) => u32::MAX,
             };
             if !self.published(outgoing, alone, attempts_max).await {
                 tracing::error!("a reply cannot be delivered; its verdict is on record");
@@ -187,7 +195,8 @@ impl Settler {
 
 impl Settled {
     fn reply(&self) -> Option<Message<'_>> {
-        self.delivery.reply_to().filter(|queue| is_reply_queue(queue) && !self.delivery.is_filler())?;
+        let is_answered = !self.is_later && !self.delivery.is_filler();
+        self.delivery.reply_to().filter(|queue| is_answered && is_reply_queue(queue))?;
         let request_id = self.request_id.as_deref();
         Some(Message::Reply(Reply { to: &self.delivery, body: &self.body, request_id }))
     }
@@ -195,6 +204,11 @@ impl Settled {
     fn dead_copy<'a>(&'a self, queues: &'a [String]) -> Option<Message<'a>> {
         let reason = self.rejection.as_ref()?;
         Some(Message::Dead(DeadCopy { of: &self.delivery, queue: &queues[self.delivery.partition], reason }))
+    }
+
+    fn again<'a>(&'a self, queues: &'a [String]) -> Option<Message<'a>> {
+        let queue = &queues[self.delivery.partition];
+        self.is_later.then_some(Message::Again(Again { of: &self.delivery, queue }))
     }
 }
 

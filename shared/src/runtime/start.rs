@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     broker::{self, Error, Nodes, Outgoing},
-    config::{CommandLine, WorkerOptions},
+    config::{CommandLine, Unusable, WorkerOptions},
     handler::Handler,
     retry::RetryPolicy,
     store::OpenError,
@@ -94,7 +94,7 @@ fn is_configuration(error: &anyhow::Error) -> bool {
         error.downcast_ref(),
         Some(Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. })
     );
-    of_broker || matches!(error.downcast_ref(), Some(OpenError::Configuration(_)))
+    of_broker || error.is::<Unusable>() || matches!(error.downcast_ref(), Some(OpenError::Configuration(_)))
 }
 
 /// Serves a handler until SIGTERM or Ctrl-C, then drains.

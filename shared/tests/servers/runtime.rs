@@ -1,10 +1,10 @@
-//! The runtime with a handler that fails: one message pays for it, its batch and the process do not.
+//! The runtime with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
     options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use shared::{
     broker,
@@ -16,6 +16,7 @@ use shared::{
     runtime,
     topology::Topology,
 };
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Answers with what it got, but panics over `panic` and gives up over `error`.
 struct Touchy;
@@ -44,13 +45,7 @@ impl Handler for Touchy {
 #[tokio::test]
 async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
     let fixture = Fixture::new().await;
-    let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    broker::declare(&channel, &Topology::read()).await.unwrap();
-    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
-    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
     let sent = ["first", "panic", "second", "error", "third"];
     for body in sent {
         let properties = BasicProperties::default().with_reply_to(queue.clone());
@@ -59,15 +54,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
             channel.basic_publish("purchase".into(), "one-item".into(), options, body.as_bytes(), properties);
         drop(published.await.unwrap());
     }
-    let options = WorkerOptions {
-        amqp_url: fixture.amqp_url.clone(),
-        worker_id: "touchy".to_owned(),
-        ready_file: None,
-        batch_max: 100,
-        startup_seconds_max: 30,
-        log: String::new(),
-        log_json: false,
-    };
+    let options = options(&fixture);
     let worker = tokio::spawn(async move { runtime::serve(Touchy, &options).await });
     for body in sent {
         let reply = replies.next().await.unwrap().unwrap();
@@ -81,4 +68,86 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
     }
     assert!(!worker.is_finished(), "the process goes on");
     worker.abort();
+}
+
+/// How often [`Undecided`] puts a message off: more often than the queue would deliver one that fails.
+const PUT_OFF: u32 = 40;
+
+/// Answers with what it got; `slow` only after it was put off so many times.
+struct Undecided(AtomicU32);
+
+impl Handler for Undecided {
+    const NAME: &'static str = "payment";
+    type Request = String;
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<String, Rejection> {
+        Ok(format!("{} {}", String::from_utf8_lossy(body), message_id.unwrap_or_default()))
+    }
+
+    fn request_id(request: &String) -> &str {
+        request
+    }
+
+    async fn handle(&self, requests: &[String]) -> Result<Vec<Answer>, Error> {
+        let is_put_off =
+            |request: &String| request.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
+        let answer =
+            |request: &String| if is_put_off(request) { Answer::Later } else { Answer::Verdict(request.clone()) };
+        Ok(requests.iter().map(answer).collect())
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_often() {
+    let fixture = Fixture::new().await;
+    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
+    for body in ["slow", "quick"] {
+        let mut headers = FieldTable::default();
+        headers.insert("traceparent".into(), AMQPValue::LongString("00-1-2-01".into()));
+        let properties = BasicProperties::default()
+            .with_reply_to(queue.clone())
+            .with_message_id("m-1".into())
+            .with_correlation_id(body.into())
+            .with_headers(headers);
+        let options = BasicPublishOptions::default();
+        let published = channel.basic_publish("".into(), "payment".into(), options, body.as_bytes(), properties);
+        drop(published.await.unwrap());
+    }
+    let options = options(&fixture);
+    let worker = tokio::spawn(async move { runtime::serve(Undecided(AtomicU32::new(0)), &options).await });
+    for body in ["quick", "slow"] {
+        let reply = replies.next().await.unwrap().unwrap();
+        assert_eq!(String::from_utf8(reply.data).unwrap(), format!("{body} m-1"));
+        assert_eq!(reply.properties.correlation_id().as_ref().map(|id| id.as_str()), Some(body));
+        let headers = reply.properties.headers().clone().unwrap();
+        assert_eq!(headers.inner().get("traceparent"), Some(&AMQPValue::LongString("00-1-2-01".into())));
+    }
+    worker.abort();
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let dead = channel.queue_declare("dead".into(), passive, FieldTable::default()).await.unwrap();
+    assert_eq!(dead.message_count(), 0, "it never counted as a failure");
+}
+
+/// Somebody who sends, with a queue for the replies.
+async fn buyer(fixture: &Fixture) -> (Connection, Channel, ShortString, Consumer) {
+    let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    broker::declare(&channel, &Topology::read()).await.unwrap();
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
+    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+    (connection, channel, queue, replies)
+}
+
+fn options(fixture: &Fixture) -> WorkerOptions {
+    WorkerOptions {
+        amqp_url: fixture.amqp_url.clone(),
+        worker_id: "touchy".to_owned(),
+        ready_file: None,
+        batch_max: 100,
+        startup_seconds_max: 30,
+        log: String::new(),
+        log_json: false,
+    }
 }

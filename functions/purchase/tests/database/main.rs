@@ -58,6 +58,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
+        Answer::Later => panic!("it is decided at once"),
     }
 }
 

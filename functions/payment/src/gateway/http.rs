@@ -1,0 +1,215 @@
+//! A gateway over HTTP: JSON, the key in `Idempotency-Key`.
+//!
+//! The protocol. `POST {url}/charges`, with `Idempotency-Key: ORDER_ID`, `Authorization: Bearer TOKEN` where a token is set,
+//! and the body `{"order_id","item","quantity","payment_method"}`. Answers: 200 or 201
+//! `{"status":"captured","charge_id":"…"}`; 200, 201 or 402 `{"status":"declined","reason":"…"}`. `POST {url}/refunds`, with
+//! the same headers and the body `{"order_id"}`; any 2xx says that it is given back. 408, 409, 425, 429 and 5xx say: ask
+//! again. Any other answer says that one of us is not set up as the other believes.
+//!
+//! Invariants: one request is one attempt, redirects are not followed; an answer counts only when all of it is here and
+//! reads as above; and nothing waits, or grows, without a limit.
+
+use super::{Charge, Gateway, Outcome, Unknown};
+use clap::Args;
+use futures_util::future::BoxFuture;
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    redirect::Policy,
+};
+use serde::{Deserialize, Serialize};
+use shared::{config::Unusable, contract::is_id};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The header that carries the key.
+const KEY_HEADER: &str = "Idempotency-Key";
+/// The most connections that are kept open while they have nothing to do.
+const IDLE_CONNECTIONS_MAX: usize = 256;
+/// How long an idle connection is kept: less than servers and balancers commonly do, so that few asks meet a closed one.
+const IDLE_SECONDS_MAX: u64 = 30;
+/// How long connecting may take, in milliseconds; it counts towards the attempt.
+const CONNECT_MS_MAX: u64 = 2_000;
+/// The largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// The most of a decline's reason that is passed on, in characters.
+const REASON_CHARS_MAX: usize = 200;
+
+/// Where the gateway is.
+#[derive(Debug, Clone, Args)]
+pub struct HttpOptions {
+    /// Where the payment gateway is, for `--gateway http`: https://HOST/PATH. It is asked at URL/charges and URL/refunds.
+    #[arg(long = "gateway-url", env = "GATEWAY_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// What the gateway knows us by, sent as `Authorization: Bearer TOKEN`. Better given by the variable: others can read
+    /// a command line.
+    #[arg(long = "gateway-token", env = "GATEWAY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// How long an attempt may take until the gateway is asked again, with the same key, in milliseconds.
+    #[arg(long = "gateway-timeout-ms", env = "GATEWAY_TIMEOUT_MS", default_value_t = 3_000, value_name = "MS")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub timeout_ms: u64,
+}
+
+/// A gateway over HTTP.
+#[derive(Debug)]
+pub struct Http {
+    client: Client,
+    charges: Url,
+    refunds: Url,
+    authorization: Option<HeaderValue>,
+}
+
+impl Http {
+    /// The gateway that the options name; nothing is sent yet.
+    ///
+    /// # Errors
+    /// There is no URL, it cannot be used, or the token cannot be sent.
+    pub fn new(options: &HttpOptions) -> Result<Self, Unusable> {
+        let unusable = |text: String| Unusable(format!("the payment gateway cannot be used: {text}"));
+        let url = options.url.as_deref().ok_or_else(|| unusable("GATEWAY_URL is not set".to_owned()))?;
+        let base = read_url(url).map_err(|reason| unusable(format!("GATEWAY_URL {reason}")))?;
+        let authorization = options.token.as_deref().map(bearer).transpose();
+        let authorization = authorization
+            .map_err(|()| unusable("GATEWAY_TOKEN has characters that a header cannot carry".to_owned()))?;
+        // Fails where a provider is chosen already, which does as well.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .timeout(Duration::from_millis(options.timeout_ms))
+            .connect_timeout(Duration::from_millis(CONNECT_MS_MAX.min(options.timeout_ms)))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(Duration::from_secs(IDLE_SECONDS_MAX))
+            .user_agent(concat!("turnstile-payment/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| unusable(chain(&error)))?;
+        Ok(Self { client, charges: under(&base, "charges"), refunds: under(&base, "refunds"), authorization })
+    }
+
+    /// The answer to one request: its status, and all of its body.
+    async fn post(&self, url: &Url, key: Uuid, body: &impl Serialize) -> Result<(StatusCode, Vec<u8>), Unknown> {
+        let body = serde_json::to_vec(body).expect("a charge is representable as JSON");
+        let request = self.client.post(url.clone()).header(KEY_HEADER, key.to_string());
+        let request = self.authorized(request).header(CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(|error| away(&error))?;
+        let status = response.status();
+        Ok((status, read(response).await?))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.authorization {
+            Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
+            None => request,
+        }
+    }
+}
+
+impl Gateway for Http {
+    fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Outcome, Unknown>> {
+        Box::pin(async {
+            let (status, body) = self.post(&self.charges, charge.order_id, charge).await?;
+            match status {
+                StatusCode::OK | StatusCode::CREATED | StatusCode::PAYMENT_REQUIRED => read_outcome(status, &body),
+                other => Err(no_outcome(other)),
+            }
+        })
+    }
+
+    fn refund(&self, order_id: Uuid) -> BoxFuture<'_, Result<(), Unknown>> {
+        Box::pin(async move {
+            let body = serde_json::json!({ "order_id": order_id });
+            let (status, _) = self.post(&self.refunds, order_id, &body).await?;
+            if status.is_success() { Ok(()) } else { Err(no_outcome(status)) }
+        })
+    }
+}
+
+/// An answer to a charge, as it is on the wire; unknown fields are ignored.
+#[derive(Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+enum Said {
+    Captured { charge_id: String },
+    Declined { reason: Option<String> },
+}
+
+fn read_outcome(status: StatusCode, body: &[u8]) -> Result<Outcome, Unknown> {
+    let unreadable = |what: &str| Unknown::Refused(format!("{status}, but {what}"));
+    match serde_json::from_slice(body) {
+        Ok(Said::Captured { .. }) if status == StatusCode::PAYMENT_REQUIRED => {
+            Err(unreadable("the body says that it is captured"))
+        }
+        Ok(Said::Captured { charge_id }) if is_id(&charge_id) => Ok(Outcome::Captured { charge_id }),
+        Ok(Said::Captured { .. }) => Err(unreadable("the charge_id does not match [A-Za-z0-9._:-]{1,128}")),
+        Ok(Said::Declined { reason }) => Ok(Outcome::Declined { reason: readable(&reason.unwrap_or_default()) }),
+        Err(error) => Err(unreadable(&format!("the body is no answer to a charge ({error})"))),
+    }
+}
+
+fn no_outcome(status: StatusCode) -> Unknown {
+    let is_busy = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+    );
+    if is_busy || status.is_server_error() {
+        Unknown::Away(status.to_string())
+    } else {
+        Unknown::Refused(status.to_string())
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, Unknown> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| away(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(Unknown::Refused(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// A reason as it can go into a message: one line, not long, not empty.
+fn readable(reason: &str) -> String {
+    let line: String = reason.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect();
+    let line = line.trim().trim_end_matches('.');
+    if line.is_empty() { "the gateway gives no reason".to_owned() } else { line.to_owned() }
+}
+
+fn read_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("cannot be read: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("is not of the form https://HOST/PATH".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("has more than scheme, host, port and path; a token goes into GATEWAY_TOKEN".to_owned());
+    }
+    Ok(url)
+}
+
+/// `{base}/{name}`, whether or not the base ends in a slash.
+fn under(base: &Url, name: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}/{name}", base.path().trim_end_matches('/')));
+    url
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, ()> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(drop)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn away(error: &reqwest::Error) -> Unknown {
+    Unknown::Away(chain(error))
+}
+
+/// What an error says, and what its causes say: "error sending request" alone helps nobody.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

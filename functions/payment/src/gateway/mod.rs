@@ -1,0 +1,76 @@
+//! The payment gateway: one small trait, and what whoever implements it promises.
+//!
+//! The contract, which the guarantees of this function stand on. A charge has a key, the order's id, the same for ever:
+//! - At most one charge is captured under a key, however often it is asked for, and by however many at once.
+//! - Asked again after a capture, whatever the payment method, the gateway answers with that same charge.
+//! - A decline is remembered for key and payment method: the same again is declined again; another method is a new try.
+//! - A refund goes by the key, too. Of a charge that was refunded before, or was never captured, there is nothing to give
+//!   back, and that is a success.
+//!
+//! Must never know: database, orders' states, messages. Invariant: what is not an outcome, said by the gateway and read to
+//! its end, is [`Unknown`], never a decline.
+
+mod http;
+mod simulated;
+
+pub use http::{Http, HttpOptions};
+pub use simulated::{Simulated, SimulatedOptions};
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// A payment gateway.
+pub trait Gateway: Send + Sync + 'static {
+    /// Asks once for this charge, under the key that is its order's id.
+    ///
+    /// # Errors
+    /// [`Unknown`]: the charge may be captured, or not. To know, ask again with the same key.
+    fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Outcome, Unknown>>;
+
+    /// Asks once to give back what was captured under the key of this order.
+    ///
+    /// # Errors
+    /// [`Unknown`]: it may be given back, or not. To know, ask again.
+    fn refund(&self, order_id: Uuid) -> BoxFuture<'_, Result<(), Unknown>>;
+}
+
+/// What is to be paid for. How much that is, is between shop and gateway: an engine that sells units knows no prices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Charge {
+    /// The order's id: the key.
+    pub order_id: Uuid,
+    /// The item's id.
+    pub item: String,
+    /// Units.
+    pub quantity: i64,
+    /// The gateway's name for what to charge.
+    pub payment_method: String,
+}
+
+/// What a gateway has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The money is taken.
+    Captured {
+        /// The gateway's name for the charge, an id as everywhere.
+        charge_id: String,
+    },
+    /// No money is taken, and none will be with this payment method.
+    Declined {
+        /// For people, short.
+        reason: String,
+    },
+}
+
+/// Why nobody can say what became of a charge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// No answer, half an answer, or one that says that the gateway is in trouble or busy.
+    #[error("the gateway gave no outcome: {0}")]
+    Away(String),
+    /// The gateway will not have the request as it is: a wrong token or address, or it speaks otherwise than we do. It is
+    /// no decline: an earlier try under the same key may have been captured, and an operator can put it right.
+    #[error("the gateway refuses the request, check GATEWAY_URL and GATEWAY_TOKEN: {0}")]
+    Refused(String),
+}

@@ -1,0 +1,224 @@
+//! Processes crash between the steps, the gateway does not answer, messages are lost: one charge at most, and each charge
+//! a paid order, or given back.
+
+use crate::{
+    Due, answers, bank::Bank, code, count, database, history, hold, item, lock_item, process, request, state, steps,
+    till, told, until_waiting, verdict,
+};
+use payment::{Payment, lost::take_up};
+use shared::{
+    contract::Code,
+    handler::{Answer, Handler},
+    order::State,
+};
+use std::sync::Arc;
+
+#[tokio::test]
+async fn a_process_that_dies_while_the_gateway_works_leaves_a_payment_that_the_next_one_ends() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let silent = Arc::new(Bank::silent_on(&[order]));
+    let doomed = tokio::spawn({
+        let (pool, bank) = (pool.clone(), silent.clone());
+        async move { answers(&pool, &bank, &[request(1, order, "card")]).await }
+    });
+    silent.until_asked(1).await;
+    doomed.abort();
+    assert_eq!(state(&pool, order).await, State::Paying, "committed before the gateway was asked");
+
+    silent.let_out(order);
+    assert_eq!(code(&pool, &silent, request(1, order, "card")).await, "paid");
+    assert!(silent.asked().iter().all(|asked| *asked == (order, "card".to_owned())), "the same key");
+    assert_eq!((silent.asked().len(), silent.charges()), (2, 1));
+    assert_eq!(history(&pool, order).await, steps(&[("paying", "p-1"), ("paid", "p-1")]));
+    assert_eq!(item(&pool, "a").await, (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_process_that_dies_with_the_charge_in_its_hand_leaves_a_payment_that_the_next_one_ends() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::open());
+    let item_in_use = lock_item(&pool, "a").await;
+    let doomed = tokio::spawn({
+        let (pool, bank) = (pool.clone(), bank.clone());
+        async move { answers(&pool, &bank, &[request(1, order, "card")]).await }
+    });
+    // In the transaction that would have made it paid.
+    until_waiting(&pool, 1).await;
+    doomed.abort();
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    assert_eq!(count(&pool, cut).await, 1);
+    item_in_use.rollback().await.unwrap();
+    assert_eq!((state(&pool, order).await, bank.charges()), (State::Paying, 1));
+
+    assert_eq!(code(&pool, &bank, request(1, order, "card")).await, "paid");
+    assert_eq!((bank.asked().len(), bank.charges(), item(&pool, "a").await), (2, 1, (0, 1, 0)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_unknown_and_not_declined() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::open().loses(2));
+    // Within one call: the gateway is asked until it says what it did.
+    assert_eq!(code(&pool, &bank, request(1, order, "card")).await, "paid");
+    assert_eq!((bank.asked().len(), bank.charges()), (3, 1));
+    assert_eq!(told(&pool).await, ["order.paying", "order.paid"]);
+}
+
+#[tokio::test]
+async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_neighbours() {
+    let pool = database(&[("a", 2)]).await;
+    let (hangs, goes) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let bank = Arc::new(Bank::silent_on(&[hangs]));
+    let process = process(&pool, &bank);
+    let found = process.handle(&[request(1, hangs, "card"), request(2, goes, "card")]).await.unwrap();
+    assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Later, Code::Paid));
+
+    // Its time passes; it is being paid for, so nothing ends it.
+    sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
+    assert_eq!(process.handle(&[request(1, hangs, "card")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await, 0);
+    bank.let_out(hangs);
+    let found = process.handle(&[request(1, hangs, "card")]).await.unwrap();
+    assert_eq!(verdict(&found[0]).code, Code::Paid);
+    let about_it = bank.asked().iter().filter(|(order, _)| *order == hangs).count();
+    assert_eq!((about_it, bank.charges()), (1, 2), "the ask went on, and was found");
+}
+
+#[tokio::test]
+async fn two_processes_with_the_same_request_charge_once_and_say_the_same() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::silent_on(&[order]));
+    let payers = (0..4).map(|_| {
+        let (pool, bank) = (pool.clone(), bank.clone());
+        tokio::spawn(async move { answers(&pool, &bank, &[request(1, order, "card")]).await })
+    });
+    let payers: Vec<_> = payers.collect();
+    bank.until_asked(4).await;
+    bank.let_out(order);
+    let mut found = Vec::new();
+    for payer in payers {
+        found.push(payer.await.unwrap());
+    }
+    assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
+    assert_eq!((verdict(&found[0][0]).code, bank.charges()), (Code::Paid, 1));
+    assert_eq!(history(&pool, order).await, steps(&[("paying", "p-1"), ("paid", "p-1")]));
+    assert_eq!((item(&pool, "a").await, told(&pool).await.len()), ((0, 1, 0), 2));
+}
+
+#[tokio::test]
+async fn money_that_was_taken_after_a_decline_was_recorded_ends_in_a_paid_order() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let slow = Arc::new(Bank::silent_on(&[order]));
+    let late = tokio::spawn({
+        let (pool, bank) = (pool.clone(), slow.clone());
+        async move { answers(&pool, &bank, &[request(1, order, "card")]).await }
+    });
+    slow.until_asked(1).await;
+    // A gateway that breaks its promise: it says no to one, and yes to the other.
+    let breaks = Arc::new(Bank::open().declines("card"));
+    let declined = answers(&pool, &breaks, &[request(1, order, "card")]).await;
+    assert_eq!(verdict(&declined[0]).code, Code::Declined);
+    slow.let_out(order);
+    assert_eq!(late.await.unwrap(), declined, "one request, one verdict");
+    assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Paid, (0, 1, 0)));
+    let expected = steps(&[("paying", "p-1"), ("reserved", "p-1"), ("paying", "p-1"), ("paid", "p-1")]);
+    assert_eq!(history(&pool, order).await, expected);
+    assert_eq!(told(&pool).await, ["order.paying", "order.declined", "order.paying", "order.paid"]);
+}
+
+#[tokio::test]
+async fn money_that_was_taken_for_an_order_that_somebody_ended_by_hand_is_given_back() {
+    for (state, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
+        let pool = database(&[("a", 1)]).await;
+        let order = hold(&pool, "a", 1, Due::InAnHour).await;
+        let bank = Arc::new(Bank::silent_on(&[order]));
+        let paying = tokio::spawn({
+            let (pool, bank) = (pool.clone(), bank.clone());
+            async move { answers(&pool, &bank, &[request(1, order, "card")]).await }
+        });
+        bank.until_asked(1).await;
+        // No function does this: an order that is being paid for cannot end otherwise.
+        sqlx::query("UPDATE orders SET state = $1").bind(state).execute(&pool).await.unwrap();
+        sqlx::query("UPDATE items SET held = 0, available = 1").execute(&pool).await.unwrap();
+        // And the process dies; the next one still finds that a charge may be there.
+        paying.abort();
+        bank.let_out(order);
+        assert_eq!(code(&pool, &bank, request(1, order, "card")).await, expected);
+        assert_eq!(bank.charges(), 0, "given back");
+        assert_eq!(item(&pool, "a").await, (0, 0, 0));
+        assert_eq!(count(&pool, "SELECT count(*) FROM payments WHERE is_under_way").await, 0);
+        let asked = bank.asked().len();
+        assert_eq!(code(&pool, &bank, request(1, order, "card")).await, expected, "on record");
+        assert_eq!(bank.asked().len(), asked);
+    }
+}
+
+#[tokio::test]
+async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
+    let pool = database(&[("a", 2)]).await;
+    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let bank = Arc::new(Bank::silent_on(&[one, other]).declines("empty"));
+    let doomed = process(&pool, &bank);
+    let requests = [request(1, one, "card"), request(2, other, "empty")];
+    assert_eq!(doomed.handle(&requests).await.unwrap(), [Answer::Later, Answer::Later]);
+    drop(doomed);
+    bank.let_out(one);
+    bank.let_out(other);
+
+    let till = till(&pool, &bank);
+    assert_eq!(take_up(&till, 300).await.unwrap(), 0, "somebody has asked just now");
+    sqlx::query("UPDATE payments SET asked_at = now() - interval '301 s'").execute(&pool).await.unwrap();
+    assert_eq!(take_up(&till, 300).await.unwrap(), 2);
+    assert_eq!((state(&pool, one).await, state(&pool, other).await), (State::Paid, State::Reserved));
+    assert_eq!((bank.charges(), item(&pool, "a").await), (1, (1, 1, 0)));
+    // The verdicts are the requests' own, should they come after all.
+    let asked = bank.asked().len();
+    let found = answers(&pool, &bank, &requests).await;
+    assert_eq!([verdict(&found[0]).code, verdict(&found[1]).code], [Code::Paid, Code::Declined]);
+    assert_eq!(bank.asked().len(), asked);
+}
+
+#[tokio::test]
+async fn lost_payments_are_looked_for_while_the_function_serves() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::silent_on(&[order]));
+    assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    bank.let_out(order);
+    sqlx::query("UPDATE payments SET asked_at = now() - interval '1 h'").execute(&pool).await.unwrap();
+    let upkeep = tokio::spawn(Payment::new(pool.clone(), bank.clone(), 60).upkeep());
+    while state(&pool, order).await != State::Paid {
+        tokio::task::yield_now().await;
+    }
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let slow = Arc::new(Bank::silent_on(&[order]));
+    let first = tokio::spawn({
+        let (pool, bank) = (pool.clone(), slow.clone());
+        async move { answers(&pool, &bank, &[request(1, order, "card")]).await }
+    });
+    slow.until_asked(1).await;
+    let declines = Arc::new(Bank::open().declines("card"));
+    assert_eq!(code(&pool, &declines, request(1, order, "card")).await, "declined");
+    let hangs = Arc::new(Bank::silent_on(&[order]));
+    assert_eq!(process(&pool, &hangs).handle(&[request(2, order, "other")]).await.unwrap(), [Answer::Later]);
+
+    // The first one's outcome comes while the second one's payment is under way; its money is the second one's charge,
+    // by the same key, at any gateway that keeps its promises.
+    slow.let_out(order);
+    assert_eq!(verdict(&first.await.unwrap()[0]).code, Code::Declined);
+    assert_eq!(state(&pool, order).await, State::Paying);
+    hangs.let_out(order);
+    assert_eq!(code(&pool, &hangs, request(2, order, "other")).await, "paid");
+}

@@ -1,0 +1,155 @@
+//! The HTTP gateway against a server that misbehaves: what is not an outcome is unknown, and is asked again with the same
+//! key.
+
+use crate::{
+    Due, count, database, hold, item, request,
+    server::{Act, Server},
+    state, verdict,
+};
+use payment::{
+    Payment,
+    gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
+};
+use shared::{contract::Code, handler::Handler, order::State};
+use std::sync::Arc;
+use uuid::Uuid;
+
+const CAPTURED: &str = r#"{"status":"captured","charge_id":"ch-1","livemode":false}"#;
+const DECLINED: &str = r#"{"status":"declined","reason":"no funds\n"}"#;
+
+#[tokio::test]
+async fn what_is_sent_is_the_protocol_and_an_answer_is_an_outcome() {
+    for (act, expected) in [
+        (Act::Answer(200, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+        (Act::Answer(201, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+        (Act::Answer(402, DECLINED), Outcome::Declined { reason: "no funds".to_owned() }),
+        (Act::Answer(200, DECLINED), Outcome::Declined { reason: "no funds".to_owned() }),
+        (Act::AnswerTwice(200, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+    ] {
+        let server = Server::start(vec![act]).await;
+        let gateway = gateway(&server, 5_000);
+        let charge = charge();
+        assert_eq!(gateway.charge(&charge).await, Ok(expected.clone()));
+        assert_eq!(gateway.charge(&charge).await, Ok(expected), "also after whatever else was on the connection");
+        let requests = server.requests();
+        assert_eq!(requests.len(), 2);
+        let (head, body) = requests[0].split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        assert!(head.starts_with("post /v1/charges http/1.1"), "{head}");
+        for header in [
+            format!("idempotency-key: {}", charge.order_id),
+            "authorization: bearer s3cret".to_owned(),
+            "content-type: application/json".to_owned(),
+        ] {
+            assert!(head.lines().any(|line| line == header), "{header} in {head}");
+        }
+        let expected =
+            format!(r#"{{"order_id":"{}","item":"a","quantity":2,"payment_method":"card"}}"#, charge.order_id);
+        assert_eq!(body, expected);
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
+    let elsewhere = Server::start(vec![Act::Answer(200, CAPTURED)]).await;
+    let large: &'static str =
+        Box::leak(format!(r#"{{"status":"captured","charge_id":"{}"}}"#, "x".repeat(20_000)).into());
+    for (act, is_away) in [
+        (Act::Answer(500, DECLINED), true),
+        (Act::Answer(503, CAPTURED), true),
+        (Act::Answer(429, ""), true),
+        (Act::Answer(409, ""), true),
+        (Act::Cut(200, r#"{"status":"captured","#, 20), true),
+        (Act::Cut(402, r#"{"status":"declined""#, 20), true),
+        (Act::HangUp, true),
+        (Act::Babble("220 mail.example.org ESMTP\r\n"), true),
+        (Act::Stall, true),
+        (Act::Answer(401, DECLINED), false),
+        (Act::Answer(404, ""), false),
+        (Act::Answer(400, DECLINED), false),
+        (Act::Answer(402, "<html>a proxy's own page</html>"), false),
+        (Act::Answer(402, CAPTURED), false),
+        (Act::Answer(200, r#"{"status":"pending"}"#), false),
+        (Act::Answer(200, r#"{"status":"captured"}"#), false),
+        (Act::Answer(200, "{\"status\":\"captured\",\"charge_id\":\"a\\u0000b\"}"), false),
+        (Act::Answer(200, large), false),
+        (Act::Redirect(format!("{}/charges", elsewhere.url)), false),
+    ] {
+        let server = Server::start(vec![act]).await;
+        let found = gateway(&server, 300).charge(&charge()).await;
+        match found {
+            Err(Unknown::Away(reason)) => assert!(is_away, "{reason}"),
+            Err(Unknown::Refused(reason)) => assert!(!is_away, "{reason}"),
+            Ok(outcome) => panic!("nobody said that: {outcome:?}"),
+        }
+        assert_eq!(server.requests().len(), 1, "one call is one attempt");
+        server.stalled.close();
+    }
+    assert!(elsewhere.requests().is_empty(), "a redirect is not followed");
+    let nobody = Http::new(&options("http://127.0.0.1:1", 1_000)).unwrap();
+    assert!(matches!(nobody.charge(&charge()).await, Err(Unknown::Away(_))));
+}
+
+#[tokio::test]
+async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_answers() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let cut = Act::Cut(200, r#"{"status":"captured","charge_id":"#, 20);
+    let server =
+        Server::start(vec![Act::Stall, Act::Answer(500, ""), cut, Act::HangUp, Act::AnswerTwice(200, CAPTURED)]).await;
+    let payment = Payment::new(pool.clone(), Arc::new(gateway(&server, 200)), 300);
+    // As often as its message comes round.
+    let answer = loop {
+        let mut answers = payment.handle(&[request(1, order, "card")]).await.unwrap();
+        if answers[0] != shared::handler::Answer::Later {
+            break answers.remove(0);
+        }
+    };
+    assert_eq!(verdict(&answer).code, Code::Paid);
+    assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Paid, (0, 1, 0)));
+    let key = format!("idempotency-key: {order}");
+    let requests = server.requests();
+    assert_eq!(requests.len(), 5);
+    assert!(requests.iter().all(|request| request.to_ascii_lowercase().contains(&key)), "{requests:?}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM payments WHERE charge_id = 'ch-1'").await, 1);
+}
+
+#[tokio::test]
+async fn a_refund_goes_by_the_same_key() {
+    let server = Server::start(vec![Act::Answer(500, ""), Act::Answer(204, "")]).await;
+    let gateway = gateway(&server, 5_000);
+    let order = Uuid::now_v7();
+    assert!(gateway.refund(order).await.is_err());
+    assert_eq!(gateway.refund(order).await, Ok(()));
+    let request = server.requests().remove(1);
+    assert!(request.starts_with("POST /v1/refunds HTTP/1.1"), "{request}");
+    assert!(request.to_ascii_lowercase().contains(&format!("idempotency-key: {order}")), "{request}");
+    assert!(request.ends_with(&format!(r#"{{"order_id":"{order}"}}"#)), "{request}");
+}
+
+#[test]
+fn a_gateway_that_cannot_be_used_is_told_at_the_start() {
+    for url in
+        ["", "gateway.example.org", "ftp://example.org", "https://user:pw@example.org", "https://example.org/?a=b"]
+    {
+        let error = Http::new(&options(url, 1_000)).unwrap_err().to_string();
+        assert!(error.contains("GATEWAY_URL"), "{error}");
+    }
+    let none = HttpOptions { url: None, ..options("", 1_000) };
+    assert!(Http::new(&none).unwrap_err().to_string().contains("GATEWAY_URL is not set"));
+    let token = HttpOptions { token: Some("a\nb".to_owned()), ..options("https://example.org", 1_000) };
+    assert!(Http::new(&token).unwrap_err().to_string().contains("GATEWAY_TOKEN"));
+    assert!(Http::new(&options("https://example.org/v1/", 1_000)).is_ok());
+}
+
+fn gateway(server: &Server, timeout_ms: u64) -> Http {
+    Http::new(&options(&server.url, timeout_ms)).unwrap()
+}
+
+fn options(url: &str, timeout_ms: u64) -> HttpOptions {
+    HttpOptions { url: Some(url.to_owned()), token: Some("s3cret".to_owned()), timeout_ms }
+}
+
+fn charge() -> Charge {
+    Charge { order_id: Uuid::now_v7(), item: "a".to_owned(), quantity: 2, payment_method: "card".to_owned() }
+}

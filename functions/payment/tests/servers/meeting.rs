@@ -1,0 +1,142 @@
+//! A payment meets the end of a hold, or a cancellation, or a purchase, at the same instant: one of them wins.
+
+use crate::{
+    Due, answers, bank::Bank, code, count, database, history, hold, item, lock_item, lock_order, process, request,
+    state, until_waiting, verdict,
+};
+use shared::{
+    contract::Code,
+    handler::{Answer, Handler},
+    order::State,
+};
+use std::sync::Arc;
+
+/// As the release function does it: what it passes over, and what it does not.
+const EXPIRE: &str = "
+WITH due AS MATERIALIZED (
+    SELECT id FROM orders WHERE state = 'reserved' AND hold_until <= now() FOR NO KEY UPDATE SKIP LOCKED
+), expired AS (
+    UPDATE orders SET state = 'expired' FROM due WHERE orders.id = due.id RETURNING orders.id
+)
+SELECT count(*) FROM expired";
+
+#[tokio::test]
+async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charges_nothing() {
+    for (end, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
+        let pool = database(&[("a", 1)]).await;
+        let bank = Arc::new(Bank::open());
+        let order = hold(&pool, "a", 1, Due::InAnHour).await;
+        let mut ending = lock_order(&pool, order).await;
+        let paying = tokio::spawn({
+            let (pool, bank) = (pool.clone(), bank.clone());
+            async move { code(&pool, &bank, request(1, order, "card")).await }
+        });
+        until_waiting(&pool, 1).await;
+        sqlx::query("UPDATE orders SET state = $1").bind(end).execute(&mut *ending).await.unwrap();
+        ending.commit().await.unwrap();
+        assert_eq!(paying.await.unwrap(), expected);
+        assert_eq!(bank.asked().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_nor_after() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::silent_on(&[order]));
+    let process = process(&pool, &bank);
+    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
+    assert_eq!(count(&pool, EXPIRE).await, 0);
+
+    // While the outcome is about to be committed, too.
+    let item_in_use = lock_item(&pool, "a").await;
+    bank.let_out(order);
+    let paying = tokio::spawn(async move { process.handle(&[request(1, order, "card")]).await.unwrap() });
+    until_waiting(&pool, 1).await;
+    assert_eq!(count(&pool, EXPIRE).await, 0);
+    item_in_use.rollback().await.unwrap();
+    assert_eq!(verdict(&paying.await.unwrap()[0]).code, Code::Paid);
+    assert_eq!(count(&pool, EXPIRE).await, 0);
+    assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Paid, (0, 1, 0)));
+}
+
+#[tokio::test]
+async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::silent_on(&[order]).declines("empty"));
+    let process = process(&pool, &bank);
+    assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Later]);
+    sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
+    bank.let_out(order);
+    assert_eq!(verdict(&process.handle(&[request(1, order, "empty")]).await.unwrap()[0]).code, Code::Declined);
+    assert_eq!(count(&pool, EXPIRE).await, 1);
+    assert_eq!(code(&pool, &bank, request(2, order, "card")).await, "already_expired");
+    assert_eq!(bank.charges(), 0);
+}
+
+#[tokio::test]
+async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_one() {
+    let pool = database(&[("a", 2)]).await;
+    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let bank = Arc::new(Bank::open());
+    // Nobody can write a payment for now: both read that there is none.
+    let mut unwritable = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE payments IN EXCLUSIVE MODE").execute(&mut *unwritable).await.unwrap();
+    let payers = [one, other].map(|order| {
+        let (pool, bank) = (pool.clone(), bank.clone());
+        tokio::spawn(async move { answers(&pool, &bank, &[request(1, order, "card")]).await })
+    });
+    until_waiting(&pool, 2).await;
+    unwritable.rollback().await.unwrap();
+    let mut codes = Vec::new();
+    for payer in payers {
+        codes.push(verdict(&payer.await.unwrap()[0]).code.as_str());
+    }
+    codes.sort_unstable();
+    assert_eq!(codes, ["paid", "request_id_reused"]);
+    assert_eq!((bank.charges(), item(&pool, "a").await), (1, (1, 1, 0)));
+}
+
+#[tokio::test]
+async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
+    let pool = database(&[("a", 30), ("b", 30)]).await;
+    let bank = Arc::new(Bank::open().declines("empty"));
+    let mut orders = Vec::new();
+    for number in 0..60 {
+        orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::InAnHour).await);
+    }
+    let payers = (0..4).map(|payer: usize| {
+        // Each wants all of them, in an order of its own; some with a method that is declined.
+        let mut orders = orders.clone();
+        orders.rotate_left(payer * 15);
+        let (pool, bank) = (pool.clone(), bank.clone());
+        tokio::spawn(async move {
+            let mut paid = 0;
+            for some in orders.chunks(7) {
+                let method = if payer == 0 { "empty" } else { "card" };
+                let requests: Vec<_> =
+                    some.iter().map(|order| request(format!("{payer}-{order}"), *order, method)).collect();
+                let found = answers(&pool, &bank, &requests).await;
+                paid += found.iter().filter(|answer| verdict(answer).code == Code::Paid).count();
+            }
+            paid
+        })
+    });
+    let payers: Vec<_> = payers.collect();
+    let mut paid = 0;
+    for payer in payers {
+        paid += payer.await.unwrap();
+    }
+    let in_the_end = count(&pool, "SELECT count(*) FROM orders WHERE state = 'paid'").await;
+    assert_eq!((paid as i64, bank.charges() as i64), (in_the_end, in_the_end));
+    let ((held_of_a, a, _), (held_of_b, b, _)) = (item(&pool, "a").await, item(&pool, "b").await);
+    assert_eq!((a + b, held_of_a + held_of_b), (in_the_end, 60 - in_the_end));
+    assert_eq!(count(&pool, "SELECT count(*) FROM order_history WHERE to_state = 'paid'").await, in_the_end);
+    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'paying'").await, 0, "all are over");
+    for order in orders {
+        let last = history(&pool, order).await.pop().unwrap();
+        assert_eq!(last.0, state(&pool, order).await.as_str());
+    }
+}
