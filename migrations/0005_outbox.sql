@@ -16,7 +16,10 @@ CREATE TABLE outbox (
     item      text COLLATE "C",
     -- The item as it is after the change, a JSON object; with item.
     detail    text,
-    at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- A time that a message can tell: never infinity.
+    at        timestamptz NOT NULL DEFAULT clock_timestamp() CHECK (at BETWEEN '2000-01-01Z' AND '9999-01-01Z'),
+    -- How many events the row is, so that the relay can take as many rows as it has room for without reading their ids.
+    events    integer NOT NULL GENERATED ALWAYS AS (coalesce(cardinality(order_ids), 1)) STORED,
     CONSTRAINT something_happened CHECK (
         CASE WHEN kind LIKE 'order.%' THEN num_nonnulls(item, detail) = 0 AND order_ids IS NOT NULL
              ELSE num_nulls(item, detail) = 0 AND order_ids IS NULL END

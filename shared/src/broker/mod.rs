@@ -7,6 +7,7 @@
 //! every program that awaits it.
 
 mod declare;
+mod events;
 mod filler;
 mod inbox;
 mod nodes;
@@ -15,6 +16,7 @@ mod roll_call;
 mod socket;
 
 pub use declare::declare;
+pub use events::{EventOut, TellError};
 pub use filler::fill;
 pub use inbox::{Acknowledger, Delivery, Inbox};
 pub use nodes::Nodes;

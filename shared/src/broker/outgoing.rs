@@ -17,7 +17,7 @@ use std::{future::Future, time::Duration};
 /// nothing for as long as it lasts; then this is how often we try.
 const CONFIRM_SECONDS_MAX: u64 = 30;
 /// Delivery mode 2: written to disk where the queue is durable.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// The exchange of what could not be handled.
 const DEAD_EXCHANGE: &str = "dead";
 /// Headers that are carried from a request to its reply (<https://www.w3.org/TR/trace-context/>).
@@ -73,8 +73,8 @@ pub struct Again<'a> {
 /// A connection to publish on.
 pub struct Outgoing {
     connection: Connection,
-    channel: Channel,
-    worker_id: String,
+    pub(super) channel: Channel,
+    pub(super) worker_id: String,
 }
 
 impl Outgoing {
@@ -104,7 +104,8 @@ impl Outgoing {
     /// Whether the broker takes nothing at present, being short of memory or disk.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.connection.status().blocked()
+        let status = self.connection.status();
+        status.connected() && status.blocked()
     }
 
     /// Publishes all of them, and returns when each is confirmed.

@@ -1,5 +1,7 @@
 //! Runs a handler on its queues: receive → decode → handle → reply → settle, until it is told to stop.
 //!
+//! A function that takes requests off no queue starts and stops the same way, as a [`Service`].
+//!
 //! Never sees the database. Invariants: a message is acknowledged only after its reply, or its copy in `dead`, is
 //! confirmed; batches are decided one after another, in the order of their queues; and an outage burns no message:
 //! what was delivered is held until it can be decided, or comes back in order when the connection ends.
@@ -13,12 +15,15 @@ mod joining;
 mod pause;
 mod ready;
 mod screen;
+mod service;
 mod session;
 mod settle;
 mod share;
 mod start;
 
 pub use pause::pause_at;
+pub use ready::Ready;
+pub use service::{Program, Service, main_of_service};
 pub use start::{main, serve};
 
 use crate::{

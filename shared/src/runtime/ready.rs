@@ -1,7 +1,7 @@
 //! Readiness: tells whoever manages this process whether it consumes; systemd by a datagram, a probe by a file.
 //!
-//! Invariant: the file is there while every partition is subscribed to, and at no other time but after a `kill -9`, until
-//! the next start.
+//! Invariant: the file is there while every partition is subscribed to (of a function without a queue: while its servers
+//! answer), and at no other time but after a `kill -9`, until the next start.
 
 use sd_notify::NotifyState;
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 /// Stands for being ready; dropped, this worker is not.
 #[derive(Debug)]
-pub(super) struct Ready(Option<PathBuf>);
+pub struct Ready(Option<PathBuf>);
 
 impl Ready {
     /// Says that this worker consumes.

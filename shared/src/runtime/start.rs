@@ -45,24 +45,32 @@ where
     Options: Args,
     Making: Future<Output = anyhow::Result<H>>,
 {
+    let command = CommandLine::<Options>::command().name(H::NAME).bin_name(H::NAME);
+    run_program(command, async |line: CommandLine<Options>, stop| {
+        tokio::select! {
+            made = make(line.worker.clone(), line.function) => serve_until(made?, &line.worker, stop).await,
+            () = stopped(stop.clone()) => Ok(()),
+        }
+    })
+}
+
+/// From the command line to the exit code, around what the program is for; that gets a `stop` that turns true on SIGTERM
+/// and on Ctrl-C.
+pub(super) fn run_program<Options: Args>(
+    command: clap::Command,
+    serve: impl AsyncFnOnce(CommandLine<Options>, watch::Receiver<bool>) -> anyhow::Result<()>,
+) -> ExitCode {
     if let Err(error) = with_deep_stacks() {
         eprintln!("This program cannot start itself again with larger stacks: {error}");
         return ExitCode::from(CONFIGURATION);
     }
-    let command = CommandLine::<Options>::command().name(H::NAME).bin_name(H::NAME);
     let line = CommandLine::<Options>::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     if let Err(error) = telemetry::start(&line.worker.log, line.worker.log_json) {
         eprintln!("The log filter cannot be read: {error}");
         return ExitCode::from(CONFIGURATION);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
-    let outcome = runtime.block_on(async {
-        let stop = listen_for_signals()?;
-        tokio::select! {
-            made = make(line.worker.clone(), line.function) => serve_until(made?, &line.worker, stop).await,
-            () = stopped(stop.clone()) => Ok(()),
-        }
-    });
+    let outcome = runtime.block_on(async { serve(line, listen_for_signals()?).await });
     // What still runs in the background (a window being filled, say) must not keep a drained process alive.
     runtime.shutdown_background();
     match outcome {
@@ -125,13 +133,8 @@ async fn serve_until<H: Handler>(
     options: &WorkerOptions,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    Ready::clear(options.ready_file.as_deref());
     let topology = Topology::read();
-    let nodes = Nodes::read(&options.amqp_url)?;
-    tokio::select! {
-        declared = declare::<H>(&nodes, options, &topology) => declared?,
-        () = stopped(stop.clone()) => return Ok(()),
-    }
+    let Some(nodes) = declared(H::NAME, options, &topology, &stop).await? else { return Ok(()) };
     let (upkeep, told) = (handler.upkeep(), stopped(stop.clone()));
     tokio::spawn(async {
         tokio::select! { () = upkeep => (), () = told => () }
@@ -145,10 +148,39 @@ async fn serve_until<H: Handler>(
         ready_file: options.ready_file.clone(),
         stop,
     };
-    let queues = topology.queues_of(H::NAME);
+    let (queues, stop) = (topology.queues_of(H::NAME), function.stop.clone());
+    in_time(async { Ok(function.run(&queues).await) }, stop).await
+}
+
+/// The broker's nodes, with the topology declared there; `None`: told to stop meanwhile.
+///
+/// # Errors
+/// The broker cannot be used.
+pub(super) async fn declared(
+    name: &str,
+    options: &WorkerOptions,
+    topology: &Topology,
+    stop: &watch::Receiver<bool>,
+) -> Result<Option<Nodes>, Error> {
+    Ready::clear(options.ready_file.as_deref());
+    let nodes = Nodes::read(&options.amqp_url)?;
     tokio::select! {
-        () = function.run(&queues) => tracing::info!("stopped"),
-        () = overdue(function.stop.clone()) => {
+        declared = declare(name, &nodes, options, topology) => declared.map(|()| Some(nodes.clone())),
+        () = stopped(stop.clone()) => Ok(None),
+    }
+}
+
+/// Serves until it is done, which is soon after `stop` turns true; else it is left as it is.
+pub(super) async fn in_time(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        served = serving => {
+            served?;
+            tracing::info!("stopped");
+        }
+        () = overdue(stop) => {
             tracing::warn!("a server did not let us finish in time; what was in hand comes back to the next worker");
         }
     }
@@ -156,8 +188,8 @@ async fn serve_until<H: Handler>(
 }
 
 /// Declares the topology, waiting for a broker that is not there yet, for a limited time.
-async fn declare<H: Handler>(nodes: &Nodes, options: &WorkerOptions, topology: &Topology) -> Result<(), Error> {
-    let name = format!("turnstile-{} {} declare", H::NAME, options.worker_id);
+async fn declare(function: &str, nodes: &Nodes, options: &WorkerOptions, topology: &Topology) -> Result<(), Error> {
+    let name = format!("turnstile-{function} {} declare", options.worker_id);
     let started = Instant::now();
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
     loop {
