@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod ledger;
 pub mod listener;
 pub mod living;
+mod patron;
 pub mod plan;
 pub mod report;
 pub mod show;

@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::config::StoreOptions;
+use shared::contract::Verdict;
 use shared::store::{self, OpenError};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::auditor::{Audit, Facts};
+use crate::auditor::{Audit, Facts, LifeFacts};
 use crate::cluster::Cluster;
+use crate::crashes::Crashes;
 use crate::events::Event;
 use crate::facts;
 use crate::failure::Failure;
+use crate::life;
+use crate::life::living::{Life, Lived, Living};
+use crate::life::report::LifeReport;
+use crate::life::show::Winner;
 use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::probe::broker_version;
 use crate::round::{Round, Tally};
@@ -38,6 +44,7 @@ pub struct Sale<'a> {
     database_url: String,
     report: ScenarioReport,
     servers: ServersReport,
+    living: Option<Living>,
 }
 
 impl<'a> Sale<'a> {
@@ -46,16 +53,38 @@ impl<'a> Sale<'a> {
     /// # Errors
     /// A server is away or not as it should be; a worker does not start.
     pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
+        Self::prepare_to_live(endpoints, scenario, crew, None).await
+    }
+
+    /// The same, and makes everything ready for the orders' life after their verdicts.
+    ///
+    /// # Errors
+    /// As [`Sale::prepare`].
+    pub async fn prepare_to_live(
+        endpoints: &Endpoints,
+        scenario: &Scenario,
+        crew: Crew,
+        life: Option<Life>,
+    ) -> Result<Self, Failure> {
         let rabbitmq = broker_version(&endpoints.amqp_url).await?;
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
         let report = ScenarioReport::new(scenario, &crew, STRATEGY);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
-        facts::put_on_sale(&database, &schedule.items, None).await.map_err(database_failed)?;
+        let hold = life.as_ref().and_then(|life| life.plan.hold);
+        let (round, living) = match life {
+            None => (Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?, None),
+            Some(life) => {
+                let (gateway, beside) = life.open().await?;
+                let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, Some(beside)).await?;
+                (round, Some(life.begin(gateway, endpoints, &schedule).await?))
+            }
+        };
+        facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
-        Ok(Self { round, schedule, database_url, report, servers: ServersReport { rabbitmq, postgresql } })
+        let servers = ServersReport { rabbitmq, postgresql };
+        Ok(Self { round, schedule, database_url, report, servers, living })
     }
 
     /// Lets the buyers in; they wait for their verdicts no longer than `patience`.
@@ -69,6 +98,12 @@ impl<'a> Sale<'a> {
     #[must_use]
     pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
         Self { round: self.round.with_unrest(Unrest::new(plan, freeze, cluster)), ..self }
+    }
+
+    /// Has these workers killed, and replaced, from its opening on.
+    #[must_use]
+    pub fn crashing(self, crashes: Crashes) -> Self {
+        Self { round: self.round.with_crashes(crashes), ..self }
     }
 
     /// How many requests have a verdict, as it grows.
@@ -96,19 +131,27 @@ impl<'a> Sale<'a> {
         self.drain().await?.audit().await
     }
 
-    /// Waits for every verdict and drains the workers.
+    /// Waits for every verdict, and for the end of the orders' lives, and drains the workers.
     ///
     /// # Errors
     /// The broker stays away, or the workers are gone.
     pub async fn drain(self) -> Result<Drained, Failure> {
-        let Self { round, schedule, database_url, report, servers } = self;
-        Ok(Drained { tally: round.finish(std::future::ready(Ok(()))).await?, schedule, database_url, report, servers })
+        let Self { round, schedule, database_url, report, servers, living } = self;
+        let (tally, lived) = match living {
+            None => (round.finish(std::future::ready(Ok(()))).await?, None),
+            Some(living) => {
+                let rest = living.rest(database_url.clone(), Arc::clone(&schedule));
+                (round.finish(rest).await?, Some(living.end().await?))
+            }
+        };
+        Ok(Drained { tally, lived, schedule, database_url, report, servers })
     }
 }
 
 /// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
 pub struct Drained {
     tally: Tally,
+    lived: Option<Lived>,
     schedule: Arc<Schedule>,
     database_url: String,
     report: ScenarioReport,
@@ -116,6 +159,16 @@ pub struct Drained {
 }
 
 impl Drained {
+    /// The first buyer who was told `reserved`, and the order.
+    #[must_use]
+    pub fn winner(&self) -> Option<Winner> {
+        let bodies = self.tally.answers.answers.iter().map(|answer| answer.body.as_deref());
+        bodies.enumerate().find_map(|(index, body)| {
+            let verdict: Verdict = serde_json::from_slice(body?).ok()?;
+            Some(Winner { buyer: Schedule::buyer(index), order: verdict.order? })
+        })
+    }
+
     /// Holds what was recorded against what the buyers were told.
     ///
     /// # Errors
@@ -124,17 +177,29 @@ impl Drained {
         let tally = self.tally;
         let database = open_database(&self.database_url).await?;
         let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
+        let recorded_life = match &self.lived {
+            Some(_) => Some(life::facts::read(&database, &self.schedule).await.map_err(database_failed)?),
+            None => None,
+        };
         database.close().await;
+        let life = (|| {
+            let (lived, recorded) = (self.lived.as_ref()?, recorded_life.as_ref()?);
+            let follow_ups = tally.follow_ups.as_ref()?;
+            let (ledger, events, is_over) = (&lived.ledger, &lived.events, lived.plan.hold.is_some());
+            Some(LifeFacts { follow_ups, ledger, events, recorded, is_over })
+        })();
         let audit = Audit::of(&Facts {
             schedule: &self.schedule,
             answers: &tally.answers,
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
             recorded: Some(&recorded),
-            life: None,
+            life,
         });
+        let report = self.lived.as_ref().zip(tally.follow_ups.as_ref());
+        let life = report.map(|(lived, follow_ups)| LifeReport::of(lived, follow_ups, &recorded));
         let outcome = outcome(self.report, self.servers, audit, tally);
-        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), ..outcome })
+        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), life, ..outcome })
     }
 }
 
@@ -225,6 +290,8 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
         crashes: tally.crashes,
         workers: tally.workers,
         ceiling: None,
+        life: None,
+        shown: None,
         invariants: audit.invariants,
         passed,
         waiting_peak: tally.depth.iter().map(|sample| sample.waiting).max().unwrap_or(0),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
@@ -112,32 +114,23 @@ impl Life {
 
 impl Living {
     /// Returns when every hold that can run out has, and everything that happened is told; or when that takes too long.
+    ///
+    /// Boxed: it is waited for among other things, by those who do not know what it is.
     pub(crate) fn rest(
         &self,
         database_url: String,
         schedule: Arc<Schedule>,
-    ) -> impl Future<Output = Result<(), Failure>> + use<> {
+    ) -> BoxFuture<'static, Result<(), Failure>> {
         let hold = self.plan.hold;
-        async move {
+        Box::pin(async move {
             let database = open_database(&database_url).await?;
-            let items: Vec<String> = schedule.items.iter().map(|item| item.id.clone()).collect();
             if let Some(hold) = hold {
-                let ended = async || facts::held(&database, &items).await.is_ok_and(|held| held == 0);
-                until(hold + HOLDS_WAIT_MAX, ended).await;
+                until_ended(&database, &schedule, hold + HOLDS_WAIT_MAX).await;
             }
-            // Whoever else uses this database goes on writing; what is ours is there by now.
-            let told = async || match facts::last_untold(&database).await {
-                Ok(None) => true,
-                Ok(Some(last)) => {
-                    until(TELLING_WAIT_MAX, async || facts::is_untold(&database, last).await.is_ok_and(|is| !is)).await;
-                    true
-                }
-                Err(_away) => false,
-            };
-            until(TELLING_WAIT_MAX, told).await;
+            until_told(&database).await;
             database.close().await;
             Ok(())
-        }
+        })
     }
 
     /// Takes in the last events and closes the gateway's books. To be called when nobody works any more.
@@ -151,10 +144,27 @@ impl Living {
     }
 }
 
-/// Looks until it holds, or for as long as this.
-async fn until(wait_max: Duration, mut holds: impl AsyncFnMut() -> bool) {
+/// Returns when nothing of the sale is held any more, or when this time has passed. Where the database is away, that says
+/// nothing yet.
+async fn until_ended(database: &PgPool, schedule: &Schedule, wait_max: Duration) {
+    let items: Vec<String> = schedule.items.iter().map(|item| item.id.clone()).collect();
     let started = Instant::now();
-    while !holds().await && started.elapsed() < wait_max {
+    while started.elapsed() < wait_max && !matches!(facts::held(database, &items).await, Ok(0)) {
+        sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Returns when the outbox is told as far as it goes now: whoever else uses this database goes on writing.
+async fn until_told(database: &PgPool) {
+    let started = Instant::now();
+    let mut last = facts::last_untold(database).await;
+    while started.elapsed() < TELLING_WAIT_MAX {
+        match last {
+            Ok(None) => return,
+            Ok(Some(up_to)) if matches!(facts::is_untold(database, up_to).await, Ok(false)) => return,
+            Ok(Some(_)) => {}
+            Err(_away) => last = facts::last_untold(database).await,
+        }
         sleep(LOOK_PAUSE).await;
     }
 }

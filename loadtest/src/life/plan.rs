@@ -8,8 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use shared::contract::{RELEASE_QUEUE, ReleaseRequest};
-const PAYMENT_QUEUE: &str = "payment";
+use shared::contract::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequest};
 use uuid::Uuid;
 
 use crate::random::Random;
@@ -151,9 +150,7 @@ impl FollowUp {
         let body = match self.wish {
             Wish::Pay => {
                 let payment_method = Self::payment_method_of(self.index);
-                serde_json::to_vec(
-                    &serde_json::json!({"request_id": request_id, "order_id": order_id, "payment_method": payment_method }),
-                )
+                serde_json::to_vec(&PaymentRequest { request_id, order_id, payment_method })
             }
             Wish::Cancel | Wish::LetRunOut => serde_json::to_vec(&ReleaseRequest { request_id, order_id }),
         };
@@ -196,6 +193,8 @@ mod tests {
         let request_id = FollowUp::request_id_of(purchase);
         assert_ne!(request_id, purchase);
         let follow_up = |wish| FollowUp { index: 3, request_id, order_id: Uuid::from_u128(8), wish };
+        let pays = PaymentRequest::decode(&follow_up(Wish::Pay).body(), None).unwrap();
+        assert_eq!((pays.order_id, pays.payment_method.as_str()), (Uuid::from_u128(8), "card-of-buyer-3"));
         let cancels = ReleaseRequest::decode(&follow_up(Wish::Cancel).body(), None).unwrap();
         assert_eq!(cancels.request_id, request_id.to_string());
     }

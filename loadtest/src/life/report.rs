@@ -21,6 +21,12 @@ pub struct LifeReport {
     pub cancel_share: Share,
     /// How long an order held its units; `null` holds them for longer than the sale.
     pub hold_ms: Option<u64>,
+    /// Of the payment methods: those that the gateway was to decline.
+    pub decline_share: Share,
+    /// Of the gateway's answers: those that it was to spoil.
+    pub gateway_failure_share: Share,
+    /// How long it thought.
+    pub gateway_latency_ms: u64,
     /// Orders that ended paid.
     pub paid: u64,
     /// Payments that the gateway declined, by what the buyers were told.
@@ -65,22 +71,25 @@ pub struct QuietReport {
 impl LifeReport {
     /// Counts.
     pub(crate) fn of(lived: &Lived, follow_ups: &FollowUps, recorded: &Recorded) -> Self {
-        let in_state = |state: State| {
-            recorded.orders.iter().filter(|order| order.state == state.as_str()).count() as u64
-        };
+        let in_state =
+            |state: State| recorded.orders.iter().filter(|order| order.state == state.as_str()).count() as u64;
         let answers = &follow_ups.answers.answers;
         let code = |index: usize| {
             let verdict: Option<Verdict> = serde_json::from_slice(answers[index].body.as_deref()?).ok();
             verdict.map(|verdict| verdict.code)
         };
-        let payments = follow_ups.all().filter(|(index, asked)| {
-            asked.follow_up.wish == Wish::Pay && answers[*index].body.is_some()
-        });
-        let lags = lived.events.firsts.iter().map(|first| (first.at - first.event.at).try_into().unwrap_or(Duration::ZERO));
+        let payments = follow_ups
+            .all()
+            .filter(|(index, asked)| asked.follow_up.wish == Wish::Pay && answers[*index].body.is_some());
+        let lags =
+            lived.events.firsts.iter().map(|first| (first.at - first.event.at).try_into().unwrap_or(Duration::ZERO));
         Self {
             pay_share: lived.plan.pay,
             cancel_share: lived.plan.cancel,
-            hold_ms: lived.plan.hold.map(|hold| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)),
+            hold_ms: lived.plan.hold.map(ms),
+            decline_share: lived.options.manners.decline,
+            gateway_failure_share: lived.options.manners.failure,
+            gateway_latency_ms: ms(lived.options.latency),
             paid: in_state(State::Paid),
             declined: follow_ups.all().filter(|(index, _)| code(*index) == Some(Code::Declined)).count() as u64,
             cancelled: in_state(State::Cancelled),
@@ -97,4 +106,8 @@ impl LifeReport {
             quiet: None,
         }
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -35,6 +35,8 @@ fn outcome() -> Outcome {
         crashes: vec![],
         workers: vec![worker],
         ceiling: None,
+        life: None,
+        shown: None,
         invariants: vec![kept],
         passed: true,
         waiting_peak: 12_000,
