@@ -9,6 +9,7 @@ mod cluster;
 mod cost;
 mod crashes;
 mod hostile;
+mod life;
 mod messages;
 mod outages;
 mod raw;

@@ -149,7 +149,8 @@ impl Story {
         for version in 0..row.version {
             let (change, number) = match self.decided.get(&version) {
                 Some(requests) => {
-                    let number = requests.iter().filter_map(|&index| self.reserved.get(&case.ids[index])).max();
+                    let reserved = requests.iter().filter(|&&index| case.status(index) == Some(Status::Reserved));
+                    let number = reserved.filter_map(|&index| self.reserved.get(&case.ids[index])).max();
                     (Change::Decided(requests), number)
                 }
                 None => {
