@@ -54,11 +54,8 @@ pub(super) async fn run(
         true => Some(run_quiet(endpoints, options, &programs, progress).await?),
         false => None,
     };
-    let cluster = match broker.filter(|_| options.events.kill_broker_at.is_some()) {
-        Some(broker) => Some((broker, VHOST)),
-        None => None,
-    };
-    let (winner, outcome) = sell(endpoints, cluster, options, &programs, progress).await?;
+    let broker = broker.filter(|_| options.events.kill_broker_at.is_some());
+    let (winner, outcome) = sell(endpoints, broker, options, &programs, progress).await?;
     if options.with_ceiling && outcome.lost == 0 {
         await_end(endpoints).await?;
         ceilings.push(run_ceiling(endpoints, &options.sale, progress).await?);
@@ -79,7 +76,7 @@ pub(super) async fn run(
 /// The sale itself.
 async fn sell(
     endpoints: &Endpoints,
-    broker: Option<(&mut RabbitMq, &str)>,
+    broker: Option<&mut RabbitMq>,
     options: &RunOptions,
     programs: &Programs,
     progress: &Progress,
@@ -91,7 +88,7 @@ async fn sell(
     let crew = crew(sale_options, &programs.purchase, &[]);
     let sale = Sale::prepare_to_live(endpoints, &sale_options.scenario(), crew, lived).await?;
     let cluster = match broker {
-        Some((broker, vhost)) => Some(Cluster::of(broker, vhost).await?),
+        Some(broker) => Some(Cluster::of(broker, VHOST).await?),
         None => None,
     };
     let sale = sale.disturbed(events::plan(event_options, sale_options.buyers), event_options.freeze(), cluster);
