@@ -1,7 +1,7 @@
 //! Tells what happened: takes rows out of the transactional outbox, and publishes their events to the topic exchange
 //! `events`.
 //!
-//! A round ([`round`]) reads the first rows, makes their events ([`tell`]), has them published and confirmed ([`teller`]),
+//! A round ([`mod@round`]) reads the first rows, makes their events ([`tell`]), has them published and confirmed ([`teller`]),
 //! and deletes the rows. Any number of instances may run: one at a time has the turn, the others look now and then.
 //!
 //! What is told, how often, and in which order. Nothing is told that is not committed, and a row is deleted only when each
@@ -10,8 +10,9 @@
 //! repeats from there. Events have stable ids, and whoever publishes goes from the front in the order of the rows, so
 //! whatever dies or wakes up late, **the first copies of the events of an order, and of those that move an item's stock,
 //! come in the order in which they happened**: an earlier one was told by the same instance just before, or is told already.
-//! Only repeats come late. A consumer that drops the ids that it knows sees each event once and in order. A row that is
-//! given up is left out, and what comes behind it goes on.
+//! Only repeats come late. A consumer that drops the ids that it knows sees each event once and in order. Two exceptions:
+//! a row that is given up is left out, and what comes behind it goes on; and a queue that refuses for want of room
+//! (`x-overflow: reject-publish`) gets what it refused after what it took behind that.
 
 pub mod round;
 pub mod tell;

@@ -12,8 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     contract::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, ID_BYTES_MAX, PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX,
-        RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
+        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, ID_BYTES_MAX, PURCHASE_EXCHANGE,
+        PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
     },
     topology::Topology,
 };
@@ -79,6 +79,49 @@ fn the_examples_are_what_the_code_reads_and_writes() {
     }
     shown.dedup();
     assert!(words::<Status>().iter().all(|status| shown.contains(status)), "each status has its example: {shown:?}");
+}
+
+#[test]
+fn events_are_described_as_they_are_told() {
+    let document = document();
+    let topology = Topology::read();
+    let exchange = topology.exchanges.iter().find(|exchange| exchange.name == EVENTS_EXCHANGE).unwrap();
+    let binding = &document["channels"]["events"]["bindings"]["amqp"]["exchange"];
+    assert_eq!((&binding["name"], &binding["type"]), (&exchange.name.as_str().into(), &exchange.kind.as_str().into()));
+    assert_eq!(binding["durable"], exchange.durable);
+    assert_eq!(document["channels"]["events"]["address"], "{kind}.{item}");
+
+    let schemas = &document["components"]["schemas"];
+    let mut listed = Vec::new();
+    for (name, prefix) in [("orderEvent", "order."), ("itemEvent", "item.")] {
+        let kinds: Vec<&str> = strings(&schemas[name]["properties"]["event"]["enum"]).collect();
+        assert!(kinds.iter().all(|kind| kind.starts_with(prefix)), "{kinds:?}");
+        listed.extend(kinds);
+        for example in examples(&document, name) {
+            let (payload, headers) = (&example["payload"], &example["headers"]);
+            let event: Event = serde_json::from_value(payload.clone()).unwrap();
+            assert_eq!(&serde_json::to_value(&event).unwrap(), payload);
+            assert_eq!((&headers["message_id"], &headers["type"]), (&payload["event_id"], &payload["event"]));
+            assert_eq!(headers["timestamp"], event.at.unix_timestamp());
+            assert_has_what_is_required(&schemas[name], payload);
+            assert_has_what_is_required(&schemas["eventHeaders"], headers);
+            if let Some(order) = payload.get("order") {
+                assert_has_what_is_required(&schemas["eventOrder"], order);
+            }
+        }
+    }
+    assert_eq!(listed, EventKind::ALL.map(EventKind::as_str));
+}
+
+/// All fields of a schema that has no others are there.
+fn assert_has_what_is_required(schema: &Value, object: &Value) {
+    let mut required: Vec<&str> = strings(&schema["required"]).collect();
+    required.sort_unstable();
+    for fields in [&schema["properties"], object] {
+        let mut names: Vec<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, required);
+    }
 }
 
 /// The examples of a request are read, and written again as they stand; one of them has every field that is described.

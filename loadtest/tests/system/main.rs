@@ -13,6 +13,7 @@ mod life;
 mod messages;
 mod outages;
 mod raw;
+mod relay;
 mod release;
 mod sales;
 mod share;

@@ -149,7 +149,11 @@ async fn serve_until<H: Handler>(
         stop,
     };
     let (queues, stop) = (topology.queues_of(H::NAME), function.stop.clone());
-    in_time(async { Ok(function.run(&queues).await) }, stop).await
+    let running = async {
+        function.run(&queues).await;
+        Ok(())
+    };
+    in_time(running, stop).await
 }
 
 /// The broker's nodes, with the topology declared there; `None`: told to stop meanwhile.

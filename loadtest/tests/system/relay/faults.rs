@@ -1,0 +1,152 @@
+//! Relays die and freeze, servers go away: events come again with the same ids, none is lost, and the first copies keep
+//! the order.
+
+use super::{
+    IS_EMPTY,
+    listener::{self, Listener, bind, heard},
+    request_id, say_many,
+};
+use crate::shop::{Shop, until};
+use futures_util::StreamExt;
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use shared::{
+    devstack::{Servers, Signal},
+    store,
+};
+use std::{collections::BTreeSet, time::Duration};
+
+/// Events to be in the middle of.
+const MANY: i64 = 20_000;
+/// Keeps events through a restart of the broker.
+const KEPT: &str = "kept";
+
+#[tokio::test]
+async fn a_relay_killed_between_publishing_and_deleting_has_its_events_repeated_by_the_next() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let mut listener = Listener::to(&shop, "order.#").await;
+    let _purchase = shop.worker("w", &[]).await;
+    let mut doomed = shop.worker_of("relay", "doomed", &[("TURNSTILE_PAUSE_AT", "published")]).await;
+    shop.buy("first", "ticket").await;
+    shop.reply().await;
+    let first = listener.next().await;
+    assert_eq!(first.properties.app_id().as_ref().map(|id| id.as_str()), Some("doomed"));
+    until("it stands still", async || shop.log("doomed").await.contains("paused")).await;
+    assert_eq!(shop.count(IS_EMPTY).await, 1, "told, and not deleted");
+    doomed.kill().await.unwrap();
+
+    let _next = shop.worker_of("relay", "next", &[]).await;
+    let repeated = listener.next().await;
+    assert_eq!(repeated.properties.app_id().as_ref().map(|id| id.as_str()), Some("next"));
+    assert_eq!(repeated.event, first.event, "the same event, with the same id");
+    shop.buy("second", "ticket").await;
+    assert_eq!(request_id(&listener.next().await.event), "second");
+    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
+}
+
+#[tokio::test]
+async fn a_frozen_relay_loses_its_turn_and_deletes_nothing_when_it_wakes() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let mut listener = Listener::to(&shop, "order.#").await;
+    let mut known = Vec::new();
+    let _purchase = shop.worker("w", &[]).await;
+    let short_turn = ("TURN_SECONDS_MAX", "3");
+    let mut sleeper = shop.worker_of("relay", "sleeper", &[("TURNSTILE_PAUSE_AT", "published"), short_turn]).await;
+    shop.buy("first", "ticket").await;
+    shop.reply().await;
+    assert_eq!(request_id(&listener.next_new(&mut known).await), "first");
+    until("it stands still", async || shop.log("sleeper").await.contains("paused")).await;
+    sleeper.send(Signal::Stop).unwrap();
+
+    let mut next = shop.worker_of("relay", "next", &[short_turn]).await;
+    shop.buy("second", "ticket").await;
+    assert_eq!(request_id(&listener.next_new(&mut known).await), "second", "the turn went on");
+    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
+
+    next.stop().await.unwrap();
+    shop.buy("third", "ticket").await;
+    shop.reply().await;
+    sleeper.send(Signal::Continue).unwrap();
+    assert_eq!(request_id(&listener.next_new(&mut known).await), "third", "back at work");
+    assert!(shop.log("sleeper").await.contains("events cannot be told; connecting again"), "its turn was over");
+    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
+    assert_eq!(known.len(), 3);
+}
+
+#[tokio::test]
+async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
+    let mut servers = Servers::start(&[]).await.unwrap();
+    servers.postgres.create_database("sale").await.unwrap();
+    let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
+    let mut shop = Shop::on(&amqp_url, &database_url, &[]).await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    shop.channel.queue_declare(KEPT.into(), options, arguments).await.unwrap();
+    bind(&shop.channel, KEPT, "order.reserved.#").await;
+
+    let _relays = [
+        shop.worker_of("relay", "r1", &[("TURN_SECONDS_MAX", "3")]).await,
+        shop.worker_of("relay", "r2", &[("TURN_SECONDS_MAX", "3")]).await,
+    ];
+    // An orderly stop first: what a broker knows of a queue that is a second old may not outlive a power cut.
+    in_mid_way(&shop).await;
+    servers.rabbitmq.restart().await.unwrap();
+    until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
+    in_mid_way(&shop).await;
+    servers.rabbitmq.kill_and_restart().await.unwrap();
+    until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
+    in_mid_way(&shop).await;
+    servers.postgres.kill_and_restart().await.unwrap();
+    shop.pool = store::pool(&database_url, "test", 4).unwrap();
+    until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
+
+    watermark(&servers, "0.000001").await;
+    say_many(&shop, 100, 10).await;
+    until("it notices", async || {
+        let logs = [shop.log("r1").await, shop.log("r2").await].concat();
+        logs.contains("the broker is short of memory or disk")
+    })
+    .await;
+    assert_eq!(shop.count(IS_EMPTY).await, 10);
+    watermark(&servers, "0.4").await;
+    until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
+
+    assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0, "an outage is nobody's fault");
+    let connection = Connection::connect(&amqp_url, ConnectionProperties::default()).await.unwrap();
+    let told = first_copies(&connection.create_channel().await.unwrap(), 3 * MANY as usize + 100).await;
+    assert!(listener::are_in_order(&told), "the first copies are in order");
+    servers.stop().await.unwrap();
+}
+
+async fn watermark(servers: &Servers, share: &str) {
+    let mut command = servers.rabbitmq.rabbitmqctl();
+    let set = command.args(["set_vm_memory_high_watermark", share]).output().await.unwrap();
+    assert!(set.status.success(), "{set:?}");
+}
+
+/// Commits many events, and returns when some of them are told, and most are not.
+async fn in_mid_way(shop: &Shop) {
+    say_many(shop, MANY, 10).await;
+    until("some are told", async || shop.count(IS_EMPTY).await < MANY / 10).await;
+    assert!(shop.count(IS_EMPTY).await > 0);
+}
+
+/// The ids of this many different events, each where it came first.
+async fn first_copies(channel: &Channel, count: usize) -> Vec<String> {
+    let (options, none) =
+        (BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() }, FieldTable::default());
+    let mut events = channel.basic_consume(KEPT.into(), "".into(), options, none).await.unwrap();
+    let (mut known, mut first) = (BTreeSet::new(), Vec::new());
+    while first.len() < count {
+        let delivery = tokio::time::timeout(Duration::from_secs(60), events.next()).await.expect("none is lost");
+        let id = heard(delivery.unwrap().unwrap()).event.event_id;
+        if known.insert(id.clone()) {
+            first.push(id);
+        }
+    }
+    first
+}
