@@ -15,6 +15,10 @@ fn decisions_are_pure() {
         ("shared/src/batch.rs", &[]),
         ("functions/purchase/src/decide.rs", &["shared::contract"]),
         ("functions/relay/src/tell.rs", &["shared::contract"]),
+        (
+            "functions/payment/src/decide",
+            &["shared::contract", "shared::order", "shared::handler::Answer", "crate::gateway::Outcome", "super::"],
+        ),
         ("functions/release/src/decide.rs", &["shared::contract", "shared::order", "shared::handler::Answer"]),
     ]
     .into_iter()

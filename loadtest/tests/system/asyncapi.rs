@@ -12,7 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     contract::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, ID_BYTES_MAX, PURCHASE_EXCHANGE,
+        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, ID_BYTES_MAX, PAYMENT_QUEUE, PURCHASE_EXCHANGE,
+        PaymentRequest,
         PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
     },
     topology::Topology,
@@ -28,7 +29,7 @@ fn names_and_limits_are_the_codes_own() {
     assert_eq!(binding["exchange"]["name"], exchange.name.as_str());
     assert_eq!(binding["exchange"]["durable"], exchange.durable);
     assert_eq!(binding["x-exchange-type"], exchange.kind.as_str());
-    for name in ["dead", RELEASE_QUEUE] {
+    for name in ["dead", PAYMENT_QUEUE, RELEASE_QUEUE] {
         assert_eq!(document["channels"][name]["address"], name);
         let queue = &document["channels"][name]["bindings"]["amqp"]["queue"];
         assert_eq!(topology.queues_of(name), [queue["name"].as_str().unwrap()]);
@@ -41,7 +42,7 @@ fn names_and_limits_are_the_codes_own() {
     {
         assert_eq!((&quantity["minimum"], &quantity["maximum"]), (&Value::from(1), &Value::from(QUANTITY_MAX)));
     }
-    for request in ["purchaseRequest", "releaseRequest"] {
+    for request in ["purchaseRequest", "paymentRequest", "releaseRequest"] {
         let description = schemas[request]["description"].as_str().unwrap();
         assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
     }
@@ -68,6 +69,7 @@ fn every_code_stands_under_its_status_and_no_other_word_does() {
 fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
     assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
+    assert_reads(&document, "paymentRequest", PaymentRequest::decode);
     assert_reads(&document, "releaseRequest", ReleaseRequest::decode);
 
     let mut shown = Vec::new();

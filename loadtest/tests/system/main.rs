@@ -12,6 +12,7 @@ mod hostile;
 mod life;
 mod messages;
 mod outages;
+mod payment;
 mod raw;
 mod relay;
 mod release;
