@@ -3,32 +3,31 @@
 //! Invariant: what the audit reads, it reads from the database after the last worker has ended, on a connection of
 //! its own.
 
+mod drained;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::config::StoreOptions;
-use shared::contract::Verdict;
 use shared::store::{self, OpenError};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::auditor::{Audit, Facts, LifeFacts};
+use crate::auditor::{Audit, Facts};
 use crate::cluster::Cluster;
 use crate::crashes::Crashes;
 use crate::events::Event;
 use crate::facts;
 use crate::failure::Failure;
-use crate::life;
-use crate::life::living::{Life, Lived, Living};
-use crate::life::report::LifeReport;
-use crate::life::show::Winner;
+use crate::life::living::{Life, Living};
 use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::probe::broker_version;
 use crate::round::{Round, Tally};
 use crate::scenario::{Scenario, Schedule};
 use crate::unrest::Unrest;
 use crate::workers::{Crew, Endpoints, Workers};
+pub use drained::Drained;
 
 /// How the worker decides; it has one way so far.
 const STRATEGY: &str = "optimistic";
@@ -145,61 +144,6 @@ impl<'a> Sale<'a> {
             }
         };
         Ok(Drained { tally, lived, schedule, database_url, report, servers })
-    }
-}
-
-/// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
-pub struct Drained {
-    tally: Tally,
-    lived: Option<Lived>,
-    schedule: Arc<Schedule>,
-    database_url: String,
-    report: ScenarioReport,
-    servers: ServersReport,
-}
-
-impl Drained {
-    /// The first buyer who was told `reserved`, and the order.
-    #[must_use]
-    pub fn winner(&self) -> Option<Winner> {
-        let bodies = self.tally.answers.answers.iter().map(|answer| answer.body.as_deref());
-        bodies.enumerate().find_map(|(index, body)| {
-            let verdict: Verdict = serde_json::from_slice(body?).ok()?;
-            Some(Winner { buyer: Schedule::buyer(index), order: verdict.order? })
-        })
-    }
-
-    /// Holds what was recorded against what the buyers were told.
-    ///
-    /// # Errors
-    /// The database stays away.
-    pub async fn audit(self) -> Result<Outcome, Failure> {
-        let tally = self.tally;
-        let database = open_database(&self.database_url).await?;
-        let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
-        let recorded_life = match &self.lived {
-            Some(_) => Some(life::facts::read(&database, &self.schedule).await.map_err(database_failed)?),
-            None => None,
-        };
-        database.close().await;
-        let life = (|| {
-            let (lived, recorded) = (self.lived.as_ref()?, recorded_life.as_ref()?);
-            let follow_ups = tally.follow_ups.as_ref()?;
-            let (ledger, events, is_over) = (&lived.ledger, &lived.events, lived.plan.hold.is_some());
-            Some(LifeFacts { follow_ups, ledger, events, recorded, is_over })
-        })();
-        let audit = Audit::of(&Facts {
-            schedule: &self.schedule,
-            answers: &tally.answers,
-            dead_growth: tally.dead_growth,
-            endings: &tally.endings,
-            recorded: Some(&recorded),
-            life,
-        });
-        let report = self.lived.as_ref().zip(tally.follow_ups.as_ref());
-        let life = report.map(|(lived, follow_ups)| LifeReport::of(lived, follow_ups, &recorded));
-        let outcome = outcome(self.report, self.servers, audit, tally);
-        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), life, ..outcome })
     }
 }
 

@@ -12,9 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
     contract::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, ID_BYTES_MAX, PAYMENT_QUEUE, PURCHASE_EXCHANGE,
-        PaymentRequest,
-        PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, Rejection, ReleaseRequest, Status, Verdict,
+        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, ID_BYTES_MAX, PAYMENT_QUEUE,
+        PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, Rejection, ReleaseRequest,
+        Status, Verdict,
     },
     topology::Topology,
 };

@@ -4,6 +4,7 @@
 mod architecture;
 mod asyncapi;
 mod audit;
+mod audit_life;
 mod clients;
 mod cluster;
 mod cost;
