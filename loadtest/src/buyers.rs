@@ -61,6 +61,11 @@ impl Told {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether buyers ask for more than their purchases.
+    fn follows_up(&self) -> bool {
+        self.follow_ups.is_some()
+    }
+
     /// As [`Told::answers`].
     fn follow_ups(&self) -> Option<MutexGuard<'_, FollowUps>> {
         Some(self.follow_ups.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! What buyers ask for next: taken from the verdicts as they come in, and published on a channel of its own.
+//! What buyers ask for next: taken from the verdicts as they come in, and published on a connection of their own.
 //!
 //! Invariant: in every session, each follow-up without an answer is published once; so after the loss of the broker it is
 //! sent again, as the same message.
@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Confirmation, Connection};
+use shared::broker::{self, Nodes};
 use shared::contract::CONTENT_TYPE;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
 
 use super::Told;
 use super::session::{APP_ID, Lost, PERSISTENT};
+use crate::failure::Failure;
 use crate::life::plan::FollowUp;
 
 /// The most that are published before their confirms are waited for.
@@ -22,17 +25,27 @@ const PUBLISHED_MAX: usize = 256;
 /// The reader's side: tells verdicts that lead on from those that do not.
 pub(super) struct Following {
     /// Never longer than the sale has buyers.
-    queued: UnboundedSender<FollowUp>,
+    queue: UnboundedSender<FollowUp>,
 }
 
 impl Following {
-    /// Queues whatever was asked for in an earlier session and has no answer; `None` where nobody follows up.
-    pub(super) fn resume(told: &Told, queued: UnboundedSender<FollowUp>) -> Option<Self> {
-        for follow_up in told.follow_ups()?.unanswered() {
+    /// Connects, and publishes from then on, in the set's task: first whatever was asked for in an earlier session and has
+    /// no answer. The connection is its own: on that of the purchases, a payment would wait behind all that are still to be
+    /// sent, and no real buyer does.
+    pub(super) async fn start(
+        nodes: &Nodes,
+        reply_to: &ShortString,
+        told: &Arc<Told>,
+        publishing: &mut JoinSet<Result<(), Lost>>,
+    ) -> Result<Self, Failure> {
+        let connection = broker::connect(nodes, "turnstile-loadtest follow-ups").await?;
+        let (queue, queued) = mpsc::unbounded_channel();
+        for follow_up in told.follow_ups().map_or_else(Vec::new, |follow_ups| follow_ups.unanswered()) {
             // Whoever takes them out ends with the session, as we do.
-            queued.send(follow_up).ok();
+            queue.send(follow_up).ok();
         }
-        Some(Self { queued })
+        publishing.spawn(publish(connection, reply_to.clone(), queued, Arc::clone(told)));
+        Ok(Self { queue })
     }
 
     /// Takes in a reply: `true` where it was the answer to a follow-up, and is dealt with.
@@ -43,7 +56,7 @@ impl Following {
             Some(index) => {
                 let request_id = uuid::Uuid::try_parse(correlation_id).expect("it is one of the requests' ids");
                 if let Some(follow_up) = follow_ups.bought(index, request_id, body, at) {
-                    self.queued.send(follow_up).ok();
+                    self.queue.send(follow_up).ok();
                 }
                 false
             }
@@ -56,12 +69,14 @@ impl Following {
 }
 
 /// Publishes what is queued, for as long as somebody queues.
-pub(super) async fn publish(
-    channel: Channel,
+async fn publish(
+    connection: Connection,
     reply_to: ShortString,
     mut queued: UnboundedReceiver<FollowUp>,
     told: Arc<Told>,
 ) -> Result<(), Lost> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let constant = BasicProperties::default()
         .with_content_type(CONTENT_TYPE.into())
         .with_delivery_mode(PERSISTENT)
@@ -90,6 +105,7 @@ pub(super) async fn publish(
             }
         }
     }
-    // Nobody queues where nobody follows up: that is no end of the session.
+    // The reader has ended, and says why.
+    drop(connection.close(200, "done".into()).await);
     std::future::pending().await
 }

@@ -1,4 +1,5 @@
-//! One session with the broker: a connection to publish on, one to take in replies, a reply queue of its own.
+//! One session with the broker: a connection to publish on, one to take in replies, a reply queue of its own; and where
+//! buyers follow up, a connection for that.
 //!
 //! Invariant: a session that has met an error is over; it never publishes past a request that the broker refused.
 
@@ -14,11 +15,10 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
 use shared::broker::{self, Nodes};
 use shared::contract::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Told;
-use super::following::{self, Following};
+use super::following::Following;
 use crate::failure::Failure;
 use crate::scenario::Schedule;
 
@@ -72,16 +72,14 @@ impl Session {
             let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
             let reply_to = queue.name().clone();
             let consumer = replies.basic_consume(reply_to.clone(), "".into(), options, FieldTable::default()).await?;
-            // One publishing task for each channel.
-            let follow_ups = publishing.create_channel().await?;
-            follow_ups.confirm_select(ConfirmSelectOptions::default()).await?;
-            Ok::<_, lapin::Error>((channel, follow_ups, reply_to, consumer))
+            Ok::<_, lapin::Error>((channel, reply_to, consumer))
         };
-        let (channel, follow_ups, reply_to, consumer) = prepared.await.map_err(broker::Error::from)?;
+        let (channel, reply_to, consumer) = prepared.await.map_err(broker::Error::from)?;
         let (mut reading, mut following) = (JoinSet::new(), JoinSet::new());
-        let (queued, asked) = mpsc::unbounded_channel();
-        following.spawn(following::publish(follow_ups, reply_to.clone(), asked, Arc::clone(&told)));
-        let sends = Following::resume(&told, queued);
+        let sends = match told.follows_up() {
+            true => Some(Following::start(nodes, &reply_to, &told, &mut following).await?),
+            false => None,
+        };
         reading.spawn(read(consumer, Arc::clone(&told), sends));
         Ok(Self { publishing, channel, receiving, reply_to, reading, following, told })
     }
@@ -106,9 +104,9 @@ impl Session {
                 Some(Ok(Err(lost))) => Err(lost),
                 Some(Ok(Ok(())) | Err(_)) | None => Err(Lost::Replies),
             },
-            ended = self.following.join_next() => match ended {
-                Some(Ok(Err(lost))) => Err(lost),
-                Some(Ok(Ok(())) | Err(_)) | None => Err(Lost::Replies),
+            Some(ended) = self.following.join_next() => match ended {
+                Ok(Err(lost)) => Err(lost),
+                Ok(Ok(())) | Err(_) => Err(Lost::Replies),
             },
         }
     }
