@@ -1,7 +1,7 @@
 //! The world outside: takes in every event of the sale's items, in the order in which they arrive.
 //!
 //! Knows nothing of the database. Invariant: from [`Listener::open`] to [`Listener::close`] its queue misses nothing that
-//! the broker was given, also while the listener itself has lost the broker.
+//! the broker was given; one that is [`Keeping::OnDisk`] also not while a node of the broker, or the listener, is away.
 
 use std::time::Duration;
 
@@ -33,10 +33,22 @@ const ACKNOWLEDGED_TOGETHER: usize = 128;
 const LAST: &str = "last";
 /// How long that message may take.
 const LAST_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often the broker may be lost.
+const LOSSES_MAX: u32 = 100;
 /// How often one reconnection is tried.
 const ATTEMPTS_MAX: u32 = 300;
 /// Between two of these attempts.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Where the broker keeps events until they are taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// In memory, for as long as the listener is connected: costs the broker little, so a sale is hardly slower for being
+    /// listened to.
+    InMemory,
+    /// On the disks of most of its nodes, for whoever outlives one.
+    OnDisk,
+}
 
 /// An event as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +75,20 @@ impl Listener {
     ///
     /// # Errors
     /// The broker cannot be reached, or has no exchange of events.
-    pub async fn open(amqp_url: &str, items: &str) -> Result<Self, Failure> {
+    pub async fn open(amqp_url: &str, items: &str, keeping: Keeping) -> Result<Self, Failure> {
         let nodes = Nodes::read(amqp_url)?;
         let connection = connect(&nodes).await?;
         let queue = ShortString::from(format!("events.loadtest.{items}"));
         let channel = connection.create_channel().await.map_err(broker::Error::from)?;
-        bind(&channel, &queue).await.map_err(broker::Error::from)?;
+        bind(&channel, &queue, keeping).await.map_err(broker::Error::from)?;
         let mut listening = JoinSet::new();
-        listening.spawn(listen(Nodes::read(amqp_url)?, connection, channel, queue.clone(), format!(".{items}")));
+        listening.spawn(listen(
+            Nodes::read(amqp_url)?,
+            connection,
+            channel,
+            queue.clone(),
+            (format!(".{items}"), keeping),
+        ));
         Ok(Self { nodes, queue, listening })
     }
 
@@ -94,7 +112,7 @@ impl Listener {
                 return Err(Failure::Broken(anyhow::anyhow!("the events were not all taken in in time")));
             }
         };
-        // What it leaves goes by itself.
+        // One that is kept in memory has gone with the listener.
         drop(channel.queue_delete(self.queue, QueueDeleteOptions::default()).await);
         drop(connection.close(200, "done".into()).await);
         Ok(heard)
@@ -105,33 +123,44 @@ async fn connect(nodes: &Nodes) -> Result<Connection, Failure> {
     Ok(broker::connect(nodes, "turnstile-loadtest events").await?)
 }
 
-async fn bind(channel: &Channel, queue: &ShortString) -> lapin::Result<()> {
+async fn bind(channel: &Channel, queue: &ShortString, keeping: Keeping) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
-    // On a majority of the nodes, like the queues of the functions.
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    arguments.insert("x-expires".into(), AMQPValue::LongInt(QUEUE_EXPIRES_MS));
-    channel.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await?;
+    let options = match keeping {
+        Keeping::InMemory => QueueDeclareOptions::exclusive(),
+        Keeping::OnDisk => {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+            arguments.insert("x-expires".into(), AMQPValue::LongInt(QUEUE_EXPIRES_MS));
+            QueueDeclareOptions::durable()
+        }
+    };
+    channel.queue_declare(queue.clone(), options, arguments).await?;
     let options = QueueBindOptions::default();
     channel.queue_bind(queue.clone(), EVENTS_EXCHANGE.into(), EVERYTHING.into(), options, FieldTable::default()).await
 }
 
-/// Takes in events until our own last message, through every loss of the broker.
+/// Takes in events until our own last message, through every loss of the broker that the queue outlives.
 async fn listen(
     nodes: Nodes,
     mut connection: Connection,
     mut channel: Channel,
     queue: ShortString,
-    ours: String,
+    (ours, keeping): (String, Keeping),
 ) -> Result<Vec<Heard>, Failure> {
-    let mut heard = Vec::new();
+    let (mut heard, mut losses) = (Vec::new(), 0);
     loop {
         match take_in(&channel, &queue, &ours, &mut heard).await {
             Ok(()) => {
                 drop(connection.close(200, "done".into()).await);
                 return Ok(heard);
             }
+            Err(error) if keeping == Keeping::InMemory || losses == LOSSES_MAX => {
+                let text =
+                    anyhow::Error::new(error).context("RabbitMQ was lost, and with it events that nobody took in");
+                return Err(Failure::Unreachable(text));
+            }
             Err(error) => tracing::warn!(%error, "the broker went away; listening again"),
         }
+        losses += 1;
         nodes.go_on();
         connection = reconnect(&nodes).await?;
         channel = connection.create_channel().await.map_err(broker::Error::from)?;

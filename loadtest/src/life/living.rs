@@ -16,7 +16,7 @@ use crate::life::events::Events;
 use crate::life::facts;
 use crate::life::gateway::{Gateway, GatewayOptions};
 use crate::life::ledger::Ledger;
-use crate::life::listener::Listener;
+use crate::life::listener::{Keeping, Listener};
 use crate::life::plan::Plan;
 use crate::round::Beside;
 use crate::sale::open_database;
@@ -67,6 +67,8 @@ pub struct Life {
     pub gateway: GatewayOptions,
     /// Who lives it.
     pub functions: Functions,
+    /// Where events are kept until they are taken in; what dies with the broker is missed.
+    pub keeping: Keeping,
 }
 
 /// A life under way.
@@ -107,7 +109,7 @@ impl Life {
         endpoints: &Endpoints,
         schedule: &Schedule,
     ) -> Result<Living, Failure> {
-        let listener = Listener::open(&endpoints.amqp_url, &schedule.items_prefix).await?;
+        let listener = Listener::open(&endpoints.amqp_url, &schedule.items_prefix, self.keeping).await?;
         Ok(Living { plan: self.plan, options: self.gateway, gateway, listener })
     }
 }

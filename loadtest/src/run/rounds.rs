@@ -9,6 +9,7 @@ use super::VHOST;
 use crate::auditor::Invariant;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
+use crate::life::listener::Keeping;
 use crate::life::living::{Functions, Life};
 use crate::life::report::QuietReport;
 use crate::life::show::{Show, Shown, Winner};
@@ -84,7 +85,9 @@ async fn sell(
     progress.stage("starting the workers");
     let RunOptions { sale: sale_options, life, events: event_options, .. } = options;
     let lived = life.plan(sale_options.seed).zip(programs.of_life.clone());
-    let lived = lived.map(|(plan, functions)| Life { plan, gateway: life.gateway(sale_options.seed), functions });
+    let keeping = if event_options.kill_broker_at.is_some() { Keeping::OnDisk } else { Keeping::InMemory };
+    let gateway = life.gateway(sale_options.seed);
+    let lived = lived.map(|(plan, functions)| Life { plan, gateway, functions, keeping });
     let crew = crew(sale_options, &programs.purchase, &[]);
     let sale = Sale::prepare_to_live(endpoints, &sale_options.scenario(), crew, lived).await?;
     let cluster = match broker {

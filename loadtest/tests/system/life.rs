@@ -6,6 +6,7 @@ use loadtest::{
     life::{
         gateway::GatewayOptions,
         ledger::Manners,
+        listener::Keeping,
         living::Life,
         plan::{Plan, Share},
     },
@@ -28,6 +29,7 @@ async fn life(decline: &str, failure: &str, seed: u64) -> Life {
             latency: Duration::from_millis(20),
         },
         functions: programs::of_life().await.unwrap(),
+        keeping: Keeping::InMemory,
     }
 }
 
