@@ -51,17 +51,25 @@ impl Answers {
     /// Nothing sent, nothing answered.
     #[must_use]
     pub fn to(requests: &[Due]) -> Self {
-        Self {
-            answers: vec![Answer::default(); requests.len()],
-            index_of: requests.iter().enumerate().map(|(index, due)| (due.request_id, index)).collect(),
-            ..Self::default()
-        }
+        Self::to_ids(requests.iter().map(|due| due.request_id))
+    }
+
+    /// The same, of these request ids, in the order of their indices.
+    #[must_use]
+    pub fn to_ids(ids: impl Iterator<Item = Uuid>) -> Self {
+        let index_of: HashMap<Uuid, usize> = ids.enumerate().map(|(index, id)| (id, index)).collect();
+        Self { answers: vec![Answer::default(); index_of.len()], index_of, ..Self::default() }
+    }
+
+    /// The request that a reply with this correlation id is for.
+    #[must_use]
+    pub fn index(&self, correlation_id: &str) -> Option<usize> {
+        Uuid::try_parse(correlation_id).ok().and_then(|id| self.index_of.get(&id).copied())
     }
 
     /// Notes a reply; returns how many requests are answered now.
     pub fn record(&mut self, correlation_id: &str, worker_id: &str, body: Vec<u8>, at: Duration) -> usize {
-        let index = Uuid::try_parse(correlation_id).ok().and_then(|id| self.index_of.get(&id).copied());
-        let Some(index) = index else {
+        let Some(index) = self.index(correlation_id) else {
             self.stranger_count += 1;
             if self.strangers.len() < STRANGERS_KEPT_MAX {
                 self.strangers.push(correlation_id.to_owned());

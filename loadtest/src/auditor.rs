@@ -4,6 +4,7 @@
 //! Invariant: each promise is one [`Invariant`] with a name that never changes, and a broken one names the first
 //! offenders and counts them all.
 
+mod life;
 mod records;
 mod replies;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use shared::contract::{Status, Verdict};
 use crate::answers::Answers;
 use crate::facts::{Recorded, RecordedOrder, RecordedVerdict};
 use crate::scenario::{Due, Schedule};
+pub use life::LifeFacts;
+use life::replay::Replay;
 
 /// The most offenders that a broken invariant names.
 const OFFENDERS_NAMED_MAX: usize = 5;
@@ -34,6 +37,8 @@ pub struct Facts<'a> {
     pub endings: &'a [Ending],
     /// What the database says; `None` where none took part (the ceiling).
     pub recorded: Option<&'a Recorded>,
+    /// What became of the orders after that; `None` where nobody paid, cancelled, or let a hold run out.
+    pub life: Option<LifeFacts<'a>>,
 }
 
 /// How a worker ended.
@@ -107,6 +112,9 @@ impl Audit {
         if let Some(recorded) = facts.recorded {
             audit.invariants.extend(records::check(&case, recorded));
         }
+        if let Some(life) = &facts.life {
+            audit.invariants.extend(life::check(&case, life));
+        }
         audit
     }
 
@@ -128,6 +136,8 @@ struct Case<'a> {
     verdicts: HashMap<&'a str, &'a RecordedVerdict>,
     /// By request id; more than one is a fault.
     orders: HashMap<&'a str, Vec<&'a RecordedOrder>>,
+    /// Where units may have come back: the sale, decided once more.
+    replay: Option<Replay>,
 }
 
 impl<'a> Case<'a> {
@@ -142,7 +152,9 @@ impl<'a> Case<'a> {
                 orders.entry(&order.request_id).or_default().push(order);
             }
         }
-        Self { facts, ids, told, verdicts, orders }
+        let case = Self { facts, ids, told, verdicts, orders, replay: None };
+        let replay = facts.life.as_ref().map(|life| Replay::of(&case, life));
+        Self { replay, ..case }
     }
 
     /// Every request with its index.
@@ -172,7 +184,10 @@ impl<'a> Case<'a> {
     }
 
     /// The items that were oversold, each with the units beyond its stock. The ceiling has no stock to oversell.
-    fn oversold(&self) -> Vec<(&'a str, u64)> {
+    fn oversold(&self) -> Vec<(&str, u64)> {
+        if let Some(replay) = &self.replay {
+            return replay.oversold.iter().map(|(item, units)| (item.as_str(), *units)).collect();
+        }
         if self.facts.recorded.is_none() {
             return Vec::new();
         }
@@ -190,9 +205,12 @@ impl<'a> Case<'a> {
             .collect()
     }
 
-    /// The accepted requests that jumped the queue. The stock only shrinks during a sale, so whoever comes after a
-    /// refused request and asks for as much or more must be refused too.
+    /// The accepted requests that jumped the queue. Where the stock only shrinks, whoever comes after a refused request and
+    /// asks for as much or more must be refused too; where units come back, the decisions tell in which order they were made.
     fn inversions(&self) -> Vec<&str> {
+        if let Some(replay) = &self.replay {
+            return replay.preferred.iter().map(|&index| self.ids[index].as_str()).collect();
+        }
         if self.facts.recorded.is_none() {
             return Vec::new();
         }

@@ -3,9 +3,11 @@
 //! An open loop: a slow broker delays sends, never the intended times that latency counts from. One channel publishes in
 //! the schedule's order, another connection takes in the replies, so neither waits for the other. When the broker goes
 //! away, both are opened anew and whatever has no verdict yet is sent again, in order: to ask again is to send it again.
+//! Where the sale has a [`Plan`], whoever is told `reserved` follows up at once, from the same session.
 //! Knows nothing of workers and databases. Invariant: requests of one item are published in the schedule's order, in
 //! every session, so what a queue holds of an item is always a prefix of that order.
 
+mod following;
 mod session;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,8 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::failure::Failure;
+use crate::life::follow_ups::FollowUps;
+use crate::life::plan::Plan;
 use crate::scenario::Schedule;
 use session::Session;
 
@@ -45,6 +49,10 @@ struct Told {
     answered: watch::Sender<usize>,
     /// How many requests were ever published: they go out in order, so this is the last one's place.
     published: AtomicUsize,
+    /// Where buyers follow up: what they asked for, and were told.
+    follow_ups: Option<Mutex<FollowUps>>,
+    /// How many of them have no answer.
+    open_follow_ups: watch::Sender<usize>,
 }
 
 impl Told {
@@ -52,17 +60,29 @@ impl Told {
         // Nothing that holds the lock leaves the answers half changed.
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether buyers ask for more than their purchases.
+    fn follows_up(&self) -> bool {
+        self.follow_ups.is_some()
+    }
+
+    /// As [`Told::answers`].
+    fn follow_ups(&self) -> Option<MutexGuard<'_, FollowUps>> {
+        Some(self.follow_ups.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Buyers {
-    /// Connects, so that the sale itself begins with the first request.
+    /// Connects, so that the sale itself begins with the first request; who gets units then follows the plan.
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses.
-    pub async fn connect(amqp_url: &str, schedule: Arc<Schedule>) -> Result<Self, Failure> {
+    pub async fn connect(amqp_url: &str, schedule: Arc<Schedule>, plan: Option<Plan>) -> Result<Self, Failure> {
         let answers = Mutex::new(Answers::to(&schedule.requests));
         let (start, answered, published) = (OnceLock::new(), watch::Sender::new(0), AtomicUsize::new(0));
-        let told = Arc::new(Told { start, answers, answered, published });
+        let follow_ups = plan.map(|plan| Mutex::new(FollowUps::to(&schedule.requests, plan)));
+        let open_follow_ups = watch::Sender::new(0);
+        let told = Arc::new(Told { start, answers, answered, published, follow_ups, open_follow_ups });
         let nodes = Nodes::read(amqp_url)?;
         let session = Session::open(&nodes, Arc::clone(&told)).await?;
         Ok(Self { nodes, schedule, told, session: Some(session), reconnects: 0 })
@@ -83,7 +103,8 @@ impl Buyers {
         }
     }
 
-    /// Sends every request when it is due, and returns when each has its verdict. May be dropped at any moment.
+    /// Sends every request when it is due, and returns when each has its verdict, and each follow-up too. May be dropped at
+    /// any moment.
     ///
     /// # Errors
     /// The broker stays away.
@@ -91,7 +112,8 @@ impl Buyers {
         let start = *self.told.start.get_or_init(Instant::now);
         loop {
             let pending = self.told.answers().unanswered();
-            if pending.is_empty() {
+            let open = self.told.follow_ups().map_or(0, |follow_ups| follow_ups.open());
+            if pending.is_empty() && open == 0 {
                 return Ok(());
             }
             let session = match self.session.take() {
@@ -117,15 +139,16 @@ impl Buyers {
         }
     }
 
-    /// Takes in whatever replies are still under way and closes; returns what the buyers were told, and how often they
-    /// lost the broker. To be called when no worker replies any more.
-    pub async fn leave(mut self) -> (Answers, u32) {
+    /// Takes in whatever replies are still under way and closes; returns what the buyers were told of their purchases and
+    /// follow-ups, and how often they lost the broker. To be called when no worker replies any more.
+    pub async fn leave(mut self) -> (Answers, Option<FollowUps>, u32) {
         if let Some(session) = self.session.take()
             && let Err(error) = session.close().await
         {
             tracing::warn!(%error, "the broker went away before the last replies were in");
         }
-        (std::mem::take(&mut *self.told.answers()), self.reconnects)
+        let follow_ups = self.told.follow_ups().map(|mut follow_ups| std::mem::take(&mut *follow_ups));
+        (std::mem::take(&mut *self.told.answers()), follow_ups, self.reconnects)
     }
 
     async fn reopen(&self) -> Result<Session, Failure> {

@@ -3,12 +3,15 @@
 //! Also puts the sale's items there at its beginning, as an operator's SQL would. Knows nothing of messages.
 //! Invariant: reads whole rows as they are, also impossible ones; judging is the auditor's.
 
+use std::time::Duration;
+
 use shared::contract::Status;
 use sqlx::{PgConnection, PgPool, Row};
+use uuid::Uuid;
 
 use crate::scenario::{ItemOnSale, Schedule};
 
-/// Longer than any sale: no hold of a sale may run out while the auditor counts on a stock that only shrinks.
+/// Longer than any sale: unless holds are to run out, none may while the auditor counts on a stock that only shrinks.
 const HOLD_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Everything recorded about a sale.
@@ -57,6 +60,8 @@ pub struct RecordedVerdict {
 /// An order's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedOrder {
+    /// The order's id.
+    pub id: Uuid,
     /// The request's id.
     pub request_id: String,
     /// The item's id.
@@ -85,19 +90,20 @@ const PUT_ON_SALE: &str = "
     INSERT INTO items (id, stock, available, hold_ms)
     SELECT id, stock, stock, $3 FROM UNNEST($1::text[], $2::bigint[]) AS on_sale (id, stock)";
 
-/// Inserts the sale's items, each with its stock available.
+/// Inserts the sale's items, each with its stock available; orders hold units for this time, or for longer than any sale.
 ///
 /// # Errors
 /// Whatever the database says; an item that exists already is an error.
-pub async fn put_on_sale(database: &PgPool, items: &[ItemOnSale]) -> sqlx::Result<()> {
+pub async fn put_on_sale(database: &PgPool, items: &[ItemOnSale], hold: Option<Duration>) -> sqlx::Result<()> {
+    let hold_ms = hold.map_or(HOLD_MS, |hold| i64::try_from(hold.as_millis()).unwrap_or(HOLD_MS));
     let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
     let stocks: Vec<i64> = items.iter().map(|item| i64::try_from(item.stock).unwrap_or(i64::MAX)).collect();
-    sqlx::query(PUT_ON_SALE).bind(ids).bind(stocks).bind(HOLD_MS).execute(database).await?;
+    sqlx::query(PUT_ON_SALE).bind(ids).bind(stocks).bind(hold_ms).execute(database).await?;
     Ok(())
 }
 
 // A worker's statements take milliseconds, and are limited; these read whole tables.
-const WITHOUT_LIMIT: &str = "SET LOCAL statement_timeout = 0";
+pub(crate) const WITHOUT_LIMIT: &str = "SET LOCAL statement_timeout = 0";
 
 /// Reads everything recorded about the sale.
 ///
@@ -171,7 +177,7 @@ async fn read_verdicts(
 }
 
 const READ_ORDERS: &str = "
-    SELECT request_id, item, quantity, state FROM orders
+    SELECT id, request_id, item, quantity, state FROM orders
     WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
 
 async fn read_orders(
@@ -182,6 +188,7 @@ async fn read_orders(
     let rows = sqlx::query(READ_ORDERS).bind(items).bind(requests).fetch_all(database).await?;
     let read = |row: &sqlx::postgres::PgRow| {
         Ok(RecordedOrder {
+            id: row.try_get("id")?,
             request_id: row.try_get("request_id")?,
             item: row.try_get("item")?,
             quantity: row.try_get("quantity")?,

@@ -3,6 +3,7 @@
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
 mod cost;
+mod life;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use shared::contract::QUANTITY_MAX;
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 pub use cost::CostOptions;
+pub use life::LifeOptions;
 
 /// The most items in one sale.
 const ITEMS_MAX: i64 = 1_000_000;
@@ -86,9 +88,12 @@ pub struct RunOptions {
     /// Nodes of the private broker, as one cluster: 1 or 3.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_broker_nodes)]
     pub broker_nodes: usize,
-    /// What happens meanwhile. Last, as its heading holds for whatever follows.
+    /// What happens meanwhile. This and the next come last, as a heading holds for whatever follows.
     #[command(flatten)]
     pub events: EventOptions,
+    /// What becomes of the orders.
+    #[command(flatten)]
+    pub life: LifeOptions,
 }
 
 impl RunOptions {
@@ -100,7 +105,7 @@ impl RunOptions {
         if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
             return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");
         }
-        None
+        self.life.conflict(self.sale.rate)
     }
 }
 

@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::answers::Answers;
 use crate::auditor::{Invariant, VerdictCounts};
 use crate::events::{Action, Point};
+use crate::life::report::LifeReport;
+use crate::life::show::ShownStep;
 use crate::scenario::Schedule;
 
 /// Latencies are counted in microseconds; three digits of them are exact.
@@ -49,10 +51,16 @@ pub struct Outcome {
     pub queue_depth_peak: u64,
     /// What was done to workers and broker in mid-sale, in the order in which it was done.
     pub events: Vec<EventReport>,
+    /// Who was killed at random, in the order in which it was done.
+    pub crashes: Vec<CrashReport>,
     /// Who decided.
     pub workers: Vec<WorkerReport>,
     /// The broker's limit, where it was measured.
     pub ceiling: Option<CeilingReport>,
+    /// What became of the orders, where they had a life after their verdict.
+    pub life: Option<LifeReport>,
+    /// The lives of two orders, where they were to be shown.
+    pub shown: Option<Vec<ShownStep>>,
     /// Every promise.
     pub invariants: Vec<Invariant>,
     /// Whether every promise was kept.
@@ -142,6 +150,15 @@ pub struct EventReport {
     pub broker_node: Option<String>,
 }
 
+/// A worker that was killed by `--crashes`, and replaced at once.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CrashReport {
+    /// Which.
+    pub worker: String,
+    /// When, from the start of the sale.
+    pub seconds: f64,
+}
+
 /// What the same buyers get from workers that touch no database: the mean, where it was measured twice.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct CeilingReport {
@@ -179,8 +196,7 @@ impl Timing {
     /// Reads the clock's part from the answers.
     #[must_use]
     pub fn of(schedule: &Schedule, answers: &Answers) -> Self {
-        let mut histogram = Histogram::<u64>::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS)
-            .expect("three digits of a day are within its limits");
+        let mut histogram = histogram();
         let mut last = Duration::ZERO;
         for (due, answer) in schedule.requests.iter().zip(&answers.answers) {
             if answer.body.is_some() {
@@ -216,6 +232,20 @@ impl Latency {
             max: ms(histogram.max()),
         }
     }
+}
+
+impl FromIterator<Duration> for Latency {
+    fn from_iter<Durations: IntoIterator<Item = Duration>>(durations: Durations) -> Self {
+        let mut histogram = histogram();
+        for duration in durations {
+            histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        }
+        Self::of(&histogram)
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS).expect("three digits of a day are within its limits")
 }
 
 /// `value` to the nearest `1 / parts`, so that JSON shows no noise.

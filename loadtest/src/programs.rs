@@ -9,9 +9,12 @@ use anyhow::{Context, anyhow};
 use tokio::process::Command;
 
 use crate::failure::Failure;
+use crate::life::living::Functions;
 
 /// The purchase function's program.
 const WORKER: &str = "purchase";
+/// The programs of release, payment and relay.
+const OF_LIFE: [&str; 3] = ["release", "payment", "relay"];
 
 /// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), every
 /// program of the workspace is built first.
@@ -22,14 +25,33 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = given {
         return existing(path.to_owned());
     }
-    if let (Some(cargo), Some(package)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
-        build(Path::new(&cargo), Path::new(&package)).await?;
-    }
+    build_if_cargo().await?;
+    function(WORKER)
+}
+
+/// The programs of the functions that live an order's life, beside this program; built first as in [`worker`].
+///
+/// # Errors
+/// As [`worker`].
+pub async fn of_life() -> Result<Functions, Failure> {
+    build_if_cargo().await?;
+    let [release, payment, relay] = OF_LIFE.map(function);
+    Ok(Functions { release: release?, payment: payment?, relay: relay? })
+}
+
+fn function(name: &str) -> Result<PathBuf, Failure> {
     let ourselves = std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)?;
     let folder = ourselves.parent().unwrap_or(Path::new("."));
     // Cargo keeps the programs one above those of its tests.
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    existing(folder.join(format!("{WORKER}{}", std::env::consts::EXE_SUFFIX)))
+    existing(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+async fn build_if_cargo() -> Result<(), Failure> {
+    match (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
+        (Some(cargo), Some(package)) => build(Path::new(&cargo), Path::new(&package)).await,
+        (_, _) => Ok(()),
+    }
 }
 
 fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
@@ -37,7 +59,8 @@ fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     let text = anyhow!(
-        "there is no worker program {}; build it with `cargo build --workspace --bins`, or name it with --worker-program",
+        "there is no worker program {}; build it with `cargo build --workspace --bins`, or name purchase's with \
+         --worker-program",
         path.display()
     );
     Err(Failure::Configuration(text))

@@ -13,13 +13,16 @@ use tokio::time::{Instant, interval, timeout};
 use crate::answers::Answers;
 use crate::auditor::Ending;
 use crate::buyers::Buyers;
+use crate::crashes::Crashes;
 use crate::depth::DepthSampler;
 use crate::failure::Failure;
-use crate::outcome::{DepthSample, EventReport, Timing, WorkerReport};
+use crate::life::follow_ups::FollowUps;
+use crate::life::plan::Plan;
+use crate::outcome::{CrashReport, DepthSample, EventReport, Timing, WorkerReport};
 use crate::probe::Probe;
 use crate::scenario::Schedule;
 use crate::unrest::Unrest;
-use crate::workers::{Crew, Endpoints, Workers};
+use crate::workers::{Crew, Endpoints, Staff, Workers};
 
 /// Between two looks at the workers while the buyers wait.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -28,12 +31,22 @@ const WATCH_PAUSE: Duration = Duration::from_millis(100);
 pub struct Round<'a> {
     endpoints: Endpoints,
     schedule: Arc<Schedule>,
-    workers: Workers,
+    staff: Staff,
     dead_before: i64,
     answered: watch::Receiver<usize>,
     unrest: Unrest<'a>,
+    crashes: Crashes,
     opened: Instant,
     stage: Stage,
+}
+
+/// What makes a round more than purchases.
+#[derive(Debug)]
+pub struct Beside {
+    /// What buyers do with the units that they got.
+    pub plan: Plan,
+    /// Who works beside the purchase crew.
+    pub crews: Vec<Crew>,
 }
 
 enum Stage {
@@ -47,6 +60,8 @@ enum Stage {
 pub struct Tally {
     /// What the buyers were told.
     pub answers: Answers,
+    /// What they asked for next, and were told; `None` where nobody follows up.
+    pub follow_ups: Option<FollowUps>,
     /// What the clock says.
     pub timing: Timing,
     /// How deep the queues were.
@@ -55,6 +70,8 @@ pub struct Tally {
     pub dead_growth: i64,
     /// What was done to workers and broker.
     pub events: Vec<EventReport>,
+    /// Who was killed at random.
+    pub crashes: Vec<CrashReport>,
     /// Who replied, and how much memory it took.
     pub workers: Vec<WorkerReport>,
     /// How the workers ended.
@@ -68,22 +85,29 @@ impl<'a> Round<'a> {
     ///
     /// # Errors
     /// The broker is away or has other queues than ours; a worker does not start.
-    pub async fn prepare(endpoints: &Endpoints, schedule: Arc<Schedule>, crew: Crew) -> Result<Self, Failure> {
+    pub async fn prepare(
+        endpoints: &Endpoints,
+        schedule: Arc<Schedule>,
+        crew: Crew,
+        beside: Option<Beside>,
+    ) -> Result<Self, Failure> {
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         probe.declare_topology().await?;
         let dead_before = probe.dead().await?;
-        let workers = Workers::start(crew, endpoints).await?;
-        let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule)).await?;
+        let (plan, crews) = beside.map(|beside| (beside.plan, beside.crews)).unzip();
+        let staff = Staff::start(crew, crews.unwrap_or_default(), endpoints).await?;
+        let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
         let answered = buyers.answered();
         let stage = Stage::Ready(Box::new(buyers), Box::new(probe));
         let unrest = Unrest::default();
         Ok(Self {
             endpoints: endpoints.clone(),
             schedule,
-            workers,
+            staff,
             dead_before,
             answered,
             unrest,
+            crashes: Crashes::default(),
             opened: Instant::now(),
             stage,
         })
@@ -93,6 +117,12 @@ impl<'a> Round<'a> {
     #[must_use]
     pub(crate) fn with_unrest(self, unrest: Unrest<'a>) -> Self {
         Self { unrest, ..self }
+    }
+
+    /// Has these workers killed, and replaced, meanwhile.
+    #[must_use]
+    pub fn with_crashes(self, crashes: Crashes) -> Self {
+        Self { crashes, ..self }
     }
 
     /// Lets the buyers in; they wait for their verdicts no longer than `patience`. To be called once.
@@ -115,66 +145,94 @@ impl<'a> Round<'a> {
         self.answered.clone()
     }
 
-    /// The worker processes, for tests that disturb them.
+    /// The purchase function's processes, for tests that disturb them.
     pub fn workers(&mut self) -> &mut Workers {
-        &mut self.workers
+        &mut self.staff.purchase
     }
 
-    /// Waits for every verdict (or the end of patience, or of the last worker), then drains the workers.
+    /// Waits for every verdict (or the end of patience, or of the last worker), then for `rest`, then drains the workers.
     ///
     /// # Errors
-    /// The broker stays away, or the buyers were never let in.
-    pub async fn finish(self) -> Result<Tally, Failure> {
-        let Self { endpoints, schedule, mut workers, dead_before, mut answered, mut unrest, opened, stage } = self;
+    /// The broker stays away, the buyers were never let in, or `rest` fails.
+    pub async fn finish(self, rest: impl Future<Output = Result<(), Failure>>) -> Result<Tally, Failure> {
+        let Self { endpoints, schedule, staff, dead_before, answered, unrest, crashes, opened, stage } = self;
         let Stage::Open(mut buying, depth) = stage else {
             return Err(Failure::Broken(anyhow::anyhow!("the sale was never opened")));
         };
-        let all = schedule.requests.len();
-        let (buyers, bought) = wait(&mut buying, all, &mut workers, &mut answered, &mut unrest).await?;
+        let mut work = Work { requests: schedule.requests.len(), staff, answered, unrest, crashes, opened };
+        let (buyers, bought) = work.until_bought(&mut buying).await?;
         bought?;
-        let answered = *answered.borrow();
-        let done = unrest.settle(answered, &mut workers).await?;
         let depth = depth.stop().await;
-        workers.sample_memory();
-        let memory = workers.memory();
-        let endings = workers.drain().await;
-        let (answers, reconnects) = buyers.leave().await;
+        work.until_rested(rest).await?;
+        let Work { mut staff, answered, unrest, crashes, .. } = work;
+        let answered = *answered.borrow();
+        let done = unrest.settle(answered, &mut staff.purchase).await?;
+        staff.all_ready().await?;
+        staff.sample_memory();
+        let memory = staff.purchase.memory();
+        let endings = staff.drain().await;
+        let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         let dead_growth = probe.dead().await? - dead_before;
         probe.close().await;
         let timing = Timing::of(&schedule, &answers);
         let events = done.into_iter().map(|done| done.report(opened, &schedule, &answers)).collect();
-        let workers = shares(&answers, memory);
-        Ok(Tally { answers, timing, depth, dead_growth, events, workers, endings, reconnects })
+        let (workers, crashes) = (shares(&answers, memory), crashes.done());
+        Ok(Tally { answers, follow_ups, timing, depth, dead_growth, events, crashes, workers, endings, reconnects })
     }
 }
 
-async fn wait(
-    buying: &mut JoinSet<(Box<Buyers>, Result<(), Failure>)>,
+/// A round at work: who works, and what is done to them meanwhile.
+struct Work<'a> {
     requests: usize,
-    workers: &mut Workers,
-    answered: &mut watch::Receiver<usize>,
-    unrest: &mut Unrest<'_>,
-) -> Result<(Box<Buyers>, Result<(), Failure>), Failure> {
-    let mut watch = interval(WATCH_PAUSE);
-    loop {
-        tokio::select! {
-            ended = buying.join_next() => {
-                let ended = ended.map(|ended| ended.map_err(|error| Failure::Broken(error.into())));
-                return ended.unwrap_or_else(|| Err(Failure::Broken(anyhow::anyhow!("the buyers are gone"))));
-            }
-            () = unrest.due(answered) => {
-                let answered = *answered.borrow();
-                unrest.act(answered, workers).await?;
-            }
-            _ = watch.tick() => {
-                workers.sample_memory();
-                // After the last verdict nobody needs them, and an event may have ended them all.
-                if *answered.borrow() < requests && workers.all_ended() {
-                    return Err(Failure::Broken(workers.all_gone()));
+    staff: Staff,
+    answered: watch::Receiver<usize>,
+    unrest: Unrest<'a>,
+    crashes: Crashes,
+    opened: Instant,
+}
+
+type Bought = (Box<Buyers>, Result<(), Failure>);
+
+impl Work<'_> {
+    async fn until_bought(&mut self, buying: &mut JoinSet<Bought>) -> Result<Bought, Failure> {
+        let mut watch = interval(WATCH_PAUSE);
+        loop {
+            tokio::select! {
+                ended = buying.join_next() => {
+                    let ended = ended.map(|ended| ended.map_err(|error| Failure::Broken(error.into())));
+                    return ended.unwrap_or_else(|| Err(Failure::Broken(anyhow::anyhow!("the buyers are gone"))));
+                }
+                () = self.unrest.due(&mut self.answered) => {
+                    let answered = *self.answered.borrow();
+                    self.unrest.act(answered, &mut self.staff.purchase).await?;
+                }
+                () = self.crashes.due(self.opened) => self.crashes.act(self.opened, &mut self.staff).await?,
+                _ = watch.tick() => {
+                    self.staff.sample_memory();
+                    // After the last verdict nobody needs them, and an event may have ended them all.
+                    if *self.answered.borrow() < self.requests && self.staff.purchase.all_ended() {
+                        return Err(Failure::Broken(self.staff.purchase.all_gone()));
+                    }
                 }
             }
         }
+    }
+
+    /// Waits for `rest` and for every crash, whichever is later.
+    async fn until_rested(&mut self, rest: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+        let mut rest = std::pin::pin!(rest);
+        let mut is_rested = false;
+        while !is_rested || !self.crashes.are_over() {
+            tokio::select! {
+                rested = &mut rest, if !is_rested => {
+                    rested?;
+                    is_rested = true;
+                }
+                () = self.crashes.due(self.opened) => self.crashes.act(self.opened, &mut self.staff).await?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Invariant: whatever was started is stopped before [`execute`] returns, also after a failure or a signal.
 
+mod rounds;
+
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -13,16 +15,13 @@ use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::auditor::Invariant;
-use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::options::{Cli, Command, CostOptions, RunOptions, SaleOptions};
-use crate::outcome::{CeilingReport, Outcome, round};
-use crate::probe::Probe;
+use crate::options::{Cli, Command, CostOptions, SaleOptions};
+use crate::outcome::Outcome;
 use crate::progress::Progress;
-use crate::sale::{Ceiling, Sale};
-use crate::workers::{Crew, Endpoints, await_nobody};
-use crate::{ceiling, cost, events, programs, summary};
+use crate::workers::Endpoints;
+use crate::{ceiling, cost, programs, summary};
+use rounds::{ceiling_report, run, run_ceiling};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
 /// statement that takes a second, as an audit does.
@@ -45,9 +44,9 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
         match cli.command {
             Command::Run(options) => {
                 start_log()?;
-                let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+                let programs = or_interrupted(rounds::Programs::find(&options)).await?;
                 measure(&options.sale, options.broker_nodes, async |endpoints, broker, progress| {
-                    run(endpoints, broker, &options, &program, progress).await
+                    run(endpoints, broker, &options, programs, progress).await
                 })
                 .await
             }
@@ -165,99 +164,6 @@ fn servers_failed(error: anyhow::Error) -> Failure {
         Some(_) => Failure::Unreachable(error),
         None => Failure::Unreachable(error.context("the private servers do not start")),
     }
-}
-
-/// One sale, with the ceiling before and after it where that is asked for: whatever warms up, or slows down, from one
-/// round to the next then touches both sides of the ratio.
-async fn run(
-    endpoints: &Endpoints,
-    broker: Option<&mut RabbitMq>,
-    options: &RunOptions,
-    program: &Path,
-    progress: &Progress,
-) -> Result<Outcome, Failure> {
-    let mut ceilings = Vec::new();
-    if options.with_ceiling {
-        ceilings.push(run_ceiling(endpoints, &options.sale, progress).await?);
-    }
-    progress.stage("starting the workers");
-    let sale = Sale::prepare(endpoints, &options.sale.scenario(), crew(&options.sale, program, &[])).await?;
-    let cluster = match broker.filter(|_| options.events.kill_broker_at.is_some()) {
-        Some(broker) => Some(Cluster::of(broker, VHOST).await?),
-        None => None,
-    };
-    let sale = sale.disturbed(events::plan(&options.events, options.sale.buyers), options.events.freeze(), cluster);
-    let following = progress.follow("selling", sale.answered(), options.sale.buyers);
-    let sale = sale.open(options.sale.patience());
-    tracing::info!(buyers = options.sale.buyers, workers = options.sale.workers, "the sale is open");
-    let outcome = sale.finish().await?;
-    drop(following);
-    if options.with_ceiling && outcome.lost == 0 {
-        // Its workers are gone, but the broker may not know yet.
-        let probe = Probe::connect(&endpoints.amqp_url).await?;
-        await_nobody(&probe).await?;
-        probe.close().await;
-        ceilings.push(run_ceiling(endpoints, &options.sale, progress).await?);
-    }
-    Ok(with_ceilings(outcome, &ceilings))
-}
-
-/// The ceiling on queues that nobody else uses: its workers say `reserved` to everybody.
-async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Progress) -> Result<Outcome, Failure> {
-    progress.stage("starting the workers without a database");
-    let probe = Probe::connect(&endpoints.amqp_url).await?;
-    probe.declare_topology().await?;
-    if probe.consumers().await? > 0 || probe.depth().await? > 0 {
-        return Err(Failure::Configuration(anyhow!(
-            "the queues of this broker are in use, and the ceiling's workers would answer real requests; \
-             give the ceiling a virtual host of its own"
-        )));
-    }
-    let ourselves = std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)?;
-    let crew = crew(options, &ourselves, &["ceiling-worker"]);
-    let ceiling = Ceiling::prepare(endpoints, &options.scenario(), crew).await?;
-    let following = progress.follow("measuring the ceiling", ceiling.answered(), options.buyers);
-    let outcome = ceiling.open(options.patience()).finish().await?;
-    drop(following);
-    await_nobody(&probe).await?;
-    probe.close().await;
-    Ok(outcome)
-}
-
-fn crew(options: &SaleOptions, program: &Path, arguments: &[&str]) -> Crew {
-    Crew {
-        program: program.to_owned(),
-        arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        environment: Vec::new(),
-        count: options.workers,
-        batch_max: options.batch_max,
-    }
-}
-
-fn with_ceilings(mut outcome: Outcome, ceilings: &[Outcome]) -> Outcome {
-    if ceilings.is_empty() {
-        return outcome;
-    }
-    outcome.ceiling = Some(ceiling_report(ceilings, Some(outcome.purchases_per_second)));
-    let broken = ceilings.iter().flat_map(|ceiling| &ceiling.invariants).filter(|invariant| !invariant.holds);
-    let broken: Vec<String> = broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect();
-    let holds = broken.is_empty();
-    let detail = if holds { "every buyer got a reply".to_owned() } else { broken.join("; ") };
-    outcome.invariants.push(Invariant { name: "ceiling_sound", holds, detail });
-    outcome.passed &= holds;
-    outcome
-}
-
-/// The mean of the ceilings, beside the sale's purchases per second.
-fn ceiling_report(ceilings: &[Outcome], sale_per_second: Option<f64>) -> CeilingReport {
-    #[allow(clippy::cast_precision_loss)]
-    let mean = |of: fn(&Outcome) -> f64| ceilings.iter().map(of).sum::<f64>() / ceilings.len() as f64;
-    let seconds = mean(|ceiling| ceiling.seconds);
-    let replies = mean(|ceiling| ceiling.purchases_per_second * ceiling.seconds);
-    let purchases_per_second = if seconds > 0.0 { replies / seconds } else { 0.0 };
-    let ratio =
-        sale_per_second.filter(|_| purchases_per_second > 0.0).map(|sale| round(sale / purchases_per_second, 1e3));
-    CeilingReport { seconds: round(seconds, 1e6), purchases_per_second: round(purchases_per_second, 1e1), ratio }
 }
 
 /// Prints the result for people and writes it as JSON to the file; `-` prints the JSON alone.

@@ -3,6 +3,8 @@
 //! Invariant: what the audit reads, it reads from the database after the last worker has ended, on a connection of
 //! its own.
 
+mod drained;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +16,18 @@ use uuid::Uuid;
 
 use crate::auditor::{Audit, Facts};
 use crate::cluster::Cluster;
+use crate::crashes::Crashes;
 use crate::events::Event;
 use crate::facts;
 use crate::failure::Failure;
+use crate::life::living::{Life, Living};
 use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::probe::broker_version;
 use crate::round::{Round, Tally};
 use crate::scenario::{Scenario, Schedule};
 use crate::unrest::Unrest;
 use crate::workers::{Crew, Endpoints, Workers};
+pub use drained::Drained;
 
 /// How the worker decides; it has one way so far.
 const STRATEGY: &str = "optimistic";
@@ -38,6 +43,7 @@ pub struct Sale<'a> {
     database_url: String,
     report: ScenarioReport,
     servers: ServersReport,
+    living: Option<Living>,
 }
 
 impl<'a> Sale<'a> {
@@ -46,16 +52,38 @@ impl<'a> Sale<'a> {
     /// # Errors
     /// A server is away or not as it should be; a worker does not start.
     pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
+        Self::prepare_to_live(endpoints, scenario, crew, None).await
+    }
+
+    /// The same, and makes everything ready for the orders' life after their verdicts.
+    ///
+    /// # Errors
+    /// As [`Sale::prepare`].
+    pub async fn prepare_to_live(
+        endpoints: &Endpoints,
+        scenario: &Scenario,
+        crew: Crew,
+        life: Option<Life>,
+    ) -> Result<Self, Failure> {
         let rabbitmq = broker_version(&endpoints.amqp_url).await?;
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
         let report = ScenarioReport::new(scenario, &crew, STRATEGY);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
-        facts::put_on_sale(&database, &schedule.items).await.map_err(database_failed)?;
+        let hold = life.as_ref().and_then(|life| life.plan.hold);
+        let (round, living) = match life {
+            None => (Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?, None),
+            Some(life) => {
+                let (gateway, beside) = life.open().await?;
+                let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, Some(beside)).await?;
+                (round, Some(life.begin(gateway, endpoints, &schedule).await?))
+            }
+        };
+        facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
-        Ok(Self { round, schedule, database_url, report, servers: ServersReport { rabbitmq, postgresql } })
+        let servers = ServersReport { rabbitmq, postgresql };
+        Ok(Self { round, schedule, database_url, report, servers, living })
     }
 
     /// Lets the buyers in; they wait for their verdicts no longer than `patience`.
@@ -69,6 +97,12 @@ impl<'a> Sale<'a> {
     #[must_use]
     pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
         Self { round: self.round.with_unrest(Unrest::new(plan, freeze, cluster)), ..self }
+    }
+
+    /// Has these workers killed, and replaced, from its opening on.
+    #[must_use]
+    pub fn crashing(self, crashes: Crashes) -> Self {
+        Self { round: self.round.with_crashes(crashes), ..self }
     }
 
     /// How many requests have a verdict, as it grows.
@@ -96,44 +130,20 @@ impl<'a> Sale<'a> {
         self.drain().await?.audit().await
     }
 
-    /// Waits for every verdict and drains the workers.
+    /// Waits for every verdict, and for the end of the orders' lives, and drains the workers.
     ///
     /// # Errors
     /// The broker stays away, or the workers are gone.
     pub async fn drain(self) -> Result<Drained, Failure> {
-        let Self { round, schedule, database_url, report, servers } = self;
-        Ok(Drained { tally: round.finish().await?, schedule, database_url, report, servers })
-    }
-}
-
-/// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
-pub struct Drained {
-    tally: Tally,
-    schedule: Arc<Schedule>,
-    database_url: String,
-    report: ScenarioReport,
-    servers: ServersReport,
-}
-
-impl Drained {
-    /// Holds what was recorded against what the buyers were told.
-    ///
-    /// # Errors
-    /// The database stays away.
-    pub async fn audit(self) -> Result<Outcome, Failure> {
-        let tally = self.tally;
-        let database = open_database(&self.database_url).await?;
-        let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
-        database.close().await;
-        let audit = Audit::of(&Facts {
-            schedule: &self.schedule,
-            answers: &tally.answers,
-            dead_growth: tally.dead_growth,
-            endings: &tally.endings,
-            recorded: Some(&recorded),
-        });
-        let outcome = outcome(self.report, self.servers, audit, tally);
-        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), ..outcome })
+        let Self { round, schedule, database_url, report, servers, living } = self;
+        let (tally, lived) = match living {
+            None => (round.finish(std::future::ready(Ok(()))).await?, None),
+            Some(living) => {
+                let rest = living.rest(database_url.clone(), Arc::clone(&schedule));
+                (round.finish(rest).await?, Some(living.end().await?))
+            }
+        };
+        Ok(Drained { tally, lived, schedule, database_url, report, servers })
     }
 }
 
@@ -154,7 +164,7 @@ impl Ceiling {
         let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let report = ScenarioReport::new(scenario, &crew, STRATEGY_OF_CEILING);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew).await?;
+        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
         Ok(Self { round, schedule, report, servers })
     }
 
@@ -175,13 +185,14 @@ impl Ceiling {
     /// # Errors
     /// As [`Sale::finish`].
     pub async fn finish(self) -> Result<Outcome, Failure> {
-        let tally = self.round.finish().await?;
+        let tally = self.round.finish(std::future::ready(Ok(()))).await?;
         let audit = Audit::of(&Facts {
             schedule: &self.schedule,
             answers: &tally.answers,
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
             recorded: None,
+            life: None,
         });
         Ok(outcome(self.report, self.servers, audit, tally))
     }
@@ -220,8 +231,11 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
         conflicts: 0,
         queue_depth_peak: tally.depth.iter().map(|sample| sample.messages).max().unwrap_or(0),
         events: tally.events,
+        crashes: tally.crashes,
         workers: tally.workers,
         ceiling: None,
+        life: None,
+        shown: None,
         invariants: audit.invariants,
         passed,
         waiting_peak: tally.depth.iter().map(|sample| sample.waiting).max().unwrap_or(0),

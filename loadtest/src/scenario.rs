@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::random::Random;
+
 /// The most buyers in one sale: keeps every index in a `u32` and every reply in memory.
 pub const BUYERS_MAX: u32 = 5_000_000;
 
@@ -53,6 +55,8 @@ pub struct Due {
 /// A whole sale, in publish order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
+    /// What every item's id begins with, and the id of no other run's.
+    pub items_prefix: String,
     /// What is on sale.
     pub items: Vec<ItemOnSale>,
     /// Every request, by its intended send time.
@@ -64,15 +68,16 @@ impl Schedule {
     #[must_use]
     pub fn new(scenario: &Scenario, salt: &str) -> Self {
         let item_count = u64::from(scenario.items);
+        let items_prefix = format!("sale-{salt}-");
         let items = (0..item_count)
             .map(|index| ItemOnSale {
-                id: format!("sale-{salt}-{index}"),
+                id: format!("{items_prefix}{index}"),
                 stock: scenario.stock / item_count + u64::from(index < scenario.stock % item_count),
             })
             .collect();
         let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{salt}/{}", scenario.seed).as_bytes());
         let (least, most) = (*scenario.quantities.start(), *scenario.quantities.end());
-        let mut random = Random { state: scenario.seed };
+        let mut random = Random::new(scenario.seed);
         let mut at = Duration::ZERO;
         let requests = (0..scenario.buyers)
             .map(|index| {
@@ -84,42 +89,13 @@ impl Schedule {
                 Due { request_id: Uuid::new_v5(&space, &index.to_be_bytes()), item, quantity, at }
             })
             .collect();
-        Self { items, requests }
+        Self { items_prefix, items, requests }
     }
 
     /// The buyer's id of the request with this index.
     #[must_use]
     pub fn buyer(index: usize) -> String {
         format!("buyer-{index}")
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing items, and its numbers never change with a library.
-struct Random {
-    state: u64,
-}
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Uniform in `0..bound`, by the high half of a product; its bias is below 2^-32.
-    fn below(&mut self, bound: u32) -> u32 {
-        let product = u128::from(self.next()) * u128::from(bound);
-        u32::try_from(product >> 64).expect("the high half of a u64 by a u32 is below the u32")
-    }
-
-    /// Exponential with mean 1: the gaps of a Poisson process.
-    fn exponential(&mut self) -> f64 {
-        // 53 bits, in (0, 1]: the logarithm of zero never comes up.
-        #[allow(clippy::cast_precision_loss)]
-        let uniform = ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        -uniform.ln()
     }
 }
 

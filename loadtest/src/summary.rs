@@ -3,6 +3,7 @@
 //! Invariant: every number is one of the [`Outcome`]'s; figures are ASCII with separated thousands.
 
 pub(crate) mod figures;
+mod life;
 mod style;
 
 use std::fmt::Write;
@@ -14,6 +15,8 @@ pub use style::Style;
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;
+/// The column where it is said of an invariant what was checked, from its name on.
+const INVARIANT_COLUMNS: usize = 28;
 
 /// The whole summary, with a final newline.
 #[must_use]
@@ -28,6 +31,8 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     page.queue(outcome);
     page.workers(outcome);
     page.events(outcome);
+    page.crashes(outcome);
+    page.life(outcome);
     page.text
 }
 
@@ -88,8 +93,12 @@ impl Page {
         for invariant in &outcome.invariants {
             let name = invariant.name.replace('_', " ");
             let line = match invariant.holds {
-                true => format!("{} {name:<LABEL_COLUMNS$}{}", self.style.good("✓"), self.style.dim(&invariant.detail)),
-                false => format!("{} {name:<LABEL_COLUMNS$}{}", self.style.bad("✗"), self.style.bad(&invariant.detail)),
+                true => {
+                    format!("{} {name:<INVARIANT_COLUMNS$}{}", self.style.good("✓"), self.style.dim(&invariant.detail))
+                }
+                false => {
+                    format!("{} {name:<INVARIANT_COLUMNS$}{}", self.style.bad("✗"), self.style.bad(&invariant.detail))
+                }
             };
             self.line(&format!("    {line}"));
         }

@@ -1,43 +1,43 @@
-//! The worker processes of a run: started, watched, signalled and drained. Knows nothing of what they decide.
+//! The worker processes of a crew: started, watched, signalled and drained. Knows nothing of what they do.
 //!
-//! Invariant: no worker outlives the run, however it ends ([`Supervised`]), and every worker that was ever started has
-//! an [`Ending`] after [`Workers::drain`].
+//! Invariant: no worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was
+//! ever started has an [`Ending`] after [`Workers::drain`].
 
-use std::path::{Path, PathBuf};
+mod process;
+mod staff;
+
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
-use shared::devstack::{Folder, Program, Signal, Supervised};
+use shared::devstack::{Folder, Signal};
 use tokio::time::{Instant, sleep};
 
 use crate::auditor::Ending;
 use crate::failure::Failure;
 use crate::probe::Probe;
+use process::Worker;
+pub(crate) use staff::Staff;
 
-/// How long workers may take to consume every partition.
-const READY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long a worker may take to drain before it is killed; longer than its own limit.
-const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long the workers before may take to be gone.
+const GONE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two looks while waiting for that.
+const GONE_POLL: Duration = Duration::from_millis(20);
+/// What the processes of the purchase function are called, with a number.
+const PURCHASE: &str = "worker";
+
 /// What a worker logs once it has subscribed to all of its queues. The broker cannot be asked: a passive declare counts
 /// only the active one of several single active consumers (3.10), or not even consumers (4.0 to 4.2, fixed by pull
 /// request 16185 of rabbitmq-server).
-const READY_LOGGED: &str = "consuming";
-/// Makes sure that it is logged, whatever else is.
-const READY_FILTER: &str = "shared::runtime=info";
-/// The rest of the filter, unless `RUST_LOG` says otherwise.
-const LOG_FILTER_DEFAULT: &str = "info";
-/// Between two looks at the logs while waiting for the workers.
-const READY_POLL: Duration = Duration::from_millis(20);
-/// How much of a failed worker's log an error shows.
-const LOG_LINES_SHOWN_MAX: usize = 20;
-/// Kilobytes of `/proc` in a MiB.
-const KIB_PER_MIB: f64 = 1_024.0;
+const CONSUMING: &str = "consuming";
 
 /// What to start, and how often.
 #[derive(Debug, Clone)]
 pub struct Crew {
+    /// What its processes are called, with a number.
+    pub name: &'static str,
     /// The worker program.
     pub program: PathBuf,
     /// What comes before the flags that every worker takes (a subcommand).
@@ -48,6 +48,30 @@ pub struct Crew {
     pub count: u32,
     /// The batch limit; `None` leaves the worker its own.
     pub batch_max: Option<u32>,
+    /// What its processes log once they are ready.
+    pub ready_logged: &'static str,
+}
+
+impl Crew {
+    /// Those who decide purchases.
+    #[must_use]
+    pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
+        Self {
+            name: PURCHASE,
+            program,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            count,
+            batch_max,
+            ready_logged: CONSUMING,
+        }
+    }
+
+    /// One process of another function, called by its name.
+    #[must_use]
+    pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
+        Self { name, environment, ..Self::purchase(program, 1, None) }
+    }
 }
 
 /// Where the servers are.
@@ -65,20 +89,6 @@ pub struct Workers {
     endpoints: Endpoints,
     logs: Folder,
     started: Vec<Worker>,
-}
-
-/// One worker process, running or not.
-struct Worker {
-    id: String,
-    process: Supervised,
-    log: PathBuf,
-    rss_mib: Option<f64>,
-    /// Killed by [`Workers::kill`]: its exit status says nothing.
-    killed: bool,
-    /// Asked to end by [`Workers::signal`]; it may still be draining.
-    told_to_stop: bool,
-    /// Suspended by [`Workers::signal`].
-    frozen: bool,
 }
 
 impl Workers {
@@ -102,34 +112,9 @@ impl Workers {
     /// # Errors
     /// The program cannot be started.
     pub async fn start_another(&mut self) -> Result<(), Failure> {
-        let id = format!("worker-{}", self.started.len() + 1);
+        let id = format!("{}-{}", self.crew.name, self.started.len() + 1);
         let log = self.logs.path().join(format!("{id}.log"));
-        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
-        let mut program = Program::new(&self.crew.program)
-            .args(&self.crew.arguments)
-            .args(["--worker-id", &id])
-            // In the environment, not on the command line: URLs have passwords in them.
-            .env("AMQP_URL", &self.endpoints.amqp_url)
-            .env("DATABASE_URL", &self.endpoints.database_url)
-            .env("RUST_LOG", format!("{filter},{READY_FILTER}"))
-            .log(&log)
-            .stop(Signal::Terminate, DRAIN_WAIT_MAX);
-        if let Some(batch_max) = self.crew.batch_max {
-            program = program.args(["--batch-max", &batch_max.to_string()]);
-        }
-        for (name, value) in &self.crew.environment {
-            program = program.env(name, value);
-        }
-        let process = Supervised::spawn(program).await.map_err(Failure::Configuration)?;
-        self.started.push(Worker {
-            id,
-            process,
-            log,
-            rss_mib: None,
-            killed: false,
-            told_to_stop: false,
-            frozen: false,
-        });
+        self.started.push(Worker::start(&self.crew, &self.endpoints, id, log).await?);
         Ok(())
     }
 
@@ -138,23 +123,7 @@ impl Workers {
     /// # Errors
     /// It ends, or takes longer than its limit; the text has the end of its log.
     pub async fn ready(&mut self, index: usize) -> Result<(), Failure> {
-        let worker = self.worker(index)?;
-        let started = Instant::now();
-        while !read_log(&worker.log).contains(READY_LOGGED) {
-            let status = worker.process.try_wait().map_err(|error| Failure::Broken(error.into()))?;
-            let (id, log) = (&worker.id, tail(&worker.log));
-            if let Some(status) = status {
-                let text = anyhow!("{id} ended before it consumed ({status}); its log ends with\n{log}");
-                return Err(Failure::of_worker(status, text));
-            }
-            if started.elapsed() > READY_WAIT_MAX {
-                let seconds = READY_WAIT_MAX.as_secs();
-                let text = anyhow!("{id} does not consume after {seconds} s; its log ends with\n{log}");
-                return Err(Failure::Broken(text));
-            }
-            sleep(READY_POLL).await;
-        }
-        Ok(())
+        self.worker(index)?.ready().await
     }
 
     /// Sends the worker with this index (in order of their start) a signal.
@@ -221,9 +190,13 @@ impl Workers {
 
     /// The index of the worker that was started first of those that run, are not frozen and were not told to stop.
     pub fn first_at_work(&mut self) -> Option<usize> {
-        self.started
-            .iter_mut()
-            .position(|worker| !worker.frozen && !worker.told_to_stop && matches!(worker.process.try_wait(), Ok(None)))
+        self.started.iter_mut().position(Worker::is_at_work)
+    }
+
+    /// The indices of the workers that run, are not frozen and were not told to stop.
+    pub fn at_work(&mut self) -> Vec<usize> {
+        let workers = self.started.iter_mut().enumerate();
+        workers.filter_map(|(index, worker)| worker.is_at_work().then_some(index)).collect()
     }
 
     /// The process id of the worker with this index.
@@ -235,7 +208,7 @@ impl Workers {
     /// What the worker with this index has logged so far.
     #[must_use]
     pub fn log(&self, index: usize) -> Option<String> {
-        Some(read_log(&self.started.get(index)?.log))
+        Some(self.started.get(index)?.logged())
     }
 
     /// Whether the deciding is ours alone and every worker has ended.
@@ -246,7 +219,7 @@ impl Workers {
     /// Notes each running worker's peak memory.
     pub fn sample_memory(&mut self) {
         for worker in &mut self.started {
-            worker.rss_mib = peak_rss_mib(worker.process.pid()).or(worker.rss_mib);
+            worker.sample_memory();
         }
     }
 
@@ -259,15 +232,7 @@ impl Workers {
     /// Asks every worker to drain, waits for their ends, and says how each ended.
     pub async fn drain(mut self) -> Vec<Ending> {
         self.sample_memory();
-        let endings = join_all(self.started.iter_mut().map(|worker| async {
-            let (clean, how) = match worker.process.stop().await {
-                Ok(status) => (status.success() || worker.killed, status.to_string()),
-                Err(error) => (false, format!("{error:#}")),
-            };
-            let how = if clean { how } else { format!("{how}; its log ends with\n{}", tail(&worker.log)) };
-            Ending { worker_id: worker.id.clone(), clean, how }
-        }))
-        .await;
+        let endings = join_all(self.started.iter_mut().map(Worker::drain)).await;
         // Whatever stays of the logs goes with the folder's keeper.
         drop(self.logs.remove().await);
         endings
@@ -286,7 +251,7 @@ impl Workers {
             Ok(None) => "still running".to_owned(),
             Err(error) => error.to_string(),
         };
-        let (id, log) = (&worker.id, tail(&worker.log));
+        let (id, log) = (&worker.id, worker.last_logged());
         anyhow!("every worker has ended in the middle of the sale; {id} ({how}) logged last\n{log}")
     }
 }
@@ -298,29 +263,10 @@ impl Workers {
 pub async fn await_nobody(probe: &Probe) -> Result<(), Failure> {
     let started = Instant::now();
     while probe.consumers().await? > 0 {
-        if started.elapsed() > READY_WAIT_MAX {
+        if started.elapsed() > GONE_WAIT_MAX {
             return Err(Failure::Broken(anyhow!("somebody still consumes after the workers have ended")));
         }
-        sleep(READY_POLL).await;
+        sleep(GONE_POLL).await;
     }
     Ok(())
-}
-
-/// The most memory that the process ever had resident; `None` once it has ended.
-fn peak_rss_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(crate::outcome::round(kib / KIB_PER_MIB, 10.0))
-}
-
-fn read_log(log: &Path) -> String {
-    // A log that cannot be read has nothing to show.
-    String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
-}
-
-fn tail(log: &Path) -> String {
-    let text = read_log(log);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..].iter().map(|line| format!("  {line}\n")).collect()
 }

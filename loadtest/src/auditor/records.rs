@@ -13,8 +13,8 @@ pub(super) fn check(case: &Case<'_>, recorded: &Recorded) -> Vec<Invariant> {
     let oversold: Vec<String> = case.oversold().iter().map(|(item, units)| format!("{item} by {units}")).collect();
     let units: u64 = case.facts.schedule.items.iter().map(|item| item.stock).sum();
     let verdicts = recorded.verdicts.len();
-    vec![
-        invariant("never_oversold", format!("units reserved: at most {units}"), &oversold),
+    let mut invariants = vec![
+        invariant("never_oversold", kept_units(case, units), &oversold),
         invariant("stock_conserved", format!("available + held + sold = {units}"), &unconserved(case, &items)),
         invariant("orders_match_stock", "held and sold are what the orders add up to", &unbalanced(recorded)),
         invariant("every_request_recorded", format!("{verdicts} verdicts, one for each request"), &unrecorded(case)),
@@ -23,7 +23,19 @@ pub(super) fn check(case: &Case<'_>, recorded: &Recorded) -> Vec<Invariant> {
         invariant("replies_match_records", "each reply is the recorded verdict, byte for byte", &misreported(case)),
         invariant("no_false_sold_out", "nobody was sent away while units were left", &sent_away(case, &items)),
         invariant("first_come_first_served", "no later request was preferred", &case.inversions()),
-    ]
+    ];
+    if let Some(replay) = &case.replay {
+        let kept = "each change of the stock is a decision, or units that came back";
+        invariants.push(invariant("every_change_accounted", kept, &replay.unaccounted));
+    }
+    invariants
+}
+
+fn kept_units(case: &Case<'_>, units: u64) -> String {
+    match case.replay {
+        None => format!("units reserved: at most {units}"),
+        Some(_) => format!("units reserved at any time: at most {units}"),
+    }
 }
 
 /// Items that are gone, whose stock is not what was put on sale, or whose units do not add up.
@@ -111,8 +123,12 @@ fn misreported<'a>(case: &'a Case<'_>) -> Vec<&'a str> {
     (0..case.ids.len()).filter(|&index| offends(index)).map(|index| case.ids[index].as_str()).collect()
 }
 
-/// Requests that were sold out while the item still had enough units: what is left at the end was left all along.
+/// Requests that were sold out while the item still had enough units: where the stock only shrinks, what is left at the end
+/// was left all along; where units come back, the replay knows what was left.
 fn sent_away<'a>(case: &'a Case<'_>, items: &HashMap<&str, &RecordedItem>) -> Vec<&'a str> {
+    if let Some(replay) = &case.replay {
+        return replay.sent_away.iter().map(|&index| case.ids[index].as_str()).collect();
+    }
     let left = |index: usize| {
         let due = case.facts.schedule.requests[index];
         let item = items.get(case.facts.schedule.items[due.item as usize].id.as_str());

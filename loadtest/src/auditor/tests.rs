@@ -53,7 +53,13 @@ impl Sale {
             answers.record(&request_id, "worker-1", reply.clone().into_bytes(), Duration::from_millis(1));
             if reserved {
                 let (request_id, item) = (request_id.clone(), item.clone());
-                recorded.orders.push(RecordedOrder { request_id, item, quantity, state: "reserved".into() });
+                recorded.orders.push(RecordedOrder {
+                    id: Uuid::now_v7(),
+                    request_id,
+                    item,
+                    quantity,
+                    state: "reserved".into(),
+                });
             }
             let status = if reserved { Status::Reserved } else { Status::SoldOut };
             recorded.verdicts.push(RecordedVerdict { request_id, item, status, reply });
@@ -74,6 +80,7 @@ impl Sale {
             dead_growth: self.dead_growth,
             endings: &self.endings,
             recorded: Some(&self.recorded),
+            life: None,
         })
     }
 
@@ -96,7 +103,13 @@ impl Sale {
         verdict.reply = reply;
         self.recorded.orders.retain(|order| order.request_id != request_id);
         if reserved {
-            self.recorded.orders.push(RecordedOrder { request_id, item, quantity: 1, state: "reserved".into() });
+            self.recorded.orders.push(RecordedOrder {
+                id: Uuid::now_v7(),
+                request_id,
+                item,
+                quantity: 1,
+                state: "reserved".into(),
+            });
         }
         let (row, units) = (&mut self.recorded.items[0], if reserved { 1 } else { -1 });
         (row.available, row.held) = (row.available - units, row.held + units);
@@ -369,6 +382,7 @@ fn without_a_database_only_the_replies_are_judged() {
         dead_growth: 0,
         endings: &sale.endings,
         recorded: None,
+        life: None,
     };
     let audit = Audit::of(&facts);
     let names: Vec<&str> = audit.invariants.iter().map(|invariant| invariant.name).collect();

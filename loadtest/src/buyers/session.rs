@@ -1,4 +1,5 @@
-//! One session with the broker: a connection to publish on, one to take in replies, a reply queue of its own.
+//! One session with the broker: a connection to publish on, one to take in replies, a reply queue of its own; and where
+//! buyers follow up, a connection for that.
 //!
 //! Invariant: a session that has met an error is over; it never publishes past a request that the broker refused.
 
@@ -17,15 +18,16 @@ use shared::contract::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
 use tokio::task::JoinSet;
 
 use super::Told;
+use super::following::Following;
 use crate::failure::Failure;
 use crate::scenario::Schedule;
 
 /// The most publishes that wait for their confirm. Only a broker that is this far behind delays the next send.
 const CONFIRMS_MAX: usize = 8_192;
 /// AMQP's delivery mode of a message that survives a restart.
-const PERSISTENT: u8 = 2;
+pub(super) const PERSISTENT: u8 = 2;
 /// How we sign what we send.
-const APP_ID: &str = "loadtest";
+pub(super) const APP_ID: &str = "loadtest";
 /// The correlation id of the message to ourselves that follows the last reply.
 const LAST: &str = "last";
 /// How long that message may take.
@@ -50,6 +52,8 @@ pub(super) struct Session {
     reply_to: ShortString,
     /// Takes in replies until the last one or an error; aborted when the session is dropped.
     reading: JoinSet<Result<(), Lost>>,
+    /// Where buyers follow up: sends what they ask for next, in the background.
+    following: JoinSet<Result<(), Lost>>,
     told: Arc<Told>,
 }
 
@@ -71,19 +75,27 @@ impl Session {
             Ok::<_, lapin::Error>((channel, reply_to, consumer))
         };
         let (channel, reply_to, consumer) = prepared.await.map_err(broker::Error::from)?;
-        let mut reading = JoinSet::new();
-        reading.spawn(read(consumer, Arc::clone(&told)));
-        Ok(Self { publishing, channel, receiving, reply_to, reading, told })
+        let (mut reading, mut following) = (JoinSet::new(), JoinSet::new());
+        let sends = match told.follows_up() {
+            true => Some(Following::start(nodes, &reply_to, &told, &mut following).await?),
+            false => None,
+        };
+        reading.spawn(read(consumer, Arc::clone(&told), sends));
+        Ok(Self { publishing, channel, receiving, reply_to, reading, following, told })
     }
 
-    /// Publishes the pending requests, each when it is due, and returns when everybody has a verdict.
+    /// Publishes the pending requests, each when it is due, and returns when everybody has a verdict, also on what they
+    /// asked for next.
     pub(super) async fn sell(&mut self, schedule: &Schedule, start: Instant, pending: &[usize]) -> Result<(), Lost> {
         let mut answered = self.told.answered.subscribe();
+        let mut open = self.told.open_follow_ups.subscribe();
         let mut sent = Sent { pending, count: 0, told: &self.told };
         let publishing = async {
             publish(&self.channel, &self.reply_to, schedule, start, &mut sent).await?;
             // The sender lives in `told`, which this session holds: waiting cannot fail.
             drop(answered.wait_for(|answered| *answered == schedule.requests.len()).await);
+            // Whoever follows up is counted before the verdict is, so from here on the number only falls.
+            drop(open.wait_for(|open| *open == 0).await);
             Ok(())
         };
         tokio::select! {
@@ -91,6 +103,10 @@ impl Session {
             ended = self.reading.join_next() => match ended {
                 Some(Ok(Err(lost))) => Err(lost),
                 Some(Ok(Ok(())) | Err(_)) | None => Err(Lost::Replies),
+            },
+            Some(ended) = self.following.join_next() => match ended {
+                Ok(Err(lost)) => Err(lost),
+                Ok(Ok(())) | Err(_) => Err(Lost::Replies),
             },
         }
     }
@@ -195,7 +211,7 @@ async fn wait_until(due: Instant) {
 }
 
 /// Takes in replies until our own last message.
-async fn read(mut consumer: Consumer, told: Arc<Told>) -> Result<(), Lost> {
+async fn read(mut consumer: Consumer, told: Arc<Told>, following: Option<Following>) -> Result<(), Lost> {
     while let Some(delivery) = consumer.next().await {
         let Delivery { properties, data, .. } = delivery?;
         let correlation_id = properties.correlation_id().as_ref().map_or("", ShortString::as_str);
@@ -204,6 +220,11 @@ async fn read(mut consumer: Consumer, told: Arc<Told>) -> Result<(), Lost> {
             return Ok(());
         }
         let at = told.start.get().map_or(Duration::ZERO, Instant::elapsed);
+        if let Some(following) = &following
+            && following.take_in(&told, correlation_id, app_id, &data, at)
+        {
+            continue;
+        }
         let answered = told.answers().record(correlation_id, app_id, data, at);
         told.answered.send_if_modified(|known| std::mem::replace(known, answered) != answered);
     }

@@ -141,12 +141,6 @@ impl<'a> Bench<'a> {
     }
 
     fn crew(&self) -> Crew {
-        Crew {
-            program: self.program.to_owned(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            count: self.options.workers,
-            batch_max: self.options.batch_max,
-        }
+        Crew::purchase(self.program.to_owned(), self.options.workers, self.options.batch_max)
     }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::auditor::{Invariant, VerdictCounts};
-use crate::outcome::{CeilingReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
+use crate::life::report::{LifeReport, QuietReport};
+use crate::life::show::ShownStep;
+use crate::outcome::{CeilingReport, CrashReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
 
 fn outcome() -> Outcome {
     let kept = Invariant { name: "never_oversold", holds: true, detail: "at most 1 unit reserved".into() };
@@ -32,8 +34,11 @@ fn outcome() -> Outcome {
         conflicts: 0,
         queue_depth_peak: 7_000,
         events: vec![],
+        crashes: vec![],
         workers: vec![worker],
         ceiling: None,
+        life: None,
+        shown: None,
         invariants: vec![kept],
         passed: true,
         waiting_peak: 12_000,
@@ -110,6 +115,65 @@ fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
         "at 25% node-2 killed",
     ];
     assert_eq!((section[0].as_str(), &section[1..]), ("EVENTS", &expected.map(str::to_owned)[..]));
+}
+
+#[test]
+fn what_became_of_the_orders_is_told_with_the_money_and_the_events() {
+    let life = LifeReport {
+        pay_share: "50%".parse().unwrap(),
+        cancel_share: "10%".parse().unwrap(),
+        hold_ms: Some(2_000),
+        decline_share: "0%".parse().unwrap(),
+        gateway_failure_share: "0%".parse().unwrap(),
+        gateway_latency_ms: 20,
+        paid: 1_234,
+        declined: 5,
+        cancelled: 6,
+        expired: 7,
+        held: 0,
+        charges: 1_235,
+        refunds: 1,
+        gateway_requests: 2_000,
+        gateway_spoilt: 3,
+        events: 9_876,
+        duplicate_events: 2,
+        payment_latency_ms: Latency { p50: 40.25, p99: 99.0, ..Latency::default() },
+        event_lag_ms: Latency::default(),
+        quiet: Some(QuietReport { seconds: 1.0, purchases_per_second: 5_000.0, ratio: 0.8 }),
+    };
+    let crash = CrashReport { worker: "payment-1".into(), seconds: 1.25 };
+    let lines = lines(&Outcome { life: Some(life), crashes: vec![crash], ..outcome() });
+    let section: Vec<String> = lines
+        .iter()
+        .skip_while(|line| *line != "CRASHES")
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let expected = [
+        "CRASHES",
+        "killed and replaced 1 payment-1 at 1.2 s",
+        "",
+        "LIFE",
+        "paid 1,234",
+        "cancelled 6",
+        "expired 7",
+        "held 0",
+        "payments declined 5",
+        "charges at the gateway 1,235 1 refund; 2,000 asked, 3 spoilt",
+        "payment latency 40.2 ms p50, 99.0 ms p99",
+        "events 9,876 2 published again",
+        "event lag 0.0 ms p50, 0.0 ms p99",
+        "the same without life 5,000 in 1.00 s",
+        "share of that 0.80",
+    ];
+    assert_eq!(section, expected);
+}
+
+#[test]
+fn what_was_shown_is_told_step_by_step() {
+    let step = ShownStep { seconds: 0.5, what: "ann pays".into(), came: "paid".into() };
+    let lines = lines(&Outcome { shown: Some(vec![step]), ..outcome() });
+    let last = lines.last().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    assert_eq!(last.as_deref(), Some("0.50 s ann pays paid"));
 }
 
 #[test]

@@ -86,6 +86,7 @@ async fn each_fault_that_is_seeded_in_the_database_is_seen() {
             dead_growth: 0,
             endings: &[],
             recorded: Some(&recorded),
+            life: None,
         });
         let broken: Vec<&str> =
             audit.invariants.iter().filter(|invariant| !invariant.holds).map(|invariant| invariant.name).collect();
@@ -97,7 +98,7 @@ async fn each_fault_that_is_seeded_in_the_database_is_seen() {
 async fn sale(database: &PgPool, salt: &str) -> (Schedule, Answers) {
     let scenario = Scenario { buyers: 10, items: 1, stock: 3, quantities: 1..=1, rate: 0.0, seed: 1 };
     let schedule = Schedule::new(&scenario, salt);
-    facts::put_on_sale(database, &schedule.items).await.unwrap();
+    facts::put_on_sale(database, &schedule.items, None).await.unwrap();
     let mut answers = Answers::to(&schedule.requests);
     let item = schedule.items[0].id.as_str();
     for (index, due) in schedule.requests.iter().enumerate() {

@@ -33,8 +33,7 @@ pub(crate) async fn endpoints() -> Endpoints {
 }
 
 pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
-    let program = purchase_program().await;
-    Crew { program, arguments: Vec::new(), environment: Vec::new(), count, batch_max }
+    Crew::purchase(purchase_program().await, count, batch_max)
 }
 
 pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale<'static> {
@@ -103,7 +102,7 @@ async fn run(endpoints: &Endpoints, arguments: &[&str]) -> Output {
     command(endpoints, arguments).output().await.unwrap()
 }
 
-fn command(endpoints: &Endpoints, arguments: &[&str]) -> Command {
+pub(crate) fn command(endpoints: &Endpoints, arguments: &[&str]) -> Command {
     let mut command = Command::new(LOADTEST);
     command.args(arguments).env("AMQP_URL", &endpoints.amqp_url).env("DATABASE_URL", &endpoints.database_url);
     // So that it takes the workers that this test has built.
@@ -111,7 +110,7 @@ fn command(endpoints: &Endpoints, arguments: &[&str]) -> Command {
     command
 }
 
-fn json(output: &Output) -> Value {
+pub(crate) fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 

@@ -1,0 +1,139 @@
+//! The buyers' second messages: who sent which, and what they were told. Pure; filled while the sale runs.
+//!
+//! Invariant: a buyer who was told `reserved` follows up as the plan says, once; a repeat of the verdict changes nothing.
+
+use std::time::Duration;
+
+use shared::contract::{Status, Verdict};
+use uuid::Uuid;
+
+use crate::answers::Answers;
+use crate::life::plan::{FollowUp, Plan, Wish};
+use crate::scenario::Due;
+
+/// What a verdict that reserves has in it, whatever else it says: spares reading all the others.
+const RESERVED: &[u8] = br#""status":"reserved""#;
+
+/// All second messages of one sale.
+#[derive(Debug, Default)]
+pub struct FollowUps {
+    plan: Plan,
+    /// By the buyer's index; `None` who sent none.
+    pub asked: Vec<Option<Asked>>,
+    /// By the buyer's index; of those who sent none, there is nothing in it.
+    pub answers: Answers,
+    /// How many are without an answer.
+    open: usize,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// What was asked.
+    pub follow_up: FollowUp,
+    /// When its buyer had the purchase's verdict, from the start of the sale.
+    pub at: Duration,
+}
+
+impl FollowUps {
+    /// Nobody has a verdict yet.
+    #[must_use]
+    pub fn to(requests: &[Due], plan: Plan) -> Self {
+        let answers = Answers::to_ids(requests.iter().map(|due| FollowUp::request_id_of(due.request_id)));
+        Self { plan, asked: vec![None; requests.len()], answers, open: 0 }
+    }
+
+    /// Takes in a purchase's verdict; returns what its buyer asks for next, the first time.
+    pub fn bought(&mut self, index: usize, purchase: Uuid, body: &[u8], at: Duration) -> Option<FollowUp> {
+        let is_new = self.asked[index].is_none();
+        if !is_new || !body.windows(RESERVED.len()).any(|part| part == RESERVED) {
+            return None;
+        }
+        let verdict: Verdict = serde_json::from_slice(body).ok()?;
+        let order = verdict.order.filter(|_| verdict.status == Status::Reserved)?;
+        let wish = self.plan.wish(index);
+        if wish == Wish::LetRunOut {
+            return None;
+        }
+        let request_id = FollowUp::request_id_of(purchase);
+        let follow_up = FollowUp { index, request_id, order_id: order.id, wish };
+        self.asked[index] = Some(Asked { follow_up, at });
+        self.open += 1;
+        Some(follow_up)
+    }
+
+    /// Takes in an answer, if it is one to a message that was sent; else it is for somebody else.
+    pub fn answered(&mut self, correlation_id: &str, worker_id: &str, body: &[u8], at: Duration) -> bool {
+        let Some(index) = self.answers.index(correlation_id).filter(|&index| self.asked[index].is_some()) else {
+            return false;
+        };
+        let is_first = self.answers.answers[index].body.is_none();
+        self.answers.record(correlation_id, worker_id, body.to_vec(), at);
+        self.open -= usize::from(is_first);
+        true
+    }
+
+    /// How many were sent and have no answer.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Those, in the order of their buyers.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<FollowUp> {
+        let asked = self.asked.iter().zip(&self.answers.answers);
+        let open = asked.filter(|(_, answer)| answer.body.is_none()).filter_map(|(asked, _)| *asked);
+        open.map(|asked| asked.follow_up).collect()
+    }
+
+    /// Each that was sent, with its buyer's index.
+    pub fn all(&self) -> impl Iterator<Item = (usize, Asked)> {
+        self.asked.iter().enumerate().filter_map(|(index, asked)| Some((index, (*asked)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Scenario, Schedule};
+
+    const AT: Duration = Duration::from_millis(3);
+
+    fn three(pay: &str) -> (FollowUps, Vec<Uuid>) {
+        let scenario = Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let requests = Schedule::new(&scenario, "t").requests;
+        let plan = Plan { pay: pay.parse().unwrap(), ..Plan::default() };
+        (FollowUps::to(&requests, plan), requests.iter().map(|due| due.request_id).collect())
+    }
+
+    fn reserved() -> Vec<u8> {
+        br#"{"request_id":"a","status":"reserved","code":"reserved","message":"m","order":{
+            "id":"019ac4b6-2d80-7c61-9f0e-2b6a1c8d4e5f","item":"i","quantity":1,"hold_until":"2026-01-01T00:00:00Z"}}"#
+            .to_vec()
+    }
+
+    #[test]
+    fn who_was_told_reserved_pays_once_and_an_answer_closes_it() {
+        let (mut follow_ups, ids) = three("100%");
+        let follow_up = follow_ups.bought(1, ids[1], &reserved(), AT).unwrap();
+        assert_eq!((follow_up.wish, follow_up.index), (Wish::Pay, 1));
+        assert_eq!(follow_ups.bought(1, ids[1], &reserved(), AT), None, "a repeat changes nothing");
+        assert_eq!((follow_ups.open(), follow_ups.unanswered()), (1, vec![follow_up]));
+        assert!(!follow_ups.answered(&ids[1].to_string(), "w", b"{}", AT), "that is the purchase");
+        let id = follow_up.request_id.to_string();
+        assert!(follow_ups.answered(&id, "payment-1", b"{}", AT) && follow_ups.answered(&id, "payment-1", b"{}", AT));
+        assert_eq!((follow_ups.open(), follow_ups.unanswered()), (0, vec![]));
+        assert_eq!(follow_ups.answers.answers[1].replies, 2);
+    }
+
+    #[test]
+    fn who_got_nothing_or_lets_the_hold_run_out_asks_for_nothing() {
+        let (mut follow_ups, ids) = three("100%");
+        assert_eq!(follow_ups.bought(0, ids[0], br#"{"status":"sold_out"}"#, AT), None);
+        let (mut nobody, ids) = three("0%");
+        assert_eq!(nobody.bought(0, ids[0], &reserved(), AT), None);
+        let unasked = FollowUp::request_id_of(ids[0]).to_string();
+        assert!(!nobody.answered(&unasked, "w", b"{}", AT), "a reply to what nobody sent is a stranger");
+    }
+}
