@@ -1,8 +1,9 @@
 //! `queues`: every queue's depth and consumers, and the active worker of each partition.
 //!
 //! The broker does not tell over AMQP which consumer of a partition is the active one; the workers do, in the hellos by
-//! which they count each other. A partition that has delivered nothing since its worker came is nobody's, as far as anyone
-//! can tell.
+//! which they count each other. A worker knows it by what is delivered to it; so that something is, where nobody buys, each
+//! of them puts a message that means nothing into every partition whenever it sees another come or leave. Until that has
+//! come round, and with workers of an older version, nobody can tell.
 
 use crate::{
     NAME,
@@ -136,7 +137,7 @@ fn text(document: &Queues) -> String {
             _ if !of.exists => "no such queue".to_owned(),
             None => String::new(),
             Some(claimants) if claimants.is_empty() && of.consumers == 0 => "nobody".to_owned(),
-            Some(claimants) if claimants.is_empty() => "idle: not known".to_owned(),
+            Some(claimants) if claimants.is_empty() => "not known yet".to_owned(),
             Some(claimants) => claimants.join(", "),
         };
         vec![of.queue.clone(), of.waiting.to_string(), of.consumers.to_string(), active]

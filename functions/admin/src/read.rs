@@ -85,7 +85,7 @@ fn explained(error: sqlx::Error, seconds_max: u32) -> Failure {
     match &*code {
         "57014" => Failure::Unreachable(anyhow!(
             "the database did not answer within {seconds_max} s, and was told to stop; ask for less (--limit, --look-back), \
-             or at a quieter time"
+             give it longer (audit: --check-seconds-max), or ask at a quieter time"
         )),
         "55P03" => Failure::Unreachable(anyhow!(
             "somebody is changing the database's schema, and to wait would have a sale wait, too; try again when that is done"

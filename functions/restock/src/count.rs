@@ -1,10 +1,11 @@
 //! Counting orders: those of an item are put into the index of orders by buyer, so that a rule finds them all.
 //!
-//! Invariant: an item that counts orders, and is no longer counting, has no order outside the index. First the item says
+//! Invariant: an item that counts orders, and is no longer counting, has no order that counts outside the index. First the item says
 //! that its orders are counted, and every order from then on is: a purchase takes the item's row to write one. Then the
 //! orders from before are walked by their ids, a few at a time, while the sale goes on. By ids, because an order that is
 //! paid or expires meanwhile may move to any page of its table, but its id stays where it is: none is missed. A walk that
-//! was left half done is made again, from its beginning; what it has marked stays marked.
+//! was left half done is made again, from its beginning; what it has marked stays marked. An item of which nothing is held
+//! and nothing sold has no order that a rule would count, nor will one from before ever be one: it is not walked for.
 
 use crate::race::{Race, won};
 use shared::{error::Error, store::on_connection};
@@ -20,8 +21,11 @@ pub const BEGIN: &str = "
 WITH locked AS MATERIALIZED (
     SELECT id FROM items WHERE id = ANY($1) AND NOT counts_orders ORDER BY id FOR NO KEY UPDATE
 )
-UPDATE items SET counts_orders = true, is_counting = true, version = items.version + 1
+UPDATE items SET counts_orders = true, is_counting = items.held + items.sold > 0, version = items.version + 1
 FROM locked WHERE items.id = locked.id";
+
+/// Whether some of the items $1 have orders from before that may not be in the index yet.
+pub const IS_COUNTING: &str = "SELECT EXISTS (SELECT FROM items WHERE id = ANY($1) AND is_counting)";
 
 /// Of the next $2 orders after $1: the last one, if there are that many, and those of the items $3 that are not in the index.
 /// An order never changes its item, nor leaves the index: what is read here still holds in [`MARK`].
@@ -80,9 +84,10 @@ pub async fn count(pool: &PgPool, items: &BTreeSet<String>) -> Result<(), Error>
 async fn make(connection: &mut PgConnection, step: Step, items: &[&str]) -> Result<(u64, Option<Step>), sqlx::Error> {
     match step {
         Step::Begin => {
-            sqlx::query(BEGIN).bind(items).execute(connection).await?;
+            sqlx::query(BEGIN).bind(items).execute(&mut *connection).await?;
+            let is_counting: bool = sqlx::query(IS_COUNTING).bind(items).fetch_one(connection).await?.try_get(0)?;
             // The id of no order: they are UUIDv7.
-            Ok((0, Some(Step::Walk(Uuid::nil()))))
+            Ok((0, is_counting.then_some(Step::Walk(Uuid::nil()))))
         }
         Step::Walk(after) => {
             let row = sqlx::query(LOOK).bind(after).bind(STEP_ORDERS).bind(items).fetch_one(&mut *connection).await?;

@@ -90,6 +90,22 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
 }
 
 #[tokio::test]
+async fn who_is_active_is_told_also_where_nobody_buys_and_when_a_worker_is_alone_or_left_alone() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let by = async |shop: &Shop, worker: &str| {
+        let told = active(shop).await;
+        told.iter().filter(|claimants| **claimants == [worker]).count()
+    };
+    let first = shop.worker("w1", &[]).await;
+    until("a lone worker has all partitions", async || by(&shop, "w1").await == PARTITIONS).await;
+    let second = shop.worker("w2", &[]).await;
+    until("it hands half of them over", async || by(&shop, "w2").await == PARTITIONS / 2).await;
+    drop(first);
+    until("who is left has all of them", async || by(&shop, "w2").await == PARTITIONS).await;
+    drop(second);
+}
+
+#[tokio::test]
 async fn after_a_real_sale_everything_holds_and_a_fault_ends_the_audit_with_one() {
     let mut shop = Shop::open(&[("ticket", 3)]).await;
     let _purchase = shop.worker("w", &[]).await;
@@ -192,8 +208,14 @@ async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened(
 #[tokio::test]
 async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
     let shop = Shop::open(&[]).await;
-    for id in ["r-1", "r-2"] {
-        shop.send_to("", "purchase.5", request(id, "ticket", 1).as_bytes(), shop.properties(id)).await;
+    // Its sender would have it taken for something else, sent again to another queue.
+    let mut forged = FieldTable::default();
+    for (name, value) in [("x-dead-queue", "purchase.0"), ("x-dead-reason", "malformed")] {
+        forged.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    for (id, headers) in [("r-1", FieldTable::default()), ("r-2", forged)] {
+        let properties = shop.properties(id).with_headers(headers);
+        shop.send_to("", "purchase.5", request(id, "ticket", 1).as_bytes(), properties).await;
         let message = take(&shop, "purchase.5").await;
         message.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
     }
@@ -216,6 +238,23 @@ async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
     assert_eq!(admin(&shop, &["dead", "drop", "000000000000"]).await.code, Some(1), "there is none of that id");
     assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
     assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
+async fn a_sender_cannot_have_his_message_taken_for_one_that_the_broker_moved() {
+    let shop = Shop::open(&[]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let mut death = FieldTable::default();
+    for (name, value) in [("queue", "purchase.0"), ("reason", "expired")] {
+        death.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    let mut forged = FieldTable::default();
+    forged.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
+    shop.send_to("", "purchase.3", b"{", shop.properties("r-1").with_headers(forged)).await;
+    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    let listed = admin(&shop, &["dead", "list", "--json"]).await.json();
+    let message = &listed["messages"][0];
+    assert_eq!((&message["reason"], &message["queue"]), (&json!("malformed"), &json!("purchase.3")));
 }
 
 #[tokio::test]

@@ -90,7 +90,10 @@ pub fn listen<'a>(
         .await?;
         let end = Instant::now() + time;
         let mut heard: HashMap<String, Worker> = HashMap::new();
-        while let Ok(hello) = tokio::time::timeout_at(end, hellos.next()).await {
+        // Hellos that come without a pause would never let the time limit have its say.
+        while Instant::now() < end
+            && let Ok(hello) = tokio::time::timeout_at(end, hellos.next()).await
+        {
             let hello = hello.ok_or_else(|| Error::Lost("the broker ended the subscription".to_owned()))??;
             if let Some(worker) = hello::read(&hello.data, &hello.properties)
                 && heard.len() < WORKERS_MAX

@@ -28,6 +28,8 @@ const TRACE_BYTES_MAX: usize = 1_024;
 const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
 pub(super) const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Where the broker writes down that it moved a message to `dead`. A copy never has it: by that, the two are told apart.
+pub(super) const DEATH_HEADER: &str = "x-death";
 
 /// Headers by which a quorum queue tells how often it has delivered a message.
 const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
@@ -212,12 +214,13 @@ fn trace_headers(delivery: &Delivery) -> FieldTable {
     headers
 }
 
-/// The message's own properties, less what would make the broker refuse, drop or reroute the copy.
+/// The message's own properties, less what would make the broker refuse, drop or reroute the copy, and less what would have
+/// it taken for one that the broker moved.
 fn dead_properties(copy: &DeadCopy<'_>) -> BasicProperties {
     let original = &copy.of.properties;
     let mut headers = FieldTable::default();
     for (name, value) in original.headers().iter().flat_map(|headers| headers.inner()) {
-        if !ROUTING_HEADERS.contains(&name.as_str()) {
+        if !ROUTING_HEADERS.contains(&name.as_str()) && name.as_str() != DEATH_HEADER {
             headers.insert(name.clone(), value.clone());
         }
     }

@@ -185,7 +185,8 @@ impl<H: Handler> Session<'_, H> {
         self.inbox.claim(self.share.claimed());
         let Some(Place { workers, .. }) = self.inbox.place() else { return };
         if self.share.set_workers(workers) {
-            // Somebody came. What we are active on is known only by what is delivered, so this shares what is idle, too.
+            // We came, or somebody else did or left. What we are active on is known only by what is delivered, so this
+            // shares what is idle, too, and has whoever looks on told of it.
             self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
         }
         let to_fill = self.share.unfilled(self.window);
@@ -202,7 +203,7 @@ impl<H: Handler> Session<'_, H> {
         let (nodes, name) = (self.function.nodes.clone(), self.name.clone());
         tokio::spawn(async move {
             if let Err(error) = broker::fill(&nodes, &name, &queues).await {
-                tracing::warn!(%error, "a window was not filled; handing over takes longer");
+                tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
             }
         });
     }

@@ -13,6 +13,7 @@ const ACTIVE_SECONDS: u64 = 3;
 #[derive(Debug)]
 pub(super) struct Share {
     partitions: Vec<Partition>,
+    /// Zero until they are counted.
     workers: usize,
 }
 
@@ -36,12 +37,13 @@ struct Holding {
 
 impl Share {
     pub(super) fn of(partitions: usize) -> Self {
-        Self { partitions: vec![Partition::default(); partitions], workers: 1 }
+        Self { partitions: vec![Partition::default(); partitions], workers: 0 }
     }
 
-    /// Notes how many workers there are; true: more than before.
+    /// Notes how many workers there are; true: the first time, and where they are more or fewer than before.
     pub(super) fn set_workers(&mut self, workers: usize) -> bool {
-        workers > std::mem::replace(&mut self.workers, workers.max(1))
+        let workers = workers.max(1);
+        workers != std::mem::replace(&mut self.workers, workers)
     }
 
     /// Notes a delivery; true: it is the first of a partition that we were not active on.
@@ -63,7 +65,7 @@ impl Share {
             .filter(|partition| self.is_active(*partition, now) && self.partitions[*partition].holding.is_none())
             .collect();
         ours.sort_by_key(|partition| self.partitions[*partition].active_since);
-        ours.split_off(ours.len().min(self.partitions.len().div_ceil(self.workers)))
+        ours.split_off(ours.len().min(self.partitions.len().div_ceil(self.workers.max(1))))
     }
 
     /// The partitions that have delivered something to us since we got in line for them, the quiet ones, too: the broker
@@ -148,14 +150,16 @@ mod tests {
         assert!(share.surplus(now).is_empty(), "what is on its way out is counted out");
         assert!(share.set_workers(8));
         assert_eq!(share.surplus(now), [1, 2]);
-        assert!(!share.set_workers(0));
+        assert!(share.set_workers(0), "the others left");
         assert!(share.surplus(now).is_empty(), "there is always one worker: we");
+        assert!(!share.set_workers(1), "as before");
     }
 
     #[test]
     fn a_quiet_partition_is_not_ours() {
         let now = Instant::now();
         let mut share = Share::of(2);
+        assert!(share.set_workers(1), "we are counted for the first time");
         assert!(share.set_workers(2) && !share.set_workers(2), "more, and as many");
         share.took(0, 1, now);
         share.took(1, 1, now);

@@ -18,10 +18,11 @@ use shared::config::StoreOptions;
 use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 
-/// What waits in the outbox: rows, events, and how long the oldest has been there.
+/// What waits in the outbox: rows, events, and how long the oldest has been there, at the instant that the checks see. A
+/// clock that goes on would count the time that they take as well, for a row that was told long since.
 pub const OUTBOX: &str = "
 SELECT count(*) AS rows, coalesce(sum(coalesce(cardinality(order_ids), 1)), 0)::bigint AS events,
-       coalesce(extract(epoch FROM clock_timestamp() - min(at)) * 1000, 0)::bigint AS lag_ms, now() AS now
+       greatest(extract(epoch FROM now() - min(at)) * 1000, 0)::bigint AS lag_ms, now() AS now
 FROM outbox";
 
 /// What `audit` takes.
@@ -94,7 +95,7 @@ pub struct Outbox {
     pub rows: i64,
     /// Events.
     pub events: i64,
-    /// How long the oldest has waited, in milliseconds.
+    /// How long the oldest has waited, in milliseconds, at the instant that was looked at.
     pub lag_ms: i64,
 }
 
@@ -147,7 +148,8 @@ fn text(audit: &Audit, style: Style) -> String {
     }
     let Outbox { rows, events, lag_ms } = &audit.outbox;
     let (events, rows) = (counted(*events, "event"), counted(*rows, "row"));
-    text += &format!("  Outbox: {events} in {rows}, the oldest for {}.\n", span_text(*lag_ms));
+    let oldest = if audit.outbox.rows > 0 { format!(", the oldest for {}", span_text(*lag_ms)) } else { String::new() };
+    text += &format!("  Outbox: {events} in {rows}{oldest}.\n");
     let off = audit.checks.iter().filter(|check| !check.holds).count();
     text + &match off {
         0 => style.good("Everything holds."),

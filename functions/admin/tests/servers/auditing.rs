@@ -118,3 +118,13 @@ async fn what_waits_in_the_outbox_is_counted_in_events() {
     assert_eq!((&audit["outbox"]["rows"], &audit["outbox"]["events"]), (&serde_json::json!(1), &serde_json::json!(5)));
     assert_eq!(audit["holds"], true);
 }
+
+#[tokio::test]
+async fn the_time_that_an_audit_takes_is_none_that_an_event_has_waited() {
+    let shop = sale().await;
+    let mut transaction = shop.pool.begin().await.unwrap();
+    let insert = "INSERT INTO outbox (kind, order_ids, at) SELECT 'order.reserved', array_agg(id), now() FROM orders";
+    sqlx::query(insert).execute(&mut *transaction).await.unwrap();
+    let found = audit(&mut transaction, LIMITS, 5).await.unwrap();
+    assert_eq!((found.outbox.rows, found.outbox.lag_ms), (1, 0), "it came at the instant that is looked at");
+}

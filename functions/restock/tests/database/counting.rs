@@ -7,6 +7,7 @@ use shared::{
     handler::Handler,
 };
 use sqlx::{PgPool, Postgres, Transaction};
+use std::collections::BTreeSet;
 
 /// $2 orders of the item $1, as a sale without such rules writes them: their ids rise with time.
 const ORDERS: &str = "
@@ -37,7 +38,7 @@ async fn take_order(pool: &PgPool, place: i64) -> Transaction<'static, Postgres>
 
 #[tokio::test]
 async fn orders_from_before_a_rule_are_counted_before_it_is_set_and_those_of_other_items_are_left_alone() {
-    let pool = database(&[("a", 1, 0, 0), ("b", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0), ("b", 1, 1, 0)]).await;
     order(&pool, "a", 2 * STEP_ORDERS + 7).await;
     order(&pool, "b", 100).await;
     assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
@@ -55,7 +56,7 @@ async fn orders_from_before_a_rule_are_counted_before_it_is_set_and_those_of_oth
 
 #[tokio::test]
 async fn as_many_orders_as_a_step_reads_are_all_counted() {
-    let pool = database(&[("a", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0)]).await;
     order(&pool, "a", STEP_ORDERS).await;
     assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
     assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, STEP_ORDERS));
@@ -63,7 +64,7 @@ async fn as_many_orders_as_a_step_reads_are_all_counted() {
 
 #[tokio::test]
 async fn an_order_that_is_paid_for_meanwhile_is_counted_and_stays_paid() {
-    let pool = database(&[("a", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0)]).await;
     order(&pool, "a", 10).await;
     let paying = take_order(&pool, 5).await;
     let setting = tokio::spawn({
@@ -80,7 +81,7 @@ async fn an_order_that_is_paid_for_meanwhile_is_counted_and_stays_paid() {
 
 #[tokio::test]
 async fn orders_that_move_on_and_to_other_pages_meanwhile_are_not_missed() {
-    let pool = database(&[("a", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0)]).await;
     let orders = 3 * STEP_ORDERS;
     order(&pool, "a", orders).await;
     // The count stands still at the beginning of its second step.
@@ -102,7 +103,7 @@ async fn orders_that_move_on_and_to_other_pages_meanwhile_are_not_missed() {
 
 #[tokio::test]
 async fn an_order_made_while_others_are_counted_is_written_counted() {
-    let pool = database(&[("a", 10, 0, 0)]).await;
+    let pool = database(&[("a", 10, 1, 0)]).await;
     order(&pool, "a", 10).await;
     let (_, _, _, _, read) = item(&pool, "a").await;
     let taken = take_order(&pool, 5).await;
@@ -127,7 +128,7 @@ async fn an_order_made_while_others_are_counted_is_written_counted() {
 
 #[tokio::test]
 async fn a_count_that_is_left_half_done_is_made_again_and_no_rule_is_set_before() {
-    let pool = database(&[("a", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0)]).await;
     let orders = 2 * STEP_ORDERS;
     order(&pool, "a", orders).await;
     let taken = take_order(&pool, STEP_ORDERS + 1).await;
@@ -150,7 +151,7 @@ async fn a_count_that_is_left_half_done_is_made_again_and_no_rule_is_set_before(
 
 #[tokio::test]
 async fn a_batch_that_must_count_first_is_decided_in_order_all_the_same() {
-    let pool = database(&[("a", 1, 0, 0), ("b", 1, 0, 0)]).await;
+    let pool = database(&[("a", 1, 1, 0), ("b", 1, 1, 0)]).await;
     order(&pool, "a", 3).await;
     order(&pool, "b", 3).await;
     let requests = [
@@ -165,6 +166,38 @@ async fn a_batch_that_must_count_first_is_decided_in_order_all_the_same() {
     assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE NOT is_counted").await, 0);
     let set = "SELECT count(*) FROM items WHERE (id = 'a') = (max_per_buyer IS NULL)";
     assert_eq!(count(&pool, set).await, 3);
+}
+
+#[tokio::test]
+async fn an_item_of_which_nothing_is_held_or_sold_has_its_rules_without_a_walk() {
+    let pool = database(&[("a", 1, 0, 0)]).await;
+    order(&pool, "a", 10).await;
+    sqlx::query("UPDATE orders SET state = 'expired'").execute(&pool).await.unwrap();
+    // Whoever walked would wait for it.
+    let mut taken = pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM orders FOR UPDATE").execute(&mut *taken).await.unwrap();
+    assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
+    assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (10, 0), "no rule counts them");
+    assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE counts_orders AND NOT is_counting").await, 1);
+    taken.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purchase_that_commits_just_before_the_count_begins_is_counted() {
+    let pool = database(&[("a", 1, 0, 0)]).await;
+    let mut buying = pool.begin().await.unwrap();
+    let hold = "UPDATE items SET available = 0, held = 1, version = version + 1 WHERE id = 'a'";
+    sqlx::query(hold).execute(&mut *buying).await.unwrap();
+    sqlx::query(ORDERS).bind("a").bind(1_i64).execute(&mut *buying).await.unwrap();
+    let counting = tokio::spawn({
+        let pool = pool.clone();
+        async move { restock::count::count(&pool, &BTreeSet::from(["a".to_owned()])).await }
+    });
+    until_waiting(&pool, 1).await;
+    buying.commit().await.unwrap();
+    counting.await.unwrap().unwrap();
+    assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, 1));
+    assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE counts_orders AND NOT is_counting").await, 1);
 }
 
 #[tokio::test]

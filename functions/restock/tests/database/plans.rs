@@ -3,7 +3,7 @@
 use crate::database;
 use restock::{
     change::{CHANGE, LOCK_ITEMS},
-    count::{BEGIN, END, LOOK, MARK},
+    count::{BEGIN, END, IS_COUNTING, LOOK, MARK},
 };
 use shared::store;
 use sqlx::{AssertSqlSafe, PgPool, Row};
@@ -35,6 +35,7 @@ async fn items_are_locked_and_updated_by_key() {
     for (statement, types, arguments) in [
         (LOCK_ITEMS, "(text[])", "('{a}')"),
         (BEGIN, "(text[])", "('{a}')"),
+        (IS_COUNTING, "(text[])", "('{a}')"),
         (END, "(text[])", "('{a}')"),
         (CHANGE, "(text)", "('[{\"id\": \"a\"}]')"),
     ] {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the same message has the same id each time that it is looked at, and in every program.
 
+use super::super::outgoing::DEATH_HEADER;
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -42,8 +43,9 @@ impl Letter {
     pub(super) fn read(delivery: lapin::message::Delivery, origins: &[String]) -> Self {
         let (properties, body) = (delivery.properties, delivery.data);
         let header = |name: &str| properties.headers().as_ref()?.inner().get(name);
-        // The broker's own record of the last time that it moved the message, where it did.
-        let death = match header("x-death") {
+        // The broker's own record of the last time that it moved the message, where it did. Then whatever else the headers
+        // say is its sender's; else a function has put it here, and wrote them.
+        let death = match header(DEATH_HEADER) {
             Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
             Some(_) | None => None,
         };
@@ -51,12 +53,13 @@ impl Letter {
             Some(AMQPValue::FieldTable(death)) => text(death.inner().get(name)),
             Some(_) | None => None,
         };
-        let queue = text(header("x-dead-queue")).or_else(|| of_death("queue")).filter(|queue| origins.contains(queue));
-        let reason = text(header("x-dead-reason")).or_else(|| of_death("reason"));
+        let of_function = |name: &str| text(header(name).filter(|_| death.is_none()));
+        let queue = of_death("queue").or_else(|| of_function("x-dead-queue")).filter(|queue| origins.contains(queue));
+        let reason = of_death("reason").or_else(|| of_function("x-dead-reason"));
         Self {
             id: id_of(&body, queue.as_deref(), &properties),
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
-            message: text(header("x-dead-message")),
+            message: of_function("x-dead-message"),
             queue,
             headers: properties.headers().as_ref().map(plain_table).unwrap_or_default(),
             properties: plain_properties(&properties),
