@@ -59,7 +59,7 @@ pub enum Command {
     Open(stock::OpenOptions),
     /// Close the sale of an item, now. What is held may still be paid for.
     Close(stock::CloseOptions),
-    /// Replace all rules of an item's sale; without any flag, there are none from then on.
+    /// Replace all rules of an item's sale; those that are not named are gone. `item NAME` shows them.
     Rules(stock::RulesOptions),
 }
 

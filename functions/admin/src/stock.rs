@@ -95,10 +95,16 @@ pub struct RulesOptions {
     /// The wish.
     #[command(flatten)]
     pub wish: Wish,
-    /// The rules.
+    /// The rules: all that there are from then on.
     #[command(flatten)]
     pub rules: RuleFlags,
+    /// No rules from then on. To be said, so that none is lost by who only wanted to look.
+    #[arg(long, required_unless_present_any = RULE_FLAGS, conflicts_with_all = RULE_FLAGS)]
+    pub none: bool,
 }
+
+/// The names of [`RuleFlags`].
+const RULE_FLAGS: [&str; 3] = ["max_per_buyer", "cooldown_ms", "tiers"];
 
 /// A sale window.
 #[derive(Debug, Clone, Copy, Args)]
@@ -188,7 +194,7 @@ impl Wish {
             Told::NotYet => {
                 return Err(Failure::Unreachable(anyhow!(
                     "nobody answered within {} s; the request is in the queue {RESTOCK_QUEUE} and will be decided once a \
-                 restock function runs. Ask again with --request-id {request_id} for its verdict; it is granted once",
+                     restock function runs and has come to it. Ask again with --request-id {request_id} for its verdict; it is granted once",
                     self.wait_seconds_max
                 )));
             }

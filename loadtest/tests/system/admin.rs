@@ -158,7 +158,8 @@ async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
     let item = admin(&shop, &["item", "ticket", "--json"]).await.json();
     assert_eq!((&item["stock"], &item["held"], &item["sale"]), (&json!(4), &json!(1), &json!("closed")));
     assert_eq!((&item["max_per_buyer"], &item["tiers"]), (&json!(2), &json!(["staff", "vip"])));
-    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(0));
+    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(2), "who only wants to look loses no rule");
+    assert_eq!(admin(&shop, &["rules", "ticket", "--none"]).await.code, Some(0));
     assert_eq!(admin(&shop, &["item", "ticket", "--json"]).await.json()["tiers"], Value::Null, "no rules any more");
     assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
 }
