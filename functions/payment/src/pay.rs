@@ -112,8 +112,9 @@ impl Till {
     ) -> Vec<(&'a PaymentRequest, Ended)> {
         let patience_again = if asking.new.is_empty() { patience } else { PATIENCE_AGAIN.min(patience) };
         let asks = asking.charges.iter().map(async |(place, charge)| {
-            let patience = if asking.new.contains(&charge.order_id) { patience } else { patience_again };
-            let outcome = self.asks.charge(charge.clone(), patience).await?;
+            let is_again = !asking.new.contains(&charge.order_id);
+            let patience = if is_again { patience_again } else { patience };
+            let outcome = self.asks.charge(charge.clone(), is_again, patience).await?;
             Some((&requests[*place], Ended::Decided(outcome)))
         });
         join_all(asks).await.into_iter().flatten().collect()
