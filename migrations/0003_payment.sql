@@ -43,3 +43,8 @@ ALTER TABLE order_history ADD CONSTRAINT transition_is_allowed CHECK ((from_stat
 ALTER TABLE order_history DROP CONSTRAINT request_is_named;
 ALTER TABLE order_history ADD CONSTRAINT request_is_named
     CHECK ((cause <> 'hold_passed') = (request_id IS NOT NULL)) NOT VALID;
+
+-- 'infinity' is a time to PostgreSQL, but not to RFC 3339, nor to the programs: payment could not read the order, and the
+-- relay would stop at it for ever. Whoever prolongs a hold by hand says until when.
+ALTER TABLE orders ADD CONSTRAINT hold_ends_at_a_time
+    CHECK (hold_until BETWEEN '2000-01-01Z' AND '9999-01-01Z') NOT VALID;

@@ -9,14 +9,20 @@ use futures_util::future::BoxFuture;
 use shared::retry::RetryPolicy;
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
-/// The most requests that a process has at the gateway at a time; others wait their turn.
+/// The most requests that a process has at the gateway for the first [`FIRST_SECONDS`] of their ask; others wait their turn.
 const AT_GATEWAY_MAX: usize = 500;
+/// The most that it has there for longer, or for an order that was asked about before. Apart from the others, so that
+/// payments that hang do not keep those that do not, however many they are.
+const AT_GATEWAY_LONG_MAX: usize = 500;
+/// How long an ask is one of the first kind: as long as a message waits for it.
+const FIRST_SECONDS: u64 = 1;
 /// How long a charge is asked for once its turn has come, and how long its turn is waited for.
 pub const ASK_SECONDS_MAX: u64 = 10;
 /// The most asks that go on by themselves, or have ended and were not asked for. Those beyond are given up.
@@ -28,6 +34,7 @@ const ATTEMPTS: RetryPolicy = RetryPolicy::SERVER_AWAY;
 pub struct Asks {
     gateway: Arc<dyn Gateway>,
     turns: Arc<Semaphore>,
+    turns_long: Arc<Semaphore>,
     unattended: Mutex<HashMap<Uuid, Ask>>,
 }
 
@@ -41,14 +48,16 @@ impl Asks {
     /// Asks of this gateway.
     #[must_use]
     pub fn of(gateway: Arc<dyn Gateway>) -> Self {
-        Self { gateway, turns: Arc::new(Semaphore::new(AT_GATEWAY_MAX)), unattended: Mutex::default() }
+        let [turns, turns_long] = [AT_GATEWAY_MAX, AT_GATEWAY_LONG_MAX].map(|most| Arc::new(Semaphore::new(most)));
+        Self { gateway, turns, turns_long, unattended: Mutex::default() }
     }
 
     /// What became of the charge; `None` where that is not known within `patience`: the gateway goes on being asked for a
-    /// while, and whoever calls again with the same charge finds what it said.
-    pub async fn charge(&self, charge: Charge, patience: Duration) -> Option<Outcome> {
+    /// while, and whoever calls again with the same charge finds what it said. `is_again`: it was asked for before, by a
+    /// process that may be gone.
+    pub async fn charge(&self, charge: Charge, is_again: bool, patience: Duration) -> Option<Outcome> {
         let order_id = charge.order_id;
-        let mut ask = self.take(&charge).unwrap_or_else(|| self.begin(charge));
+        let mut ask = self.take(&charge).unwrap_or_else(|| self.begin(charge, is_again));
         match tokio::time::timeout(patience, &mut ask.asking).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => {
@@ -67,13 +76,22 @@ impl Asks {
         until_known(order_id, || self.gateway.refund(order_id)).await.is_some()
     }
 
-    fn begin(&self, charge: Charge) -> Ask {
-        let (gateway, turns) = (self.gateway.clone(), self.turns.clone());
+    fn begin(&self, charge: Charge, is_again: bool) -> Ask {
+        let gateway = self.gateway.clone();
+        let (turns, turns_long) = (self.turns.clone(), self.turns_long.clone());
         let payment_method = charge.payment_method.clone();
         let asking: BoxFuture<'static, _> = Box::pin(async move {
-            let turn = tokio::time::timeout(Duration::from_secs(ASK_SECONDS_MAX), turns.acquire_owned());
-            let _turn = turn.await.ok()?.expect("it is never closed");
-            until_known(charge.order_id, || gateway.charge(&charge)).await
+            let first = if is_again { &turns_long } else { &turns };
+            let turn = tokio::time::timeout(Duration::from_secs(ASK_SECONDS_MAX), first.acquire()).await.ok()?;
+            let turn = turn.expect("it is never closed");
+            let mut asking = pin!(until_known(charge.order_id, || gateway.charge(&charge)));
+            if !is_again && let Ok(known) = tokio::time::timeout(Duration::from_secs(FIRST_SECONDS), &mut asking).await
+            {
+                return known;
+            }
+            // Where there is no room for those that take long, this one is left; it is asked for again when its turn comes.
+            let _long = if is_again { turn } else { turns_long.try_acquire().ok().inspect(|_| drop(turn))? };
+            asking.await
         });
         Ask { payment_method, asking: tokio::spawn(asking) }
     }

@@ -5,7 +5,12 @@
 //! passed over, not waited for.
 
 use crate::{asks::ASK_SECONDS_MAX, pay::Till};
-use shared::{contract::PaymentRequest, error::Error, handler::Answer, retry::RetryPolicy};
+use shared::{
+    contract::PaymentRequest,
+    error::{Error, Settlement},
+    handler::Answer,
+    retry::RetryPolicy,
+};
 use sqlx::{PgPool, Row};
 use std::time::Duration;
 
@@ -57,11 +62,34 @@ pub async fn take_up(till: &Till, lost_seconds: u32) -> Result<usize, Error> {
     let mut ended = 0;
     loop {
         let lost = find(&till.pool, lost_seconds).await?;
-        // Nobody waits for these, so there is time to hear the gateway out.
-        let answers = till.pay(&lost, Duration::from_secs(2 * ASK_SECONDS_MAX)).await?;
-        ended += answers.iter().filter(|answer| **answer != Answer::Later).count();
+        ended += end(till, &lost).await?;
         if lost.len() < usize::from(BATCH_PAYMENTS_MAX) {
             return Ok(ended);
+        }
+    }
+}
+
+/// Returns how many have ended. One that cannot be ended costs the others nothing.
+async fn end(till: &Till, lost: &[PaymentRequest]) -> Result<usize, Error> {
+    // Nobody waits for these, so there is time to hear the gateway out.
+    let patience = Duration::from_secs(2 * ASK_SECONDS_MAX);
+    let error = match till.pay(lost, patience).await {
+        Ok(answers) => return Ok(answers.iter().filter(|answer| **answer != Answer::Later).count()),
+        Err(error) => error,
+    };
+    match (error.settlement(), lost) {
+        (Settlement::Hold, _) => Err(error),
+        (Settlement::Isolate, [PaymentRequest { order_id, request_id, .. }]) => {
+            tracing::error!(%order_id, request_id, %error, "a payment cannot be ended; trying again later");
+            Ok(0)
+        }
+        (Settlement::Isolate, several) => {
+            let mut ended = 0;
+            for one in several {
+                // One level deep, as a batch of one goes no further.
+                ended += Box::pin(end(till, std::slice::from_ref(one))).await?;
+            }
+            Ok(ended)
         }
     }
 }

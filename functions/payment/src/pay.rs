@@ -112,8 +112,9 @@ impl Till {
     ) -> Vec<(&'a PaymentRequest, Ended)> {
         let patience_again = if asking.new.is_empty() { patience } else { PATIENCE_AGAIN.min(patience) };
         let asks = asking.charges.iter().map(async |(place, charge)| {
-            let patience = if asking.new.contains(&charge.order_id) { patience } else { patience_again };
-            let outcome = self.asks.charge(charge.clone(), patience).await?;
+            let is_again = !asking.new.contains(&charge.order_id);
+            let patience = if is_again { patience_again } else { patience };
+            let outcome = self.asks.charge(charge.clone(), is_again, patience).await?;
             Some((&requests[*place], Ended::Decided(outcome)))
         });
         join_all(asks).await.into_iter().flatten().collect()
@@ -122,19 +123,23 @@ impl Till {
     /// Commits what is known, and gives back what was taken in vain. The answers, by order.
     async fn finish(&self, known: &[(&PaymentRequest, Ended)]) -> Result<HashMap<Uuid, Answer>, Error> {
         let mut answers = HashMap::new();
-        let mut refunded = Vec::new();
+        let mut in_vain = Vec::new();
         for (request, end) in self.finish_batch(known).await? {
             match end {
                 End::Answered(answer) => drop(answers.insert(request.order_id, answer)),
                 End::Refund => {
                     let (order_id, request_id) = (request.order_id, &request.request_id);
                     tracing::error!(%order_id, request_id, "charged, but no longer held; giving the money back");
-                    if self.asks.refund(order_id).await {
-                        refunded.push((request, Ended::Refunded));
-                    }
+                    in_vain.push(request);
                 }
             }
         }
+        // All at once: each may take as long as a charge.
+        let refunds = in_vain.into_iter().map(async |request| {
+            let is_refunded = self.asks.refund(request.order_id).await;
+            is_refunded.then_some((request, Ended::Refunded))
+        });
+        let refunded: Vec<_> = join_all(refunds).await.into_iter().flatten().collect();
         for (request, end) in self.finish_batch(&refunded).await? {
             match end {
                 End::Answered(answer) => drop(answers.insert(request.order_id, answer)),

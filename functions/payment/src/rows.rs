@@ -25,7 +25,7 @@ UNION
 SELECT order_id, request_id, fingerprint, is_under_way FROM payments WHERE is_under_way AND request_id = ANY($2)";
 
 /// The verdicts, and the time: one row at least, also where nothing is recorded.
-const READ_VERDICTS: &str = "
+pub const READ_VERDICTS: &str = "
 SELECT clock.now, verdicts.request_id, verdicts.fingerprint, verdicts.reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN verdicts ON verdicts.request_id = ANY($1)";
@@ -42,7 +42,7 @@ INSERT INTO order_history (order_id, from_state, to_state, cause, request_id, at
 SELECT id, $3, $4, $5, request_id, $6 FROM moved";
 
 /// $1 to $4 belong together; an order that was paid for before, in vain, has a row.
-const PUT_UNDER_WAY: &str = "
+pub const PUT_UNDER_WAY: &str = "
 INSERT INTO payments (order_id, request_id, fingerprint, payment_method, asked_at)
 SELECT new.order_id, new.request_id, new.fingerprint, new.payment_method, $5
 FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[]) AS new (order_id, request_id, fingerprint, payment_method)
@@ -54,7 +54,7 @@ ON CONFLICT (order_id) DO UPDATE SET
     is_under_way   = true";
 
 /// Not for each time that a message comes round while the gateway is away: only that somebody still asks must show.
-const ASK_AGAIN: &str = "
+pub const ASK_AGAIN: &str = "
 UPDATE payments SET asked_at = $2 WHERE order_id = ANY($1) AND asked_at < $2 - interval '5 s'";
 
 /// $1 and $2 belong together: the order, and its charge, where there is one.

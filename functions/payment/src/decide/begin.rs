@@ -53,15 +53,16 @@ fn step(
     paying: &mut HashSet<String>,
     begun: &mut Begun,
 ) -> Step {
-    if let Some(answer) = snapshot.recorded(request) {
-        return Step::Answered(answer);
-    }
-    // Its own payment goes on, whatever became of the order meanwhile: the gateway may have taken the money.
+    // Its own payment goes on, whatever became of the order meanwhile: the gateway may have taken the money. Also where
+    // its id has a verdict by now: another function's request has used it, and this one has none before its payment ends.
     if snapshot.payments.get(&request.order_id).is_some_and(|payment| payment.is_by(request)) {
         if !begun.new.contains_key(&request.order_id) {
             begun.again.insert(request.order_id);
         }
         return Step::Ask;
+    }
+    if let Some(answer) = snapshot.recorded(request) {
+        return Step::Answered(answer);
     }
     // By this id, but not this order, or not by this method.
     if paying.contains(&request.request_id) {

@@ -142,3 +142,6 @@ fn units(order: &Order) -> String {
 fn text(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).expect("the schema keeps times that RFC 3339 can write")
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,3 +222,62 @@ async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
     hangs.let_out(order);
     assert_eq!(code(&pool, &hangs, request(2, order, "other")).await, "paid");
 }
+
+#[tokio::test]
+async fn a_payment_under_way_is_ended_even_if_another_function_took_its_request_id_meanwhile() {
+    let pool = database(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let bank = Arc::new(Bank::silent_on(&[order]));
+    let process = process(&pool, &bank);
+    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    // A cancellation under the same id, say, which is refused, and on record now.
+    let insert = "INSERT INTO verdicts VALUES ('p-1', NULL, gen_random_uuid(), 'refused', '{}', now())";
+    sqlx::query(insert).execute(&pool).await.unwrap();
+    bank.let_out(order);
+    let found = process.handle(&[request(1, order, "card")]).await.unwrap();
+    assert_eq!(verdict(&found[0]).code, Code::RequestIdReused, "one request id, one verdict");
+    assert_eq!((state(&pool, order).await, bank.charges()), (State::Paid, 1), "what was charged is paid for");
+    assert_eq!(item(&pool, "a").await, (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_lost_payment_that_cannot_be_ended_does_not_keep_the_others() {
+    let pool = database(&[("a", 1), ("broken", 1), ("c", 1)]).await;
+    let mut orders = Vec::new();
+    for item in ["a", "broken", "c"] {
+        orders.push(hold(&pool, item, 1, Due::InAnHour).await);
+    }
+    let bank = Arc::new(Bank::silent_on(&orders));
+    let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
+    let doomed = process(&pool, &bank);
+    assert!(doomed.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Later));
+    drop(doomed);
+    for order in &orders {
+        bank.let_out(*order);
+    }
+    // Somebody has repaired it by hand, and not well: nothing is held that could be sold.
+    sqlx::query("UPDATE items SET held = 0, available = 1 WHERE id = 'broken'").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE payments SET asked_at = now() - interval '301 s'").execute(&pool).await.unwrap();
+    assert_eq!(take_up(&till(&pool, &bank), 300).await.unwrap(), 2);
+    let mut states = Vec::new();
+    for order in &orders {
+        states.push(state(&pool, *order).await);
+    }
+    assert_eq!(states, [State::Paid, State::Paying, State::Paid]);
+}
+
+#[tokio::test]
+async fn payments_that_hang_leave_others_their_turn_at_the_gateway_however_many_they_are() {
+    let pool = database(&[("a", 601)]).await;
+    let mut orders = Vec::new();
+    for _ in 0..601 {
+        orders.push(hold(&pool, "a", 1, Due::InAnHour).await);
+    }
+    let goes = orders.pop().unwrap();
+    let bank = Arc::new(Bank::silent_on(&orders));
+    let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
+    let process = process(&pool, &bank);
+    assert!(process.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Later));
+    let found = process.handle(&[request("goes", goes, "card")]).await.unwrap();
+    assert_eq!(verdict(&found[0]).code, Code::Paid);
+}

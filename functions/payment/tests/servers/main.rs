@@ -7,6 +7,7 @@ mod crashes;
 mod http;
 mod meeting;
 mod paying;
+mod plans;
 mod server;
 
 use bank::Bank;

@@ -73,3 +73,20 @@ async fn a_row_that_was_put_back_and_fails_again_is_kept_with_its_latest_reason(
     let kept = "SELECT count(*) FROM outbox_failed WHERE id = 7 AND reason LIKE '%invalid type: sequence%'";
     assert_eq!(servers.count(kept).await, 1);
 }
+
+#[tokio::test]
+async fn no_hold_ends_at_a_time_that_cannot_be_told() {
+    let servers = Servers::open().await;
+    servers.say_orders(1, 1).await;
+    for until in ["infinity", "-infinity", "10000-01-01Z"] {
+        let prolong = sqlx::query("UPDATE orders SET hold_until = $1::text::timestamptz").bind(until);
+        let error = prolong.execute(&servers.pool).await.unwrap_err().to_string();
+        assert!(error.contains("hold_ends_at_a_time"), "{error}");
+    }
+    // The last time that there is.
+    let prolong = "UPDATE orders SET hold_until = '9999-01-01Z'";
+    sqlx::query(prolong).execute(&servers.pool).await.unwrap();
+    let mut instance = servers.instance(TURN_SECONDS_MAX).await;
+    assert_eq!(instance.round().await.unwrap(), Round::AllSettled);
+    assert_eq!(servers.count("SELECT count(*) FROM outbox").await, 0);
+}
