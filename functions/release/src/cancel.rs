@@ -6,7 +6,7 @@
 
 use crate::{
     decide::{Order, Plan, Recorded, Snapshot, decide},
-    stock::give_back,
+    stock::{give_back, lock},
 };
 use futures_util::future::BoxFuture;
 use shared::{
@@ -128,6 +128,8 @@ async fn write(connection: &mut PgConnection, plan: &Plan, now: time::OffsetDate
             .bind(now)
             .execute(&mut *connection)
             .await?;
+        // An item that is short of units fails the update, and its request alone in the end.
+        lock(connection, &plan.units).await?;
         give_back(connection, &plan.units).await?;
         record_orders(connection, kind_of(cause), &orders).await?;
     }

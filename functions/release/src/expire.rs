@@ -1,10 +1,10 @@
 //! Holds that ran out: reserved orders whose `hold_until` has passed become expired, and their units go back.
 //!
 //! Every instance looks every quarter of a second or so, and takes batches for as long as they are full. Invariants: the
-//! clock is the database's; an order that somebody else has in hand is passed over, not waited for; and an order, its
-//! history and its units move together, or not at all.
+//! clock is the database's; an order that somebody else has in hand is passed over, not waited for; an order, its
+//! history and its units move together, or not at all; and an item that is not sound keeps no other item's orders.
 
-use crate::stock::give_back;
+use crate::stock::{give_back, lock};
 use futures_util::future::BoxFuture;
 use shared::{
     order::{Cause, State},
@@ -13,7 +13,10 @@ use shared::{
     store,
 };
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 use uuid::Uuid;
 
 /// The most orders of one batch. Each batch moves its items' versions on once, which costs a purchase that is being
@@ -22,6 +25,9 @@ pub const BATCH_ORDERS_MAX: u16 = 2_000;
 /// The pause between two looks: at random within half a second, so that a hold ends within a second of its time, and
 /// instances do not look in step.
 const LOOKS: RetryPolicy = RetryPolicy { wait_ms: 500, factor: 1.0, wait_ms_max: 500, attempts_max: u32::MAX };
+/// How long an item that does not hold what its orders hold is passed over, before it is looked at again: somebody must put
+/// it right by hand.
+const PASSED_OVER_SECONDS: u64 = 60;
 /// How long the database may take for a batch; longer than it allows itself for a statement.
 const BATCH_SECONDS_MAX: u64 = 30;
 /// What is due is found in the order of its index, and all else by key: that is the one good plan however the tables
@@ -30,13 +36,13 @@ const BATCH_SECONDS_MAX: u64 = 30;
 pub const SETTINGS: [(&str, &str); 4] =
     [("jit", "off"), ("enable_bitmapscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
 
-/// Moves at most $1 due orders on to $2, because of $3. Whether an order is still reserved is checked where it is locked;
-/// to ask again would only tempt the planner to look orders up in the index of holds, and not by their key. `now()` is when the transaction began; a volatile clock could not
-/// be looked up in an index.
+/// Moves at most $1 due orders on to $2, because of $3; but for those of the items $4. Whether an order is still reserved is
+/// checked where it is locked; to ask again would only tempt the planner to look orders up in the index of holds, and not by
+/// their key. `now()` is when the transaction began; a volatile clock could not be looked up in an index.
 pub const EXPIRE: &str = "
 WITH due AS MATERIALIZED (
     SELECT id FROM orders
-    WHERE state = 'reserved' AND hold_until <= now()
+    WHERE state = 'reserved' AND hold_until <= now() AND item <> ALL($4)
     ORDER BY hold_until LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 ), expired AS (
@@ -48,15 +54,42 @@ WITH due AS MATERIALIZED (
 )
 SELECT item, array_agg(id ORDER BY id) AS orders, sum(quantity)::bigint AS units FROM expired GROUP BY item";
 
+/// Items that are passed over, because they do not hold what their orders hold.
+#[derive(Debug)]
+pub struct PassedOver {
+    items: BTreeSet<String>,
+    since: Instant,
+}
+
+impl Default for PassedOver {
+    fn default() -> Self {
+        Self { items: BTreeSet::new(), since: Instant::now() }
+    }
+}
+
+impl PassedOver {
+    /// Has them looked at again, when it is time.
+    fn forget(&mut self) {
+        if self.since.elapsed() > Duration::from_secs(PASSED_OVER_SECONDS) {
+            *self = Self::default();
+        }
+    }
+
+    fn add(&mut self, items: Vec<String>) {
+        tracing::error!(?items, "hold fewer units than their orders; their holds do not end until that is put right");
+        self.items.extend(items);
+    }
+}
+
 /// Has holds run out, for as long as it is polled, on a connection of its own; `pool` only says where.
 #[must_use]
 pub fn upkeep(pool: &PgPool, bell: Bell) -> BoxFuture<'static, ()> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
     Box::pin(async move {
-        let mut connection = None;
+        let (mut connection, mut passed_over) = (None, PassedOver::default());
         let mut is_away = false;
         for wait in LOOKS.waits() {
-            match look(&mut connection, &options).await {
+            match look(&mut connection, &options, &mut passed_over).await {
                 Ok(expired) => {
                     is_away = false;
                     if expired > 0 {
@@ -79,33 +112,51 @@ pub fn upkeep(pool: &PgPool, bell: Bell) -> BoxFuture<'static, ()> {
 }
 
 /// Ends what is due, on the connection there is, or on a new one.
-async fn look(connection: &mut Option<PgConnection>, options: &PgConnectOptions) -> Result<usize, sqlx::Error> {
+async fn look(
+    connection: &mut Option<PgConnection>,
+    options: &PgConnectOptions,
+    passed_over: &mut PassedOver,
+) -> Result<usize, sqlx::Error> {
     let connected = match connection {
         Some(connected) => connected,
         None => connection.insert(store::connect(options).await?),
     };
-    expire(connected).await
+    passed_over.forget();
+    expire(connected, passed_over).await
 }
 
-/// Ends every hold that is due, batch by batch. Returns how many orders expired.
+/// Ends every hold that is due, batch by batch; not of items that are passed over, or come to be. Returns how many orders
+/// expired.
 ///
 /// # Errors
 /// The database's; an I/O error (timed out) where a batch takes too long. The connection is of no more use then.
-pub async fn expire(connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
+pub async fn expire(connection: &mut PgConnection, passed_over: &mut PassedOver) -> Result<usize, sqlx::Error> {
     let mut expired = 0;
     loop {
-        let batch = tokio::time::timeout(Duration::from_secs(BATCH_SECONDS_MAX), expire_batch(connection));
-        let of_batch = batch.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
-        expired += of_batch;
-        // Fewer: what is left is not due, or in somebody else's hands.
-        if of_batch < usize::from(BATCH_ORDERS_MAX) {
-            return Ok(expired);
+        let batch = tokio::time::timeout(Duration::from_secs(BATCH_SECONDS_MAX), expire_batch(connection, passed_over));
+        match batch.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?? {
+            Batch::Expired(orders) => {
+                expired += orders;
+                // Fewer: what is left is not due, or in somebody else's hands.
+                if orders < usize::from(BATCH_ORDERS_MAX) {
+                    return Ok(expired);
+                }
+            }
+            Batch::Short(items) => passed_over.add(items),
         }
     }
 }
 
-/// Ends the holds that are due longest. Returns how many orders expired.
-async fn expire_batch(connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
+/// What became of a batch.
+enum Batch {
+    /// So many orders expired.
+    Expired(usize),
+    /// None did: these items hold fewer units than their orders. There are fewer such items each time.
+    Short(Vec<String>),
+}
+
+/// Ends the holds that are due longest.
+async fn expire_batch(connection: &mut PgConnection, passed_over: &PassedOver) -> Result<Batch, sqlx::Error> {
     let cause = Cause::HoldPassed;
     let to = State::Reserved.after(cause).expect("a reserved order can expire");
     let mut transaction = connection.begin().await?;
@@ -113,6 +164,7 @@ async fn expire_batch(connection: &mut PgConnection) -> Result<usize, sqlx::Erro
         .bind(i64::from(BATCH_ORDERS_MAX))
         .bind(to.as_str())
         .bind(cause.as_str())
+        .bind(passed_over.items.iter().map(String::as_str).collect::<Vec<_>>())
         .fetch_all(&mut *transaction)
         .await?;
     let mut orders: Vec<Uuid> = Vec::new();
@@ -123,10 +175,15 @@ async fn expire_batch(connection: &mut PgConnection) -> Result<usize, sqlx::Erro
     }
     if units.is_empty() {
         transaction.rollback().await?;
-        return Ok(0);
+        return Ok(Batch::Expired(0));
+    }
+    let short = lock(&mut transaction, &units).await?;
+    if !short.is_empty() {
+        transaction.rollback().await?;
+        return Ok(Batch::Short(short));
     }
     give_back(&mut transaction, &units).await?;
     record_orders(&mut transaction, kind_of(cause), &orders).await?;
     transaction.commit().await?;
-    Ok(orders.len())
+    Ok(Batch::Expired(orders.len()))
 }

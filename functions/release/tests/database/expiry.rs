@@ -50,6 +50,23 @@ async fn more_than_a_batch_is_ended_at_one_look() {
 }
 
 #[tokio::test]
+async fn an_item_that_was_altered_by_hand_keeps_no_other_items_holds() {
+    let pool = database(&[("a", 1), ("broken", 1), ("gone", 1)]).await;
+    let (broken, gone) = (hold(&pool, "broken", 1, Due::Now).await, hold(&pool, "gone", 1, Due::Now).await);
+    let sound = hold(&pool, "a", 1, Due::Now).await;
+    for alter in ["UPDATE items SET held = 0, sold = 1 WHERE id = 'broken'", "DELETE FROM items WHERE id = 'gone'"] {
+        sqlx::query(alter).execute(&pool).await.unwrap();
+    }
+    assert_eq!(expired(&pool).await, 1);
+    let states = [state(&pool, sound).await, state(&pool, broken).await, state(&pool, gone).await];
+    assert_eq!(states, [State::Expired, State::Reserved, State::Reserved]);
+    assert_eq!(item(&pool, "a").await, (1, 0, 1));
+    // Put right, it ends as any other.
+    sqlx::query("UPDATE items SET held = 1, sold = 0 WHERE id = 'broken'").execute(&pool).await.unwrap();
+    assert_eq!((expired(&pool).await, state(&pool, broken).await), (1, State::Expired));
+}
+
+#[tokio::test]
 async fn holds_run_out_while_the_function_serves() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::Now).await;

@@ -6,7 +6,10 @@ mod expiry;
 mod meeting;
 mod plans;
 
-use release::{Release, expire::expire};
+use release::{
+    Release,
+    expire::{PassedOver, expire},
+};
 use shared::{
     contract::{ReleaseRequest, Verdict},
     devstack::Fixture,
@@ -75,7 +78,7 @@ fn verdict(answer: &Answer) -> Verdict {
 
 /// Ends what is due; returns how many orders expired.
 async fn expired(pool: &PgPool) -> i64 {
-    expire(&mut pool.acquire().await.unwrap()).await.unwrap() as i64
+    expire(&mut pool.acquire().await.unwrap(), &mut PassedOver::default()).await.unwrap() as i64
 }
 
 /// (available, held, version)

@@ -20,7 +20,7 @@ async fn a_look_at_what_is_due_reads_no_hold_that_is_not() {
             sqlx::query(MANY).execute(&pool).await.unwrap();
             sqlx::query("ANALYZE orders").execute(&pool).await.unwrap();
         }
-        let plan = plan(&pool, EXPIRE, "(bigint, text, text)", "(2000, 'expired', 'hold_passed')").await;
+        let plan = plan(&pool, EXPIRE, "(bigint, text, text, text[])", "(2000, 'expired', 'hold_passed', '{}')").await;
         assert!(
             has(&plan, "Index Scan using orders_by_hold") && has(&plan, "Index Cond: (hold_until <= now())"),
             "{plan:#?}"
