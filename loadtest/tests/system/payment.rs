@@ -6,7 +6,10 @@ use crate::{
 };
 use lapin::options::QueuePurgeOptions;
 use serde_json::Value;
-use shared::contract::{PAYMENT_QUEUE, RELEASE_QUEUE};
+use shared::{
+    contract::{PAYMENT_QUEUE, RELEASE_QUEUE},
+    devstack::Servers,
+};
 use std::sync::{Arc, Mutex};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -133,6 +136,34 @@ async fn a_payment_whose_message_is_purged_is_made_all_the_same() {
     let _next = shop.worker_of("payment", "next", &[SIMULATED, ("PAYMENT_LOST_SECONDS", "1")]).await;
     until("it is paid", async || shop.count("SELECT sold FROM items").await == 1).await;
     assert_eq!(pay(&mut shop, "p-1", &order).await.code(), "paid", "on record, for whoever asks");
+}
+
+#[tokio::test]
+async fn payments_that_are_put_off_into_a_queue_without_room_come_again_and_are_made() {
+    // More than a worker takes at once, so that what waits behind it fills the queue.
+    const PAYMENTS: usize = 80;
+    let servers = Servers::start(&[]).await.unwrap();
+    servers.postgres.create_database("sale").await.unwrap();
+    let mut shop = Shop::on(&servers.rabbitmq.url("/"), &servers.postgres.url("sale"), &[("ticket", 80)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    for number in 0..PAYMENTS {
+        shop.buy(&format!("b-{number}"), "ticket").await;
+    }
+    for reply in shop.replies(PAYMENTS).await.into_values() {
+        let verdict: Value = serde_json::from_str(&reply.body).unwrap();
+        let (id, order) = (format!("p-{}", reply.correlation_id), verdict["order"]["id"].as_str().unwrap());
+        send(&shop, PAYMENT_QUEUE, &id, &payment(&id, order)).await;
+    }
+    let policy = ["set_policy", "small", "^payment$", r#"{"max-length":1}"#, "--apply-to", "queues"];
+    let set = servers.rabbitmq.rabbitmqctl().args(policy).output().await.unwrap();
+    assert!(set.status.success(), "{set:?}");
+    // Longer than a batch waits for.
+    let slow = ("GATEWAY_LATENCY_MS", "1500");
+    let _payment = shop.worker_of("payment", "p", &[SIMULATED, slow, ("BATCH_MAX", "16")]).await;
+    let replies = shop.replies(PAYMENTS).await;
+    assert!(replies.values().all(|reply| reply.code() == "paid"));
+    assert!(shop.log("p").await.contains("not published"), "the queue had no room");
+    assert_eq!(shop.count("SELECT sold FROM items").await, 80);
 }
 
 #[tokio::test]

@@ -17,7 +17,10 @@ use futures_util::{
 };
 use lapin::{
     BasicProperties, Channel, Connection,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
+        QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use std::{
@@ -284,6 +287,20 @@ impl Acknowledger {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.channels.iter().all(|channel| channel.status().connected())
+    }
+
+    /// Gives these (partition, tag) back to their queue, where each comes again, a delivery older.
+    ///
+    /// # Errors
+    /// [`Error::Lost`]: they come again all the same.
+    pub async fn give_back(&self, deliveries: &[(usize, u64)]) -> Result<(), Error> {
+        answered(async {
+            for (partition, tag) in deliveries {
+                self.channels[*partition].basic_reject(*tag, BasicRejectOptions { requeue: true }).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Acknowledges these and, in each partition, all before them; takes (partition, tag) in any order.

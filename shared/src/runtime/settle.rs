@@ -1,4 +1,5 @@
-//! Replies, copies to `dead` or to the end of the queue, then acknowledgements: what follows a decision, overlapped with the next one.
+//! Replies, copies to `dead` or to the end of the queue, then acknowledgements: what follows a decision, overlapped with the
+//! next one.
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
@@ -16,7 +17,8 @@ use tokio::{
 
 /// Attempts at publishing a batch as one, before each message goes alone.
 const TOGETHER_ATTEMPTS_MAX: u32 = 2;
-/// Attempts at a reply alone, before it is given up: its buyer can ask again.
+/// Attempts at a reply alone, before it is given up: its buyer can ask again. At a message that was put off, before it is
+/// given back.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
 
 /// A delivery with its answer.
@@ -124,10 +126,11 @@ impl Settler {
         let mut outgoing = None;
         while let Some(Decided { settled, held }) = decided.recv().await {
             pause_at("decided").await;
-            self.publish(&mut outgoing, &settled).await;
+            let returned = self.publish(&mut outgoing, &settled).await;
             pause_at("replied").await;
+            self.acks.give_back(&returned).await?;
             let tags = settled.iter().map(|settled| (settled.delivery.partition, settled.delivery.tag));
-            self.acks.acknowledge(tags.filter(|(partition, _)| !held.contains(partition))).await?;
+            self.acks.acknowledge(tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag))).await?;
             progress.send_modify(|settled| *settled += 1);
         }
         if let Some(outgoing) = outgoing {
@@ -138,25 +141,36 @@ impl Settler {
 
     /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
     /// as long as the session lives: giving up would only have the same deliveries come back, each a delivery older.
-    async fn publish(&self, outgoing: &mut Option<Outgoing>, batch: &[Settled]) {
+    ///
+    /// Returns the deliveries (partition, tag) that were put off, and that their queue has no room for: those are to come
+    /// back, at the price of a delivery. To wait for room here would be to wait for ourselves.
+    async fn publish(&self, outgoing: &mut Option<Outgoing>, batch: &[Settled]) -> Vec<(usize, u64)> {
         let of_one = |settled| [Settled::reply(settled), settled.dead_copy(&self.queues), settled.again(&self.queues)];
         let messages: Vec<_> = batch.iter().flat_map(of_one).flatten().collect();
+        let mut returned = Vec::new();
         if self.published(outgoing, &messages, TOGETHER_ATTEMPTS_MAX).await {
-            return;
+            return returned;
         }
         // Something in the batch may be what ends the connection each time (the broker gives up a connection over a
         // direct reply-to of a node that is gone, for one), so each goes alone.
         for message in &messages {
             let alone = std::slice::from_ref(message);
             let attempts_max = match message {
-                Message::Reply(_) => ALONE_ATTEMPTS_MAX,
+                Message::Reply(_) | Message::Again(_) => ALONE_ATTEMPTS_MAX,
                 // Not to be given up: this copy is all that will be left of the message.
-                Message::Dead(_) | Message::Again(_) => u32::MAX,
+                Message::Dead(_) => u32::MAX,
             };
-            if !self.published(outgoing, alone, attempts_max).await {
-                tracing::error!("a reply cannot be delivered; its verdict is on record");
+            if self.published(outgoing, alone, attempts_max).await {
+                continue;
+            }
+            match message {
+                Message::Again(again) => returned.push((again.of.partition, again.of.tag)),
+                Message::Reply(_) | Message::Dead(_) => {
+                    tracing::error!("a reply cannot be delivered; its verdict is on record");
+                }
             }
         }
+        returned
     }
 
     /// Whether the messages could be published in so many attempts, those not counted in which the broker was away.
