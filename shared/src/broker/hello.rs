@@ -1,4 +1,4 @@
-//! What a worker says in the roll call: who it is, and on which partitions it is active.
+//! What a worker says in the roll call: who it is, whether it is still joining, and on which partitions it is active.
 //!
 //! Invariant: the body is who it is and nothing else, the same for as long as the worker lives, because workers of every
 //! version count each other by it. Whatever else there is to say goes into headers, which a worker need not know.
@@ -13,6 +13,8 @@ use uuid::Uuid;
 const HELLO_MS_MAX: &str = "1500";
 /// The header that names the partitions on which the worker is active: their numbers, with spaces between them.
 const ACTIVE_HEADER: &str = "active";
+/// The header of a worker that is not in line for every partition yet.
+const JOINING_HEADER: &str = "joining";
 /// The most partitions that are believed of one hello.
 const PARTITIONS_MAX: usize = 1_024;
 
@@ -24,7 +26,7 @@ pub struct Worker {
     /// Tells it from others of the same name.
     pub process: String,
     /// The partitions that have delivered something to it and that it has not handed over since: the broker keeps it
-    /// active there. `None`: it is of a version that does not say so.
+    /// active there. `None`: it is still joining, or of a version that does not say so.
     pub active: Option<Vec<usize>>,
 }
 
@@ -33,12 +35,25 @@ pub(super) fn body(name: &str, process: Uuid) -> String {
     format!("{name} {process}")
 }
 
-/// The properties of a hello.
-pub(super) fn properties(active: &[usize]) -> BasicProperties {
-    let numbers: Vec<String> = active.iter().map(ToString::to_string).collect();
+/// The properties of a hello; `None`: of a worker that is still joining.
+pub(super) fn properties(active: Option<&[usize]>) -> BasicProperties {
     let mut headers = FieldTable::default();
-    headers.insert(ACTIVE_HEADER.into(), AMQPValue::LongString(numbers.join(" ").into()));
+    match active {
+        Some(active) => {
+            let numbers: Vec<String> = active.iter().map(ToString::to_string).collect();
+            headers.insert(ACTIVE_HEADER.into(), AMQPValue::LongString(numbers.join(" ").into()));
+        }
+        None => {
+            headers.insert(JOINING_HEADER.into(), AMQPValue::Boolean(true));
+        }
+    }
     BasicProperties::default().with_expiration(HELLO_MS_MAX.into()).with_headers(headers)
+}
+
+/// Whether it is the hello of a worker that is still joining. Older ones do not say so.
+pub(super) fn is_joining(properties: &BasicProperties) -> bool {
+    let header = properties.headers().as_ref().and_then(|headers| headers.inner().get(JOINING_HEADER));
+    matches!(header, Some(AMQPValue::Boolean(true)))
 }
 
 /// Reads a hello; `None`: it is not one.
@@ -64,7 +79,7 @@ mod tests {
     fn a_hello_is_read_as_it_is_said() {
         let process = Uuid::now_v7();
         for active in [vec![], vec![3], vec![0, 7, 12]] {
-            let heard = read(body("turnstile-purchase w-1", process).as_bytes(), &properties(&active)).unwrap();
+            let heard = read(body("turnstile-purchase w-1", process).as_bytes(), &properties(Some(&active))).unwrap();
             let expected =
                 Worker { name: "turnstile-purchase w-1".into(), process: process.to_string(), active: Some(active) };
             assert_eq!(heard, expected);
@@ -75,6 +90,12 @@ mod tests {
     fn an_older_worker_is_heard_and_says_nothing_of_its_partitions() {
         let heard = read(b"turnstile-purchase old 0199", &BasicProperties::default()).unwrap();
         assert_eq!((heard.name.as_str(), heard.active), ("turnstile-purchase old", None));
+    }
+
+    #[test]
+    fn a_worker_is_joining_as_long_as_it_says_so() {
+        assert!(is_joining(&properties(None)));
+        assert!(!is_joining(&properties(Some(&[]))) && !is_joining(&BasicProperties::default()));
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Inbox {
         self.roll_call.as_ref().map(RollCall::place)
     }
 
-    /// Notes on which partitions this worker is active, for those who look on.
+    /// Notes that this worker is in line for every partition, and on which it is active: others count on it.
     pub fn claim(&self, partitions: Vec<usize>) {
         if let Some(roll_call) = &self.roll_call {
             roll_call.claim(partitions);

@@ -41,21 +41,30 @@ pub struct Place {
     pub workers: usize,
     /// How many of them come before this one, in an order that is the same for all who have heard the same.
     pub rank: usize,
+    /// How many of them are in line for every partition, and can be handed one; one at least.
+    pub in_line: usize,
+}
+
+impl Default for Place {
+    /// Nobody else was heard yet.
+    fn default() -> Self {
+        Self { workers: 1, rank: 0, in_line: 1 }
+    }
 }
 
 /// A worker's part in the roll call; it says no more when this is dropped.
 pub(super) struct RollCall {
     place: watch::Receiver<Place>,
-    /// The partitions that we are active on, as the next hello says.
-    active: watch::Sender<Vec<usize>>,
+    /// The partitions that we are active on, as the next hello says; `None`: we are still joining.
+    active: watch::Sender<Option<Vec<usize>>>,
     calling: JoinHandle<()>,
 }
 
 impl RollCall {
     /// Takes part, by the fanout exchange of this name, through every outage.
     pub(super) fn start(nodes: Nodes, name: String, exchange: String) -> Self {
-        let (told, place) = watch::channel(Place { workers: 1, rank: 0 });
-        let (active, to_say) = watch::channel(Vec::new());
+        let (told, place) = watch::channel(Place::default());
+        let (active, to_say) = watch::channel(None);
         let calling = tokio::spawn(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
@@ -74,9 +83,13 @@ impl RollCall {
         *self.place.borrow()
     }
 
-    /// Notes on which partitions this worker is active, for those who look on.
+    /// Notes that this worker is in line for every partition, and on which it is active: the others hear it at once.
     pub(super) fn claim(&self, partitions: Vec<usize>) {
-        self.active.send_replace(partitions);
+        self.active.send_if_modified(|said| {
+            let is_new = said.as_ref() != Some(&partitions);
+            *said = Some(partitions);
+            is_new
+        });
     }
 }
 
@@ -90,7 +103,7 @@ async fn call(
     nodes: &Nodes,
     name: &str,
     exchange: &str,
-    active: &watch::Receiver<Vec<usize>>,
+    active: &watch::Receiver<Option<Vec<usize>>>,
     told: &watch::Sender<Place>,
 ) -> Result<std::convert::Infallible, Error> {
     let connection = connect(nodes, &format!("{name} count")).await?;
@@ -107,21 +120,24 @@ async fn call(
     .await?;
     let ourselves = hello::body(name, *PROCESS);
     let mut roll = Roll::default();
+    let mut active = active.clone();
     let mut due = Instant::now();
     loop {
         tokio::select! {
             hello = hellos.next() => match hello {
                 Some(hello) => {
-                    let now = Instant::now();
-                    if roll.heard(hello?.data, now) {
+                    let (hello, now) = (hello?, Instant::now());
+                    let is_joining = hello::is_joining(&hello.properties);
+                    if roll.heard(hello.data, is_joining, now) {
                         // A newcomer has not heard us yet, and wants to know its share.
                         due = now;
                     }
                 }
                 None => return Err(Error::Lost("the broker ended the subscription".to_owned())),
             },
+            Ok(()) = active.changed() => due = Instant::now(),
             () = sleep_until(due.into()) => {
-                let properties = hello::properties(&active.borrow());
+                let properties = hello::properties(active.borrow_and_update().as_deref());
                 let (options, hello) = (BasicPublishOptions::default(), ourselves.as_bytes());
                 answered(async {
                     drop(channel.basic_publish(exchange.into(), "".into(), options, hello, properties).await?);
@@ -139,19 +155,26 @@ async fn call(
 /// Who was heard, and when last.
 #[derive(Debug, Default)]
 struct Roll {
-    heard: HashMap<Vec<u8>, Instant>,
+    heard: HashMap<Vec<u8>, Heard>,
+}
+
+/// A worker's last hello.
+#[derive(Debug)]
+struct Heard {
+    at: Instant,
+    is_joining: bool,
 }
 
 impl Roll {
     /// Notes a hello; true: of somebody new.
-    fn heard(&mut self, worker: Vec<u8>, now: Instant) -> bool {
-        self.heard.insert(worker, now).is_none()
+    fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> bool {
+        self.heard.insert(worker, Heard { at: now, is_joining }).is_none()
     }
 
     /// Strikes whoever has been silent for too long.
     fn forget(&mut self, now: Instant) {
         let silence_max = self.wait() * WAITS_MAX;
-        self.heard.retain(|_, last| now.duration_since(*last) <= silence_max);
+        self.heard.retain(|_, last| now.duration_since(last.at) <= silence_max);
     }
 
     fn count(&self) -> usize {
@@ -159,7 +182,9 @@ impl Roll {
     }
 
     fn place_of(&self, worker: &[u8]) -> Place {
-        Place { workers: self.count(), rank: self.heard.keys().filter(|other| other.as_slice() < worker).count() }
+        let rank = self.heard.keys().filter(|other| other.as_slice() < worker).count();
+        let in_line = self.heard.values().filter(|last| !last.is_joining).count().max(1);
+        Place { workers: self.count(), rank, in_line }
     }
 
     /// Until the next hello.
@@ -180,13 +205,14 @@ mod tests {
         let mut roll = Roll::default();
         assert_eq!(roll.count(), 1, "there is always one worker: we");
         for (worker, ms) in [("a", 0), ("b", 100), ("a", 500), ("a", 1_000)] {
-            roll.heard(worker.into(), at(ms));
+            roll.heard(worker.into(), worker == "b", at(ms));
         }
         roll.forget(at(1_600));
-        assert_eq!(roll.place_of(b"a"), Place { workers: 2, rank: 0 });
-        assert_eq!(roll.place_of(b"b"), Place { workers: 2, rank: 1 });
-        roll.forget(at(1_601));
-        assert_eq!(roll.count(), 1, "b was silent for three waits and more");
+        assert_eq!(roll.place_of(b"a"), Place { workers: 2, rank: 0, in_line: 1 }, "b is still joining");
+        roll.heard("b".into(), false, at(1_600));
+        assert_eq!(roll.place_of(b"b"), Place { workers: 2, rank: 1, in_line: 2 });
+        roll.forget(at(2_501));
+        assert_eq!(roll.count(), 1, "a was silent for three waits and more");
         roll.forget(at(60_000));
         assert_eq!(roll.count(), 1);
     }
@@ -195,7 +221,7 @@ mod tests {
     fn many_workers_say_it_less_often() {
         let mut roll = Roll::default();
         for worker in 0..64_u8 {
-            assert!(roll.heard(vec![worker], Instant::now()), "it is new");
+            assert!(roll.heard(vec![worker], false, Instant::now()), "it is new");
         }
         assert_eq!(roll.wait(), Duration::from_secs(4));
         assert!(f64::from(64) / roll.wait().as_secs_f64() <= f64::from(HELLOS_A_SECOND_MAX));

@@ -61,7 +61,7 @@ impl Joining {
             self.hearing -= 1;
             return Some(Step::Wait);
         }
-        let Place { workers, rank } = place.unwrap_or(Place { workers: 1, rank: 0 });
+        let Place { workers, rank, in_line: _ } = place.unwrap_or_default();
         let falls_to_us = |partition: &usize| partition % workers == rank;
         let next = self.unseen.iter().position(falls_to_us).unwrap_or(0);
         if self.taken < self.partitions.div_ceil(workers)
@@ -122,7 +122,7 @@ mod tests {
     fn every_partition_is_subscribed_to_once_whatever_others_have() {
         for seed in 0..100 {
             for (workers, free) in [(1, 8), (2, 8), (2, 3), (3, 8), (9, 8), (8, 0)] {
-                let place = Place { workers, rank: workers - 1 };
+                let place = Place { workers, rank: workers - 1, in_line: 1 };
                 let (taken, in_line) = join(seed, Some(place), |partition| partition < free);
                 assert_eq!(taken.len(), free.min(8_usize.div_ceil(workers)), "its share of what is free, no more");
                 let mut all = [taken, in_line].concat();
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn workers_that_know_of_each_other_take_different_partitions() {
         for workers in [2, 3, 4, 8] {
-            let taken = |rank| join(rank as u64, Some(Place { workers, rank }), |_| true).0;
+            let taken = |rank| join(rank as u64, Some(Place { workers, rank, in_line: 1 }), |_| true).0;
             let firsts: Vec<usize> = (0..workers).flat_map(|rank| taken(rank)[..8 / workers].to_vec()).collect();
             let different: std::collections::HashSet<usize> = firsts.iter().copied().collect();
             assert_eq!(different.len(), firsts.len(), "{workers}: {firsts:?}");
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn in_line_each_stands_where_chance_puts_it() {
-        let place = Some(Place { workers: 8, rank: 0 });
+        let place = Some(Place { workers: 8, rank: 0, in_line: 1 });
         let firsts: std::collections::HashSet<usize> = (0..100).map(|seed| join(seed, place, |_| true).1[0]).collect();
         assert!(firsts.len() > 1);
     }

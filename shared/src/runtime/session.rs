@@ -183,8 +183,9 @@ impl<H: Handler> Session<'_, H> {
     /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.
     fn compare_shares(&mut self) {
         self.inbox.claim(self.share.claimed());
-        let Some(Place { workers, .. }) = self.inbox.place() else { return };
-        if self.share.set_workers(workers) {
+        // Those who are still joining get nothing yet: handed over, a partition would come straight back to us.
+        let Some(Place { in_line, .. }) = self.inbox.place() else { return };
+        if self.share.set_workers(in_line) {
             // We came, or somebody else did or left. What we are active on is known only by what is delivered, so this
             // shares what is idle, too, and has whoever looks on told of it.
             self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
