@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod conflicts;
+mod conformance;
 mod keep;
 mod repeats;
 mod rules;
 mod stock;
 
-use purchase::Purchase;
+use clap::ValueEnum;
+use purchase::{
+    Purchase,
+    strategy::{Strategy, StrategyOptions},
+};
 use shared::{
     contract::{PurchaseRequest, Verdict},
     devstack::Fixture,
@@ -38,7 +43,24 @@ async fn migrated(database_url: &str) -> PgPool {
 }
 
 fn purchase(pool: &PgPool) -> Purchase {
-    Purchase::new(pool.clone(), RetryPolicy::default())
+    by(Strategy::Optimistic, pool)
+}
+
+fn by(strategy: Strategy, pool: &PgPool) -> Purchase {
+    with_attempts(strategy, RetryPolicy::default().attempts_max, pool)
+}
+
+fn with_attempts(strategy: Strategy, attempts_max: u32, pool: &PgPool) -> Purchase {
+    let options = StrategyOptions { strategy, ..StrategyOptions::default() };
+    Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() })
+}
+
+/// Runs a test of what is promised whatever the strategy.
+async fn with_every_strategy(mut test: impl AsyncFnMut(Strategy)) {
+    for strategy in Strategy::value_variants() {
+        eprintln!("with strategy {strategy:?}");
+        test(*strategy).await;
+    }
 }
 
 fn request(id: impl std::fmt::Display, item: &str, quantity: u32) -> PurchaseRequest {
@@ -86,5 +108,25 @@ const WAITING_HERE: &str =
 async fn until_waiting(pool: &PgPool, sessions: i64) {
     while count(pool, WAITING_HERE).await < sessions {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Somebody else has decided on the item `a` meanwhile.
+const MOVE_ON: &str = "UPDATE items SET version = version + 1 WHERE id = 'a'";
+
+/// A transaction that has changed an item's row and holds it until released.
+struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
+
+impl Blocker {
+    async fn runs(pool: &PgPool, update: &'static str) -> Self {
+        let mut transaction = pool.begin().await.unwrap();
+        sqlx::query(update).execute(&mut *transaction).await.unwrap();
+        Self(transaction)
+    }
+
+    /// The other side has read the row as it was, and now waits for ours.
+    async fn release_when_waited_for(self, pool: &PgPool) {
+        until_waiting(pool, 1).await;
+        self.0.commit().await.unwrap();
     }
 }
