@@ -176,7 +176,7 @@ async fn the_rules_of_an_item_hold() {
 async fn requests_that_compete_are_each_decided_once() {
     with_every_strategy(async |strategy| {
         let pool = database(&[("a", 50)]).await;
-        let options = StrategyOptions { strategy, in_flight: 8, ..StrategyOptions::default() };
+        let options = StrategyOptions { strategy, in_flight: 8 };
         let purchase = Purchase::new(pool.clone(), options, RetryPolicy::default());
         let mut requests: Vec<_> = (0..100).map(|number| request(number, "a", 1)).collect();
         requests.extend(requests.clone());
