@@ -10,6 +10,7 @@ pub mod keep;
 pub mod optimistic;
 pub mod read;
 pub mod rules;
+pub mod strategy;
 
 use anyhow::Context;
 use clap::Args;

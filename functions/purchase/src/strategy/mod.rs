@@ -1,0 +1,3 @@
+//! Strategies.
+
+pub mod redis;
