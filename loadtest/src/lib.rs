@@ -28,6 +28,7 @@ pub mod round;
 pub mod run;
 pub mod sale;
 pub mod scenario;
+pub mod strategy;
 pub mod summary;
 mod unrest;
 pub mod workers;

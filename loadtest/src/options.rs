@@ -16,6 +16,7 @@ use shared::contract::QUANTITY_MAX;
 
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
+use crate::strategy::Strategy;
 pub use cost::CostOptions;
 pub use life::LifeOptions;
 
@@ -165,6 +166,9 @@ pub struct SaleOptions {
     /// The most requests that a worker decides at once [default: the worker's own].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     pub batch_max: Option<u32>,
+    /// How the workers keep stock while they decide; measured without a database, nobody does.
+    #[arg(long, value_enum, default_value_t)]
+    pub strategy: Strategy,
     /// Units that a buyer asks for: a number, or a range such as 1-4.
     #[arg(long, value_name = "UNITS", default_value = "1", value_parser = parse_quantities)]
     pub quantity: RangeInclusive<u32>,

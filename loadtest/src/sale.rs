@@ -25,12 +25,11 @@ use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::probe::broker_version;
 use crate::round::{Round, Tally};
 use crate::scenario::{Scenario, Schedule};
+use crate::strategy::Strategy;
 use crate::unrest::Unrest;
 use crate::workers::{Crew, Endpoints, Workers};
 pub use drained::Drained;
 
-/// How the worker decides; it has one way so far.
-const STRATEGY: &str = "optimistic";
 /// What decides in a round without a database.
 const STRATEGY_OF_CEILING: &str = "none";
 /// How long to wait for a database that is away.
@@ -69,7 +68,7 @@ impl<'a> Sale<'a> {
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
-        let report = ScenarioReport::new(scenario, &crew, STRATEGY);
+        let report = ScenarioReport::new(scenario, &crew);
         let hold = life.as_ref().and_then(|life| life.plan.hold);
         let (round, living) = match life {
             None => (Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?, None),
@@ -163,7 +162,7 @@ impl Ceiling {
     pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
         let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
-        let report = ScenarioReport::new(scenario, &crew, STRATEGY_OF_CEILING);
+        let report = ScenarioReport::new(scenario, &crew);
         let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
         Ok(Self { round, schedule, report, servers })
     }
@@ -199,13 +198,13 @@ impl Ceiling {
 }
 
 impl ScenarioReport {
-    fn new(scenario: &Scenario, crew: &Crew, strategy: &'static str) -> Self {
+    fn new(scenario: &Scenario, crew: &Crew) -> Self {
         Self {
             buyers: scenario.buyers,
             stock: scenario.stock,
             items: scenario.items,
             workers: crew.count,
-            strategy,
+            strategy: crew.strategy.map_or(STRATEGY_OF_CEILING, Strategy::as_str),
             batch_max: crew.batch_max,
             rate: scenario.rate,
             seed: scenario.seed,

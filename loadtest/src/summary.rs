@@ -76,11 +76,12 @@ impl Page {
         let mut on = vec![format!("RabbitMQ {}", outcome.servers.rabbitmq)];
         on.extend(outcome.servers.postgresql.iter().map(|version| format!("PostgreSQL {version}")));
         let what = format!(
-            "{} {pace} · {} of {} · {} · seed {} · {}",
+            "{} {pace} · {} of {} · {} · {} · seed {} · {}",
             plural(u64::from(scenario.buyers), "buyer"),
             plural(scenario.stock, "unit"),
             plural(u64::from(scenario.items), "item"),
             plural(u64::from(scenario.workers), "worker"),
+            scenario.strategy,
             scenario.seed,
             on.join(", ")
         );

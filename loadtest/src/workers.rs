@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::auditor::Ending;
 use crate::failure::Failure;
 use crate::probe::Probe;
+use crate::strategy::Strategy;
 use process::Worker;
 pub(crate) use staff::Staff;
 
@@ -48,6 +49,8 @@ pub struct Crew {
     pub count: u32,
     /// The batch limit; `None` leaves the worker its own.
     pub batch_max: Option<u32>,
+    /// How purchases are decided; `None` where none are.
+    pub strategy: Option<Strategy>,
     /// What its processes log once they are ready.
     pub ready_logged: &'static str,
 }
@@ -63,6 +66,7 @@ impl Crew {
             environment: Vec::new(),
             count,
             batch_max,
+            strategy: Some(Strategy::default()),
             ready_logged: CONSUMING,
         }
     }
@@ -70,7 +74,7 @@ impl Crew {
     /// One process of another function, called by its name.
     #[must_use]
     pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { name, environment, ..Self::purchase(program, 1, None) }
+        Self { name, environment, strategy: None, ..Self::purchase(program, 1, None) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A value comes from the flag, else from the variable, else from the default shown. There is no file.
 
 use clap::{Args, Parser};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
 const WORKER_ID_BYTES_MAX: usize = 40;
@@ -45,6 +45,10 @@ pub struct WorkerOptions {
     /// A file that exists while this worker consumes, for a readiness probe.
     #[arg(long, env = "READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
+    /// Where to show metrics for Prometheus, over HTTP at /metrics: an address and a port, such as 127.0.0.1:9400. Without it,
+    /// nothing listens.
+    #[arg(long, env = "METRICS_ADDRESS", value_name = "ADDRESS")]
+    pub metrics_address: Option<SocketAddr>,
     /// What to log, such as `info`, `warn`, or `purchase=debug`. The AMQP library logs what it also returns to us, so
     /// unless asked for, it is silent.
     #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off,sqlx=warn", value_name = "FILTER")]

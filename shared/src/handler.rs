@@ -2,7 +2,7 @@
 //!
 //! Functions never acknowledge, requeue or publish; the runtime does, by what they return. Knows nothing of AMQP.
 
-use crate::{contract::Rejection, error::Error};
+use crate::{contract::Rejection, error::Error, metrics::Registry};
 use futures_util::future::BoxFuture;
 use std::future::Future;
 
@@ -27,6 +27,11 @@ pub trait Handler: Send + Sync + Sized + 'static {
     /// # Errors
     /// See [`Error`]; a panic costs the message that causes it and no other.
     fn handle(&self, requests: &[Self::Request]) -> impl Future<Output = Result<Vec<Answer>, Error>> + Send;
+
+    /// Adds the function's own metrics to what is shown at `--metrics-address`: none, unless it says otherwise.
+    fn register(&self, registry: &mut Registry) {
+        let _ = registry;
+    }
 
     /// What the function does besides, on its own, for as long as it serves: nothing, unless it says otherwise. Dropped at
     /// any of its awaits, as soon as the process is told to stop; whatever becomes of it, messages are handled.

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod devstack;
 pub mod error;
 pub mod handler;
+pub mod metrics;
 pub mod order;
 pub mod outbox;
 pub mod retry;

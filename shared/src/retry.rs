@@ -69,6 +69,37 @@ impl Iterator for Waits {
     }
 }
 
+/// One attempt, as whoever listens is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt<'a> {
+    /// What it was made on; `None` where it was not about an item, but about a request id.
+    pub item: Option<&'a str>,
+    /// Its number, from 1.
+    pub number: u32,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// What was decided is committed.
+    Committed,
+    /// Somebody else was faster.
+    Conflict {
+        /// How long it is until the next attempt; `None`: there is none of this kind.
+        wait: Option<Duration>,
+    },
+}
+
+/// Is told of every attempt, as it ends: for logs, for metrics, for experiments.
+///
+/// Called on the hot path, once for each item of a batch: it must not wait for anything.
+pub trait Listener: Send + Sync {
+    /// An attempt has ended.
+    fn attempted(&self, attempt: &Attempt<'_>);
+}
+
 fn factor(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(factor) if (1.0..=10.0).contains(&factor) => Ok(factor),

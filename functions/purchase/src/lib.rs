@@ -1,31 +1,35 @@
 //! Decides purchase requests: the hot path.
 //!
 //! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`], by the items'
-//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]); [`optimistic`] goes round until
-//! it holds. Beside that, verdicts past their time are deleted ([`keep`]).
+//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]). That is one way to keep stock;
+//! [`strategy`] has the others, and goes round until a batch is answered. [`contention`] tells how often it had to. Beside that,
+//! verdicts past their time are deleted ([`keep`]).
 
 pub mod commit;
+pub mod contention;
 pub mod decide;
 pub mod keep;
-pub mod optimistic;
 pub mod read;
 pub mod rules;
 pub mod strategy;
 
 use anyhow::Context;
 use clap::Args;
+use contention::{Contention, Log};
 use futures_util::future::BoxFuture;
 use keep::KeepPolicy;
 use shared::{
-    config::{StoreOptions, WorkerOptions},
+    config::{StoreOptions, Unusable, WorkerOptions},
     contract::{PurchaseRequest, Rejection},
     error::Error,
     handler::{Answer, Handler},
+    metrics::Registry,
     outbox::Bell,
     retry::RetryPolicy,
     store,
 };
 use sqlx::PgPool;
+use strategy::{Decider, StrategyOptions};
 
 /// The purchase function's own options.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +37,9 @@ pub struct Options {
     /// The database.
     #[command(flatten)]
     pub store: StoreOptions,
+    /// How stock is kept.
+    #[command(flatten)]
+    pub strategy: StrategyOptions,
     /// How conflicting decisions are spaced.
     #[command(flatten)]
     pub retry: RetryPolicy,
@@ -42,11 +49,12 @@ pub struct Options {
 }
 
 /// The handler of purchase requests.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Purchase {
     pool: PgPool,
+    decider: Decider,
+    contention: Contention,
     bell: Bell,
-    retry: RetryPolicy,
     keep: KeepPolicy,
 }
 
@@ -56,24 +64,37 @@ impl Purchase {
     /// # Errors
     /// The database cannot be reached in time, or its schema does not fit.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
+        let (in_flight, connections_max) = (options.strategy.in_flight, options.store.database_connections_max);
+        if u32::from(in_flight) > connections_max {
+            let text =
+                format!("--in-flight {in_flight} needs as many connections: --database-connections-max {in_flight}");
+            return Err(Unusable(text).into());
+        }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
-        warm_up(&pool).await.context("the database's tables cannot be read")?;
-        Ok(Self { keep: options.keep, ..Self::new(pool, options.retry) })
+        let purchase = Self { keep: options.keep, ..Self::new(pool, options.strategy, options.retry)? };
+        purchase.warm_up().await.context("the database's tables cannot be read")?;
+        purchase.decider.reach_counter(worker.startup_seconds_max).await?;
+        Ok(purchase)
     }
 
     /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
-    #[must_use]
-    pub fn new(pool: PgPool, retry: RetryPolicy) -> Self {
-        Self { bell: Bell::hang(&pool), pool, retry, keep: KeepPolicy::default() }
+    ///
+    /// # Errors
+    /// What the strategy needs cannot be had with these options.
+    pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
+        let contention = Contention::default();
+        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(contention.clone())])?;
+        Ok(Self { decider, contention, bell: Bell::hang(&pool), pool, keep: KeepPolicy::default() })
     }
-}
 
-/// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
-async fn warm_up(pool: &PgPool) -> Result<(), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
-    read::warm_up(&mut connection).await?;
-    commit::prepare(&mut connection).await
+    /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
+    async fn warm_up(&self) -> Result<(), sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        read::warm_up(&mut connection).await?;
+        commit::prepare(&mut connection).await?;
+        self.decider.prepare(&mut connection).await
+    }
 }
 
 impl Handler for Purchase {
@@ -89,9 +110,13 @@ impl Handler for Purchase {
     }
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = optimistic::purchase(&self.pool, &self.retry, requests).await;
+        let answers = self.decider.answer(requests).await;
         self.bell.ring();
         answers
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.contention.register(registry);
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {

@@ -173,7 +173,8 @@ fn buyers_asked_about<'a>(requests: &[&'a PurchaseRequest], items: &HashMap<Stri
     distinct(requests.iter().filter(looks).map(|request| request.buyer.as_str()))
 }
 
-fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+/// Sorted, each once.
+pub(crate) fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut values: Vec<T> = values.collect();
     values.sort_unstable();
     values.dedup();

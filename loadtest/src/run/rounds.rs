@@ -182,7 +182,8 @@ pub(super) async fn run_ceiling(
 
 fn crew(options: &SaleOptions, program: &Path, arguments: &[&str]) -> Crew {
     let crew = Crew::purchase(program.to_owned(), options.workers, options.batch_max);
-    Crew { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..crew }
+    let strategy = arguments.is_empty().then_some(options.strategy);
+    Crew { strategy, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..crew }
 }
 
 fn with_ceilings(mut outcome: Outcome, ceilings: &[Outcome]) -> Outcome {

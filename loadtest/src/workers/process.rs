@@ -57,6 +57,9 @@ impl Worker {
         if let Some(batch_max) = crew.batch_max {
             program = program.args(["--batch-max", &batch_max.to_string()]);
         }
+        if let Some(strategy) = crew.strategy {
+            program = program.env("STRATEGY", strategy.as_str());
+        }
         for (name, value) in &crew.environment {
             program = program.env(name, value);
         }

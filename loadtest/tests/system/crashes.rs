@@ -20,10 +20,17 @@ async fn a_hundred_copies_of_one_request_across_workers_are_one_purchase() {
 
 #[tokio::test]
 async fn a_worker_killed_between_commit_and_ack_has_its_verdicts_repeated_by_the_next() {
-    for place in ["decided", "replied"] {
+    for (strategy, place) in [
+        ("optimistic", "decided"),
+        ("optimistic", "replied"),
+        ("pessimistic", "decided"),
+        ("atomic", "decided"),
+        ("atomic", "replied"),
+    ] {
         let mut shop = Shop::open(&[("ticket", 1)]).await;
         // It commits, and stands still before the reply, or before the acknowledgement.
-        let mut doomed = shop.worker("doomed", &[("TURNSTILE_PAUSE_AT", place)]).await;
+        let environment = [("TURNSTILE_PAUSE_AT", place), ("STRATEGY", strategy)];
+        let mut doomed = shop.worker("doomed", &environment).await;
         shop.buy("first", "ticket").await;
         until("it stands still", async || shop.log("doomed").await.contains("paused")).await;
         let recorded: String =
@@ -32,7 +39,7 @@ async fn a_worker_killed_between_commit_and_ack_has_its_verdicts_repeated_by_the
         assert!(told.is_none_or(|told| told.body == recorded), "as it was committed");
         doomed.kill().await.unwrap();
 
-        let _next = shop.worker("next", &[]).await;
+        let _next = shop.worker("next", &[("STRATEGY", strategy)]).await;
         let repeated = shop.reply().await;
         assert_eq!((repeated.worker_id.as_str(), repeated.body), ("next", recorded));
         shop.buy("second", "ticket").await;

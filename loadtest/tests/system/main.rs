@@ -24,3 +24,4 @@ mod sales;
 mod share;
 mod shop;
 mod startup;
+mod strategies;

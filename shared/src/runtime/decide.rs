@@ -95,6 +95,7 @@ async fn handle<H: Handler>(
     }
     let answers = function.handler.handle(requests).await?;
     assert_eq!(answers.len(), requests.len(), "a handler gives one answer for each request");
+    function.meter.answered(&answers);
     Ok(answers)
 }
 

@@ -12,6 +12,7 @@
 
 mod decide;
 mod joining;
+mod meter;
 mod pause;
 mod ready;
 mod screen;
@@ -31,6 +32,7 @@ use crate::{
     handler::Handler,
     retry::{RetryPolicy, Waits},
 };
+use meter::Meter;
 use settle::Settled;
 use std::{
     path::PathBuf,
@@ -51,6 +53,7 @@ struct Function<H> {
     /// The exchange by which the workers count each other, where there is one.
     workers: Option<String>,
     ready_file: Option<PathBuf>,
+    meter: Meter,
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
 }

@@ -2,12 +2,14 @@
 
 use super::{
     Function,
+    meter::Meter,
     ready::{self, Ready},
 };
 use crate::{
     broker::{self, Error, Nodes, Outgoing},
     config::{CommandLine, Unusable, WorkerOptions},
     handler::Handler,
+    metrics,
     retry::RetryPolicy,
     store::OpenError,
     telemetry,
@@ -143,6 +145,13 @@ async fn serve_until<H: Handler>(
     tokio::spawn(async {
         tokio::select! { () = upkeep => (), () = told => () }
     });
+    let mut registry = metrics::registry(H::NAME);
+    let meter = Meter::register(&mut registry);
+    handler.register(&mut registry);
+    let _showing = match options.metrics_address {
+        Some(address) => Some(metrics::show(address, registry).await.map_err(|error| Unusable(format!("{error:#}")))?),
+        None => None,
+    };
     let function = Function {
         handler,
         nodes,
@@ -150,6 +159,7 @@ async fn serve_until<H: Handler>(
         batch_max: usize::from(options.batch_max),
         workers: topology.workers_of(H::NAME),
         ready_file: options.ready_file.clone(),
+        meter,
         stop,
     };
     let (queues, stop) = (topology.queues_of(H::NAME), function.stop.clone());

@@ -146,6 +146,7 @@ fn options(fixture: &Fixture) -> WorkerOptions {
         worker_id: "touchy".to_owned(),
         ready_file: None,
         batch_max: 100,
+        metrics_address: None,
         startup_seconds_max: 30,
         log: String::new(),
         log_json: false,

@@ -1,9 +1,8 @@
 //! How do you test an optimistic lock? Let two read the same version, and have both commit.
 
-use crate::{answers, count, database, item, purchase, request, until_waiting, verdict};
-use purchase::{Purchase, commit::commit, decide::decide, read::read};
-use shared::{contract::Status, retry::RetryPolicy};
-use sqlx::PgPool;
+use crate::{Blocker, MOVE_ON, answers, count, database, item, purchase, request, verdict};
+use purchase::{commit::commit, decide::decide, read::read};
+use shared::contract::Status;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -36,7 +35,7 @@ async fn of_two_deciders_that_read_the_same_version_one_wins_and_the_other_decid
 #[tokio::test]
 async fn a_conflict_is_tried_again_and_counted() {
     let pool = database(&[("a", 5), ("b", 5)]).await;
-    let blocker = Blocker::moves_on(&pool, "a").await;
+    let blocker = Blocker::runs(&pool, MOVE_ON).await;
     let deciding = tokio::spawn({
         let purchase = purchase(&pool);
         async move { answers(&purchase, &[request(1, "a", 1), request(2, "b", 1)]).await }
@@ -49,65 +48,4 @@ async fn a_conflict_is_tried_again_and_counted() {
     assert_eq!(item(&pool, "a").await, (4, 1, 2, 1));
     assert_eq!(verdict(&answers[0]).item_version, Some(1));
     assert_eq!(item(&pool, "b").await, (4, 1, 1, 0));
-}
-
-#[tokio::test]
-async fn when_attempts_run_out_the_decision_is_made_under_a_lock_and_is_never_sold_out() {
-    let pool = database(&[("a", 1)]).await;
-    let blocker = Blocker::moves_on(&pool, "a").await;
-    let deciding = tokio::spawn({
-        let purchase = Purchase::new(pool.clone(), RetryPolicy { attempts_max: 1, ..RetryPolicy::default() });
-        async move { answers(&purchase, &[request(1, "a", 1)]).await }
-    });
-    blocker.release_when_waited_for(&pool).await;
-    assert_eq!(verdict(&deciding.await.unwrap()[0]).status, Status::Reserved);
-    assert_eq!(item(&pool, "a").await, (0, 1, 2, 1));
-}
-
-#[tokio::test]
-async fn deciders_in_each_others_way_never_oversell() {
-    let pool = database(&[("a", 40), ("b", 40)]).await;
-    let deciders = (0..8).map(|decider| {
-        let purchase = purchase(&pool);
-        tokio::spawn(async move {
-            let mut reserved = 0;
-            for round in 0..10 {
-                // Opposite orders of the items, so that row locks could cross.
-                let items = if decider % 2 == 0 { ["a", "b"] } else { ["b", "a"] };
-                let requests = items.map(|item| request(format!("{decider}-{round}-{item}"), item, 1));
-                let answers = answers(&purchase, &requests).await;
-                reserved += answers.iter().filter(|answer| verdict(answer).status == Status::Reserved).count();
-            }
-            reserved
-        })
-    });
-    let mut reserved = 0;
-    for decider in deciders.collect::<Vec<_>>() {
-        reserved += decider.await.unwrap();
-    }
-    assert_eq!(reserved, 80, "160 wishes for 80 units");
-    assert_eq!(count(&pool, "SELECT sum(quantity)::bigint FROM orders").await, 80);
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 160);
-    assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (0, 0));
-}
-
-/// A transaction that has moved an item's version on and holds its row until released.
-struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
-
-impl Blocker {
-    async fn moves_on(pool: &PgPool, item: &str) -> Self {
-        let mut transaction = pool.begin().await.unwrap();
-        sqlx::query("UPDATE items SET version = version + 1 WHERE id = $1")
-            .bind(item)
-            .execute(&mut *transaction)
-            .await
-            .unwrap();
-        Self(transaction)
-    }
-
-    /// The other side has read the old version, and its commit now waits for our row.
-    async fn release_when_waited_for(self, pool: &PgPool) {
-        until_waiting(pool, 1).await;
-        self.0.commit().await.unwrap();
-    }
 }

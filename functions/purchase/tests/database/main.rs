@@ -1,21 +1,28 @@
-//! The purchase function against a real PostgreSQL: conflicts are forced, not waited for.
+//! The purchase function against a real PostgreSQL, and a real Redis: conflicts are forced, not waited for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod conflicts;
+mod conformance;
 mod keep;
+mod redis;
 mod repeats;
 mod rules;
 mod stock;
 
-use purchase::Purchase;
+use clap::ValueEnum;
+use purchase::{
+    Purchase,
+    strategy::{RedisOptions, Strategy, StrategyOptions},
+};
 use shared::{
     contract::{PurchaseRequest, Verdict},
-    devstack::Fixture,
+    devstack::{Fixture, fixture},
     handler::{Answer, Handler},
     retry::RetryPolicy,
     store,
 };
 use sqlx::{PgPool, Row};
+use std::sync::OnceLock;
 
 /// Enough for every test here to run its deciders at once.
 const CONNECTIONS_MAX: u32 = 16;
@@ -38,7 +45,33 @@ async fn migrated(database_url: &str) -> PgPool {
 }
 
 fn purchase(pool: &PgPool) -> Purchase {
-    Purchase::new(pool.clone(), RetryPolicy::default())
+    by(Strategy::Optimistic, pool)
+}
+
+fn by(strategy: Strategy, pool: &PgPool) -> Purchase {
+    with_attempts(strategy, RetryPolicy::default().attempts_max, pool)
+}
+
+fn with_attempts(strategy: Strategy, attempts_max: u32, pool: &PgPool) -> Purchase {
+    let options = StrategyOptions { strategy, redis: shared_redis(), ..StrategyOptions::default() };
+    Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() }).unwrap()
+}
+
+/// Where the Redis is that all tests may use, once one of them has asked for it.
+static REDIS_URL: OnceLock<String> = OnceLock::new();
+
+fn shared_redis() -> RedisOptions {
+    REDIS_URL.get().map(|url| RedisOptions { redis_url: url.clone() }).unwrap_or_default()
+}
+
+/// Runs a test of what is promised whatever the strategy.
+async fn with_every_strategy(mut test: impl AsyncFnMut(Strategy)) {
+    let redis_url = fixture::redis().await.url();
+    REDIS_URL.get_or_init(|| redis_url);
+    for strategy in Strategy::value_variants() {
+        eprintln!("with strategy {strategy:?}");
+        test(*strategy).await;
+    }
 }
 
 fn request(id: impl std::fmt::Display, item: &str, quantity: u32) -> PurchaseRequest {
@@ -86,5 +119,25 @@ const WAITING_HERE: &str =
 async fn until_waiting(pool: &PgPool, sessions: i64) {
     while count(pool, WAITING_HERE).await < sessions {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Somebody else has decided on the item `a` meanwhile.
+const MOVE_ON: &str = "UPDATE items SET version = version + 1 WHERE id = 'a'";
+
+/// A transaction that has changed an item's row and holds it until released.
+struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
+
+impl Blocker {
+    async fn runs(pool: &PgPool, update: &'static str) -> Self {
+        let mut transaction = pool.begin().await.unwrap();
+        sqlx::query(update).execute(&mut *transaction).await.unwrap();
+        Self(transaction)
+    }
+
+    /// The other side has read the row as it was, and now waits for ours.
+    async fn release_when_waited_for(self, pool: &PgPool) {
+        until_waiting(pool, 1).await;
+        self.0.commit().await.unwrap();
     }
 }

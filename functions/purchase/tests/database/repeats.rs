@@ -1,6 +1,6 @@
-//! One immutable verdict per request id, whoever asks, however often, at the same instant.
+//! One immutable verdict per request id, whoever asks, however often, at the same instant, whatever the strategy.
 
-use crate::{answers, count, database, item, purchase, request, verdict};
+use crate::{answers, by, count, database, item, request, verdict, with_every_strategy};
 use shared::{
     contract::{Code, PurchaseRequest, Status},
     handler::Answer,
@@ -8,79 +8,97 @@ use shared::{
 
 #[tokio::test]
 async fn a_repeat_gets_the_same_verdict_byte_for_byte() {
-    let pool = database(&[("ticket", 1)]).await;
-    let purchase = purchase(&pool);
-    let requests = [request(1, "ticket", 1), request(2, "ticket", 1), request(3, "none", 1)];
-    let first = answers(&purchase, &requests).await;
-    assert_eq!(first, answers(&purchase, &requests).await);
-    assert_eq!(item(&pool, "ticket").await, (0, 1, 1, 0), "asking again changes nothing");
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("ticket", 1)]).await;
+        let purchase = by(strategy, &pool);
+        let requests = [request(1, "ticket", 1), request(2, "ticket", 1), request(3, "none", 1)];
+        let first = answers(&purchase, &requests).await;
+        assert_eq!(first, answers(&purchase, &requests).await);
+        assert_eq!(item(&pool, "ticket").await, (0, 1, 1, 0), "asking again changes nothing");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_hundred_copies_in_one_batch_are_one_purchase() {
-    let pool = database(&[("ticket", 100)]).await;
-    let copies = vec![request(1, "ticket", 1); 100];
-    let answers = answers(&purchase(&pool), &copies).await;
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
-    assert_eq!(item(&pool, "ticket").await, (99, 1, 1, 0));
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("ticket", 100)]).await;
+        let copies = vec![request(1, "ticket", 1); 100];
+        let answers = answers(&by(strategy, &pool), &copies).await;
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        assert_eq!(item(&pool, "ticket").await, (99, 1, 1, 0));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn copies_decided_at_the_same_instant_are_one_purchase() {
-    let pool = database(&[("ticket", 100)]).await;
-    let deciders: Vec<_> = (0..12)
-        .map(|_| {
-            let purchase = purchase(&pool);
-            tokio::spawn(async move { answers(&purchase, &[request(1, "ticket", 1)]).await })
-        })
-        .collect();
-    let mut found = Vec::new();
-    for decider in deciders {
-        found.extend(decider.await.unwrap());
-    }
-    assert!(found.iter().all(|answer| *answer == found[0]));
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 1);
-    assert_eq!(item(&pool, "ticket").await.0, 99);
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("ticket", 100)]).await;
+        let deciders: Vec<_> = (0..12)
+            .map(|_| {
+                let purchase = by(strategy, &pool);
+                tokio::spawn(async move { answers(&purchase, &[request(1, "ticket", 1)]).await })
+            })
+            .collect();
+        let mut found = Vec::new();
+        for decider in deciders {
+            found.extend(decider.await.unwrap());
+        }
+        assert!(found.iter().all(|answer| *answer == found[0]));
+        assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 1);
+        assert_eq!(item(&pool, "ticket").await.0, 99);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_same_id_with_other_content_is_told_so_and_changes_nothing() {
-    let pool = database(&[("a", 9), ("b", 9)]).await;
-    let purchase = purchase(&pool);
-    let first = answers(&purchase, &[request(1, "a", 1)]).await;
-    let other_buyer = PurchaseRequest { buyer: "somebody-else".to_owned(), ..request(1, "a", 1) };
-    for other in [request(1, "a", 2), request(1, "b", 1), request(1, "none", 1), other_buyer] {
-        assert_eq!(verdict(&answers(&purchase, &[other]).await[0]).code, Code::RequestIdReused);
-    }
-    assert_eq!(first, answers(&purchase, &[request(1, "a", 1)]).await, "the first keeps its verdict");
-    assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (8, 9));
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("a", 9), ("b", 9)]).await;
+        let purchase = by(strategy, &pool);
+        let first = answers(&purchase, &[request(1, "a", 1)]).await;
+        let other_buyer = PurchaseRequest { buyer: "somebody-else".to_owned(), ..request(1, "a", 1) };
+        for other in [request(1, "a", 2), request(1, "b", 1), request(1, "none", 1), other_buyer] {
+            assert_eq!(verdict(&answers(&purchase, &[other]).await[0]).code, Code::RequestIdReused);
+        }
+        assert_eq!(first, answers(&purchase, &[request(1, "a", 1)]).await, "the first keeps its verdict");
+        assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (8, 9));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn one_id_for_two_items_at_the_same_instant_buys_one_of_them() {
-    let pool = database(&[("a", 9), ("b", 9)]).await;
-    for round in 0..20 {
-        // Two items are two partitions, so two workers may well decide these at once.
-        let [to_a, to_b] = ["a", "b"].map(|item| {
-            let purchase = purchase(&pool);
-            tokio::spawn(async move { answers(&purchase, &[request(round, item, 1)]).await })
-        });
-        let both = [to_a.await.unwrap(), to_b.await.unwrap()].concat();
-        let reused = both.iter().filter(|answer| matches!(answer, Answer::Rejected(_))).count();
-        assert_eq!(reused, 1, "round {round}: {both:?}");
-    }
-    let left = item(&pool, "a").await.0 + item(&pool, "b").await.0;
-    let bought = count(&pool, "SELECT count(*) FROM orders").await;
-    assert_eq!(18 - left, bought, "stock and orders agree");
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 20);
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("a", 9), ("b", 9)]).await;
+        for round in 0..20 {
+            // Two items are two partitions, so two workers may well decide these at once.
+            let [to_a, to_b] = ["a", "b"].map(|item| {
+                let purchase = by(strategy, &pool);
+                tokio::spawn(async move { answers(&purchase, &[request(round, item, 1)]).await })
+            });
+            let both = [to_a.await.unwrap(), to_b.await.unwrap()].concat();
+            let reused = both.iter().filter(|answer| matches!(answer, Answer::Rejected(_))).count();
+            assert_eq!(reused, 1, "round {round}: {both:?}");
+        }
+        let left = item(&pool, "a").await.0 + item(&pool, "b").await.0;
+        let bought = count(&pool, "SELECT count(*) FROM orders").await;
+        assert_eq!(18 - left, bought, "stock and orders agree");
+        assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 20);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn refusals_are_recorded_too() {
-    let pool = database(&[("ticket", 0)]).await;
-    let requests = [request(1, "ticket", 1), request(2, "none", 1)];
-    let answers = answers(&purchase(&pool), &requests).await;
-    assert_eq!(answers.iter().map(|a| verdict(a).status).collect::<Vec<_>>(), [Status::SoldOut, Status::Refused]);
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 2);
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 0);
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("ticket", 0)]).await;
+        let requests = [request(1, "ticket", 1), request(2, "none", 1)];
+        let answers = answers(&by(strategy, &pool), &requests).await;
+        assert_eq!(answers.iter().map(|a| verdict(a).status).collect::<Vec<_>>(), [Status::SoldOut, Status::Refused]);
+        assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 2);
+        assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 0);
+    })
+    .await;
 }

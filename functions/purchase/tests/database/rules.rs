@@ -1,17 +1,16 @@
 //! The rules of a sale against a real database: what counts, what is read, and that nobody passes a limit between the
 //! reading and the commit. What each rule says is tested where it is written.
 
-use crate::{answers, count, database, item, purchase, request, until_waiting, verdict};
+use crate::{answers, count, database, item, purchase, request, until_waiting, verdict, with_attempts};
 use purchase::{
-    Purchase,
     commit::commit,
     decide::{Outcome, decide},
     read::{READ_HISTORIES, READ_TIERS, read},
+    strategy::Strategy,
 };
 use shared::{
     contract::{Code, PurchaseRequest, Verdict},
     order::State,
-    retry::RetryPolicy,
     store,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
@@ -179,7 +178,7 @@ async fn under_the_row_lock_the_history_is_read_after_it() {
     assert_eq!(commit(&mut other, &[&first], &plan, snapshot.now, &HashMap::new()).await.unwrap().len(), 1);
 
     let deciding = tokio::spawn({
-        let purchase = Purchase::new(pool.clone(), RetryPolicy { attempts_max: 1, ..RetryPolicy::default() });
+        let purchase = with_attempts(Strategy::Optimistic, 1, &pool);
         async move { answers(&purchase, &[by("ann", 2, 1)]).await }
     });
     until_waiting(&pool, 1).await;

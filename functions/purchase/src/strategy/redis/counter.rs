@@ -23,13 +23,22 @@ const ASKS_MAX: u32 = 3;
 /// What is in stock, by PostgreSQL.
 const READ_COUNTS: &str = "SELECT id, version, available FROM items WHERE id = ANY($1)";
 
+/// Where Redis is, unless told otherwise.
+const REDIS_URL_DEFAULT: &str = "redis://127.0.0.1:6379";
+
 /// Where Redis is.
 #[derive(Debug, Clone, Args)]
 pub struct RedisOptions {
     /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path of a Unix socket. Only the strategy
     /// `redis` uses it.
-    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    #[arg(long, env = "REDIS_URL", default_value = REDIS_URL_DEFAULT, hide_env_values = true)]
     pub redis_url: String,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self { redis_url: REDIS_URL_DEFAULT.to_owned() }
+    }
 }
 
 /// Asks Redis. Connects when first asked, and again after every fault; copies share the connection.

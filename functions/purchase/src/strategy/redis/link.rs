@@ -138,5 +138,9 @@ fn fault(error: RedisError) -> Error {
             | ErrorKind::UnexpectedReturnType
             | ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
     );
-    if is_refusal { Error::Unfit(format!("Redis: {error}")) } else { Error::Away(format!("Redis: {error}")) }
+    if is_refusal {
+        Error::Unfit(format!("Redis refuses ({error})"))
+    } else {
+        Error::Away(format!("Redis does not answer ({error})"))
+    }
 }

@@ -28,7 +28,9 @@ for place = 1, #KEYS - 1 do
         end
     end
 end
--- By what was taken: added up here, a count beyond 2^53 would lose its last digits.
-redis.call('HINCRBY', KEYS[1], 'left', -taken)
+if taken > 0 then
+    -- By what was taken, and not to what is left: that has lost its last digits here, where it is beyond 2^53.
+    redis.call('HINCRBY', KEYS[1], 'left', -taken)
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return answers

@@ -1,0 +1,29 @@
+//! The purchase function's ways to keep stock, as its command line names them. Knows nothing of how they work.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A way to keep stock; `purchase --help` says what each does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Version-checked, batched
+    #[default]
+    Optimistic,
+    /// Under a row lock
+    Pessimistic,
+    /// In one statement
+    Atomic,
+}
+
+impl Strategy {
+    /// The word that the purchase function takes, and reports show.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Optimistic => "optimistic",
+            Self::Pessimistic => "pessimistic",
+            Self::Atomic => "atomic",
+        }
+    }
+}
