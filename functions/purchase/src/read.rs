@@ -12,12 +12,16 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashMap, time::Duration};
 use time::OffsetDateTime;
 
-/// The items with their rules, and the time: one row at least, also where no item is known.
-const READ_ITEMS: &str = "
+/// The items with their rules, and the time: one row at least, also where no item is known. And, behind them, the verdicts on
+/// record for the request ids: in one statement, because a round trip costs as much as what it asks for.
+const READ: &str = "
 SELECT clock.now, items.id, items.version, items.available, items.hold_ms, items.opens_at, items.closes_at,
-       items.tiers, items.cooldown_ms, items.max_per_buyer
+       items.tiers, items.cooldown_ms, items.max_per_buyer, NULL AS request_id, NULL::uuid AS fingerprint, NULL AS reply
 FROM (SELECT clock_timestamp() AS now) AS clock
-LEFT JOIN items ON items.id = ANY($1)";
+LEFT JOIN items ON items.id = ANY($1)
+UNION ALL
+SELECT clock_timestamp(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, request_id, fingerprint, reply
+FROM verdicts WHERE request_id = ANY($2)";
 
 /// $1 and $2 belong together: the item, and the buyer. One row for each pair that has an order which counts. Those are
 /// the orders of the index `orders_by_buyer`, word for word. Each pair is looked up in it by itself, whatever the planner
@@ -36,9 +40,6 @@ WHERE history.units IS NOT NULL";
 pub const READ_TIERS: &str = "
 SELECT id, tier FROM buyers WHERE id = ANY($1)";
 
-const READ_VERDICTS: &str = "
-SELECT request_id, fingerprint, reply FROM verdicts WHERE request_id = ANY($1)";
-
 /// Held until the transaction ends; in the order of ids, so that two of these cannot wait for each other.
 const LOCK_ITEMS: &str = "
 SELECT id FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
@@ -46,7 +47,7 @@ SELECT id FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 /// Reads what is known of the requests' items, buyers and ids. Only where an item's rules ask for it is anything read of
 /// its buyers: a sale without rules pays nothing for them.
 ///
-/// Items first, in a statement of its own:
+/// Items and verdicts first, as they are at one moment:
 /// * Whoever records one of the ids after that also moves an item's version on, or collides with us in the verdicts'
 ///   key, so the commit finds out.
 /// * What a buyer has of an item changes when an order is reserved, expires or is cancelled, and each of these moves the
@@ -60,15 +61,17 @@ SELECT id FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 /// # Errors
 /// The database's.
 pub async fn read(connection: &mut PgConnection, requests: &[&PurchaseRequest]) -> Result<Snapshot, sqlx::Error> {
-    let (now, mut items) = read_items(connection, requests).await?;
-    let pairs = pairs_asked_about(requests, &items);
+    let mut snapshot = read_items_and_verdicts(connection, requests).await?;
+    let items = &mut snapshot.items;
+    let pairs = pairs_asked_about(requests, items);
     if !pairs.is_empty() {
-        read_histories(connection, &pairs, &mut items).await?;
+        read_histories(connection, &pairs, items).await?;
     }
-    let buyers = buyers_asked_about(requests, &items);
-    let tiers = if buyers.is_empty() { HashMap::new() } else { read_tiers(connection, &buyers).await? };
-    let recorded = read_verdicts(connection, requests).await?;
-    Ok(Snapshot { now, items, recorded, tiers })
+    let buyers = buyers_asked_about(requests, items);
+    if !buyers.is_empty() {
+        snapshot.tiers = read_tiers(connection, &buyers).await?;
+    }
+    Ok(snapshot)
 }
 
 /// Runs every statement of [`read`] on nothing, so that this connection has them parsed and planned, and a role that may
@@ -90,19 +93,23 @@ pub async fn lock(connection: &mut PgConnection, requests: &[&PurchaseRequest]) 
     sqlx::query(LOCK_ITEMS).bind(item_ids(requests)).execute(connection).await.map(|_| ())
 }
 
-async fn read_items(
+async fn read_items_and_verdicts(
     connection: &mut PgConnection,
     requests: &[&PurchaseRequest],
-) -> Result<(OffsetDateTime, HashMap<String, Item>), sqlx::Error> {
-    let rows = sqlx::query(READ_ITEMS).bind(item_ids(requests)).fetch_all(connection).await?;
+) -> Result<Snapshot, sqlx::Error> {
+    let ids: Vec<&str> = requests.iter().map(|request| request.request_id.as_str()).collect();
+    let rows = sqlx::query(READ).bind(item_ids(requests)).bind(ids).fetch_all(connection).await?;
     let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("now")?;
-    let mut items = HashMap::with_capacity(rows.len());
+    let (mut items, mut recorded) = (HashMap::with_capacity(rows.len()), HashMap::new());
     for row in rows {
         if let Some(id) = row.try_get::<Option<String>, _>("id")? {
             items.insert(id, item(&row)?);
+        } else if let Some(request_id) = row.try_get::<Option<String>, _>("request_id")? {
+            let verdict = Recorded { fingerprint: row.try_get("fingerprint")?, reply: row.try_get("reply")? };
+            recorded.insert(request_id, verdict);
         }
     }
-    Ok((now, items))
+    Ok(Snapshot { now, items, recorded, tiers: HashMap::new() })
 }
 
 fn item(row: &PgRow) -> Result<Item, sqlx::Error> {
@@ -141,20 +148,6 @@ async fn read_histories(
 async fn read_tiers(connection: &mut PgConnection, buyers: &[&str]) -> Result<HashMap<String, String>, sqlx::Error> {
     let rows = sqlx::query(READ_TIERS).bind(buyers).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("tier")?))).collect()
-}
-
-async fn read_verdicts(
-    connection: &mut PgConnection,
-    requests: &[&PurchaseRequest],
-) -> Result<HashMap<String, Recorded>, sqlx::Error> {
-    let ids: Vec<&str> = requests.iter().map(|request| request.request_id.as_str()).collect();
-    let rows = sqlx::query(READ_VERDICTS).bind(ids).fetch_all(connection).await?;
-    let mut recorded = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let verdict = Recorded { fingerprint: row.try_get("fingerprint")?, reply: row.try_get("reply")? };
-        recorded.insert(row.try_get("request_id")?, verdict);
-    }
-    Ok(recorded)
 }
 
 fn item_ids<'a>(requests: &[&'a PurchaseRequest]) -> Vec<&'a str> {
