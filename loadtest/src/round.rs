@@ -120,7 +120,7 @@ impl<'a> Round<'a> {
         Self { unrest, ..self }
     }
 
-    /// Gives [`Round::with_unrest`] the Redis that it kills.
+    /// Gives its unrest the Redis that it kills.
     #[must_use]
     pub fn with_redis(self, redis: Option<&'a mut Redis>) -> Self {
         Self { unrest: self.unrest.with_redis(redis), ..self }
