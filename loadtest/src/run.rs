@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use shared::config::WorkerOptions;
-use shared::devstack::{Missing, RabbitMq, Servers};
+use shared::devstack::{Missing, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::options::{Cli, Command, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::strategy::Strategy;
 use crate::workers::Endpoints;
 use crate::{ceiling, cost, programs, summary};
 use rounds::{ceiling_report, run, run_ceiling};
@@ -45,14 +46,16 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Run(options) => {
                 start_log()?;
                 let programs = or_interrupted(rounds::Programs::find(&options)).await?;
-                measure(&options.sale, options.broker_nodes, async |endpoints, broker, progress| {
-                    run(endpoints, broker, &options, programs, progress).await
+                let needed =
+                    Needed { broker_nodes: options.broker_nodes, redis: options.sale.strategy == Strategy::Redis };
+                measure(&options.sale, needed, async |endpoints, servers, progress| {
+                    run(endpoints, servers, &options, programs, progress).await
                 })
                 .await
             }
             Command::Ceiling(options) => {
                 start_log()?;
-                measure(&options, 1, async |endpoints, _broker, progress| {
+                measure(&options, Needed { broker_nodes: 1, redis: false }, async |endpoints, _servers, progress| {
                     let outcome = run_ceiling(endpoints, &options, progress).await?;
                     let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
                     Ok(Outcome { ceiling, ..outcome })
@@ -82,20 +85,32 @@ fn start_log() -> Result<(), Failure> {
     telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)
 }
 
-/// Runs on the servers that the options name, or on private ones, whose broker the rounds may do with what they like;
-/// then reports.
+/// What a run needs besides a broker and a database.
+struct Needed {
+    broker_nodes: usize,
+    redis: bool,
+}
+
+/// Runs on the servers that the options name, or on private ones, with which the rounds may do what they like; then
+/// reports.
 async fn measure(
     options: &SaleOptions,
-    broker_nodes: usize,
-    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
+    needed: Needed,
+    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
     let progress = Progress::new();
-    let outcome = match given(&options.amqp_url, &options.database_url)? {
+    let given = given(&options.amqp_url, &options.database_url)?;
+    let given = if needed.redis { with_redis(given, &options.redis_url)? } else { given };
+    let outcome = match given {
         Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
         None => {
-            on_private_servers(broker_nodes, &progress, async |servers, progress| {
-                let endpoints = private_endpoints(servers, DATABASE).await?;
-                rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
+            on_private_servers(needed.broker_nodes, &progress, async |servers, progress| {
+                let mut endpoints = private_endpoints(servers, DATABASE).await?;
+                if needed.redis {
+                    progress.stage("starting a private Redis");
+                    endpoints.redis_url = Some(servers.start_redis().await.map_err(servers_failed)?.url());
+                }
+                rounds(&endpoints, Some(servers), progress).await
             })
             .await
         }
@@ -131,10 +146,22 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
 fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
     match (url(amqp_url), url(database_url)) {
-        (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url })),
+        (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url, redis_url: None })),
         (None, None) => Ok(None),
         (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
             "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones"
+        ))),
+    }
+}
+
+/// The same, with the Redis that goes with them.
+fn with_redis(given: Option<Endpoints>, redis_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
+    match (given, redis_url.clone().filter(|url| !url.is_empty())) {
+        (Some(endpoints), Some(url)) => Ok(Some(Endpoints { redis_url: Some(url), ..endpoints })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
+            "with --strategy redis, AMQP_URL, DATABASE_URL and REDIS_URL go together: set them all to use your servers, or \
+             none to use private ones"
         ))),
     }
 }
@@ -156,7 +183,8 @@ async fn on_private_servers<T>(
 /// The virtual host, and a new database of this name.
 async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoints, Failure> {
     servers.postgres.create_database(database).await.map_err(servers_failed)?;
-    Ok(Endpoints { amqp_url: servers.rabbitmq.url(VHOST), database_url: servers.postgres.url(database) })
+    let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(database));
+    Ok(Endpoints { amqp_url, database_url, redis_url: None })
 }
 
 fn servers_failed(error: anyhow::Error) -> Failure {

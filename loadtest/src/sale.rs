@@ -8,7 +8,9 @@ mod drained;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use shared::config::StoreOptions;
+use shared::devstack::{Redis, redis};
 use shared::store::{self, OpenError};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -68,6 +70,7 @@ impl<'a> Sale<'a> {
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
+        let redis = redis_version(endpoints, crew.strategy).await?;
         let report = ScenarioReport::new(scenario, &crew);
         let hold = life.as_ref().and_then(|life| life.plan.hold);
         let (round, living) = match life {
@@ -81,7 +84,7 @@ impl<'a> Sale<'a> {
         facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
-        let servers = ServersReport { rabbitmq, postgresql };
+        let servers = ServersReport { rabbitmq, postgresql, redis };
         Ok(Self { round, schedule, database_url, report, servers, living })
     }
 
@@ -96,6 +99,12 @@ impl<'a> Sale<'a> {
     #[must_use]
     pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
         Self { round: self.round.with_unrest(Unrest::new(plan, freeze, cluster)), ..self }
+    }
+
+    /// Gives the events of [`Sale::disturbed`] the Redis that they kill.
+    #[must_use]
+    pub fn with_redis(self, redis: Option<&'a mut Redis>) -> Self {
+        Self { round: self.round.with_redis(redis), ..self }
     }
 
     /// Has these workers killed, and replaced, from its opening on.
@@ -160,7 +169,8 @@ impl Ceiling {
     /// # Errors
     /// As [`Sale::prepare`].
     pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
-        let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
+        let rabbitmq = broker_version(&endpoints.amqp_url).await?;
+        let servers = ServersReport { rabbitmq, postgresql: None, redis: None };
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let report = ScenarioReport::new(scenario, &crew);
         let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
@@ -195,6 +205,13 @@ impl Ceiling {
         });
         Ok(outcome(self.report, self.servers, audit, tally))
     }
+}
+
+/// Of what counts, where the strategy needs it.
+async fn redis_version(endpoints: &Endpoints, strategy: Option<Strategy>) -> Result<Option<String>, Failure> {
+    let (Some(Strategy::Redis), Some(url)) = (strategy, &endpoints.redis_url) else { return Ok(None) };
+    let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
+    version.map(Some).map_err(Failure::Unreachable)
 }
 
 impl ScenarioReport {

@@ -14,6 +14,8 @@ pub enum Strategy {
     Pessimistic,
     /// In one statement
     Atomic,
+    /// Counted by Redis, confirmed in one statement
+    Redis,
 }
 
 impl Strategy {
@@ -24,6 +26,7 @@ impl Strategy {
             Self::Optimistic => "optimistic",
             Self::Pessimistic => "pessimistic",
             Self::Atomic => "atomic",
+            Self::Redis => "redis",
         }
     }
 }

@@ -16,6 +16,7 @@ mod messages;
 mod outages;
 mod payment;
 mod raw;
+mod redis;
 mod relay;
 mod release;
 mod restock;
