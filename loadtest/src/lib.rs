@@ -18,6 +18,7 @@ pub mod events;
 pub mod facts;
 pub mod failure;
 pub mod life;
+pub mod machine;
 pub mod options;
 pub mod outcome;
 pub mod probe;
