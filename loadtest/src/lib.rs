@@ -11,6 +11,7 @@ pub mod auditor;
 pub mod buyers;
 mod ceiling;
 pub mod cluster;
+pub mod compare;
 pub mod cost;
 pub mod crashes;
 mod depth;
