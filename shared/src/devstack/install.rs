@@ -17,6 +17,8 @@ pub enum Server {
     RabbitMq,
     /// PostgreSQL.
     Postgres,
+    /// Redis, or Valkey, which is what became of it at some distributions: either will do.
+    Redis,
 }
 
 /// Where packages come from.
@@ -51,7 +53,12 @@ impl fmt::Display for Missing {
         let names: Vec<&str> = self.servers.iter().map(|server| server.name()).collect();
         let are = if names.len() == 1 { "is" } else { "are" };
         write!(out, "{} {are} not installed. Either run\n  {}\n", names.join(" and "), self.command())?;
-        write!(out, "or set AMQP_URL and DATABASE_URL to servers that run already.")
+        let urls = if self.servers.contains(&Server::Redis) {
+            "AMQP_URL, DATABASE_URL and REDIS_URL"
+        } else {
+            "AMQP_URL and DATABASE_URL"
+        };
+        write!(out, "or set {urls} to servers that run already.")
     }
 }
 
@@ -79,6 +86,7 @@ impl Server {
         match self {
             Server::RabbitMq => "RabbitMQ",
             Server::Postgres => "PostgreSQL",
+            Server::Redis => "Redis",
         }
     }
 
@@ -86,6 +94,7 @@ impl Server {
         match self {
             Server::RabbitMq => "rabbitmq-server",
             Server::Postgres => "postgresql",
+            Server::Redis => "redis-server",
         }
     }
 
@@ -93,6 +102,7 @@ impl Server {
         match self {
             Server::RabbitMq => "rabbitmq-server",
             Server::Postgres => "postgresql-server",
+            Server::Redis => "valkey",
         }
     }
 
@@ -100,6 +110,7 @@ impl Server {
         match self {
             Server::RabbitMq => "rabbitmq",
             Server::Postgres => "postgresql@17",
+            Server::Redis => "redis",
         }
     }
 
@@ -107,6 +118,7 @@ impl Server {
         match self {
             Server::RabbitMq => installed::rabbitmq().is_some(),
             Server::Postgres => installed::postgres().is_some(),
+            Server::Redis => installed::redis().is_some(),
         }
     }
 }
@@ -192,7 +204,10 @@ mod tests {
         assert_eq!(line(System::Homebrew, &[Server::Postgres]), "brew install postgresql@17");
         let text = Missing { servers: BOTH.to_vec(), system: System::Debian }.to_string();
         assert!(text.starts_with("RabbitMQ and PostgreSQL are not installed."), "{text}");
-        assert!(text.contains(debian) && text.contains("AMQP_URL"), "{text}");
+        assert!(text.contains(debian) && text.contains("AMQP_URL") && !text.contains("REDIS_URL"), "{text}");
+        assert_eq!(line(System::Fedora, &[Server::Redis]), "sudo dnf install valkey");
+        let text = Missing { servers: vec![Server::Redis], system: System::Homebrew }.to_string();
+        assert!(text.starts_with("Redis is not installed.") && text.contains("REDIS_URL"), "{text}");
     }
 
     #[test]

@@ -38,6 +38,11 @@ const POSTGRES_FOLDERS: [&str; 5] = [
     "/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin",
 ];
 
+/// Redis, else what some distributions have in its place: it speaks the same, and is started the same way.
+const REDIS_NAMES: [&str; 2] = ["redis-server", "valkey-server"];
+/// Where Homebrew has it, also if its own folder is not in PATH.
+const REDIS_FOLDERS: [&str; 3] = ["/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin"];
+
 /// RabbitMQ, if it and Erlang are installed.
 pub(super) fn rabbitmq() -> Option<RabbitMqPrograms> {
     let folders = known_folders(&RABBITMQ_FOLDERS).chain(path_folders());
@@ -53,6 +58,13 @@ pub(super) fn postgres() -> Option<PostgresPrograms> {
     let found =
         folders.map(|folder| PostgresPrograms { server: folder.join("postgres"), initdb: folder.join("initdb") });
     found.into_iter().find(|programs| programs.server.is_file() && programs.initdb.is_file())
+}
+
+/// Redis or Valkey, the one in PATH.
+pub(super) fn redis() -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = path_folders().chain(known_folders(&REDIS_FOLDERS)).collect();
+    let programs = REDIS_NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    programs.into_iter().find(|program| program.is_file())
 }
 
 /// Whether a program of this name is in PATH.

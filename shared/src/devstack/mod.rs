@@ -1,6 +1,6 @@
-//! Private servers for the demo, the tests and the benchmarks: real RabbitMQ and PostgreSQL, never a function's business.
+//! Private servers for the demo, the tests and the benchmarks: real RabbitMQ, PostgreSQL and Redis, never a function's business.
 //!
-//! [`Servers::start`] starts both in a private folder, on ports and sockets of their own, so that any number of stacks run
+//! [`Servers::start`] starts the first two, and [`Servers::start_redis`] the third, in a private folder, on ports and sockets of their own, so that any number of stacks run
 //! side by side. They end with us, however we end ([`supervise`]), and leave no file behind ([`folder`]).
 
 mod apt;
@@ -12,6 +12,7 @@ mod ports;
 pub mod postgres;
 pub mod program;
 pub mod rabbitmq;
+pub mod redis;
 pub mod supervise;
 
 use anyhow::{Context, Result};
@@ -25,18 +26,21 @@ pub use install::Missing;
 pub use postgres::Postgres;
 pub use program::{Program, Signal};
 pub use rabbitmq::RabbitMq;
+pub use redis::Redis;
 pub use supervise::Supervised;
 
 /// How much of a server's log an error shows.
 const LOG_LINES_SHOWN_MAX: usize = 20;
 
-/// A running RabbitMQ and a running PostgreSQL, in one private folder.
+/// A running RabbitMQ and a running PostgreSQL, in one private folder; a running Redis, too, for who asks for it.
 #[derive(Debug)]
 pub struct Servers {
     /// The broker.
     pub rabbitmq: RabbitMq,
     /// The database server.
     pub postgres: Postgres,
+    /// What counts for the workers' strategy of that name; `None` until [`Servers::start_redis`].
+    pub redis: Option<Redis>,
     folder: Arc<Folder>,
 }
 
@@ -59,7 +63,19 @@ impl Servers {
         let folder = Arc::new(Folder::create()?);
         let (rabbitmq, postgres) =
             tokio::try_join!(RabbitMq::start_cluster(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
-        Ok(Servers { rabbitmq, postgres, folder })
+        Ok(Servers { rabbitmq, postgres, redis: None, folder })
+    }
+
+    /// Starts a Redis beside them, unless there is one already.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn start_redis(&mut self) -> Result<&mut Redis> {
+        let redis = match self.redis.take() {
+            Some(redis) => redis,
+            None => Redis::start(&self.folder).await?,
+        };
+        Ok(self.redis.insert(redis))
     }
 
     /// The private folder, with the servers' logs in it.
@@ -67,13 +83,19 @@ impl Servers {
         self.folder.path()
     }
 
-    /// Stops both and removes the folder.
+    /// Stops them all and removes the folder.
     ///
     /// # Errors
     /// A server does not end, or the folder cannot be removed.
     pub async fn stop(self) -> Result<()> {
-        let (rabbitmq, postgres) = tokio::join!(self.rabbitmq.stop(), self.postgres.stop());
-        rabbitmq.and(postgres)?;
+        let redis = async {
+            match self.redis {
+                Some(redis) => redis.stop().await,
+                None => Ok(()),
+            }
+        };
+        let (rabbitmq, postgres, redis) = tokio::join!(self.rabbitmq.stop(), self.postgres.stop(), redis);
+        rabbitmq.and(postgres).and(redis)?;
         let folder = Arc::into_inner(self.folder).context("somebody else holds the private folder")?;
         folder.remove().await
     }

@@ -1,6 +1,7 @@
 //! Private servers serve, keep their data through restarts, and leave nothing behind.
 
 mod owner;
+mod redis;
 mod supervise;
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
