@@ -28,6 +28,7 @@ pub mod probe;
 pub mod programs;
 mod progress;
 mod random;
+mod readings;
 pub mod round;
 pub mod run;
 pub mod sale;

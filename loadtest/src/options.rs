@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
+mod compare;
 mod cost;
 mod life;
 
@@ -17,6 +18,7 @@ use shared::contract::QUANTITY_MAX;
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
+pub use compare::CompareOptions;
 pub use cost::CostOptions;
 pub use life::LifeOptions;
 
@@ -47,7 +49,8 @@ impl Cli {
     /// Options that do not go together.
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
-            Command::Run(options) => options.conflict(),
+            Command::Run(options) => options.conflict().map(str::to_owned),
+            Command::Compare(options) => options.conflict(),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
         };
         match conflict {
@@ -69,6 +72,8 @@ pub enum Command {
     Ceiling(SaleOptions),
     /// Run growing sales on the same servers, and tell what a purchase costs each of them.
     Cost(CostOptions),
+    /// Run every way to keep stock beside every other, on the queue and by HTTP, and beside the broker's limit.
+    Compare(CompareOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
@@ -239,7 +244,9 @@ mod tests {
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
         match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
             Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
+            Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::CeilingWorker(_) => {
+                unreachable!("the subcommand is run")
+            }
         }
     }
 

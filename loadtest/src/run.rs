@@ -16,11 +16,11 @@ use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
-use crate::options::{Cli, Command, CostOptions, SaleOptions};
+use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::workers::Endpoints;
-use crate::{ceiling, cost, programs, summary};
+use crate::{ceiling, compare, cost, programs, summary};
 use rounds::{ceiling_report, run, run_ceiling};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
@@ -62,6 +62,10 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Cost(options) => {
                 start_log()?;
                 measure_cost(&options).await
+            }
+            Command::Compare(options) => {
+                start_log()?;
+                measure_side_by_side(&options).await
             }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
         }
@@ -125,6 +129,31 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
     let cost = cost?;
     report(&cost, options.json.as_deref(), || cost::render(&cost, summary::Style::of_stdout()))?;
     Ok(cost.passed)
+}
+
+/// As [`measure`], for ways to sell beside each other.
+async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure> {
+    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+    let progress = Progress::new();
+    let comparison = match given(&options.amqp_url, &options.database_url)? {
+        Some(endpoints) => {
+            let stand = compare::Stand { endpoints, redis: None };
+            or_interrupted(compare::compare(&stand, options, &program, &progress)).await
+        }
+        None => {
+            on_private_servers(1, &progress, async |servers, progress| {
+                servers.postgres.count_statements().await.map_err(servers_failed)?;
+                let endpoints = private_endpoints(servers, DATABASE).await?;
+                let stand = compare::Stand { endpoints, redis: None };
+                compare::compare(&stand, options, &program, progress).await
+            })
+            .await
+        }
+    };
+    progress.clear();
+    let comparison = comparison?;
+    report(&comparison, options.json.as_deref(), || compare::render(&comparison, summary::Style::of_stdout()))?;
+    Ok(comparison.passed)
 }
 
 /// The servers that the command line or the environment names: both or none.

@@ -3,6 +3,7 @@
 //! Invariant: what the audit reads, it reads from the database after the last worker has ended, on a connection of
 //! its own.
 
+mod ceiling;
 mod drained;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::auditor::{Audit, Facts};
+use crate::auditor::Audit;
 use crate::cluster::Cluster;
 use crate::crashes::Crashes;
 use crate::events::Event;
@@ -28,6 +29,7 @@ use crate::scenario::{Scenario, Schedule};
 use crate::strategy::Strategy;
 use crate::unrest::Unrest;
 use crate::workers::{Crew, Endpoints, Workers};
+pub use ceiling::Ceiling;
 pub use drained::Drained;
 
 /// What decides in a round without a database.
@@ -143,57 +145,6 @@ impl<'a> Sale<'a> {
             }
         };
         Ok(Drained { tally, lived, schedule, database_url, report, servers })
-    }
-}
-
-/// The same buyers against workers that touch no database.
-pub struct Ceiling {
-    round: Round<'static>,
-    schedule: Arc<Schedule>,
-    report: ScenarioReport,
-    servers: ServersReport,
-}
-
-impl Ceiling {
-    /// Makes the topology, starts the workers and connects the buyers.
-    ///
-    /// # Errors
-    /// As [`Sale::prepare`].
-    pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
-        let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
-        let schedule = Arc::new(Schedule::new(scenario, &salt()));
-        let report = ScenarioReport::new(scenario, &crew);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
-        Ok(Self { round, schedule, report, servers })
-    }
-
-    /// As [`Sale::open`].
-    #[must_use]
-    pub fn open(self, patience: Duration) -> Self {
-        Self { round: self.round.open(patience), ..self }
-    }
-
-    /// As [`Sale::answered`].
-    #[must_use]
-    pub fn answered(&self) -> watch::Receiver<usize> {
-        self.round.answered()
-    }
-
-    /// Waits for every reply, drains the workers, and judges the replies alone.
-    ///
-    /// # Errors
-    /// As [`Sale::finish`].
-    pub async fn finish(self) -> Result<Outcome, Failure> {
-        let tally = self.round.finish(std::future::ready(Ok(()))).await?;
-        let audit = Audit::of(&Facts {
-            schedule: &self.schedule,
-            answers: &tally.answers,
-            dead_growth: tally.dead_growth,
-            endings: &tally.endings,
-            recorded: None,
-            life: None,
-        });
-        Ok(outcome(self.report, self.servers, audit, tally))
     }
 }
 

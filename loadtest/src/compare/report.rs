@@ -50,8 +50,8 @@ pub struct ComparedScenario {
 pub struct Versions {
     /// The broker's.
     pub rabbitmq: String,
-    /// The database's; `null` where nothing but the ceiling was run.
-    pub postgresql: Option<String>,
+    /// The database's.
+    pub postgresql: String,
     /// That of Redis; `null` where nobody needed it.
     pub redis: Option<String>,
 }
@@ -73,24 +73,18 @@ pub enum Form {
     Http,
 }
 
-/// Why a buyer got no verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The connection was refused.
-    Refused,
-    /// The connection was reset, or ended before the answer.
-    Reset,
-    /// No answer came within the buyer's patience.
-    TimedOut,
-    /// The server gave up: its attempts met one conflict after the other (409).
-    Conflict,
-    /// The server could not serve: no connection to the database came free (503).
-    Unavailable,
-    /// Anything else.
-    Other,
-    /// The message or its verdict was lost (on the queue).
-    Lost,
+impl Form {
+    /// As tables and sentences have it.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Ceiling => "ceiling",
+            Self::Batched => "batched",
+            Self::OneByOne => "one by one",
+            Self::Competing => "competing",
+            Self::Http => "HTTP",
+        }
+    }
 }
 
 /// One way to sell, and how it went. Every figure is the median of the repetitions, each by itself; only what must never
@@ -117,8 +111,9 @@ pub struct Row {
     pub refused: u64,
     /// Buyers who were told neither.
     pub failed: u64,
-    /// These by kind, without the kinds that did not occur.
-    pub failures: BTreeMap<FailureKind, u64>,
+    /// These by kind, without the kinds that did not occur: by HTTP those of [`crate::doors::FailureKind`]; on the queue
+    /// `lost` (no verdict) and `invalid`.
+    pub failures: BTreeMap<&'static str, u64>,
     /// Answers that came only after 1 s or more, as they do when the system sends the first packet of a connection again;
     /// `null` where nobody connects to buy.
     pub stalled: Option<u64>,

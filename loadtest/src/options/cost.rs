@@ -103,7 +103,9 @@ mod tests {
     fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
         match Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command {
             Command::Cost(options) => Ok(options),
-            Command::Run(_) | Command::Ceiling(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is cost"),
+            Command::Run(_) | Command::Ceiling(_) | Command::Compare(_) | Command::CeilingWorker(_) => {
+                unreachable!("the subcommand is cost")
+            }
         }
     }
 

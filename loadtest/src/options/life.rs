@@ -115,7 +115,9 @@ mod tests {
         let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments));
         match cli.and_then(Cli::check).map_err(|error| error.to_string())?.command {
             Command::Run(options) => Ok(options.life),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
+            Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::CeilingWorker(_) => {
+                unreachable!("the subcommand is run")
+            }
         }
     }
 
