@@ -3,6 +3,7 @@
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
 mod cost;
+mod door;
 mod life;
 
 use std::ops::RangeInclusive;
@@ -17,6 +18,7 @@ use shared::contract::QUANTITY_MAX;
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 pub use cost::CostOptions;
+pub use door::DoorServerOptions;
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -47,7 +49,7 @@ impl Cli {
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) | Command::DoorServer(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -71,6 +73,9 @@ pub enum Command {
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
+    /// Be the HTTP server of a door; `compare` starts these.
+    #[command(hide = true)]
+    DoorServer(DoorServerOptions),
 }
 
 /// What `run` takes.
@@ -233,10 +238,9 @@ mod tests {
     use super::*;
 
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
-        match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
-            Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
-        }
+        let command = Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command;
+        let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+        Ok(options)
     }
 
     #[test]
