@@ -6,14 +6,32 @@
 //! Invariant: every buyer of the crowd ends in exactly one of sold, sold out and one [`FailureKind`], and what was really
 //! sold is read from the database, after the server has ended.
 
+mod crowd;
+mod files;
+mod http;
 pub mod kernel;
 mod outcome;
+mod process;
+mod reckoning;
 mod scenario;
+mod schema;
+pub(crate) mod server;
 
 use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, anyhow};
+use shared::store;
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::scenario::{Scenario, Schedule};
+use kernel::Counters;
 pub use outcome::{DoorOutcome, FailureKind};
+use process::Server;
+use reckoning::Known;
 pub use scenario::{DoorScenario, DoorStrategy};
 
 /// Opens a door on this database, lets the crowd at it, closes it, and tells what happened.
@@ -23,6 +41,75 @@ pub use scenario::{DoorScenario, DoorStrategy};
 ///
 /// # Errors
 /// The database is away, the server does not start, or the system does not allow as many open files as there are buyers.
-pub async fn run(_program: &Path, _database_url: &str, _scenario: &DoorScenario) -> Result<DoorOutcome, Failure> {
-    Err(Failure::Broken(anyhow::anyhow!("the doors are still being built")))
+pub async fn run(program: &Path, database_url: &str, scenario: &DoorScenario) -> Result<DoorOutcome, Failure> {
+    Door::open(program, database_url, scenario).await?.crowd().await
+}
+
+/// A door that is open, and at which nobody has been yet: for tests that disturb it.
+pub struct Door {
+    server: Server,
+    schedule: Schedule,
+    scenario: DoorScenario,
+    database: PgConnectOptions,
+}
+
+impl Door {
+    /// Puts an item on sale and starts the server.
+    ///
+    /// # Errors
+    /// As [`run`]'s.
+    pub async fn open(program: &Path, database_url: &str, scenario: &DoorScenario) -> Result<Self, Failure> {
+        files::allow(scenario.buyers)?;
+        let options = PgConnectOptions::from_str(database_url).context("DATABASE_URL cannot be read");
+        let database = options.map_err(Failure::Configuration)?;
+        let schedule = schedule(scenario);
+        let mut connection = connect(&database).await?;
+        for item in &schedule.items {
+            schema::prepare(&mut connection, item).await.map_err(database_failed)?;
+        }
+        connection.close().await.map_err(database_failed)?;
+        let server = Server::start(program, database_url, scenario).await?;
+        Ok(Self { server, schedule, scenario: scenario.clone(), database })
+    }
+
+    /// The id of what is on sale, in `doors.items`.
+    #[must_use]
+    pub fn item(&self) -> &str {
+        self.schedule.items.first().map_or("", |item| &item.id)
+    }
+
+    /// Lets everybody in, waits until the last one has left and the server has finished, closes, and reckons.
+    ///
+    /// # Errors
+    /// The database or the server is gone.
+    pub async fn crowd(self) -> Result<DoorOutcome, Failure> {
+        let Self { server, schedule, scenario, database } = self;
+        let before = Counters::read();
+        let visits = crowd::come(server.address, &schedule, scenario.time_out).await?;
+        let kernel = Counters::read() - before;
+        let counts = server.counts().await?;
+        server.stop().await?;
+        let mut connection = connect(&database).await?;
+        let item = schedule.items.first().map_or("", |item| &item.id);
+        let truth = schema::read(&mut connection, item).await.map_err(database_failed)?;
+        connection.close().await.map_err(database_failed)?;
+        Ok(Known { schedule: &schedule, visits: &visits, counts, truth: &truth, kernel }.outcome())
+    }
+}
+
+/// Everybody for a unit of the same item, all at once, under ids of this run.
+fn schedule(scenario: &DoorScenario) -> Schedule {
+    let DoorScenario { buyers, stock, seed, .. } = *scenario;
+    let scenario = Scenario { buyers, items: 1, stock, quantities: 1..=1, rate: 0.0, seed };
+    Schedule::new(&scenario, &Uuid::now_v7().simple().to_string())
+}
+
+async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Failure> {
+    store::connect(database).await.map_err(database_failed)
+}
+
+fn database_failed(error: sqlx::Error) -> Failure {
+    Failure::Unreachable(
+        anyhow!(error).context("the doors' database; is PostgreSQL running, and does DATABASE_URL name it"),
+    )
 }

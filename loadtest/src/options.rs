@@ -4,6 +4,7 @@
 
 mod compare;
 mod cost;
+mod door;
 mod life;
 
 use std::ops::RangeInclusive;
@@ -20,6 +21,7 @@ use crate::scenario::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use cost::CostOptions;
+pub use door::DoorServerOptions;
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -51,7 +53,7 @@ impl Cli {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) | Command::DoorServer(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -77,6 +79,9 @@ pub enum Command {
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
+    /// Be the HTTP server of a door; `compare` starts these.
+    #[command(hide = true)]
+    DoorServer(DoorServerOptions),
 }
 
 /// What `run` takes.
@@ -242,12 +247,9 @@ mod tests {
     use super::*;
 
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
-        match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
-            Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::CeilingWorker(_) => {
-                unreachable!("the subcommand is run")
-            }
-        }
+        let command = Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command;
+        let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+        Ok(options)
     }
 
     #[test]

@@ -15,6 +15,7 @@ use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::doors::server;
 use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
@@ -68,6 +69,11 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
                 measure_side_by_side(&options).await
             }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
+            Command::DoorServer(options) => {
+                start_log()?;
+                server::serve(&options).await?;
+                Ok(true)
+            }
         }
     })
 }

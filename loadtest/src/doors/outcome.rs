@@ -79,6 +79,8 @@ pub struct DoorOutcome {
     pub orders: u64,
     /// Orders whose buyer was not told: he had gone by then, and does not know that he bought.
     pub untold: u64,
+    /// Buyers who were told that they have a unit, and have no order: 0, or the door lies.
+    pub sold_without_order: u64,
     /// Units that were taken off the item without an order in the end.
     pub zombie_units: u64,
     /// Units in orders beyond the stock.

@@ -157,12 +157,9 @@ mod tests {
     use crate::options::{Cli, Command};
 
     fn compare(arguments: &[&str]) -> Result<CompareOptions, clap::Error> {
-        match Cli::try_parse_from(["loadtest", "compare"].iter().chain(arguments))?.check()?.command {
-            Command::Compare(options) => Ok(options),
-            Command::Run(_) | Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => {
-                unreachable!("the subcommand is compare")
-            }
-        }
+        let command = Cli::try_parse_from(["loadtest", "compare"].iter().chain(arguments))?.check()?.command;
+        let Command::Compare(options) = command else { unreachable!("the subcommand is compare") };
+        Ok(options)
     }
 
     #[test]

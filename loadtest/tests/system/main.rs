@@ -10,6 +10,7 @@ mod clients;
 mod cluster;
 mod cost;
 mod crashes;
+mod doors;
 mod hostile;
 mod life;
 mod messages;
