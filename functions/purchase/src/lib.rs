@@ -72,17 +72,20 @@ impl Purchase {
         }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
-        let purchase = Self { keep: options.keep, ..Self::new(pool, options.strategy, options.retry) };
+        let purchase = Self { keep: options.keep, ..Self::new(pool, options.strategy, options.retry)? };
         purchase.warm_up().await.context("the database's tables cannot be read")?;
+        purchase.decider.reach_counter(worker.startup_seconds_max).await?;
         Ok(purchase)
     }
 
     /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
-    #[must_use]
-    pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Self {
+    ///
+    /// # Errors
+    /// What the strategy needs cannot be had with these options.
+    pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
         let contention = Contention::default();
-        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(contention.clone())]);
-        Self { decider, contention, bell: Bell::hang(&pool), pool, keep: KeepPolicy::default() }
+        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(contention.clone())])?;
+        Ok(Self { decider, contention, bell: Bell::hang(&pool), pool, keep: KeepPolicy::default() })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.

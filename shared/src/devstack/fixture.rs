@@ -1,6 +1,7 @@
 //! What a test stands on: servers started once for each test program, a virtual host and a database for each test.
 
-use super::Servers;
+use super::{Folder, Redis, Servers};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::OnceCell;
 
@@ -37,6 +38,20 @@ impl Fixture {
         servers.postgres.create_database(&name).await.expect("a database can be created");
         Self { amqp_url: servers.rabbitmq.url(&name), database_url: servers.postgres.url(&name) }
     }
+}
+
+/// A Redis for all tests of a program that do nothing to it. Each database counts there under names of its own.
+///
+/// # Panics
+/// It cannot be had.
+pub async fn redis() -> &'static Redis {
+    static REDIS: OnceCell<Redis> = OnceCell::const_new();
+    REDIS
+        .get_or_init(|| async {
+            let folder = Arc::new(Folder::create().expect("there is a place for a private Redis"));
+            Redis::start(&folder).await.expect("a private Redis can be started")
+        })
+        .await
 }
 
 fn name(number: usize) -> String {

@@ -8,12 +8,16 @@
 mod atomic;
 mod optimistic;
 mod pessimistic;
+mod redis;
 mod round;
 
 use clap::{Args, ValueEnum};
+pub use redis::{Counter, RedisOptions};
+
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use round::Round;
 use shared::{
+    config::Unusable,
     contract::PurchaseRequest,
     error::Error,
     handler::Answer,
@@ -37,6 +41,8 @@ pub enum Strategy {
     Pessimistic,
     /// One statement that checks, decides and writes; rules about buyers are left to `optimistic`
     Atomic,
+    /// Redis counts the units, and the statement of `atomic` confirms; rules about buyers are left to `optimistic`
+    Redis,
 }
 
 /// How the worker decides.
@@ -50,11 +56,14 @@ pub struct StrategyOptions {
     #[arg(long, env = "IN_FLIGHT", default_value_t = 1, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
     pub in_flight: u16,
+    /// What counts, where it is not the database.
+    #[command(flatten)]
+    pub redis: RedisOptions,
 }
 
 impl Default for StrategyOptions {
     fn default() -> Self {
-        Self { strategy: Strategy::default(), in_flight: 1 }
+        Self { strategy: Strategy::default(), in_flight: 1, redis: RedisOptions::default() }
     }
 }
 
@@ -65,16 +74,24 @@ pub(crate) struct Decider {
     options: StrategyOptions,
     retry: RetryPolicy,
     listeners: Arc<[Box<dyn Listener>]>,
+    /// Where the strategy has one.
+    counter: Option<Counter>,
 }
 
 impl Decider {
+    /// # Errors
+    /// What the strategy needs cannot be had with these options.
     pub(crate) fn new(
         pool: PgPool,
         options: StrategyOptions,
         retry: RetryPolicy,
         listeners: Vec<Box<dyn Listener>>,
-    ) -> Self {
-        Self { pool, options, retry, listeners: listeners.into() }
+    ) -> Result<Self, Unusable> {
+        let counter = match options.strategy {
+            Strategy::Redis => Some(Counter::new(&options.redis)?),
+            Strategy::Optimistic | Strategy::Pessimistic | Strategy::Atomic => None,
+        };
+        Ok(Self { pool, options, retry, listeners: listeners.into(), counter })
     }
 
     /// Answers `requests`, in order.
@@ -103,7 +120,18 @@ impl Decider {
         match self.options.strategy {
             // What these run is run by every strategy, for some item.
             Strategy::Optimistic | Strategy::Pessimistic => Ok(()),
-            Strategy::Atomic => atomic::prepare(connection).await,
+            Strategy::Atomic | Strategy::Redis => atomic::prepare(connection).await,
+        }
+    }
+
+    /// Waits for what counts, where that is not the database, for a limited time.
+    ///
+    /// # Errors
+    /// It cannot be reached in time, or refuses us.
+    pub(crate) async fn reach_counter(&self, seconds_max: u64) -> anyhow::Result<()> {
+        match &self.counter {
+            Some(counter) => redis::reach(counter, &self.pool, seconds_max).await,
+            None => Ok(()),
         }
     }
 
@@ -141,6 +169,10 @@ impl Decider {
             Strategy::Optimistic => optimistic::attempt(connection, &requests, conflicts).await,
             Strategy::Pessimistic => pessimistic::attempt(connection, &requests, conflicts).await,
             Strategy::Atomic => atomic::attempt(connection, &requests, None, conflicts).await,
+            Strategy::Redis => {
+                let counter = self.counter.as_ref().expect("it is made where the strategy is chosen");
+                redis::attempt(connection, counter, &requests, conflicts).await
+            }
         })
         .await
     }

@@ -1,7 +1,8 @@
 //! What every strategy promises. (That one request id gets one verdict is in `repeats.rs`, with every strategy, too.)
 
 use crate::{
-    Blocker, MOVE_ON, answers, by, count, database, item, request, verdict, with_attempts, with_every_strategy,
+    Blocker, MOVE_ON, answers, by, count, database, item, request, shared_redis, verdict, with_attempts,
+    with_every_strategy,
 };
 use purchase::{
     Purchase,
@@ -124,7 +125,7 @@ async fn only_the_strategies_that_read_first_conflict_over_a_decision_that_is_st
         assert_eq!((verdict.code, verdict.item_version), (Code::Reserved, Some(1)), "decided on the row as it is");
         let conflicts = match strategy {
             Strategy::Optimistic => 1,
-            Strategy::Pessimistic | Strategy::Atomic => 0,
+            Strategy::Pessimistic | Strategy::Atomic | Strategy::Redis => 0,
         };
         assert_eq!(item(&pool, "a").await, (4, 1, 2, conflicts), "{strategy:?}");
     })
@@ -176,8 +177,8 @@ async fn the_rules_of_an_item_hold() {
 async fn requests_that_compete_are_each_decided_once() {
     with_every_strategy(async |strategy| {
         let pool = database(&[("a", 50)]).await;
-        let options = StrategyOptions { strategy, in_flight: 8 };
-        let purchase = Purchase::new(pool.clone(), options, RetryPolicy::default());
+        let options = StrategyOptions { strategy, in_flight: 8, redis: shared_redis() };
+        let purchase = Purchase::new(pool.clone(), options, RetryPolicy::default()).unwrap();
         let mut requests: Vec<_> = (0..100).map(|number| request(number, "a", 1)).collect();
         requests.extend(requests.clone());
         let told = answers(&purchase, &requests).await;

@@ -1,9 +1,10 @@
-//! The purchase function against a real PostgreSQL: conflicts are forced, not waited for.
+//! The purchase function against a real PostgreSQL, and a real Redis: conflicts are forced, not waited for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod conflicts;
 mod conformance;
 mod keep;
+mod redis;
 mod repeats;
 mod rules;
 mod stock;
@@ -11,16 +12,17 @@ mod stock;
 use clap::ValueEnum;
 use purchase::{
     Purchase,
-    strategy::{Strategy, StrategyOptions},
+    strategy::{RedisOptions, Strategy, StrategyOptions},
 };
 use shared::{
     contract::{PurchaseRequest, Verdict},
-    devstack::Fixture,
+    devstack::{Fixture, fixture},
     handler::{Answer, Handler},
     retry::RetryPolicy,
     store,
 };
 use sqlx::{PgPool, Row};
+use std::sync::OnceLock;
 
 /// Enough for every test here to run its deciders at once.
 const CONNECTIONS_MAX: u32 = 16;
@@ -51,12 +53,21 @@ fn by(strategy: Strategy, pool: &PgPool) -> Purchase {
 }
 
 fn with_attempts(strategy: Strategy, attempts_max: u32, pool: &PgPool) -> Purchase {
-    let options = StrategyOptions { strategy, ..StrategyOptions::default() };
-    Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() })
+    let options = StrategyOptions { strategy, redis: shared_redis(), ..StrategyOptions::default() };
+    Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() }).unwrap()
+}
+
+/// Where the Redis is that all tests may use, once one of them has asked for it.
+static REDIS_URL: OnceLock<String> = OnceLock::new();
+
+fn shared_redis() -> RedisOptions {
+    REDIS_URL.get().map(|url| RedisOptions { redis_url: url.clone() }).unwrap_or_default()
 }
 
 /// Runs a test of what is promised whatever the strategy.
 async fn with_every_strategy(mut test: impl AsyncFnMut(Strategy)) {
+    let redis_url = fixture::redis().await.url();
+    REDIS_URL.get_or_init(|| redis_url);
     for strategy in Strategy::value_variants() {
         eprintln!("with strategy {strategy:?}");
         test(*strategy).await;
