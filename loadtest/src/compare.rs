@@ -22,7 +22,7 @@ use crate::outcome::round;
 use crate::progress::Progress;
 use crate::sale::{database_failed, open_database};
 use crate::summary::figures::plural;
-use crate::{facts, probe};
+use crate::{doors, facts, probe};
 use bench::Bench;
 pub(crate) use bench::Stand;
 use figures::Repetition;
@@ -41,8 +41,12 @@ pub(crate) async fn compare(
     program: &Path,
     progress: &Progress,
 ) -> Result<Comparison, Failure> {
-    let versions = versions(stand).await?;
     let contenders = rows(&options.sizes(), &options.forms(), &options.strategies());
+    // Said at once, and not after an hour of other rows.
+    if let Some(crowd) = contenders.iter().filter(|row| row.form == Form::Http).map(|row| row.buyers).max() {
+        doors::allow_connections(crowd)?;
+    }
+    let versions = versions(stand).await?;
     let bench = Bench::warmed_up(stand, (options, program), &contenders, progress).await?;
     let mut repetitions: Vec<Vec<Repetition>> = vec![Vec::new(); contenders.len()];
     let mut broken = Vec::new();
@@ -73,7 +77,7 @@ async fn versions(stand: &Stand) -> Result<Versions, Failure> {
     let database = open_database(&stand.endpoints.database_url).await?;
     let postgresql = facts::server_version(&database).await.map_err(database_failed)?;
     database.close().await;
-    Ok(Versions { rabbitmq, postgresql, redis: stand.redis.as_ref().map(|redis| redis.version.clone()) })
+    Ok(Versions { rabbitmq, postgresql, redis: stand.redis_version.clone() })
 }
 
 fn scenario(options: &CompareOptions) -> ComparedScenario {

@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::failure::Failure;
 use crate::scenario::{Scenario, Schedule};
+pub(crate) use files::allow as allow_connections;
 use kernel::Counters;
 pub use outcome::{DoorOutcome, FailureKind};
 use process::Server;
@@ -61,7 +62,7 @@ impl Door {
     pub async fn open(program: &Path, database_url: &str, scenario: &DoorScenario) -> Result<Self, Failure> {
         files::allow(scenario.buyers)?;
         let options = PgConnectOptions::from_str(database_url).context("DATABASE_URL cannot be read");
-        let database = options.map_err(Failure::Configuration)?;
+        let database = options.map_err(Failure::Configuration)?.application_name("loadtest doors");
         let schedule = schedule(scenario);
         let mut connection = connect(&database).await?;
         for item in &schedule.items {

@@ -143,14 +143,13 @@ async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure>
     let progress = Progress::new();
     let comparison = match given(&options.amqp_url, &options.database_url)? {
         Some(endpoints) => {
-            let stand = compare::Stand { endpoints, redis: None };
+            let redis_url = options.given_redis_url()?;
+            let stand = compare::Stand { endpoints, redis_url, redis_version: None };
             or_interrupted(compare::compare(&stand, options, &program, &progress)).await
         }
         None => {
             on_private_servers(1, &progress, async |servers, progress| {
-                servers.postgres.count_statements().await.map_err(servers_failed)?;
-                let endpoints = private_endpoints(servers, DATABASE).await?;
-                let stand = compare::Stand { endpoints, redis: None };
+                let stand = private_stand(servers, options).await?;
                 compare::compare(&stand, options, &program, progress).await
             })
             .await
@@ -192,6 +191,18 @@ async fn on_private_servers<T>(
 async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoints, Failure> {
     servers.postgres.create_database(database).await.map_err(servers_failed)?;
     Ok(Endpoints { amqp_url: servers.rabbitmq.url(VHOST), database_url: servers.postgres.url(database) })
+}
+
+/// With a database that counts its statements, and a Redis where it is needed.
+async fn private_stand(servers: &mut Servers, options: &CompareOptions) -> Result<compare::Stand, Failure> {
+    servers.postgres.count_statements().await.map_err(servers_failed)?;
+    let endpoints = private_endpoints(servers, DATABASE).await?;
+    if !options.needs_redis() {
+        return Ok(compare::Stand { endpoints, redis_url: None, redis_version: None });
+    }
+    let redis = servers.start_redis().await.map_err(servers_failed)?;
+    let (url, version) = (redis.url(), redis.version().to_owned());
+    Ok(compare::Stand { endpoints, redis_url: Some(url), redis_version: Some(version) })
 }
 
 fn servers_failed(error: anyhow::Error) -> Failure {

@@ -14,6 +14,8 @@ pub enum Strategy {
     Pessimistic,
     /// In one statement
     Atomic,
+    /// Counted in Redis, confirmed by the database; needs REDIS_URL
+    Redis,
 }
 
 impl Strategy {
@@ -24,6 +26,7 @@ impl Strategy {
             Self::Optimistic => "optimistic",
             Self::Pessimistic => "pessimistic",
             Self::Atomic => "atomic",
+            Self::Redis => "redis",
         }
     }
 }

@@ -36,16 +36,10 @@ const CONNECTIONS: u32 = 4;
 pub(crate) struct Stand {
     /// Broker and database.
     pub(crate) endpoints: Endpoints,
-    /// Redis, where there is one.
-    pub(crate) redis: Option<RedisAt>,
-}
-
-/// A Redis.
-#[derive(Debug, Clone)]
-pub(crate) struct RedisAt {
-    pub(crate) url: String,
-    /// As it says itself.
-    pub(crate) version: String,
+    /// Redis, where a strategy needs it.
+    pub(crate) redis_url: Option<String>,
+    /// What it says that it is; `None` where nobody asked it.
+    pub(crate) redis_version: Option<String>,
 }
 
 /// Servers, programs, and what they do when nobody buys.
@@ -187,7 +181,7 @@ impl<'a> Bench<'a> {
             ("IN_FLIGHT".to_owned(), in_flight.to_string()),
             ("DATABASE_CONNECTIONS_MAX".to_owned(), connections.to_string()),
         ];
-        environment.extend(self.stand.redis.iter().map(|redis| ("REDIS_URL".to_owned(), redis.url.clone())));
+        environment.extend(self.stand.redis_url.iter().map(|url| ("REDIS_URL".to_owned(), url.clone())));
         let crew = Crew::purchase(self.program.to_owned(), workers, contender.batch_max());
         Crew { environment, strategy: Some(strategy), ..crew }
     }

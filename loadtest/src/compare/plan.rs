@@ -74,6 +74,7 @@ pub(super) fn door(strategy: Strategy) -> Option<DoorStrategy> {
         Strategy::Optimistic => Some(DoorStrategy::Optimistic),
         Strategy::Pessimistic => Some(DoorStrategy::Pessimistic),
         Strategy::Atomic => Some(DoorStrategy::Atomic),
+        Strategy::Redis => None,
     }
 }
 

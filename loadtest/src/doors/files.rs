@@ -12,7 +12,7 @@ const BESIDE: u64 = 1_000;
 ///
 /// # Errors
 /// The system does not allow it.
-pub(super) fn allow(connections: u32) -> Result<(), Failure> {
+pub(crate) fn allow(connections: u32) -> Result<(), Failure> {
     let needed = u64::from(connections) + BESIDE;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| Failure::Broken(error.into()))?;
     if soft >= needed {

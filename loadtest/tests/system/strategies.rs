@@ -6,7 +6,8 @@ use crate::{
 };
 use clap::ValueEnum;
 use loadtest::{scenario::Scenario, strategy::Strategy, workers::Crew};
-use std::{net::Ipv4Addr, time::Duration};
+use shared::devstack::{Folder, Redis};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,8 +16,11 @@ use tokio::{
 #[tokio::test]
 async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
     let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, rate: 0.0, seed: 7 };
+    let folder = Arc::new(Folder::create().unwrap());
+    let redis = Redis::start(&folder).await.unwrap();
     for strategy in Strategy::value_variants() {
-        let crew = Crew { strategy: Some(*strategy), ..crew(2, Some(20)).await };
+        let environment = vec![("REDIS_URL".to_owned(), redis.url())];
+        let crew = Crew { strategy: Some(*strategy), environment, ..crew(2, Some(20)).await };
         let mut sale = prepare(&endpoints().await, &scenario, crew).await;
         crate::sales::verdicts_reach(&sale, 300).await;
         sale.workers().kill(0).await.unwrap();
