@@ -12,6 +12,8 @@ mod notes;
 mod plan;
 mod report;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -88,6 +90,7 @@ fn scenario(options: &CompareOptions) -> ComparedScenario {
         workers: options.workers,
         repetitions: options.repetitions,
         in_flight: options.in_flight,
+        payment_ms: options.payment_ms,
         seed: options.seed,
     }
 }

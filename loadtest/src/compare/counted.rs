@@ -9,6 +9,7 @@ use std::ops::Sub;
 use sqlx::{PgConnection, Row};
 
 use crate::failure::Failure;
+use crate::outcome::median;
 use crate::readings;
 use crate::sale::database_failed;
 
@@ -22,6 +23,23 @@ pub(super) struct Counted {
     /// Statements that were run to their end, BEGIN and COMMIT among them: each is a round trip, and one that fails is
     /// missing. Where `pg_stat_statements` counts in this database.
     pub(super) statements: Option<i64>,
+}
+
+impl Counted {
+    /// Of each figure by itself; what was not counted once is unknown.
+    pub(super) fn median(all: &[Self]) -> Self {
+        let whole = |values: Option<Vec<i64>>| {
+            let mut values = values.filter(|values| !values.is_empty())?;
+            values.sort_unstable();
+            Some(values[values.len() / 2])
+        };
+        let connection_ms: Option<Vec<f64>> = all.iter().map(|counted| counted.connection_ms).collect();
+        Self {
+            rollbacks: whole(Some(all.iter().map(|counted| counted.rollbacks).collect())).unwrap_or(0),
+            connection_ms: connection_ms.map(|values| median(&values)),
+            statements: whole(all.iter().map(|counted| counted.statements).collect()),
+        }
+    }
 }
 
 impl Sub for Counted {
@@ -76,6 +94,14 @@ async fn count(connection: &mut PgConnection) -> sqlx::Result<Counted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_of_each_figure_by_itself() {
+        let counted = |rollbacks, ms, statements| Counted { rollbacks, connection_ms: Some(ms), statements };
+        let all = [counted(3, 10.0, Some(1)), counted(1, 30.0, Some(5)), counted(2, 20.0, Some(9))];
+        assert_eq!(Counted::median(&all), counted(2, 20.0, Some(5)));
+        assert_eq!(Counted::median(&[counted(1, 1.0, None), counted(1, 1.0, Some(1))]).statements, None);
+    }
 
     #[test]
     fn what_is_not_counted_stays_unknown_and_nothing_is_less_than_nothing() {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::counted::Counted;
 use super::plan::Contender;
 use super::report::Row;
+use crate::auditor::Invariant;
 use crate::doors::DoorOutcome;
 use crate::outcome::{Latency, Outcome, median, round};
 
@@ -38,8 +39,6 @@ impl Repetition {
     pub(super) fn of_sale(contender: &Contender, outcome: &Outcome, counted: Option<Counted>) -> Self {
         let verdicts = outcome.verdicts;
         let failures = [("lost", outcome.lost), ("invalid", verdicts.invalid)];
-        let broken = outcome.invariants.iter().filter(|invariant| !invariant.holds);
-        let broken = broken.filter(|invariant| contender.keeps_order() || invariant.name != ORDER);
         let attempts = (outcome.attempts.unsigned_abs(), outcome.conflicts.unsigned_abs());
         Self {
             sold: verdicts.reserved,
@@ -53,7 +52,7 @@ impl Repetition {
             counted,
             order_inversions: outcome.order_inversions,
             oversold: outcome.oversold,
-            broken: broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect(),
+            broken: broken(contender, &outcome.invariants),
         }
     }
 
@@ -64,6 +63,9 @@ impl Repetition {
         let mut broken = Vec::new();
         if outcome.oversold > 0 {
             broken.push(format!("never_oversold: {} units beyond the stock", outcome.oversold));
+        }
+        if outcome.sold_without_order > 0 {
+            broken.push(format!("every_buyer_told_the_truth: {} sold, and no order", outcome.sold_without_order));
         }
         if accounted != u64::from(contender.buyers) {
             broken.push(format!("every_buyer_accounted_for: {accounted} of {}", contender.buyers));
@@ -83,6 +85,13 @@ impl Repetition {
             broken,
         }
     }
+}
+
+/// The promises that this contender makes, and did not keep.
+fn broken(contender: &Contender, invariants: &[Invariant]) -> Vec<String> {
+    let promised = |invariant: &&Invariant| contender.keeps_order() || invariant.name != ORDER;
+    let broken = invariants.iter().filter(promised).filter(|invariant| !invariant.holds);
+    broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect()
 }
 
 /// The row of this contender; its ratio is the caller's to fill in, who knows the ceiling.
@@ -224,6 +233,17 @@ mod tests {
     fn of_two_counts_the_median_does_not_hide_one() {
         assert_eq!((whole_median([0, 1].into_iter()), whole_median([0, 0, 9].into_iter())), (1, 0));
         assert_eq!(whole_median([].into_iter()), 0);
+    }
+
+    #[test]
+    fn order_is_promised_by_whoever_does_not_compete_and_everything_else_by_everybody() {
+        let invariant = |name, holds| Invariant { name, holds, detail: "2: a, b".into() };
+        let invariants = [invariant(ORDER, false), invariant("never_oversold", false), invariant("nothing_lost", true)];
+        let broken = |form| broken(&contender(form), &invariants);
+        assert_eq!(broken(Form::Competing), ["never_oversold: 2: a, b"]);
+        for form in [Form::Ceiling, Form::Batched, Form::OneByOne] {
+            assert_eq!(broken(form), ["first_come_first_served: 2: a, b", "never_oversold: 2: a, b"]);
+        }
     }
 
     #[test]

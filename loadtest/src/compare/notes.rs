@@ -58,6 +58,12 @@ pub(super) fn of(comparison: &Comparison, buyers: u32) -> Vec<String> {
     let mut notes: Vec<String> = FORMS.iter().filter_map(|form| best(&rows, *form)).collect();
     let reference = find(&rows, Form::Batched, Strategy::Optimistic);
     notes.extend(reference.into_iter().flat_map(|reference| against(&rows, reference)));
+    let payment_ms = comparison.scenario.payment_ms;
+    if rows.iter().any(|row| row.form == Form::Http) && payment_ms > 0 {
+        notes.push(format!(
+            "By HTTP a payment of {payment_ms} ms is part of each request, as in what they stand for; on the queue it comes later."
+        ));
+    }
     notes
 }
 
@@ -70,13 +76,13 @@ fn best(rows: &[&Row], form: Form) -> Option<String> {
     let of_form: Vec<&&Row> = rows.iter().filter(|row| row.form == form).collect();
     let fastest = |rows: &[&&Row]| -> Option<String> {
         let row = rows.iter().max_by(|one, other| one.purchases_per_second.total_cmp(&other.purchases_per_second))?;
-        let ratio = row.ratio.map(|ratio| format!(", {} × the ceiling", decimal(ratio, 2)));
+        let ratio = row.ratio.map(|ratio| format!(", {} × the ceiling", decimal(ratio, 2))).unwrap_or_default();
         let (strategy, per_second) = (row.strategy.map_or("", Strategy::as_str), decimal(row.purchases_per_second, 0));
-        Some(format!("{strategy}, {per_second}/s{}", ratio.unwrap_or_default()))
+        Some(format!("{strategy} is the fastest, {per_second}/s{ratio}"))
     };
     let served: Vec<&&Row> = of_form.iter().copied().filter(|row| row.failed == 0).collect();
     match fastest(&served) {
-        Some(fastest) => Some(format!("{}: {fastest} is the fastest.", capitalized(form.words()))),
+        Some(fastest) => Some(format!("{}: {fastest}.", capitalized(form.words()))),
         None => {
             let least = of_form.iter().min_by_key(|row| row.failed)?;
             let failed = plural(least.failed, "buyer");
@@ -92,14 +98,14 @@ fn best(rows: &[&Row], form: Form) -> Option<String> {
 /// What batched optimistic is worth against its own other forms, and where it is beaten.
 fn against(rows: &[&Row], reference: &Row) -> Vec<String> {
     let mut notes = Vec::new();
-    let times = |form| {
+    let times = |form: Form| {
         let other = find(rows, form, Strategy::Optimistic).filter(|row| row.purchases_per_second > 0.0)?;
         let times = reference.purchases_per_second / other.purchases_per_second;
-        Some(format!("{} × {}", decimal(times, 1), other.name))
+        Some(format!("{} × {}", decimal(times, 1), form.words()))
     };
     let times: Vec<String> = [Form::OneByOne, Form::Competing, Form::Http].into_iter().filter_map(times).collect();
     if !times.is_empty() {
-        notes.push(format!("The pace of {} is {}.", reference.name, times.join(", ")));
+        notes.push(format!("{}, by the pace of its other forms: {}.", capitalized(&reference.name), times.join(", ")));
     }
     let rivals = |row: &&&Row| row.form != Form::Ceiling && row.failed == 0 && row.name != reference.name;
     let rivals: Vec<&Row> = rows.iter().filter(rivals).copied().collect();

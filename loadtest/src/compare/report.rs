@@ -41,6 +41,8 @@ pub struct ComparedScenario {
     pub repetitions: u32,
     /// Requests that one worker has in flight in the competing form.
     pub in_flight: u32,
+    /// How long the simulated payment takes, which is part of a request by HTTP.
+    pub payment_ms: u64,
     /// What chose who buys what.
     pub seed: u64,
 }

@@ -15,6 +15,10 @@ const CAME: [&str; 10] =
 /// What it took.
 const TOOK: [&str; 6] =
     ["", "attempts/sold", "conflicts/sold", "rollbacks each", "round trips each", "connection ms each"];
+/// How wide a page is.
+const COLUMNS_MAX: usize = 118;
+/// Between two facts of a line.
+const SEPARATOR: &str = " · ";
 /// Where nothing was measured, or nothing can be.
 const NOTHING_KNOWN: &str = "-";
 
@@ -26,7 +30,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
         false => style.bad("Ways to sell, side by side · PROMISES WERE BROKEN, so these are no figures"),
     };
     let mut lines = vec![headline];
-    lines.extend(on_what(comparison).iter().map(|line| style.dim(line)));
+    lines.extend(on_what(comparison).iter().flat_map(|facts| wrapped(facts)).map(|line| style.dim(&line)));
     lines.extend(comparison.broken.iter().map(|broken| format!("    {}", style.bad(&format!("✗ {broken}")))));
     for buyers in &comparison.scenario.buyers {
         lines.extend(of_size(comparison, *buyers, style));
@@ -34,30 +38,41 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     lines.join("\n") + "\n"
 }
 
-fn on_what(comparison: &Comparison) -> [String; 3] {
+/// Facts that belong on a line, of each kind.
+fn on_what(comparison: &Comparison) -> [Vec<String>; 3] {
     let (scenario, servers, machine) = (&comparison.scenario, &comparison.servers, &comparison.machine);
-    let redis = servers.redis.as_ref().map(|version| format!(", Redis {version}"));
+    let redis = servers.redis.as_ref().map(|version| format!("Redis {version}"));
+    let run = [
+        format!(
+            "{} on the queue, {} in flight where they compete",
+            plural(scenario.workers.into(), "worker"),
+            scenario.in_flight
+        ),
+        format!("medians of {}", plural(scenario.repetitions.into(), "repetition")),
+        format!("seed {}", scenario.seed),
+        format!("RabbitMQ {}", servers.rabbitmq),
+        format!("PostgreSQL {}", servers.postgresql),
+    ];
     let cores = Some(plural(machine.cores as u64, "core"));
     let memory = machine.memory_mib.map(|mib| format!("{} MiB", count(mib)));
+    let hardware = [machine.processor.clone(), cores, memory, machine.kernel.clone()];
     let settings = machine.settings.iter().map(|(name, value)| format!("{name} {value}"));
-    [
-        format!(
-            "{} on the queue, {} in flight where they compete · medians of {} · seed {} · RabbitMQ {}, PostgreSQL {}{}",
-            plural(scenario.workers.into(), "worker"),
-            scenario.in_flight,
-            plural(scenario.repetitions.into(), "repetition"),
-            scenario.seed,
-            servers.rabbitmq,
-            servers.postgresql,
-            redis.unwrap_or_default()
-        ),
-        [machine.processor.clone(), cores, memory, machine.kernel.clone()]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" · "),
-        settings.collect::<Vec<_>>().join(" · "),
-    ]
+    [run.into_iter().chain(redis).collect(), hardware.into_iter().flatten().collect(), settings.collect()]
+}
+
+/// Lines of these facts, none longer than a page is wide.
+fn wrapped(facts: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for fact in facts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + SEPARATOR.chars().count() + fact.chars().count() <= COLUMNS_MAX => {
+                line.push_str(SEPARATOR);
+                line.push_str(fact);
+            }
+            Some(_) | None => lines.push(fact.clone()),
+        }
+    }
+    lines
 }
 
 fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> Vec<String> {

@@ -8,6 +8,7 @@ mod audit;
 mod audit_life;
 mod clients;
 mod cluster;
+mod compare;
 mod cost;
 mod crashes;
 mod doors;
