@@ -51,8 +51,9 @@ pub(super) struct Bench<'a> {
     program: &'a Path,
     ourselves: PathBuf,
     progress: &'a Progress,
-    /// What is counted although no buyer caused it: of starting and stopping, and of the readings.
-    idle: BTreeMap<(Form, Option<Strategy>), Counted>,
+    /// What is counted although no buyer caused it, of starting and stopping, and of the readings: by HTTP or not, and by
+    /// strategy. On the queue it is the same in every form, as connections are opened when they are first needed.
+    idle: BTreeMap<(bool, Option<Strategy>), Counted>,
 }
 
 impl<'a> Bench<'a> {
@@ -70,11 +71,10 @@ impl<'a> Bench<'a> {
         let mut bench = Self { stand, options, program, ourselves, progress, idle: BTreeMap::new() };
         bench.warm_up().await?;
         for contender in contenders {
-            let way = (contender.form, contender.strategy);
-            if !bench.idle.contains_key(&way) {
-                progress.stage(format!("warming up: {}", contender.name()));
+            if !bench.idle.contains_key(&way(contender)) {
+                progress.stage(format!("measuring what nobody causes: {}", contender.name()));
                 let idle = bench.idle(contender).await?;
-                bench.idle.insert(way, idle);
+                bench.idle.insert(way(contender), idle);
             }
         }
         Ok(bench)
@@ -175,7 +175,7 @@ impl<'a> Bench<'a> {
     }
 
     fn taken(&self, contender: &Contender, counted: Counted) -> Counted {
-        let idle = self.idle.get(&(contender.form, contender.strategy)).copied().unwrap_or_default();
+        let idle = self.idle.get(&way(contender)).copied().unwrap_or_default();
         counted - idle
     }
 
@@ -196,4 +196,9 @@ impl<'a> Bench<'a> {
         let crew = Crew::purchase(self.program.to_owned(), workers, contender.batch_max());
         Crew { environment, strategy: Some(strategy), ..crew }
     }
+}
+
+/// Ways to sell that cause the same without a buyer.
+fn way(contender: &Contender) -> (bool, Option<Strategy>) {
+    (contender.form == Form::Http, contender.strategy)
 }

@@ -58,10 +58,11 @@ pub(super) fn of(comparison: &Comparison, buyers: u32) -> Vec<String> {
     let mut notes: Vec<String> = FORMS.iter().filter_map(|form| best(&rows, *form)).collect();
     let reference = find(&rows, Form::Batched, Strategy::Optimistic);
     notes.extend(reference.into_iter().flat_map(|reference| against(&rows, reference)));
-    let payment_ms = comparison.scenario.payment_ms;
-    if rows.iter().any(|row| row.form == Form::Http) && payment_ms > 0 {
+    if rows.iter().any(|row| row.form == Form::Http) {
+        let payment_ms = comparison.scenario.payment_ms;
+        notes.push("By HTTP the pace is that of answers, 409 (conflict) and 503 (unavailable) among them.".to_owned());
         notes.push(format!(
-            "By HTTP a payment of {payment_ms} ms is part of each request, as in what they stand for; on the queue it comes later."
+            "By HTTP each request pays, which takes {payment_ms} ms, as in what it stands for; on the queue that comes later."
         ));
     }
     notes
