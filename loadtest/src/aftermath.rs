@@ -46,7 +46,7 @@ pub fn until_next_verdict(
             nexts.into_values().flatten().max()
         }
         // Verdicts were under way past the node that died; which of those after it shows that it is over, is not told.
-        Action::KillBroker => None,
+        Action::KillBroker | Action::KillRedis => None,
     };
     next.map(|next| next.saturating_sub(at))
 }

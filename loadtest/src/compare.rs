@@ -22,11 +22,12 @@ use crate::machine::Machine;
 use crate::options::CompareOptions;
 use crate::outcome::round;
 use crate::progress::Progress;
-use crate::sale::{database_failed, open_database};
+use crate::sale::{database_failed, open_database, redis_version};
+use crate::strategy::Strategy;
 use crate::summary::figures::plural;
+use crate::workers::Endpoints;
 use crate::{doors, facts, probe};
 use bench::Bench;
-pub(crate) use bench::Stand;
 use figures::Repetition;
 pub(crate) use plan::rows;
 use plan::turns;
@@ -38,7 +39,7 @@ pub use table::render;
 /// # Errors
 /// A server is away, a program does not start, or the queues are in use.
 pub(crate) async fn compare(
-    stand: &Stand,
+    endpoints: &Endpoints,
     options: &CompareOptions,
     program: &Path,
     progress: &Progress,
@@ -48,8 +49,8 @@ pub(crate) async fn compare(
     if let Some(crowd) = contenders.iter().filter(|row| row.form == Form::Http).map(|row| row.buyers).max() {
         doors::allow_connections(crowd)?;
     }
-    let versions = versions(stand).await?;
-    let bench = Bench::warmed_up(stand, (options, program), &contenders, progress).await?;
+    let versions = versions(endpoints, options).await?;
+    let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;
     let mut repetitions: Vec<Vec<Repetition>> = vec![Vec::new(); contenders.len()];
     let mut broken = Vec::new();
     let turns = turns(contenders.len(), options.repetitions);
@@ -74,12 +75,13 @@ pub(crate) async fn compare(
     })
 }
 
-async fn versions(stand: &Stand) -> Result<Versions, Failure> {
-    let rabbitmq = probe::broker_version(&stand.endpoints.amqp_url).await?;
-    let database = open_database(&stand.endpoints.database_url).await?;
+async fn versions(endpoints: &Endpoints, options: &CompareOptions) -> Result<Versions, Failure> {
+    let rabbitmq = probe::broker_version(&endpoints.amqp_url).await?;
+    let database = open_database(&endpoints.database_url).await?;
     let postgresql = facts::server_version(&database).await.map_err(database_failed)?;
     database.close().await;
-    Ok(Versions { rabbitmq, postgresql, redis: stand.redis_version.clone() })
+    let strategy = options.needs_redis().then_some(Strategy::Redis);
+    Ok(Versions { rabbitmq, postgresql, redis: redis_version(endpoints, strategy).await? })
 }
 
 fn scenario(options: &CompareOptions) -> ComparedScenario {

@@ -1,4 +1,4 @@
-//! What is done to workers and broker in mid-sale, and when: read from the command line and put in order. Pure: whoever does it
+//! What is done to workers and servers in mid-sale, and when: read from the command line and put in order. Pure: whoever does it
 //! is elsewhere (`unrest.rs`).
 //!
 //! Invariant: a plan has every event that was asked for, once, in the order of their points; of several at one point,
@@ -51,7 +51,7 @@ impl Serialize for Point {
     }
 }
 
-/// What is done to a worker, or to the broker; in the order in which it is done at one point.
+/// What is done to a worker, or to a server; in the order in which it is done at one point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -65,6 +65,8 @@ pub enum Action {
     Freeze,
     /// SIGKILL, to a node of the broker.
     KillBroker,
+    /// SIGKILL, to Redis, which is started again at once, and is empty then.
+    KillRedis,
 }
 
 impl Action {
@@ -76,6 +78,7 @@ impl Action {
             Self::Stop => "stopped",
             Self::Kill | Self::KillBroker => "killed",
             Self::Freeze => "frozen",
+            Self::KillRedis => "killed and started again",
         }
     }
 }
@@ -101,6 +104,7 @@ pub fn plan(options: &EventOptions, buyers: u32) -> Vec<(usize, Event)> {
     let mut events: Vec<Event> =
         asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect();
     events.extend(options.kill_broker_at.map(|at| Event { at, action: Action::KillBroker }));
+    events.extend(options.kill_redis_at.map(|at| Event { at, action: Action::KillRedis }));
     events.sort_unstable();
     events.into_iter().map(|event| (event.at.answered(buyers), event)).collect()
 }
@@ -137,6 +141,7 @@ mod tests {
             freeze_worker_at: points(&["0%"]),
             freeze_seconds: 2,
             kill_broker_at: Some("30%".parse().unwrap()),
+            kill_redis_at: Some("50%".parse().unwrap()),
         };
         let plan: Vec<(usize, String, Action)> =
             plan(&options, 200).into_iter().map(|(due, event)| (due, event.at.to_string(), event.action)).collect();
@@ -148,6 +153,7 @@ mod tests {
             (60, "30%", Action::KillBroker),
             (100, "50%", Action::Add),
             (100, "50%", Action::Stop),
+            (100, "50%", Action::KillRedis),
         ];
         assert_eq!(plan, expected.map(|(due, at, action)| (due, at.to_owned(), action)));
     }

@@ -116,11 +116,17 @@ impl RunOptions {
         if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
             return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");
         }
+        let is_given = self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty());
+        if self.events.kill_redis_at.is_some() && (is_given || self.sale.strategy != Strategy::Redis) {
+            return Some(
+                "--kill-redis-at goes with --strategy redis on private servers: leave AMQP_URL and --amqp-url away",
+            );
+        }
         self.life.conflict(self.sale.rate)
     }
 }
 
-/// What happens to workers and broker in mid-sale, and when.
+/// What happens to workers and servers in mid-sale, and when.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Events (those of workers may be given several times)")]
 pub struct EventOptions {
@@ -145,6 +151,10 @@ pub struct EventOptions {
     /// most requests wait; where none wait, the one that leads most partitions. Needs --broker-nodes 3.
     #[arg(long, value_name = "PERCENT")]
     pub kill_broker_at: Option<Point>,
+    /// Kill (SIGKILL) the private Redis at this point, and start it again: it has lost its counts then. Needs
+    /// --strategy redis.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_redis_at: Option<Point>,
 }
 
 impl EventOptions {
@@ -197,6 +207,9 @@ pub struct SaleOptions {
     /// The database to use; goes with --amqp-url.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// The Redis to use; goes with --amqp-url, where the strategy is redis.
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
 }
 
 impl SaleOptions {
@@ -297,6 +310,20 @@ mod tests {
         let cli = Cli::try_parse_from(["loadtest", "run", "--broker-nodes=3", "--amqp-url=amqp://a"]).unwrap();
         let error = cli.check().unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains("AMQP_URL"), "{error}");
+    }
+
+    #[test]
+    fn redis_can_be_killed_only_where_it_counts_and_is_ours() {
+        let check = |arguments: &[&str]| {
+            let command = ["loadtest", "run", "--kill-redis-at=40%"];
+            let cli = Cli::try_parse_from(command.iter().chain(arguments)).unwrap();
+            cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
+        };
+        assert_eq!(check(&["--strategy=redis", "--amqp-url="]), Ok(()));
+        for wrong in [&["--amqp-url="][..], &["--strategy=redis", "--amqp-url=amqp://a"]] {
+            let (code, text) = check(wrong).unwrap_err();
+            assert!(code == 2 && text.contains("--strategy redis on private servers"), "{code} {text}");
+        }
     }
 
     #[test]

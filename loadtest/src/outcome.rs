@@ -101,6 +101,8 @@ pub struct ServersReport {
     pub rabbitmq: String,
     /// The database's version; `null` where none took part.
     pub postgresql: Option<String>,
+    /// The version of what counted; `null` where the strategy needs none.
+    pub redis: Option<String>,
 }
 
 /// Milliseconds; all 0 where nobody got a verdict.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::devstack::Redis;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
@@ -68,7 +69,7 @@ pub struct Tally {
     pub depth: Vec<DepthSample>,
     /// How many messages the queue `dead` gained.
     pub dead_growth: i64,
-    /// What was done to workers and broker.
+    /// What was done to workers and servers.
     pub events: Vec<EventReport>,
     /// Who was killed at random.
     pub crashes: Vec<CrashReport>,
@@ -113,10 +114,16 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Has this done to workers and broker while the buyers are at work.
+    /// Has this done to workers and servers while the buyers are at work.
     #[must_use]
     pub(crate) fn with_unrest(self, unrest: Unrest<'a>) -> Self {
         Self { unrest, ..self }
+    }
+
+    /// Gives its unrest the Redis that it kills.
+    #[must_use]
+    pub fn with_redis(self, redis: Option<&'a mut Redis>) -> Self {
+        Self { unrest: self.unrest.with_redis(redis), ..self }
     }
 
     /// Has these workers killed, and replaced, meanwhile.

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use shared::config::WorkerOptions;
-use shared::devstack::{Missing, RabbitMq, Servers};
+use shared::devstack::{Missing, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::strategy::Strategy;
 use crate::workers::Endpoints;
 use crate::{ceiling, compare, cost, programs, summary};
 use rounds::{ceiling_report, run, run_ceiling};
@@ -46,14 +47,16 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Run(options) => {
                 start_log()?;
                 let programs = or_interrupted(rounds::Programs::find(&options)).await?;
-                measure(&options.sale, options.broker_nodes, async |endpoints, broker, progress| {
-                    run(endpoints, broker, &options, programs, progress).await
+                let needed =
+                    Needed { broker_nodes: options.broker_nodes, redis: options.sale.strategy == Strategy::Redis };
+                measure(&options.sale, needed, async |endpoints, servers, progress| {
+                    run(endpoints, servers, &options, programs, progress).await
                 })
                 .await
             }
             Command::Ceiling(options) => {
                 start_log()?;
-                measure(&options, 1, async |endpoints, _broker, progress| {
+                measure(&options, Needed { broker_nodes: 1, redis: false }, async |endpoints, _servers, progress| {
                     let outcome = run_ceiling(endpoints, &options, progress).await?;
                     let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
                     Ok(Outcome { ceiling, ..outcome })
@@ -92,20 +95,31 @@ fn start_log() -> Result<(), Failure> {
     telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)
 }
 
-/// Runs on the servers that the options name, or on private ones, whose broker the rounds may do with what they like;
-/// then reports.
+/// What a run needs besides a broker and a database.
+struct Needed {
+    broker_nodes: usize,
+    redis: bool,
+}
+
+/// Runs on the servers that the options name, or on private ones, with which the rounds may do what they like; then
+/// reports.
 async fn measure(
     options: &SaleOptions,
-    broker_nodes: usize,
-    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut RabbitMq>, &Progress) -> Result<Outcome, Failure>,
+    needed: Needed,
+    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
     let progress = Progress::new();
-    let outcome = match given(&options.amqp_url, &options.database_url)? {
+    let given = given(&options.amqp_url, &options.database_url)?;
+    let given = if needed.redis { with_redis(given, &options.redis_url)? } else { given };
+    let outcome = match given {
         Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
         None => {
-            on_private_servers(broker_nodes, &progress, async |servers, progress| {
-                let endpoints = private_endpoints(servers, DATABASE).await?;
-                rounds(&endpoints, Some(&mut servers.rabbitmq), progress).await
+            on_private_servers(needed.broker_nodes, &progress, async |servers, progress| {
+                let mut endpoints = private_endpoints(servers, DATABASE).await?;
+                if needed.redis {
+                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
+                }
+                rounds(&endpoints, Some(servers), progress).await
             })
             .await
         }
@@ -141,16 +155,19 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
 async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure> {
     let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
     let progress = Progress::new();
-    let comparison = match given(&options.amqp_url, &options.database_url)? {
-        Some(endpoints) => {
-            let redis_url = options.given_redis_url()?;
-            let stand = compare::Stand { endpoints, redis_url, redis_version: None };
-            or_interrupted(compare::compare(&stand, options, &program, &progress)).await
-        }
+    let given = given(&options.amqp_url, &options.database_url)?;
+    let given = if options.needs_redis() { with_redis(given, &options.redis_url)? } else { given };
+    let comparison = match given {
+        Some(endpoints) => or_interrupted(compare::compare(&endpoints, options, &program, &progress)).await,
         None => {
             on_private_servers(1, &progress, async |servers, progress| {
-                let stand = private_stand(servers, options).await?;
-                compare::compare(&stand, options, &program, progress).await
+                // Before there is a database, as only those that come later are counted in.
+                servers.postgres.count_statements().await.map_err(servers_failed)?;
+                let mut endpoints = private_endpoints(servers, DATABASE).await?;
+                if options.needs_redis() {
+                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
+                }
+                compare::compare(&endpoints, options, &program, progress).await
             })
             .await
         }
@@ -165,10 +182,22 @@ async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure>
 fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
     match (url(amqp_url), url(database_url)) {
-        (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url })),
+        (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url, redis_url: None })),
         (None, None) => Ok(None),
         (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
             "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones"
+        ))),
+    }
+}
+
+/// The same, with the Redis that goes with them.
+fn with_redis(given: Option<Endpoints>, redis_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
+    match (given, redis_url.clone().filter(|url| !url.is_empty())) {
+        (Some(endpoints), Some(url)) => Ok(Some(Endpoints { redis_url: Some(url), ..endpoints })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
+            "with --strategy redis (which is one of compare's unless others are named), AMQP_URL, DATABASE_URL and REDIS_URL \
+             go together: set them all to use your servers, or none to use private ones"
         ))),
     }
 }
@@ -190,19 +219,14 @@ async fn on_private_servers<T>(
 /// The virtual host, and a new database of this name.
 async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoints, Failure> {
     servers.postgres.create_database(database).await.map_err(servers_failed)?;
-    Ok(Endpoints { amqp_url: servers.rabbitmq.url(VHOST), database_url: servers.postgres.url(database) })
+    let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(database));
+    Ok(Endpoints { amqp_url, database_url, redis_url: None })
 }
 
-/// With a database that counts its statements, and a Redis where it is needed.
-async fn private_stand(servers: &mut Servers, options: &CompareOptions) -> Result<compare::Stand, Failure> {
-    servers.postgres.count_statements().await.map_err(servers_failed)?;
-    let endpoints = private_endpoints(servers, DATABASE).await?;
-    if !options.needs_redis() {
-        return Ok(compare::Stand { endpoints, redis_url: None, redis_version: None });
-    }
-    let redis = servers.start_redis().await.map_err(servers_failed)?;
-    let (url, version) = (redis.url(), redis.version().to_owned());
-    Ok(compare::Stand { endpoints, redis_url: Some(url), redis_version: Some(version) })
+/// The URL of a Redis beside them.
+async fn private_redis(servers: &mut Servers, progress: &Progress) -> Result<String, Failure> {
+    progress.stage("starting a private Redis");
+    Ok(servers.start_redis().await.map_err(servers_failed)?.url())
 }
 
 fn servers_failed(error: anyhow::Error) -> Failure {

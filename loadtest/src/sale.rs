@@ -9,7 +9,9 @@ mod drained;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use shared::config::StoreOptions;
+use shared::devstack::{Redis, redis};
 use shared::store::{self, OpenError};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -70,6 +72,7 @@ impl<'a> Sale<'a> {
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
         let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
+        let redis = redis_version(endpoints, crew.strategy).await?;
         let report = ScenarioReport::new(scenario, &crew);
         let hold = life.as_ref().and_then(|life| life.plan.hold);
         let (round, living) = match life {
@@ -83,7 +86,7 @@ impl<'a> Sale<'a> {
         facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
-        let servers = ServersReport { rabbitmq, postgresql };
+        let servers = ServersReport { rabbitmq, postgresql, redis };
         Ok(Self { round, schedule, database_url, report, servers, living })
     }
 
@@ -98,6 +101,12 @@ impl<'a> Sale<'a> {
     #[must_use]
     pub fn disturbed(self, plan: Vec<(usize, Event)>, freeze: Duration, cluster: Option<Cluster<'a>>) -> Self {
         Self { round: self.round.with_unrest(Unrest::new(plan, freeze, cluster)), ..self }
+    }
+
+    /// Gives the events of [`Sale::disturbed`] the Redis that they kill.
+    #[must_use]
+    pub fn with_redis(self, redis: Option<&'a mut Redis>) -> Self {
+        Self { round: self.round.with_redis(redis), ..self }
     }
 
     /// Has these workers killed, and replaced, from its opening on.
@@ -146,6 +155,16 @@ impl<'a> Sale<'a> {
         };
         Ok(Drained { tally, lived, schedule, database_url, report, servers })
     }
+}
+
+/// Of what counts, where the strategy needs it.
+pub(crate) async fn redis_version(
+    endpoints: &Endpoints,
+    strategy: Option<Strategy>,
+) -> Result<Option<String>, Failure> {
+    let (Some(Strategy::Redis), Some(url)) = (strategy, &endpoints.redis_url) else { return Ok(None) };
+    let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
+    version.map(Some).map_err(Failure::Unreachable)
 }
 
 impl ScenarioReport {

@@ -14,7 +14,7 @@ pub enum Strategy {
     Pessimistic,
     /// In one statement
     Atomic,
-    /// Counted in Redis, confirmed by the database; needs REDIS_URL
+    /// Counted by Redis, confirmed in one statement
     Redis,
 }
 

@@ -75,6 +75,7 @@ impl Page {
         };
         let mut on = vec![format!("RabbitMQ {}", outcome.servers.rabbitmq)];
         on.extend(outcome.servers.postgresql.iter().map(|version| format!("PostgreSQL {version}")));
+        on.extend(outcome.servers.redis.iter().map(|version| format!("Redis {version}")));
         let what = format!(
             "{} {pace} · {} of {} · {} · {} · seed {} · {}",
             plural(u64::from(scenario.buyers), "buyer"),
@@ -201,6 +202,7 @@ impl Page {
             let at = event.at.to_string();
             let what = match event.worker.as_ref().or(event.broker_node.as_ref()) {
                 Some(whom) => format!("{whom} {}", event.event.past()),
+                None if event.event == Action::KillRedis => format!("Redis {}", event.event.past()),
                 None => format!("no worker was left to be {}", event.event.past()),
             };
             let next = event.next_verdict_seconds.map(|seconds| {

@@ -1,4 +1,4 @@
-//! Does to workers and broker what a plan of [`crate::events`] says, when it is due. Knows how many buyers are answered, and
+//! Does to workers and servers what a plan of [`crate::events`] says, when it is due. Knows how many buyers are answered, and
 //! nothing of the sale else.
 //!
 //! Invariant: whoever was frozen is woken, at the latest by [`Unrest::settle`]; nobody is chosen who is frozen, was told
@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use shared::devstack::Signal;
+use anyhow::Context;
+use shared::devstack::{Redis, Signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -29,6 +30,8 @@ pub(crate) struct Unrest<'a> {
     frozen: VecDeque<(usize, Instant)>,
     /// The broker, where it is ours to kill.
     cluster: Option<Cluster<'a>>,
+    /// What counts, where it is ours to kill.
+    redis: Option<&'a mut Redis>,
     done: Vec<Done>,
 }
 
@@ -61,6 +64,11 @@ impl<'a> Unrest<'a> {
         Self { to_come: plan.into(), freeze, cluster, ..Self::default() }
     }
 
+    /// A plan that kills Redis needs it.
+    pub(crate) fn with_redis(self, redis: Option<&'a mut Redis>) -> Self {
+        Self { redis, ..self }
+    }
+
     /// Returns when [`Unrest::act`] has something to do; never, when there is nothing to come. May be dropped.
     pub(crate) async fn due(&self, answered: &mut watch::Receiver<usize>) {
         let event = async {
@@ -90,6 +98,10 @@ impl<'a> Unrest<'a> {
             let at = Instant::now();
             let (worker, broker_node) = match event.action {
                 Action::KillBroker => (None, self.kill_node().await?),
+                Action::KillRedis => {
+                    self.kill_redis().await?;
+                    (None, None)
+                }
                 Action::Add | Action::Stop | Action::Kill | Action::Freeze => {
                     (self.act_on_one(event.action, workers).await?, None)
                 }
@@ -125,6 +137,11 @@ impl<'a> Unrest<'a> {
         cluster.kill_node().await.map(Some)
     }
 
+    async fn kill_redis(&mut self) -> Result<(), Failure> {
+        let Some(redis) = &mut self.redis else { return Ok(()) };
+        redis.kill_and_restart().await.context("kill Redis and start it again").map_err(Failure::Broken)
+    }
+
     /// Returns the id of the worker that it was done to; `None` where there was none left to do it to.
     async fn act_on_one(&mut self, action: Action, workers: &mut Workers) -> Result<Option<String>, Failure> {
         let chosen = if action == Action::Add { Some(workers.count()) } else { workers.first_at_work() };
@@ -141,7 +158,7 @@ impl<'a> Unrest<'a> {
                 workers.signal(index, Signal::Stop)?;
                 self.frozen.push_back((index, Instant::now() + self.freeze));
             }
-            Action::KillBroker => return Ok(None),
+            Action::KillBroker | Action::KillRedis => return Ok(None),
         }
         Ok(workers.id(index))
     }

@@ -85,6 +85,8 @@ pub struct Endpoints {
     pub amqp_url: String,
     /// The database.
     pub database_url: String,
+    /// What counts for the strategy of that name; `None` where workers of no such strategy are started.
+    pub redis_url: Option<String>,
 }
 
 /// The worker processes of a run.

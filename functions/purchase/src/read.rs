@@ -10,7 +10,6 @@ use crate::{
 use shared::contract::PurchaseRequest;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashMap, time::Duration};
-use time::OffsetDateTime;
 
 /// The items with their rules, and the time: one row at least, also where no item is known. And, behind them, the verdicts on
 /// record for the request ids: in one statement, because a round trip costs as much as what it asks for.

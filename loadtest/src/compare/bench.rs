@@ -33,20 +33,9 @@ const AT_A_DOOR: [&str; 2] = ["turnstile-", "loadtest"];
 /// Connections to the database that a worker keeps where fewer requests compete: its own default.
 const CONNECTIONS: u32 = 4;
 
-/// Where the servers are.
-#[derive(Debug, Clone)]
-pub(crate) struct Stand {
-    /// Broker and database.
-    pub(crate) endpoints: Endpoints,
-    /// Redis, where a strategy needs it.
-    pub(crate) redis_url: Option<String>,
-    /// What it says that it is; `None` where nobody asked it.
-    pub(crate) redis_version: Option<String>,
-}
-
 /// Servers, programs, and what they do when nobody buys.
 pub(super) struct Bench<'a> {
-    stand: &'a Stand,
+    endpoints: &'a Endpoints,
     options: &'a CompareOptions,
     program: &'a Path,
     ourselves: PathBuf,
@@ -62,13 +51,13 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// As those of a sale.
     pub(super) async fn warmed_up(
-        stand: &'a Stand,
+        endpoints: &'a Endpoints,
         (options, program): (&'a CompareOptions, &'a Path),
         contenders: &[Contender],
         progress: &'a Progress,
     ) -> Result<Self, Failure> {
         let ourselves = programs::ourselves()?;
-        let mut bench = Self { stand, options, program, ourselves, progress, idle: BTreeMap::new() };
+        let mut bench = Self { endpoints, options, program, ourselves, progress, idle: BTreeMap::new() };
         bench.warm_up().await?;
         for contender in contenders {
             if !bench.idle.contains_key(&way(contender)) {
@@ -104,15 +93,14 @@ impl<'a> Bench<'a> {
     async fn ceiling(&self, contender: &Contender, what: &str) -> Result<Repetition, Failure> {
         let (scenario, crew) = (self.options.scenario(contender.buyers), self.crew(contender));
         let progress = (self.progress, what);
-        let outcome =
-            Ceiling::measure(&self.stand.endpoints, &scenario, crew, self.options.patience(), progress).await?;
+        let outcome = Ceiling::measure(self.endpoints, &scenario, crew, self.options.patience(), progress).await?;
         Ok(Repetition::of_sale(contender, &outcome, None))
     }
 
     async fn sale(&self, contender: &Contender, what: &str) -> Result<Repetition, Failure> {
         self.progress.stage(format!("{what}: starting the workers"));
         let scenario = self.options.scenario(contender.buyers);
-        let sale = Sale::prepare(&self.stand.endpoints, &scenario, self.crew(contender)).await?;
+        let sale = Sale::prepare(self.endpoints, &scenario, self.crew(contender)).await?;
         let before = self.counted(&OURS).await?;
         let following = self.progress.follow(what.to_owned(), sale.answered(), contender.buyers);
         let drained = sale.open(self.options.patience()).drain().await?;
@@ -120,7 +108,7 @@ impl<'a> Bench<'a> {
         let after = self.counted(&EVERYBODY).await?;
         self.progress.stage(format!("{what}: auditing"));
         let outcome = drained.audit().await?;
-        await_end(&self.stand.endpoints).await?;
+        await_end(self.endpoints).await?;
         Ok(Repetition::of_sale(contender, &outcome, Some(self.taken(contender, after - before))))
     }
 
@@ -138,7 +126,7 @@ impl<'a> Bench<'a> {
         };
         let payment = Duration::from_millis(self.options.payment_ms);
         let scenario = DoorScenario { payment, ..DoorScenario::new(strategy, buyers, stock, self.options.seed) };
-        doors::run(&self.ourselves, &self.stand.endpoints.database_url, &scenario).await
+        doors::run(&self.ourselves, &self.endpoints.database_url, &scenario).await
     }
 
     /// What is counted of it when nobody buys: how long a start takes varies, so it is measured more than once.
@@ -155,11 +143,11 @@ impl<'a> Bench<'a> {
             // No database takes part.
             Form::Ceiling => Ok(Counted::default()),
             Form::Batched | Form::OneByOne | Form::Competing => {
-                let workers = Workers::start(self.crew(contender), &self.stand.endpoints).await?;
+                let workers = Workers::start(self.crew(contender), self.endpoints).await?;
                 let before = self.counted(&OURS).await?;
                 workers.drain().await;
                 let after = self.counted(&EVERYBODY).await?;
-                await_end(&self.stand.endpoints).await?;
+                await_end(self.endpoints).await?;
                 Ok(after - before)
             }
             Form::Http => {
@@ -171,7 +159,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn counted(&self, gone: &[&str]) -> Result<Counted, Failure> {
-        counted::read(&self.stand.endpoints.database_url, gone).await
+        counted::read(&self.endpoints.database_url, gone).await
     }
 
     fn taken(&self, contender: &Contender, counted: Counted) -> Counted {
@@ -188,11 +176,10 @@ impl<'a> Bench<'a> {
         // Both in every form, whatever our own environment says: one connection for each request that competes.
         let in_flight = contender.in_flight(self.options.in_flight).unwrap_or(1);
         let connections = in_flight.max(CONNECTIONS);
-        let mut environment = vec![
+        let environment = vec![
             ("IN_FLIGHT".to_owned(), in_flight.to_string()),
             ("DATABASE_CONNECTIONS_MAX".to_owned(), connections.to_string()),
         ];
-        environment.extend(self.stand.redis_url.iter().map(|url| ("REDIS_URL".to_owned(), url.clone())));
         let crew = Crew::purchase(self.program.to_owned(), workers, contender.batch_max());
         Crew { environment, strategy: Some(strategy), ..crew }
     }

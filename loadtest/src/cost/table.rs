@@ -133,7 +133,7 @@ mod tests {
             full,
         };
         Cost {
-            servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()) },
+            servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()), redis: None },
             cores: 2,
             workers: 1,
             batch_max: None,

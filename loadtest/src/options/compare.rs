@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
 use super::{ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
 use crate::compare::{Form, rows};
-use crate::failure::Failure;
 use crate::scenario::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
 
@@ -71,7 +69,7 @@ pub struct CompareOptions {
     /// The database to use, by nobody else meanwhile; goes with --amqp-url.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// The Redis to use beside the two; private servers have their own.
+    /// The Redis to use; goes with --amqp-url, unless no --strategy needs it.
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 }
@@ -102,22 +100,6 @@ impl CompareOptions {
     #[must_use]
     pub fn needs_redis(&self) -> bool {
         self.strategies().contains(&Strategy::Redis) && self.forms().iter().any(|form| *form != Form::Http)
-    }
-
-    /// The Redis beside given servers, where it is needed.
-    ///
-    /// # Errors
-    /// It is needed, and not given.
-    pub fn given_redis_url(&self) -> Result<Option<String>, Failure> {
-        let url = self.redis_url.clone().filter(|url| !url.is_empty());
-        match (self.needs_redis(), url) {
-            (true, None) => Err(Failure::Configuration(anyhow!(
-                "on servers of yours, the redis strategy needs a Redis of yours: set REDIS_URL (--redis-url) to one that \
-                 nobody else uses meanwhile, or name the other strategies with --strategy"
-            ))),
-            (true, url) => Ok(url),
-            (false, _) => Ok(None),
-        }
     }
 
     /// The numbers of buyers, each once, in their order.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::devstack::RabbitMq;
+use shared::devstack::Servers;
 
 use super::VHOST;
 use crate::auditor::Invariant;
@@ -40,7 +40,7 @@ impl Programs {
 /// round to the next then touches both sides of the ratio. The quiet sale comes before it, and the shown life after it.
 pub(super) async fn run(
     endpoints: &Endpoints,
-    broker: Option<&mut RabbitMq>,
+    servers: Option<&mut Servers>,
     options: &RunOptions,
     programs: Programs,
     progress: &Progress,
@@ -53,8 +53,7 @@ pub(super) async fn run(
         true => Some(run_quiet(endpoints, options, &programs, progress).await?),
         false => None,
     };
-    let broker = broker.filter(|_| options.events.kill_broker_at.is_some());
-    let (winner, outcome) = sell(endpoints, broker, options, &programs, progress).await?;
+    let (winner, outcome) = sell(endpoints, servers, options, &programs, progress).await?;
     if options.with_ceiling && outcome.lost == 0 {
         await_end(endpoints).await?;
         ceilings.push(run_ceiling(endpoints, &options.sale, progress).await?);
@@ -75,7 +74,7 @@ pub(super) async fn run(
 /// The sale itself.
 async fn sell(
     endpoints: &Endpoints,
-    broker: Option<&mut RabbitMq>,
+    servers: Option<&mut Servers>,
     options: &RunOptions,
     programs: &Programs,
     progress: &Progress,
@@ -88,11 +87,13 @@ async fn sell(
     let lived = lived.map(|(plan, functions)| Life { plan, gateway, functions, keeping });
     let crew = crew(sale_options, &programs.purchase, &[]);
     let sale = Sale::prepare_to_live(endpoints, &sale_options.scenario(), crew, lived).await?;
-    let cluster = match broker {
-        Some(broker) => Some(Cluster::of(broker, VHOST).await?),
+    let (rabbitmq, redis) = servers.map(|servers| (&mut servers.rabbitmq, servers.redis.as_mut())).unzip();
+    let cluster = match rabbitmq.filter(|_| event_options.kill_broker_at.is_some()) {
+        Some(rabbitmq) => Some(Cluster::of(rabbitmq, VHOST).await?),
         None => None,
     };
     let sale = sale.disturbed(events::plan(event_options, sale_options.buyers), event_options.freeze(), cluster);
+    let sale = sale.with_redis(redis.flatten());
     let crashes = life.crashes(sale.schedule(), sale_options.seed);
     let following = progress.follow("selling", sale.answered(), sale_options.buyers);
     let sale = sale.crashing(crashes).open(sale_options.patience());

@@ -63,7 +63,8 @@ impl Ceiling {
     /// # Errors
     /// As [`super::Sale::prepare`].
     pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
-        let servers = ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, postgresql: None };
+        let rabbitmq = broker_version(&endpoints.amqp_url).await?;
+        let servers = ServersReport { rabbitmq, postgresql: None, redis: None };
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let report = ScenarioReport::new(scenario, &crew);
         let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;

@@ -20,7 +20,7 @@ fn outcome() -> Outcome {
             rate: 0.0,
             seed: 42,
         },
-        servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()) },
+        servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()), redis: None },
         verdicts: VerdictCounts { reserved: 1, sold_out: 12_344, refused: 0, invalid: 0 },
         lost: 0,
         duplicate_replies: 0,
@@ -104,6 +104,7 @@ fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
         event(Action::Kill, Some("worker-1"), None),
         event(Action::Stop, None, None),
         event(Action::KillBroker, None, Some("node-2")),
+        event(Action::KillRedis, None, None),
     ];
     let lines = lines(&Outcome { events, ..outcome() });
     let section: Vec<&str> = lines.iter().map(String::as_str).skip_while(|line| *line != "EVENTS").collect();
@@ -113,6 +114,7 @@ fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
         "at 25% worker-1 killed; the next worker's verdicts 0.25 s later",
         "at 25% no worker was left to be stopped",
         "at 25% node-2 killed",
+        "at 25% Redis killed and started again",
     ];
     assert_eq!((section[0].as_str(), &section[1..]), ("EVENTS", &expected.map(str::to_owned)[..]));
 }

@@ -60,6 +60,9 @@ impl Worker {
         if let Some(strategy) = crew.strategy {
             program = program.env("STRATEGY", strategy.as_str());
         }
+        if let Some(redis_url) = &endpoints.redis_url {
+            program = program.env("REDIS_URL", redis_url);
+        }
         for (name, value) in &crew.environment {
             program = program.env(name, value);
         }

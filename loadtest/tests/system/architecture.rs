@@ -71,6 +71,24 @@ fn only_the_broker_module_speaks_amqp() {
 }
 
 #[test]
+fn only_the_strategy_of_that_name_speaks_to_redis() {
+    let mut speakers = 0;
+    for path in ["shared/src", "functions", "loadtest/src"].iter().flat_map(|path| sources(&Path::new(ROOT).join(path)))
+    {
+        let speaks =
+            ["use redis::", "redis::Client", "redis::cmd", "redis::pipe"].iter().any(|w| code(&path).contains(w));
+        // The functions' tests do to it what happens to one.
+        let may = ["/strategy/redis/", "/devstack/redis.rs", "/tests/"].iter().any(|part| path.contains(part));
+        assert!(may || !speaks, "{path} speaks to Redis");
+        speakers += usize::from(speaks);
+    }
+    assert!(speakers >= 3, "those who speak to it are where they were");
+    for path in sources(&Path::new(ROOT).join("functions/purchase/src/strategy/redis/fence.rs")) {
+        assert!(!code(&path).contains("redis::"), "{path}: the fence asks the database alone");
+    }
+}
+
+#[test]
 fn functions_depend_on_shared_alone() {
     let metadata = std::process::Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])

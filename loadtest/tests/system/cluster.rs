@@ -75,7 +75,8 @@ async fn a_worker_begins_with_another_node_where_the_first_ones_are_away() {
 async fn cluster() -> (Servers, Endpoints) {
     let servers = Servers::start_cluster(&[], NODES).await.unwrap();
     servers.postgres.create_database("sale").await.unwrap();
-    let endpoints = Endpoints { amqp_url: servers.rabbitmq.url("/"), database_url: servers.postgres.url("sale") };
+    let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
+    let endpoints = Endpoints { amqp_url, database_url, redis_url: None };
     assert_eq!(endpoints.amqp_url.split(',').count(), NODES);
     (servers, endpoints)
 }

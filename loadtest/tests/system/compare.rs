@@ -10,7 +10,7 @@ use std::{path::Path, process::Output};
 
 /// Servers that are not there: none were given.
 fn private() -> Endpoints {
-    Endpoints { amqp_url: String::new(), database_url: String::new() }
+    Endpoints { amqp_url: String::new(), database_url: String::new(), redis_url: None }
 }
 
 async fn compare(endpoints: &Endpoints, arguments: &str) -> Output {
@@ -20,7 +20,7 @@ async fn compare(endpoints: &Endpoints, arguments: &str) -> Output {
 async fn compare_with(worker_program: &Path, endpoints: &Endpoints, arguments: &str) -> Output {
     let mut command = command(endpoints, &["compare", "--json=-", "--repetitions=1", "--buyers=60"]);
     command.arg("--worker-program").arg(worker_program).args(arguments.split_whitespace());
-    command.env_remove("REDIS_URL").output().await.unwrap()
+    command.output().await.unwrap()
 }
 
 fn number(value: &Value) -> f64 {
@@ -132,7 +132,8 @@ async fn workers_that_sell_what_is_not_there_break_every_row_that_they_decide() 
 #[tokio::test]
 async fn what_cannot_be_compared_is_said_before_anything_is_started() {
     let nowhere = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
-    let away = Endpoints { amqp_url: nowhere, database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned() };
+    let database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    let away = Endpoints { amqp_url: nowhere, database_url, redis_url: None };
     for (arguments, code, reason) in [
         ("--strategy=redis --form=http", 2, "nothing is left to compare"),
         ("--form=ceiling", 2, "possible values"),

@@ -1,7 +1,7 @@
 //! Workers die, freeze and drain; every request still has one verdict, and every buyer hears of it.
 
 use crate::shop::{Shop, until};
-use shared::devstack::Signal;
+use shared::devstack::{Signal, fixture};
 
 #[tokio::test]
 async fn a_hundred_copies_of_one_request_across_workers_are_one_purchase() {
@@ -26,10 +26,13 @@ async fn a_worker_killed_between_commit_and_ack_has_its_verdicts_repeated_by_the
         ("pessimistic", "decided"),
         ("atomic", "decided"),
         ("atomic", "replied"),
+        ("redis", "decided"),
+        ("redis", "replied"),
     ] {
         let mut shop = Shop::open(&[("ticket", 1)]).await;
         // It commits, and stands still before the reply, or before the acknowledgement.
-        let environment = [("TURNSTILE_PAUSE_AT", place), ("STRATEGY", strategy)];
+        let redis_url = fixture::redis().await.url();
+        let environment = [("TURNSTILE_PAUSE_AT", place), ("STRATEGY", strategy), ("REDIS_URL", &redis_url)];
         let mut doomed = shop.worker("doomed", &environment).await;
         shop.buy("first", "ticket").await;
         until("it stands still", async || shop.log("doomed").await.contains("paused")).await;
@@ -39,7 +42,7 @@ async fn a_worker_killed_between_commit_and_ack_has_its_verdicts_repeated_by_the
         assert!(told.is_none_or(|told| told.body == recorded), "as it was committed");
         doomed.kill().await.unwrap();
 
-        let _next = shop.worker("next", &[("STRATEGY", strategy)]).await;
+        let _next = shop.worker("next", &environment[1..]).await;
         let repeated = shop.reply().await;
         assert_eq!((repeated.worker_id.as_str(), repeated.body), ("next", recorded));
         shop.buy("second", "ticket").await;

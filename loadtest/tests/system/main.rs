@@ -18,6 +18,7 @@ mod messages;
 mod outages;
 mod payment;
 mod raw;
+mod redis;
 mod relay;
 mod release;
 mod restock;

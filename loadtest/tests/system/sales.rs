@@ -29,7 +29,7 @@ const ONE_TICKET: Scenario = Scenario { buyers: 1_000, items: 1, stock: 1, quant
 
 pub(crate) async fn endpoints() -> Endpoints {
     let fixture = Fixture::new().await;
-    Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url }
+    Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url, redis_url: None }
 }
 
 pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
@@ -86,7 +86,8 @@ async fn a_worker_killed_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
 async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let mut servers = Servers::start(&[]).await.unwrap();
     servers.postgres.create_database("sale").await.unwrap();
-    let endpoints = Endpoints { amqp_url: servers.rabbitmq.url("/"), database_url: servers.postgres.url("sale") };
+    let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
+    let endpoints = Endpoints { amqp_url, database_url, redis_url: None };
     let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
     let sale = prepare(&endpoints, &scenario, crew(2, Some(20)).await).await;
     verdicts_reach(&sale, 200).await;
@@ -98,13 +99,14 @@ async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     servers.stop().await.unwrap();
 }
 
-async fn run(endpoints: &Endpoints, arguments: &[&str]) -> Output {
+pub(crate) async fn run(endpoints: &Endpoints, arguments: &[&str]) -> Output {
     command(endpoints, arguments).output().await.unwrap()
 }
 
 pub(crate) fn command(endpoints: &Endpoints, arguments: &[&str]) -> Command {
     let mut command = Command::new(LOADTEST);
     command.args(arguments).env("AMQP_URL", &endpoints.amqp_url).env("DATABASE_URL", &endpoints.database_url);
+    command.env("REDIS_URL", endpoints.redis_url.as_deref().unwrap_or_default());
     // So that it takes the workers that this test has built.
     command.env_remove("CARGO").stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -152,7 +154,7 @@ async fn the_json_has_the_documented_keys_and_nothing_else_is_printed() {
     }
     let scenario = ["batch_max", "buyers", "items", "rate", "seed", "stock", "strategy", "workers"];
     assert_eq!(keys(&json["scenario"]), scenario);
-    assert_eq!(keys(&json["servers"]), ["postgresql", "rabbitmq"]);
+    assert_eq!(keys(&json["servers"]), ["postgresql", "rabbitmq", "redis"]);
     assert_eq!(keys(&json["verdicts"]), ["invalid", "refused", "reserved", "sold_out"]);
     assert_eq!(keys(&json["latency_ms"]), ["max", "min", "p50", "p90", "p95", "p99", "p999"]);
     assert_eq!(keys(&json["workers"][0]), ["id", "rss_mib", "verdicts"]);
@@ -236,9 +238,10 @@ async fn a_worker_that_does_not_start_says_why() {
 #[tokio::test]
 async fn what_cannot_be_run_has_an_exit_code_of_its_own() {
     let nowhere = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
-    let half = Endpoints { amqp_url: nowhere.clone(), database_url: String::new() };
+    let half = Endpoints { amqp_url: nowhere.clone(), database_url: String::new(), redis_url: None };
     assert_eq!(run(&half, &["run"]).await.status.code(), Some(78));
-    let away = Endpoints { amqp_url: nowhere, database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned() };
+    let database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    let away = Endpoints { amqp_url: nowhere, database_url, redis_url: None };
     assert_eq!(run(&away, &["run"]).await.status.code(), Some(69));
     assert_eq!(run(&away, &["run", "--buyers", "0"]).await.status.code(), Some(2));
     assert_eq!(run(&away, &["run", "--kill-worker-at", "101%"]).await.status.code(), Some(2));

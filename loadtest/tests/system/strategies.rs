@@ -5,9 +5,13 @@ use crate::{
     shop::{Shop, until},
 };
 use clap::ValueEnum;
-use loadtest::{scenario::Scenario, strategy::Strategy, workers::Crew};
-use shared::devstack::{Folder, Redis};
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use loadtest::{
+    scenario::Scenario,
+    strategy::Strategy,
+    workers::{Crew, Endpoints},
+};
+use shared::devstack::fixture;
+use std::{net::Ipv4Addr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -16,12 +20,10 @@ use tokio::{
 #[tokio::test]
 async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
     let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, rate: 0.0, seed: 7 };
-    let folder = Arc::new(Folder::create().unwrap());
-    let redis = Redis::start(&folder).await.unwrap();
     for strategy in Strategy::value_variants() {
-        let environment = vec![("REDIS_URL".to_owned(), redis.url())];
-        let crew = Crew { strategy: Some(*strategy), environment, ..crew(2, Some(20)).await };
-        let mut sale = prepare(&endpoints().await, &scenario, crew).await;
+        let crew = Crew { strategy: Some(*strategy), ..crew(2, Some(20)).await };
+        let endpoints = Endpoints { redis_url: Some(fixture::redis().await.url()), ..endpoints().await };
+        let mut sale = prepare(&endpoints, &scenario, crew).await;
         crate::sales::verdicts_reach(&sale, 300).await;
         sale.workers().kill(0).await.unwrap();
         let outcome = sale.finish().await.unwrap();
@@ -68,9 +70,11 @@ async fn what_cannot_work_together_is_said_at_the_start() {
     let shop = Shop::open(&[]).await;
     for (id, variable, value, reason) in [
         ("too-few", "IN_FLIGHT", "16", "--in-flight 16 needs as many connections: --database-connections-max 16"),
+        ("nowhere", "REDIS_URL", "localhost", "REDIS_URL cannot be read"),
         ("not-here", "METRICS_ADDRESS", "192.0.2.1:9400", "listen on 192.0.2.1:9400 (--metrics-address)"),
     ] {
-        let mut worker = shop.worker(id, &[(variable, value)]).await;
+        let strategy = if variable == "REDIS_URL" { "redis" } else { "optimistic" };
+        let mut worker = shop.worker(id, &[(variable, value), ("STRATEGY", strategy)]).await;
         let status = tokio::time::timeout(Duration::from_secs(60), worker.wait()).await.unwrap().unwrap();
         let log = shop.log(id).await;
         assert_eq!(status.code(), Some(78), "{log}");

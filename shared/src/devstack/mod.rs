@@ -20,13 +20,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::redis::Redis;
 pub use fixture::Fixture;
 pub use folder::Folder;
 pub use install::Missing;
 pub use postgres::Postgres;
 pub use program::{Program, Signal};
 pub use rabbitmq::RabbitMq;
-pub use redis::Redis;
 pub use supervise::Supervised;
 
 /// How much of a server's log an error shows.

@@ -82,7 +82,7 @@ impl Redis {
     /// # Errors
     /// The server is away, or cannot write.
     pub async fn save(&self) -> Result<()> {
-        let mut connection = self.connect().await?;
+        let mut connection = connect(&self.url()).await?;
         redis::cmd("SAVE").exec_async(&mut connection).await.context("have Redis write a snapshot")
     }
 
@@ -111,7 +111,7 @@ impl Redis {
             if let Some(status) = self.server.try_wait()? {
                 bail!("Redis ended while starting ({status}); its log ends with\n{}", last_lines(&log(&self.folder)));
             }
-            match self.ask_version().await {
+            match version(&self.url()).await {
                 Ok(version) => return Ok(version),
                 Err(_not_yet) if Instant::now() < limit => tokio::time::sleep(READY_POLL).await,
                 Err(error) => {
@@ -123,19 +123,23 @@ impl Redis {
             }
         }
     }
+}
 
-    async fn ask_version(&self) -> Result<String> {
-        let mut connection = self.connect().await?;
-        // Refused while the snapshot is being read; INFO is not.
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        let info: redis::InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let valkey = info.get::<String>("valkey_version").map(|version| format!("Valkey {version}"));
-        valkey.or_else(|| info.get("redis_version")).context("Redis does not say its version")
-    }
+/// The version of the server at this URL, in the same words as [`Redis::version`], as soon as it can be used.
+///
+/// # Errors
+/// The URL cannot be read, or the server cannot be used.
+pub async fn version(url: &str) -> Result<String> {
+    let mut connection = connect(url).await?;
+    // Refused while a snapshot is being read; INFO is not.
+    redis::cmd("PING").exec_async(&mut connection).await?;
+    let info: redis::InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+    let valkey = info.get::<String>("valkey_version").map(|version| format!("Valkey {version}"));
+    valkey.or_else(|| info.get("redis_version")).context("Redis does not say its version")
+}
 
-    async fn connect(&self) -> Result<MultiplexedConnection> {
-        Ok(redis::Client::open(self.url())?.get_multiplexed_async_connection().await?)
-    }
+async fn connect(url: &str) -> Result<MultiplexedConnection> {
+    Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
 }
 
 async fn launch(folder: &Folder, home: &Path, program: &Path) -> Result<Supervised> {

@@ -11,8 +11,8 @@ mod pessimistic;
 mod redis;
 mod round;
 
+pub use self::redis::{Counter, RedisOptions};
 use clap::{Args, ValueEnum};
-pub use redis::{Counter, RedisOptions};
 
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use round::Round;

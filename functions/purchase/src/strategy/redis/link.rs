@@ -128,7 +128,7 @@ impl Link {
     }
 }
 
-/// What a fault of Redis means; either way the batch is held.
+/// What a fault of Redis means; either way the batch is held. A plain error (`ERR`) may well pass: too many clients, say.
 fn fault(error: RedisError) -> Error {
     let is_refusal = matches!(
         error.kind(),
@@ -136,7 +136,7 @@ fn fault(error: RedisError) -> Error {
             | ErrorKind::InvalidClientConfig
             | ErrorKind::Parse
             | ErrorKind::UnexpectedReturnType
-            | ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError)
+            | ErrorKind::Server(ServerErrorKind::NoPerm)
     );
     if is_refusal {
         Error::Unfit(format!("Redis refuses ({error})"))
