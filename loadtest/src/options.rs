@@ -18,7 +18,7 @@ use shared::contract::QUANTITY_MAX;
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 pub use cost::CostOptions;
-pub use door::DoorServerOptions;
+pub use door::{DoorCrowdOptions, DoorServerOptions};
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -49,7 +49,8 @@ impl Cli {
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) | Command::DoorServer(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::DoorServer(_) | Command::DoorCrowd(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -76,6 +77,9 @@ pub enum Command {
     /// Be the HTTP server of a door; `compare` starts these.
     #[command(hide = true)]
     DoorServer(DoorServerOptions),
+    /// Be (a part of) the crowd at a door.
+    #[command(hide = true)]
+    DoorCrowd(DoorCrowdOptions),
 }
 
 /// What `run` takes.

@@ -15,7 +15,7 @@ use shared::devstack::{Missing, RabbitMq, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::doors::server;
+use crate::doors::{crowds, server};
 use crate::failure::Failure;
 use crate::options::{Cli, Command, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
@@ -67,8 +67,11 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
             Command::DoorServer(options) => {
                 start_log()?;
-                server::serve(&options).await?;
-                Ok(true)
+                server::serve(&options).await.map(|()| true)
+            }
+            Command::DoorCrowd(options) => {
+                start_log()?;
+                crowds::serve(options.socket).await.map(|()| true).map_err(Failure::Broken)
             }
         }
     })
