@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
+mod contend;
 mod cost;
 mod door;
 mod life;
@@ -17,6 +18,7 @@ use shared::contract::QUANTITY_MAX;
 
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
+pub use contend::ContendOptions;
 pub use cost::CostOptions;
 pub use door::{DoorCrowdOptions, DoorServerOptions};
 pub use life::LifeOptions;
@@ -50,7 +52,7 @@ impl Cli {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict(),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
-            Command::DoorServer(_) | Command::DoorCrowd(_) => None,
+            Command::Contend(_) | Command::DoorServer(_) | Command::DoorCrowd(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -71,6 +73,8 @@ pub enum Command {
     Ceiling(SaleOptions),
     /// Run growing sales on the same servers, and tell what a purchase costs each of them.
     Cost(CostOptions),
+    /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
+    Contend(ContendOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),

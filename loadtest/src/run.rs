@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever was started is stopped before [`execute`] returns, also after a failure or a signal.
 
+mod contend;
 mod rounds;
 
 use std::io::{ErrorKind, Write};
@@ -63,6 +64,10 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Cost(options) => {
                 start_log()?;
                 measure_cost(&options).await
+            }
+            Command::Contend(options) => {
+                start_log()?;
+                contend::execute(&options).await
             }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
             Command::DoorServer(options) => {
