@@ -47,7 +47,7 @@ pub(crate) async fn compare(
     let contenders = rows(&options.sizes(), &options.forms(), &options.strategies());
     // Said at once, and not after an hour of other rows.
     if let Some(crowd) = contenders.iter().filter(|row| row.form == Form::Http).map(|row| row.buyers).max() {
-        doors::allow_connections(crowd)?;
+        doors::processes_for(crowd)?;
     }
     let versions = versions(endpoints, options).await?;
     let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;

@@ -1,12 +1,14 @@
 //! The doors that Turnstile replaces: purchases over HTTP, decided in the request, as shops are commonly built.
 //!
 //! Baselines, and no part of the product: a server of its own (`server`), in a process of its own, that decides by one of
-//! three well-known strategies on tables of its own (`schema`), and a `crowd` that comes to it at once, one connection each.
+//! three well-known strategies on tables of its own (`schema`), and a `crowd`, in processes of its own (`crowds`), that comes
+//! to it at once, one connection each.
 //! Each door is tuned as a competent user would, and nothing is done to make it fail: what is told of it is what happened.
 //! Invariant: every buyer of the crowd ends in exactly one of sold, sold out and one [`FailureKind`], and what was really
 //! sold is read from the database, after the server has ended.
 
 mod crowd;
+pub(crate) mod crowds;
 mod files;
 mod http;
 pub mod kernel;
@@ -17,6 +19,7 @@ mod scenario;
 mod schema;
 pub(crate) mod server;
 
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -27,13 +30,16 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
 
 use crate::failure::Failure;
-use crate::scenario::{Scenario, Schedule};
-pub(crate) use files::allow as allow_connections;
+use crate::scenario::{Due, Scenario, Schedule};
+use crowd::Visits;
+use crowds::Crowds;
+pub(crate) use files::processes_for;
 use kernel::Counters;
 pub use outcome::{DoorOutcome, FailureKind};
 use process::Server;
 use reckoning::Known;
 pub use scenario::{DoorScenario, DoorStrategy};
+use server::Form;
 
 /// Opens a door on this database, lets the crowd at it, closes it, and tells what happened.
 ///
@@ -41,7 +47,7 @@ pub use scenario::{DoorScenario, DoorStrategy};
 /// `doors` where they are missing; every run sells an item of its own, and leaves its rows there.
 ///
 /// # Errors
-/// The database is away, the server does not start, or the system does not allow as many open files as there are buyers.
+/// The database is away, a process does not start, or the system allows too few open files for so many buyers.
 pub async fn run(program: &Path, database_url: &str, scenario: &DoorScenario) -> Result<DoorOutcome, Failure> {
     Door::open(program, database_url, scenario).await?.crowd().await
 }
@@ -49,6 +55,7 @@ pub async fn run(program: &Path, database_url: &str, scenario: &DoorScenario) ->
 /// A door that is open, and at which nobody has been yet: for tests that disturb it.
 pub struct Door {
     server: Server,
+    crowds: Crowds,
     schedule: Schedule,
     scenario: DoorScenario,
     database: PgConnectOptions,
@@ -60,7 +67,7 @@ impl Door {
     /// # Errors
     /// As [`run`]'s.
     pub async fn open(program: &Path, database_url: &str, scenario: &DoorScenario) -> Result<Self, Failure> {
-        files::allow(scenario.buyers)?;
+        let processes = files::processes_for(scenario.buyers)?;
         let options = PgConnectOptions::from_str(database_url).context("DATABASE_URL cannot be read");
         let database = options.map_err(Failure::Configuration)?.application_name("loadtest doors");
         let schedule = schedule(scenario);
@@ -70,7 +77,8 @@ impl Door {
         }
         connection.close().await.map_err(database_failed)?;
         let server = Server::start(program, database_url, scenario).await?;
-        Ok(Self { server, schedule, scenario: scenario.clone(), database })
+        let crowds = Crowds::start(program, processes).await.map_err(Failure::Broken)?;
+        Ok(Self { server, crowds, schedule, scenario: scenario.clone(), database })
     }
 
     /// The id of what is on sale, in `doors.items`.
@@ -84,9 +92,10 @@ impl Door {
     /// # Errors
     /// The database or the server is gone.
     pub async fn crowd(self) -> Result<DoorOutcome, Failure> {
-        let Self { server, schedule, scenario, database } = self;
+        let Self { server, crowds, schedule, scenario, database } = self;
         let before = Counters::read();
-        let visits = crowd::come(server.address, &schedule, scenario.time_out).await?;
+        let Visits { visits, lag } =
+            crowds.come(server.address, forms(&schedule), scenario.time_out).await.map_err(Failure::Broken)?;
         let kernel = Counters::read() - before;
         let counts = server.counts().await?;
         server.stop().await?;
@@ -94,7 +103,7 @@ impl Door {
         let item = schedule.items.first().map_or("", |item| &item.id);
         let truth = schema::read(&mut connection, item).await.map_err(database_failed)?;
         connection.close().await.map_err(database_failed)?;
-        Ok(Known { schedule: &schedule, visits: &visits, counts, truth: &truth, kernel }.outcome())
+        Ok(Known { schedule: &schedule, visits: &visits, lag, counts, truth: &truth, kernel }.outcome())
     }
 }
 
@@ -103,6 +112,16 @@ fn schedule(scenario: &DoorScenario) -> Schedule {
     let DoorScenario { buyers, stock, seed, .. } = *scenario;
     let scenario = Scenario { buyers, items: 1, stock, quantities: 1..=1, rate: 0.0, seed };
     Schedule::new(&scenario, &Uuid::now_v7().simple().to_string())
+}
+
+fn forms(schedule: &Schedule) -> Vec<Form> {
+    let form = |(index, due): (usize, &Due)| Form {
+        request_id: due.request_id,
+        item: schedule.items[due.item as usize].id.clone(),
+        buyer: Schedule::buyer(index),
+        quantity: NonZeroU16::MIN,
+    };
+    schedule.requests.iter().enumerate().map(form).collect()
 }
 
 async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Failure> {

@@ -4,7 +4,7 @@
 //! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
 //! [`auditor`] holds against the answers; [`life`] is what becomes of the orders after that; [`events`] and [`crashes`] are
 //! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]; [`cost`] is what purchases take of the
-//! machines, over many sales; [`doors`] are what all this replaces. [`run`] is the command line.
+//! machines, over many sales; [`doors`] are what all this replaces; [`contend`] shows what conflicts cost. [`run`] is the command line.
 
 pub mod aftermath;
 pub mod answers;
@@ -13,6 +13,7 @@ pub mod buyers;
 mod ceiling;
 pub mod cluster;
 pub mod compare;
+pub mod contend;
 pub mod cost;
 pub mod crashes;
 mod depth;

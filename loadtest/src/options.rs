@@ -3,6 +3,7 @@
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
 mod compare;
+mod contend;
 mod cost;
 mod door;
 mod life;
@@ -20,8 +21,9 @@ use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
+pub use contend::ContendOptions;
 pub use cost::CostOptions;
-pub use door::DoorServerOptions;
+pub use door::{DoorCrowdOptions, DoorServerOptions};
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -53,7 +55,8 @@ impl Cli {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) | Command::DoorServer(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Contend(_) | Command::DoorServer(_) | Command::DoorCrowd(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -76,12 +79,17 @@ pub enum Command {
     Cost(CostOptions),
     /// Run every way to keep stock beside every other, on the queue and by HTTP, and beside the broker's limit.
     Compare(CompareOptions),
+    /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
+    Contend(ContendOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
     /// Be the HTTP server of a door; `compare` starts these.
     #[command(hide = true)]
     DoorServer(DoorServerOptions),
+    /// Be (a part of) the crowd at a door.
+    #[command(hide = true)]
+    DoorCrowd(DoorCrowdOptions),
 }
 
 /// What `run` takes.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever was started is stopped before [`execute`] returns, also after a failure or a signal.
 
+mod contend;
 mod rounds;
 
 use std::io::{ErrorKind, Write};
@@ -15,7 +16,7 @@ use shared::devstack::{Missing, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::doors::server;
+use crate::doors::{crowds, server};
 use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
@@ -71,11 +72,18 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
                 start_log()?;
                 measure_side_by_side(&options).await
             }
+            Command::Contend(options) => {
+                start_log()?;
+                contend::execute(&options).await
+            }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
             Command::DoorServer(options) => {
                 start_log()?;
-                server::serve(&options).await?;
-                Ok(true)
+                server::serve(&options).await.map(|()| true)
+            }
+            Command::DoorCrowd(options) => {
+                start_log()?;
+                crowds::serve(options.socket).await.map(|()| true).map_err(Failure::Broken)
             }
         }
     })

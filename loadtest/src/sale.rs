@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use shared::config::StoreOptions;
 use shared::devstack::{Redis, redis};
-use shared::store::{self, OpenError};
+use shared::store;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -220,10 +220,7 @@ fn salt() -> String {
 
 pub(crate) async fn open_database(url: &str) -> Result<PgPool, Failure> {
     let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await.map_err(|error| match error {
-        OpenError::Configuration(_) => Failure::Configuration(error.into()),
-        OpenError::Unreachable { .. } => Failure::Unreachable(error.into()),
-    })
+    Ok(store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
 }
 
 pub(crate) fn database_failed(error: sqlx::Error) -> Failure {

@@ -4,22 +4,24 @@
 //! [`Visit`].
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use hyper::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::FailureKind;
 use super::http::{Connecting, Fault, exchange, request};
 use super::server::Form;
-use crate::failure::Failure;
-use crate::scenario::Schedule;
+
+/// Between two looks at how late this process is.
+const LAG_PAUSE: Duration = Duration::from_millis(10);
 
 /// How one buyer fared. Times are from the first moment of the crowd.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Visit {
     /// When he began to connect.
     pub(super) came: Duration,
@@ -32,7 +34,7 @@ pub(super) struct Visit {
 }
 
 /// What became of a buyer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum End {
     /// 200
     Sold,
@@ -54,48 +56,88 @@ impl End {
     }
 }
 
-/// Sends everybody to this address, and returns when the last one has left; visits are in the schedule's order.
+/// What a process of the crowd hands back.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Visits {
+    /// In the forms' order.
+    pub(super) visits: Vec<Visit>,
+    /// The longest that something waited for this very process to get to it: what the buyers saw that late, the door may
+    /// have done in time.
+    pub(super) lag: Duration,
+}
+
+/// Sends everybody to this address at this time, and returns when the last one has left.
 ///
 /// # Errors
 /// A buyer's own code broke.
-pub(super) async fn come(address: SocketAddr, schedule: &Schedule, patience: Duration) -> Result<Vec<Visit>, Failure> {
-    let forms: Vec<Vec<u8>> = forms(schedule).context("write what the buyers send").map_err(Failure::Broken)?;
+pub(super) async fn come(
+    address: SocketAddr,
+    forms: &[Form],
+    patience: Duration,
+    at: SystemTime,
+) -> anyhow::Result<Visits> {
+    let bodies: Vec<Vec<u8>> = forms.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
     let mut crowd = JoinSet::new();
-    let start = Instant::now();
-    for (index, form) in forms.into_iter().enumerate() {
-        crowd.spawn(async move { (index, visit(address, form, patience, start).await) });
+    sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    let start = Start { late: SystemTime::now().duration_since(at).unwrap_or_default(), at: Instant::now() };
+    let lag = Arc::new(Mutex::new(Duration::ZERO));
+    let mut watching = JoinSet::new();
+    watching.spawn(watch_lag(Arc::clone(&lag)));
+    for (index, body) in bodies.into_iter().enumerate() {
+        crowd.spawn(async move { (index, visit(address, body, patience, start).await) });
     }
-    let mut visits: Vec<(usize, Visit)> = Vec::with_capacity(schedule.requests.len());
+    let mut visits: Vec<(usize, Visit)> = Vec::with_capacity(forms.len());
     while let Some(visited) = crowd.join_next().await {
-        visits.push(visited.context("a buyer broke").map_err(Failure::Broken)?);
+        visits.push(visited.context("a buyer broke")?);
     }
+    drop(watching);
     visits.sort_by_key(|(index, _)| *index);
-    Ok(visits.into_iter().map(|(_, visit)| visit).collect())
+    let lag = *lag.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Visits { visits: visits.into_iter().map(|(_, visit)| visit).collect(), lag })
 }
 
-fn forms(schedule: &Schedule) -> serde_json::Result<Vec<Vec<u8>>> {
-    let form = |(index, due): (usize, &crate::scenario::Due)| {
-        serde_json::to_vec(&Form {
-            request_id: due.request_id,
-            item: schedule.items[due.item as usize].id.clone(),
-            buyer: Schedule::buyer(index),
-            quantity: NonZeroU16::MIN,
-        })
-    };
-    schedule.requests.iter().enumerate().map(form).collect()
+/// Notes how much later than asked for it is woken, at the most: all that is ready comes before it.
+async fn watch_lag(most: Arc<Mutex<Duration>>) {
+    loop {
+        let due = Instant::now() + LAG_PAUSE;
+        sleep(LAG_PAUSE).await;
+        let mut most = most.lock().unwrap_or_else(PoisonError::into_inner);
+        *most = most.max(due.elapsed());
+    }
 }
 
-async fn visit(address: SocketAddr, form: Vec<u8>, patience: Duration, start: Instant) -> Visit {
+/// The first moment of the crowd. It is the same for all of its processes, which know it by the clock on the wall alone;
+/// from there on, time is measured by the steady one.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    late: Duration,
+    at: Instant,
+}
+
+impl Start {
+    fn elapsed(self) -> Duration {
+        self.late + self.at.elapsed()
+    }
+}
+
+async fn visit(address: SocketAddr, body: Vec<u8>, patience: Duration, start: Start) -> Visit {
     let came = start.elapsed();
     let mut connecting = Connecting::default();
-    let asking = exchange(address, request(address, Method::POST, "/purchase", form), &mut connecting);
+    let asking = exchange(address, request(address, Method::POST, "/purchase", body), &mut connecting);
     let answered = timeout(patience, asking).await;
+    let left = start.elapsed();
     let end = match answered {
+        // On a busy machine an answer may be found before it is found that it is too late.
+        Ok(_) if left.saturating_sub(came) > patience => too_late(),
         Ok(Ok((status, body))) => end(status, &body),
         Ok(Err(Fault { kind, text })) => End::Failed(kind, text),
-        Err(_) => End::Failed(FailureKind::TimedOut, "no answer in time".to_owned()),
+        Err(_) => too_late(),
     };
-    Visit { came, connecting: connecting.took, left: start.elapsed(), end }
+    Visit { came, connecting: connecting.took, left, end }
+}
+
+fn too_late() -> End {
+    End::Failed(FailureKind::TimedOut, "no answer in time".to_owned())
 }
 
 fn end(status: StatusCode, body: &[u8]) -> End {
@@ -117,27 +159,30 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::scenario::Scenario;
 
     /// How three buyers fare where the server does this to each connection.
     async fn kinds(serve: impl AsyncFn(TcpStream), patience: Duration) -> Vec<Option<FailureKind>> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let schedule = schedule();
+        let forms = forms();
         let serving = async {
             loop {
                 serve(listener.accept().await.unwrap().0).await;
             }
         };
         tokio::select! {
-            visits = come(address, &schedule, patience) => visits.unwrap().iter().map(kind).collect(),
+            come = come(address, &forms, patience, SystemTime::now()) => come.unwrap().visits.iter().map(kind).collect(),
             () = serving => unreachable!("it serves for ever"),
         }
     }
 
-    fn schedule() -> Schedule {
-        Schedule::new(&Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 }, "t")
+    fn forms() -> Vec<Form> {
+        let quantity = std::num::NonZeroU16::MIN;
+        let form = |buyer| Form { request_id: Uuid::now_v7(), item: "i".into(), buyer: format!("{buyer}"), quantity };
+        (0..3).map(form).collect()
     }
 
     fn kind(visit: &Visit) -> Option<FailureKind> {
@@ -154,7 +199,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let visits = come(address, &schedule(), PATIENCE).await.unwrap();
+        let visits = come(address, &forms(), PATIENCE, SystemTime::now()).await.unwrap().visits;
         assert_eq!(visits.iter().map(kind).collect::<Vec<_>>(), [Some(FailureKind::Refused); 3]);
         assert!(visits.iter().all(|visit| visit.connecting.is_none()), "{visits:?}");
     }
@@ -183,7 +228,8 @@ mod tests {
         ] {
             let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
             let serve = async |mut stream: TcpStream| {
-                stream.read(&mut [0; 4_096]).await.unwrap();
+                // Enough for the whole request.
+                assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             };
             assert_eq!(kinds(serve, PATIENCE).await, [kind; 3], "{status}");

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Latency;
 
 /// Why a buyer went away without a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// Nobody listens (ECONNREFUSED).
@@ -59,6 +59,9 @@ pub struct DoorOutcome {
     pub answers_per_second: f64,
     /// Of these answers, from the attempt to connect.
     pub latency_ms: Latency,
+    /// The longest that something waited for the crowd's own process to get to it, in milliseconds: where this is much, the
+    /// machine was too small for door and crowd together, and the latencies, and who timed out, are partly the crowd's doing.
+    pub crowd_lag_ms: f64,
     /// Decisions that the server tried.
     pub attempts: u64,
     /// Attempts that found the version moved.

@@ -26,6 +26,7 @@ pub(super) struct Known<'a> {
     pub(super) schedule: &'a Schedule,
     /// In the schedule's order.
     pub(super) visits: &'a [Visit],
+    pub(super) lag: Duration,
     pub(super) counts: Counts,
     pub(super) truth: &'a Truth,
     pub(super) kernel: Counters,
@@ -94,6 +95,7 @@ impl Known<'_> {
         let answers = answered.len() as f64;
         DoorOutcome {
             stalled: answered.iter().filter(is_stalled).count() as u64,
+            crowd_lag_ms: round(self.lag.as_secs_f64() * 1e3, 1e1),
             seconds: round(seconds, 1e6),
             answers_per_second: if seconds > 0.0 { round(answers / seconds, 1e1) } else { 0.0 },
             latency_ms: answered.iter().map(|visit| visit.left.saturating_sub(visit.came)).collect(),
@@ -135,7 +137,7 @@ mod tests {
         let orders = served.iter().map(|index| (schedule.requests[*index].request_id, 1)).collect();
         let truth = Truth { quantity, orders };
         let (counts, kernel) = (Counts { pool_wait_us: 1_500, ..Counts::default() }, Counters::default());
-        Known { schedule, visits, counts, truth: &truth, kernel }.outcome()
+        Known { schedule, visits, lag: Duration::ZERO, counts, truth: &truth, kernel }.outcome()
     }
 
     #[test]

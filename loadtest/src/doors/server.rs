@@ -30,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
+use super::files;
 use crate::failure::Failure;
 use crate::options::DoorServerOptions;
 use counts::Counting;
@@ -48,6 +49,7 @@ const LIMITS: [(&str, &str); 2] = [("lock_timeout", "5s"), ("statement_timeout",
 /// # Errors
 /// The database cannot be reached, or the system refuses a socket.
 pub(crate) async fn serve(options: &DoorServerOptions) -> Result<(), Failure> {
+    files::allow_most()?;
     let pool = pool(&options.database_url).await?;
     let (strategy, payment, retry) = (options.strategy, Duration::from_millis(options.payment_ms), options.retry);
     let desk = Arc::new(Desk { pool, strategy, payment, retry, counting: Counting::default() });
@@ -94,7 +96,7 @@ fn announce(file: &Path, address: &str) -> anyhow::Result<()> {
 }
 
 /// What a buyer sends.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Form {
     pub(super) request_id: Uuid,
     pub(super) item: String,

@@ -1,4 +1,4 @@
-//! What the HTTP server of a door takes; doors start it, people do not.
+//! What the processes of a door take: its HTTP server, and the crowd. Doors start them, people do not.
 
 use std::path::PathBuf;
 
@@ -25,4 +25,12 @@ pub struct DoorServerOptions {
     /// The database.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// What `door-crowd` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DoorCrowdOptions {
+    /// The socket over which it is told whom to send.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
 }
