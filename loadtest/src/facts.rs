@@ -136,7 +136,7 @@ pub async fn server_version(database: &PgPool) -> sqlx::Result<String> {
 const READ_ITEMS: &str = "
     SELECT id, stock, available, held, sold, version, conflicts FROM items WHERE id = ANY($1) ORDER BY id";
 
-async fn read_items(database: &mut PgConnection, items: &[String]) -> sqlx::Result<Vec<RecordedItem>> {
+pub(crate) async fn read_items(database: &mut PgConnection, items: &[String]) -> sqlx::Result<Vec<RecordedItem>> {
     let rows = sqlx::query(READ_ITEMS).bind(items).fetch_all(database).await?;
     let read = |row: &sqlx::postgres::PgRow| {
         Ok(RecordedItem {

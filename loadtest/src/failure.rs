@@ -6,6 +6,7 @@
 use std::process::{ExitCode, ExitStatus};
 
 use shared::broker;
+use shared::store::OpenError;
 
 /// Everything was done and every invariant holds.
 pub const EXIT_PASSED: u8 = 0;
@@ -46,6 +47,15 @@ impl From<broker::Error> for Failure {
             }
             Error::Unreachable(_) | Error::Lost(_) => Self::Unreachable(error.into()),
             Error::Unreadable(_) => Self::Broken(error.into()),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Configuration(_) => Self::Configuration(error.into()),
+            OpenError::Unreachable { .. } => Self::Unreachable(error.into()),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A [`scenario`] is worked out before the first message; [`buyers`] send it and keep the [`answers`]; a [`round`] runs
 //! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
 //! [`auditor`] holds against the answers; [`life`] is what becomes of the orders after that; [`events`] and [`crashes`] are
-//! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]; [`cost`] is what purchases take of the machines, over many sales. [`run`] is the command line.
+//! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]; [`cost`] is what purchases take of the
+//! machines, over many sales; [`doors`] are what all this replaces; [`contend`] shows what conflicts cost. [`run`] is the command line.
 
 pub mod aftermath;
 pub mod answers;
@@ -11,19 +12,24 @@ pub mod auditor;
 pub mod buyers;
 mod ceiling;
 pub mod cluster;
+pub mod compare;
+pub mod contend;
 pub mod cost;
 pub mod crashes;
 mod depth;
+pub mod doors;
 pub mod events;
 pub mod facts;
 pub mod failure;
 pub mod life;
+pub mod machine;
 pub mod options;
 pub mod outcome;
 pub mod probe;
 pub mod programs;
 mod progress;
 mod random;
+mod readings;
 pub mod round;
 pub mod run;
 pub mod sale;

@@ -2,7 +2,10 @@
 //!
 //! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
 
+mod compare;
+mod contend;
 mod cost;
+mod door;
 mod life;
 
 use std::ops::RangeInclusive;
@@ -17,7 +20,10 @@ use shared::contract::QUANTITY_MAX;
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
+pub use compare::CompareOptions;
+pub use contend::ContendOptions;
 pub use cost::CostOptions;
+pub use door::{DoorCrowdOptions, DoorServerOptions};
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -47,8 +53,10 @@ impl Cli {
     /// Options that do not go together.
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
-            Command::Run(options) => options.conflict(),
+            Command::Run(options) => options.conflict().map(str::to_owned),
+            Command::Compare(options) => options.conflict(),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Contend(_) | Command::DoorServer(_) | Command::DoorCrowd(_) => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -69,9 +77,19 @@ pub enum Command {
     Ceiling(SaleOptions),
     /// Run growing sales on the same servers, and tell what a purchase costs each of them.
     Cost(CostOptions),
+    /// Run every way to keep stock beside every other, on the queue and by HTTP, and beside the broker's limit.
+    Compare(CompareOptions),
+    /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
+    Contend(ContendOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
+    /// Be the HTTP server of a door; `compare` starts these.
+    #[command(hide = true)]
+    DoorServer(DoorServerOptions),
+    /// Be (a part of) the crowd at a door.
+    #[command(hide = true)]
+    DoorCrowd(DoorCrowdOptions),
 }
 
 /// What `run` takes.
@@ -250,10 +268,9 @@ mod tests {
     use super::*;
 
     fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
-        match Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command {
-            Command::Run(options) => Ok(options),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
-        }
+        let command = Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command;
+        let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+        Ok(options)
     }
 
     #[test]

@@ -255,6 +255,18 @@ pub(crate) fn round(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
+/// The one in the middle, or the mean of the two there; 0 of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => values[middle],
+        _even => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,5 +293,10 @@ mod tests {
         let scenario = Scenario { buyers: 2, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
         let schedule = Schedule::new(&scenario, "t");
         assert_eq!(Timing::of(&schedule, &Answers::to(&schedule.requests)), Timing::default());
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0]), median(&[])), (2.0, 2.5, 0.0));
     }
 }

@@ -39,8 +39,16 @@ pub async fn of_life() -> Result<Functions, Failure> {
     Ok(Functions { release: release?, payment: payment?, relay: relay? })
 }
 
+/// This program.
+///
+/// # Errors
+/// The system does not tell.
+pub fn ourselves() -> Result<PathBuf, Failure> {
+    std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)
+}
+
 fn function(name: &str) -> Result<PathBuf, Failure> {
-    let ourselves = std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)?;
+    let ourselves = ourselves()?;
     let folder = ourselves.parent().unwrap_or(Path::new("."));
     // Cargo keeps the programs one above those of its tests.
     let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };

@@ -2,6 +2,7 @@
 //!
 //! Invariant: whatever was started is stopped before [`execute`] returns, also after a failure or a signal.
 
+mod contend;
 mod rounds;
 
 use std::io::{ErrorKind, Write};
@@ -15,13 +16,14 @@ use shared::devstack::{Missing, Servers};
 use shared::{broker, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::doors::{crowds, server};
 use crate::failure::Failure;
-use crate::options::{Cli, Command, CostOptions, SaleOptions};
+use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
 use crate::workers::Endpoints;
-use crate::{ceiling, cost, programs, summary};
+use crate::{ceiling, compare, cost, programs, summary};
 use rounds::{ceiling_report, run, run_ceiling};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
@@ -66,7 +68,23 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
                 start_log()?;
                 measure_cost(&options).await
             }
+            Command::Compare(options) => {
+                start_log()?;
+                measure_side_by_side(&options).await
+            }
+            Command::Contend(options) => {
+                start_log()?;
+                contend::execute(&options).await
+            }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
+            Command::DoorServer(options) => {
+                start_log()?;
+                server::serve(&options).await.map(|()| true)
+            }
+            Command::DoorCrowd(options) => {
+                start_log()?;
+                crowds::serve(options.socket).await.map(|()| true).map_err(Failure::Broken)
+            }
         }
     })
 }
@@ -107,8 +125,7 @@ async fn measure(
             on_private_servers(needed.broker_nodes, &progress, async |servers, progress| {
                 let mut endpoints = private_endpoints(servers, DATABASE).await?;
                 if needed.redis {
-                    progress.stage("starting a private Redis");
-                    endpoints.redis_url = Some(servers.start_redis().await.map_err(servers_failed)?.url());
+                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
                 }
                 rounds(&endpoints, Some(servers), progress).await
             })
@@ -142,6 +159,33 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
     Ok(cost.passed)
 }
 
+/// As [`measure`], for ways to sell beside each other.
+async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure> {
+    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+    let progress = Progress::new();
+    let given = given(&options.amqp_url, &options.database_url)?;
+    let given = if options.needs_redis() { with_redis(given, &options.redis_url)? } else { given };
+    let comparison = match given {
+        Some(endpoints) => or_interrupted(compare::compare(&endpoints, options, &program, &progress)).await,
+        None => {
+            on_private_servers(1, &progress, async |servers, progress| {
+                // Before there is a database, as only those that come later are counted in.
+                servers.postgres.count_statements().await.map_err(servers_failed)?;
+                let mut endpoints = private_endpoints(servers, DATABASE).await?;
+                if options.needs_redis() {
+                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
+                }
+                compare::compare(&endpoints, options, &program, progress).await
+            })
+            .await
+        }
+    };
+    progress.clear();
+    let comparison = comparison?;
+    report(&comparison, options.json.as_deref(), || compare::render(&comparison, summary::Style::of_stdout()))?;
+    Ok(comparison.passed)
+}
+
 /// The servers that the command line or the environment names: both or none.
 fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
@@ -160,8 +204,8 @@ fn with_redis(given: Option<Endpoints>, redis_url: &Option<String>) -> Result<Op
         (Some(endpoints), Some(url)) => Ok(Some(Endpoints { redis_url: Some(url), ..endpoints })),
         (None, None) => Ok(None),
         (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
-            "with --strategy redis, AMQP_URL, DATABASE_URL and REDIS_URL go together: set them all to use your servers, or \
-             none to use private ones"
+            "with --strategy redis (which is one of compare's unless others are named), AMQP_URL, DATABASE_URL and REDIS_URL \
+             go together: set them all to use your servers, or none to use private ones"
         ))),
     }
 }
@@ -185,6 +229,12 @@ async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoint
     servers.postgres.create_database(database).await.map_err(servers_failed)?;
     let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(database));
     Ok(Endpoints { amqp_url, database_url, redis_url: None })
+}
+
+/// The URL of a Redis beside them.
+async fn private_redis(servers: &mut Servers, progress: &Progress) -> Result<String, Failure> {
+    progress.stage("starting a private Redis");
+    Ok(servers.start_redis().await.map_err(servers_failed)?.url())
 }
 
 fn servers_failed(error: anyhow::Error) -> Failure {

@@ -3,6 +3,7 @@
 //! Invariant: what the audit reads, it reads from the database after the last worker has ended, on a connection of
 //! its own.
 
+mod ceiling;
 mod drained;
 
 use std::sync::Arc;
@@ -11,12 +12,12 @@ use std::time::Duration;
 use anyhow::Context;
 use shared::config::StoreOptions;
 use shared::devstack::{Redis, redis};
-use shared::store::{self, OpenError};
+use shared::store;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::auditor::{Audit, Facts};
+use crate::auditor::Audit;
 use crate::cluster::Cluster;
 use crate::crashes::Crashes;
 use crate::events::Event;
@@ -30,6 +31,7 @@ use crate::scenario::{Scenario, Schedule};
 use crate::strategy::Strategy;
 use crate::unrest::Unrest;
 use crate::workers::{Crew, Endpoints, Workers};
+pub use ceiling::Ceiling;
 pub use drained::Drained;
 
 /// What decides in a round without a database.
@@ -155,60 +157,11 @@ impl<'a> Sale<'a> {
     }
 }
 
-/// The same buyers against workers that touch no database.
-pub struct Ceiling {
-    round: Round<'static>,
-    schedule: Arc<Schedule>,
-    report: ScenarioReport,
-    servers: ServersReport,
-}
-
-impl Ceiling {
-    /// Makes the topology, starts the workers and connects the buyers.
-    ///
-    /// # Errors
-    /// As [`Sale::prepare`].
-    pub async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Result<Self, Failure> {
-        let rabbitmq = broker_version(&endpoints.amqp_url).await?;
-        let servers = ServersReport { rabbitmq, postgresql: None, redis: None };
-        let schedule = Arc::new(Schedule::new(scenario, &salt()));
-        let report = ScenarioReport::new(scenario, &crew);
-        let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?;
-        Ok(Self { round, schedule, report, servers })
-    }
-
-    /// As [`Sale::open`].
-    #[must_use]
-    pub fn open(self, patience: Duration) -> Self {
-        Self { round: self.round.open(patience), ..self }
-    }
-
-    /// As [`Sale::answered`].
-    #[must_use]
-    pub fn answered(&self) -> watch::Receiver<usize> {
-        self.round.answered()
-    }
-
-    /// Waits for every reply, drains the workers, and judges the replies alone.
-    ///
-    /// # Errors
-    /// As [`Sale::finish`].
-    pub async fn finish(self) -> Result<Outcome, Failure> {
-        let tally = self.round.finish(std::future::ready(Ok(()))).await?;
-        let audit = Audit::of(&Facts {
-            schedule: &self.schedule,
-            answers: &tally.answers,
-            dead_growth: tally.dead_growth,
-            endings: &tally.endings,
-            recorded: None,
-            life: None,
-        });
-        Ok(outcome(self.report, self.servers, audit, tally))
-    }
-}
-
 /// Of what counts, where the strategy needs it.
-async fn redis_version(endpoints: &Endpoints, strategy: Option<Strategy>) -> Result<Option<String>, Failure> {
+pub(crate) async fn redis_version(
+    endpoints: &Endpoints,
+    strategy: Option<Strategy>,
+) -> Result<Option<String>, Failure> {
     let (Some(Strategy::Redis), Some(url)) = (strategy, &endpoints.redis_url) else { return Ok(None) };
     let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
     version.map(Some).map_err(Failure::Unreachable)
@@ -267,10 +220,7 @@ fn salt() -> String {
 
 pub(crate) async fn open_database(url: &str) -> Result<PgPool, Failure> {
     let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await.map_err(|error| match error {
-        OpenError::Configuration(_) => Failure::Configuration(error.into()),
-        OpenError::Unreachable { .. } => Failure::Unreachable(error.into()),
-    })
+    Ok(store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
 }
 
 pub(crate) fn database_failed(error: sqlx::Error) -> Failure {

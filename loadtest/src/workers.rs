@@ -276,3 +276,14 @@ pub async fn await_nobody(probe: &Probe) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// The same, on a connection of its own: workers are gone before the broker knows.
+///
+/// # Errors
+/// As [`await_nobody`]; or the broker cannot be reached.
+pub(crate) async fn await_end(endpoints: &Endpoints) -> Result<(), Failure> {
+    let probe = Probe::connect(&endpoints.amqp_url).await?;
+    await_nobody(&probe).await?;
+    probe.close().await;
+    Ok(())
+}

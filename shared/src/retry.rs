@@ -1,6 +1,6 @@
 //! How long to wait before trying again: the `backoff` crate's policy, an attempt limit on top, no clock and no I/O.
 //!
-//! Invariant: the waits are *full jitter*, drawn uniformly from zero to the current ceiling, so that workers that
+//! Invariant: the waits of workers are *full jitter*, drawn uniformly from zero to the current ceiling, so that workers that
 //! collided once spread over the whole interval and do not collide again in step
 //! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 
@@ -35,12 +35,24 @@ impl RetryPolicy {
     #[must_use]
     pub fn waits(&self) -> Waits {
         // `backoff` draws from [0, 2 × interval] at a randomization factor of 1; half the interval makes it [0, wait].
-        let half = |ms: u64| Duration::from_micros(ms.saturating_mul(500));
+        self.drawn(1.0, 500)
+    }
+
+    /// The same waits without the draw, each as long as it could be: for whoever wants to see what jitter is for, and for
+    /// no worker.
+    #[must_use]
+    pub fn waits_without_jitter(&self) -> Waits {
+        self.drawn(0.0, 1_000)
+    }
+
+    /// Intervals of so many microseconds for each millisecond of a wait, each drawn from so much of itself around itself.
+    fn drawn(&self, randomization_factor: f64, us_per_ms: u64) -> Waits {
+        let interval = |ms: u64| Duration::from_micros(ms.saturating_mul(us_per_ms));
         let intervals = ExponentialBackoffBuilder::new()
-            .with_initial_interval(half(self.wait_ms.min(self.wait_ms_max)))
-            .with_randomization_factor(1.0)
+            .with_initial_interval(interval(self.wait_ms.min(self.wait_ms_max)))
+            .with_randomization_factor(randomization_factor)
             .with_multiplier(self.factor)
-            .with_max_interval(half(self.wait_ms_max))
+            .with_max_interval(interval(self.wait_ms_max))
             .with_max_elapsed_time(None)
             .build();
         Waits { intervals, left: self.attempts_max.saturating_sub(1) }
@@ -121,6 +133,21 @@ mod tests {
             prop_assert_eq!(waits.len() as u32, attempts_max - 1);
             for wait in waits {
                 prop_assert!(wait.as_secs_f64() * 1e3 <= ceiling_ms + 0.01, "{wait:?} above {ceiling_ms} ms");
+                ceiling_ms = (ceiling_ms * factor).min(wait_ms_max as f64);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn without_jitter_each_wait_is_its_ceiling(wait_ms in 1_u64..1_000, factor in 1.0_f64..10.0, wait_ms_max in 1_u64..5_000, attempts_max in 1_u32..20) {
+            let policy = RetryPolicy { wait_ms, factor, wait_ms_max, attempts_max };
+            let mut ceiling_ms = wait_ms.min(wait_ms_max) as f64;
+            let waits: Vec<_> = policy.waits_without_jitter().collect();
+            prop_assert_eq!(waits.len() as u32, attempts_max - 1);
+            prop_assert_eq!(&waits, &policy.waits_without_jitter().collect::<Vec<_>>(), "the same each time");
+            for wait in waits {
+                prop_assert!((wait.as_secs_f64() * 1e3 - ceiling_ms).abs() < 0.01, "{wait:?} is not {ceiling_ms} ms");
                 ceiling_ms = (ceiling_ms * factor).min(wait_ms_max as f64);
             }
         }

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use shared::devstack::Servers;
 use tokio::time::timeout;
 
-use super::counters::{self, EVERYBODY, OURS};
+use super::counters;
 use super::cpu;
 use super::figures::{CpuTimes, Taken};
 use crate::failure::Failure;
 use crate::options::CostOptions;
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::readings::{EVERYBODY, OURS};
 use crate::sale::Sale;
 use crate::workers::{Crew, Endpoints, Workers};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::round;
+use crate::outcome::{median, round};
 
 /// CPU time of everybody who takes part; `None` for whoever runs elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -140,18 +140,6 @@ pub(super) fn ratio_of_pairs(paces: &[f64], by: &[f64]) -> f64 {
     round(median(&pairs.map(|(pace, by)| pace / by).collect::<Vec<_>>()), 1e3)
 }
 
-/// The one in the middle, or the mean of the two there; 0 of none.
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        length if length % 2 == 1 => values[middle],
-        _even => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,10 +204,5 @@ mod tests {
     fn a_ratio_is_that_of_neighbours_so_that_a_busy_machine_is_not_in_it() {
         assert_eq!(ratio_of_pairs(&[95.0, 45.0, 96.0], &[100.0, 50.0, 100.0]), 0.95);
         assert_eq!((ratio_of_pairs(&[1.0, 3.0], &[0.0, 6.0]), ratio_of_pairs(&[], &[])), (0.5, 0.0));
-    }
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0]), median(&[])), (2.0, 2.5, 0.0));
     }
 }

@@ -10,9 +10,9 @@ use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 
-use super::counters::NAME;
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::readings::NAME;
 use crate::sale::{database_failed, open_database};
 
 /// Verdicts of one statement.

@@ -101,10 +101,9 @@ mod tests {
     use crate::options::{Cli, Command};
 
     fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
-        match Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command {
-            Command::Cost(options) => Ok(options),
-            Command::Run(_) | Command::Ceiling(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is cost"),
-        }
+        let command = Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command;
+        let Command::Cost(options) = command else { unreachable!("the subcommand is cost") };
+        Ok(options)
     }
 
     #[test]

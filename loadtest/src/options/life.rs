@@ -113,10 +113,9 @@ mod tests {
 
     fn life(arguments: &[&str]) -> Result<LifeOptions, String> {
         let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments));
-        match cli.and_then(Cli::check).map_err(|error| error.to_string())?.command {
-            Command::Run(options) => Ok(options.life),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => unreachable!("the subcommand is run"),
-        }
+        let command = cli.and_then(Cli::check).map_err(|error| error.to_string())?.command;
+        let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+        Ok(options.life)
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
 use shared::devstack::Servers;
 
 use super::VHOST;
@@ -15,10 +14,9 @@ use crate::life::report::QuietReport;
 use crate::life::show::{Show, Shown, Winner};
 use crate::options::{RunOptions, SaleOptions};
 use crate::outcome::{CeilingReport, Outcome, round};
-use crate::probe::Probe;
 use crate::progress::Progress;
 use crate::sale::{Ceiling, Sale};
-use crate::workers::{Crew, Endpoints, await_nobody};
+use crate::workers::{Crew, Endpoints, await_end};
 use crate::{events, programs};
 
 /// The programs of a run.
@@ -121,14 +119,6 @@ async fn run_quiet(
     Ok(outcome)
 }
 
-/// Waits until nobody consumes: workers are gone before the broker knows.
-async fn await_end(endpoints: &Endpoints) -> Result<(), Failure> {
-    let probe = Probe::connect(&endpoints.amqp_url).await?;
-    await_nobody(&probe).await?;
-    probe.close().await;
-    Ok(())
-}
-
 fn with_quiet(mut outcome: Outcome, quiet: Option<&Outcome>) -> Outcome {
     let (Some(life), Some(quiet)) = (&mut outcome.life, quiet) else { return outcome };
     let per_second = quiet.purchases_per_second;
@@ -155,30 +145,15 @@ fn sound(name: &'static str, when_kept: &str, rounds: &[Outcome]) -> Invariant {
     Invariant { name, holds, detail: if holds { when_kept.to_owned() } else { broken.join("; ") } }
 }
 
-/// The ceiling on queues that nobody else uses: its workers say `reserved` to everybody.
+/// The ceiling: its workers say `reserved` to everybody.
 pub(super) async fn run_ceiling(
     endpoints: &Endpoints,
     options: &SaleOptions,
     progress: &Progress,
 ) -> Result<Outcome, Failure> {
-    progress.stage("starting the workers without a database");
-    let probe = Probe::connect(&endpoints.amqp_url).await?;
-    probe.declare_topology().await?;
-    if probe.consumers().await? > 0 || probe.depth().await? > 0 {
-        return Err(Failure::Configuration(anyhow!(
-            "the queues of this broker are in use, and the ceiling's workers would answer real requests; \
-             give the ceiling a virtual host of its own"
-        )));
-    }
-    let ourselves = std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)?;
-    let crew = crew(options, &ourselves, &["ceiling-worker"]);
-    let ceiling = Ceiling::prepare(endpoints, &options.scenario(), crew).await?;
-    let following = progress.follow("measuring the ceiling", ceiling.answered(), options.buyers);
-    let outcome = ceiling.open(options.patience()).finish().await?;
-    drop(following);
-    await_nobody(&probe).await?;
-    probe.close().await;
-    Ok(outcome)
+    let (scenario, patience) = (options.scenario(), options.patience());
+    let crew = crew(options, &programs::ourselves()?, &[Ceiling::WORKER]);
+    Ceiling::measure(endpoints, &scenario, crew, patience, (progress, "measuring the ceiling")).await
 }
 
 fn crew(options: &SaleOptions, program: &Path, arguments: &[&str]) -> Crew {

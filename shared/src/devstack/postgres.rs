@@ -48,6 +48,15 @@ const SETTINGS: [&str; 3] = [
 const CREATE_DATABASE: &str = "CREATE DATABASE ";
 const SERVER_VERSION: &str = "SHOW server_version";
 
+/// Where databases are administered from, ...
+const MAINTENANCE: &str = "postgres";
+/// ... and what new ones are made of.
+const TEMPLATE: &str = "template1";
+/// Its package is not part of the server's everywhere.
+const CAN_COUNT: &str = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements')";
+const PRELOAD: &str = "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'";
+const COUNT: &str = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
+
 /// A running private cluster. Dropping it stops the server in the background.
 #[derive(Debug)]
 pub struct Postgres {
@@ -86,10 +95,31 @@ impl Postgres {
     /// There is one of that name, or the server is away.
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let statement = format!("{CREATE_DATABASE}\"{}\"", name.replace('"', "\"\""));
-        let mut connection = self.connect().await?;
+        let mut connection = self.connect(MAINTENANCE).await?;
         let created = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
         created.with_context(|| format!("create the database {name}"))?;
         connection.close().await.context("close the connection that created a database")
+    }
+
+    /// Has the server count statements from now on, in databases that are created from now on (`pg_stat_statements`); false,
+    /// where it is installed without that extension. The library is loaded at a start alone, so the server starts again.
+    ///
+    /// # Errors
+    /// As [`Postgres::restart`]'s; or the server refuses.
+    pub async fn count_statements(&mut self) -> Result<bool> {
+        let mut connection = self.connect(MAINTENANCE).await?;
+        let can_count: bool = sqlx::query_scalar(CAN_COUNT).fetch_one(&mut connection).await?;
+        if can_count {
+            sqlx::query(PRELOAD).execute(&mut connection).await.context("have PostgreSQL load pg_stat_statements")?;
+        }
+        connection.close().await?;
+        if can_count {
+            self.restart().await?;
+            let mut connection = self.connect(TEMPLATE).await?;
+            sqlx::query(COUNT).execute(&mut connection).await.context("create the extension pg_stat_statements")?;
+            connection.close().await?;
+        }
+        Ok(can_count)
     }
 
     /// The process id of the postmaster.
@@ -168,14 +198,14 @@ impl Postgres {
     }
 
     async fn ask_version(&self) -> Result<String> {
-        let mut connection = self.connect().await?;
+        let mut connection = self.connect(MAINTENANCE).await?;
         let version = sqlx::query_scalar(SERVER_VERSION).fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(version)
     }
 
-    async fn connect(&self) -> Result<PgConnection> {
-        let options = PgConnectOptions::from_str(&self.url("postgres"))?;
+    async fn connect(&self, database: &str) -> Result<PgConnection> {
+        let options = PgConnectOptions::from_str(&self.url(database))?;
         Ok(options.connect().await?)
     }
 

@@ -145,6 +145,21 @@ async fn a_database_keeps_its_rows_and_its_address_when_it_starts_again() {
 }
 
 #[tokio::test]
+async fn a_database_counts_its_statements_where_it_is_asked_to() {
+    let folder = Arc::new(Folder::create().unwrap());
+    let mut postgres = Postgres::start(&folder).await.unwrap();
+    if postgres.count_statements().await.unwrap() {
+        postgres.create_database("counted").await.unwrap();
+        let url = postgres.url("counted");
+        let counted = "SELECT sum(calls)::text FROM pg_stat_statements WHERE query LIKE 'SELECT % AS once'";
+        ask(&url, "SELECT 'this' AS once").await;
+        assert_eq!(ask(&url, counted).await, "1");
+    }
+    postgres.stop().await.unwrap();
+    Arc::into_inner(folder).unwrap().remove().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_folder_of_a_run_that_vanished_is_removed_by_the_next() {
     let first = Folder::create().unwrap();
     let parent = first.path().parent().unwrap().to_path_buf();

@@ -1,0 +1,105 @@
+//! The machine that a result was measured on: figures without it say little. Knows nothing of sales.
+//!
+//! Reads what Linux tells of itself; whatever it does not tell, as on another system, is `null`. Invariant: nothing in it
+//! names the machine, its owner or its address, so that a result can be shown to anyone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, thread};
+
+use serde::Serialize;
+
+/// Kilobytes of `/proc/meminfo` in a MiB.
+const KIB_PER_MIB: u64 = 1_024;
+/// What decides how a crowd of TCP connections is let in, and how many a client may open.
+const SETTINGS: [&str; 7] = [
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_abort_on_overflow",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_syn_retries",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_tw_reuse",
+];
+
+/// The machine, and those of its settings that matter here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// The processor's name, as it gives it itself.
+    pub processor: Option<String>,
+    /// How many cores this process may use.
+    pub cores: usize,
+    /// Memory, all of it.
+    pub memory_mib: Option<u64>,
+    /// The system and its version.
+    pub kernel: Option<String>,
+    /// Kernel settings by name, as the kernel writes them; those that it does not have are left out.
+    pub settings: BTreeMap<&'static str, String>,
+}
+
+impl Machine {
+    /// This one.
+    #[must_use]
+    pub fn here() -> Self {
+        Self::read(Path::new("/proc"))
+    }
+
+    fn read(proc: &Path) -> Self {
+        let text = |path: &str| fs::read_to_string(proc.join(path)).ok();
+        let setting = |name: &'static str| Some((name, words(&text(&setting_path(name))?)));
+        Self {
+            processor: text("cpuinfo").and_then(|cpuinfo| field(&cpuinfo, "model name")),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory_mib: text("meminfo").and_then(|meminfo| mebibytes(&field(&meminfo, "MemTotal")?)),
+            kernel: text("sys/kernel/osrelease").map(|release| format!("Linux {}", release.trim())),
+            settings: SETTINGS.into_iter().filter_map(setting).collect(),
+        }
+    }
+}
+
+/// `net.core.somaxconn` is in `sys/net/core/somaxconn`.
+fn setting_path(name: &str) -> String {
+    format!("sys/{}", name.replace('.', "/"))
+}
+
+/// The first `NAME : VALUE` of lines such as these.
+fn field(lines: &str, name: &str) -> Option<String> {
+    let values = lines.lines().filter_map(|line| line.split_once(':'));
+    values.filter(|(key, _)| key.trim() == name).map(|(_, value)| words(value)).find(|value| !value.is_empty())
+}
+
+fn mebibytes(kilobytes: &str) -> Option<u64> {
+    Some(kilobytes.strip_suffix(" kB")?.parse::<u64>().ok()? / KIB_PER_MIB)
+}
+
+/// Without tabs, line ends and padding.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_as_the_kernel_writes_them() {
+        let cpuinfo = "processor\t: 0\nmodel name\t: Some  CPU @ 2.00GHz\nmodel name\t: Other\n\n";
+        assert_eq!(field(cpuinfo, "model name").as_deref(), Some("Some CPU @ 2.00GHz"));
+        assert_eq!(field("MemTotal:        2048000 kB\n", "MemTotal").and_then(|text| mebibytes(&text)), Some(2_000));
+        assert_eq!((field(cpuinfo, "model"), mebibytes("12 MB")), (None, None));
+    }
+
+    #[test]
+    fn a_system_that_tells_nothing_leaves_nulls_and_never_fails() {
+        let machine = Machine::read(Path::new("/nowhere"));
+        let told = (machine.processor, machine.memory_mib, machine.kernel, machine.settings.len());
+        assert_eq!(told, (None, None, None, 0));
+        assert!(machine.cores >= 1);
+    }
+
+    #[test]
+    fn this_machine_tells_its_settings_in_one_line_each() {
+        let machine = Machine::here();
+        assert!(machine.settings.values().all(|value| !value.contains(['\n', '\t'])), "{machine:?}");
+    }
+}
