@@ -8,6 +8,7 @@ mod audit;
 mod audit_life;
 mod clients;
 mod cluster;
+mod contend;
 mod cost;
 mod crashes;
 mod doors;
