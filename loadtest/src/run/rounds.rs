@@ -151,6 +151,7 @@ pub(super) async fn run_ceiling(
     options: &SaleOptions,
     progress: &Progress,
 ) -> Result<Outcome, Failure> {
+    Ceiling::refuse_queues_in_use(endpoints).await?;
     let (scenario, patience) = (options.scenario(), options.patience());
     let crew = crew(options, &programs::ourselves()?, &[Ceiling::WORKER]);
     Ceiling::measure(endpoints, &scenario, crew, patience, (progress, "measuring the ceiling")).await

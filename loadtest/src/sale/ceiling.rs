@@ -14,7 +14,7 @@ use crate::probe::{Probe, broker_version};
 use crate::progress::Progress;
 use crate::round::Round;
 use crate::scenario::{Scenario, Schedule};
-use crate::workers::{Crew, Endpoints, await_nobody};
+use crate::workers::{Crew, Endpoints, await_end};
 
 /// The same buyers against workers that touch no database.
 pub struct Ceiling {
@@ -28,19 +28,11 @@ impl Ceiling {
     /// The subcommand that is its worker.
     pub(crate) const WORKER: &'static str = "ceiling-worker";
 
-    /// Runs it from beginning to end on queues that nobody else uses, and returns when its workers are gone; `progress` says
-    /// what is going on.
+    /// Makes sure that nobody else uses the queues: its workers would answer real requests.
     ///
     /// # Errors
-    /// As [`Ceiling::prepare`] and [`Ceiling::finish`]; or the queues are in use.
-    pub(crate) async fn measure(
-        endpoints: &Endpoints,
-        scenario: &Scenario,
-        crew: Crew,
-        patience: Duration,
-        (progress, what): (&Progress, &str),
-    ) -> Result<Outcome, Failure> {
-        progress.stage("starting the workers without a database");
+    /// Somebody does; or the broker is away, or has other queues than ours.
+    pub(crate) async fn refuse_queues_in_use(endpoints: &Endpoints) -> Result<(), Failure> {
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         probe.declare_topology().await?;
         if probe.consumers().await? > 0 || probe.depth().await? > 0 {
@@ -49,12 +41,27 @@ impl Ceiling {
                  give the ceiling a virtual host of its own"
             )));
         }
+        probe.close().await;
+        Ok(())
+    }
+
+    /// Runs it from beginning to end, and returns when its workers are gone; `progress` says what is going on.
+    ///
+    /// # Errors
+    /// As [`Ceiling::prepare`] and [`Ceiling::finish`].
+    pub(crate) async fn measure(
+        endpoints: &Endpoints,
+        scenario: &Scenario,
+        crew: Crew,
+        patience: Duration,
+        (progress, what): (&Progress, &str),
+    ) -> Result<Outcome, Failure> {
+        progress.stage("starting the workers without a database");
         let ceiling = Self::prepare(endpoints, scenario, crew).await?;
         let following = progress.follow(what.to_owned(), ceiling.answered(), scenario.buyers);
         let outcome = ceiling.open(patience).finish().await?;
         drop(following);
-        await_nobody(&probe).await?;
-        probe.close().await;
+        await_end(endpoints).await?;
         Ok(outcome)
     }
 
