@@ -11,6 +11,7 @@ mod replies;
 mod tests;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use shared::contract::{Status, Verdict};
@@ -93,6 +94,8 @@ pub struct Audit {
     pub oversold: u64,
     /// Accepted requests that were published after a refused one of equal or smaller quantity.
     pub order_inversions: u64,
+    /// When each of those who got units was told so, from the start of the sale, in publish order.
+    pub sold_at: Vec<Duration>,
 }
 
 impl Audit {
@@ -108,6 +111,7 @@ impl Audit {
             conflicting_replies: facts.answers.answers.iter().map(|answer| u64::from(answer.differing)).sum(),
             oversold: case.oversold().iter().map(|(_, units)| units).sum(),
             order_inversions: case.inversions().len() as u64,
+            sold_at: case.sold_at(),
         };
         if let Some(recorded) = facts.recorded {
             audit.invariants.extend(records::check(&case, recorded));
@@ -181,6 +185,11 @@ impl<'a> Case<'a> {
     fn lost(&self) -> u64 {
         let unrecorded = |index| self.facts.recorded.is_some() && self.recorded_verdict(index).is_none();
         (0..self.ids.len()).filter(|&index| self.told[index].is_none() || unrecorded(index)).count() as u64
+    }
+
+    fn sold_at(&self) -> Vec<Duration> {
+        let told = self.told.iter().zip(&self.facts.answers.answers);
+        told.filter(|(status, _)| **status == Some(Status::Reserved)).map(|(_, answer)| answer.at).collect()
     }
 
     /// The items that were oversold, each with the units beyond its stock. The ceiling has no stock to oversell.

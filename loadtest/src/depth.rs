@@ -52,21 +52,26 @@ async fn sample(
     let mut samples = Vec::new();
     let mut probe = Some(probe);
     let mut pause = PAUSE_FIRST;
-    while samples.len() < SAMPLES_MAX {
+    let mut is_over = false;
+    while !is_over && samples.len() < SAMPLES_MAX {
         tokio::select! {
             () = sleep(pause) => {}
-            // Dropped or told: both end it.
-            _ = &mut stopped => break,
+            // Dropped or told: both end it, after a last sample, which shows the end.
+            _ = &mut stopped => is_over = true,
         }
         pause = (pause * PAUSE_GROWTH_SIXTEENTHS / 16).min(PAUSE_MAX);
         let Some(asked) = &probe else {
+            if is_over {
+                break;
+            }
             probe = Probe::connect(&amqp_url).await.ok();
             continue;
         };
         match asked.depth().await {
             Ok(messages) => {
                 let at_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-                samples.push(DepthSample { at_ms, messages, waiting: waiting() });
+                // What is sold is known when the answers are read.
+                samples.push(DepthSample { at_ms, messages, waiting: waiting(), sold: 0 });
             }
             Err(_gone) => probe = None,
         }

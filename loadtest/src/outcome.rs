@@ -1,8 +1,9 @@
 //! The result of a run, in exactly the keys that the README documents. Only data: others fill and print it.
 
+mod latency;
+
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::answers::Answers;
@@ -10,13 +11,9 @@ use crate::auditor::{Invariant, VerdictCounts};
 use crate::events::{Action, Point};
 use crate::life::report::LifeReport;
 use crate::life::show::ShownStep;
+use crate::machine::Machine;
 use crate::scenario::Schedule;
-
-/// Latencies are counted in microseconds; three digits of them are exact.
-const LATENCY_DIGITS: u8 = 3;
-
-/// The longest latency that is told apart: a day, the longest that buyers wait.
-const LATENCY_US_MAX: u64 = 86_400_000_000;
+pub use latency::{CurvePoint, Latency};
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +22,8 @@ pub struct Outcome {
     pub scenario: ScenarioReport,
     /// On what.
     pub servers: ServersReport,
+    /// On which machine.
+    pub machine: Machine,
     /// How the requests ended, by what the buyers were told.
     pub verdicts: VerdictCounts,
     /// Requests without a reply or without a recorded verdict.
@@ -43,6 +42,8 @@ pub struct Outcome {
     pub purchases_per_second: f64,
     /// From the intended send to the verdict.
     pub latency_ms: Latency,
+    /// The same, whole.
+    pub latency_curve: Vec<CurvePoint>,
     /// Decisions that were tried on the sale's items (a batch is one).
     pub attempts: i64,
     /// Decisions that met a version conflict and were made again.
@@ -67,7 +68,7 @@ pub struct Outcome {
     pub passed: bool,
     /// The most buyers that were waiting for their verdict, as sampled.
     pub waiting_peak: u64,
-    /// Messages ready, and buyers waiting, over time.
+    /// Messages ready, buyers waiting and requests sold, over time.
     pub queue_depth: Vec<DepthSample>,
     /// How often the buyers lost the broker and came back.
     pub reconnects: u32,
@@ -103,25 +104,6 @@ pub struct ServersReport {
     pub postgresql: Option<String>,
     /// The version of what counted; `null` where the strategy needs none.
     pub redis: Option<String>,
-}
-
-/// Milliseconds; all 0 where nobody got a verdict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Latency {
-    /// The quickest verdict.
-    pub min: f64,
-    /// Half of the verdicts came within this.
-    pub p50: f64,
-    /// 90 % did.
-    pub p90: f64,
-    /// 95 % did.
-    pub p95: f64,
-    /// 99 % did.
-    pub p99: f64,
-    /// 99.9 % did.
-    pub p999: f64,
-    /// The slowest verdict.
-    pub max: f64,
 }
 
 /// One worker's part.
@@ -181,10 +163,25 @@ pub struct DepthSample {
     pub messages: u64,
     /// Buyers who have sent their request and have no verdict: also those whose message is with a worker.
     pub waiting: u64,
+    /// Buyers who were told by then that they got their units.
+    pub sold: u64,
+}
+
+impl DepthSample {
+    /// The samples, with what was sold until each: one moment for every request that was, in any order.
+    #[must_use]
+    pub(crate) fn with_sold(mut samples: Vec<Self>, mut sold_at: Vec<Duration>) -> Vec<Self> {
+        sold_at.sort_unstable();
+        for sample in &mut samples {
+            let until = Duration::from_millis(sample.at_ms);
+            sample.sold = sold_at.partition_point(|at| *at <= until) as u64;
+        }
+        samples
+    }
 }
 
 /// What the clock says about a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timing {
     /// From the first intended send to the last verdict.
     pub seconds: f64,
@@ -192,19 +189,20 @@ pub struct Timing {
     pub purchases_per_second: f64,
     /// From the intended send to the verdict.
     pub latency_ms: Latency,
+    /// The same, whole.
+    pub latency_curve: Vec<CurvePoint>,
 }
 
 impl Timing {
     /// Reads the clock's part from the answers.
     #[must_use]
     pub fn of(schedule: &Schedule, answers: &Answers) -> Self {
-        let mut histogram = histogram();
+        let mut histogram = latency::histogram();
         let mut last = Duration::ZERO;
         for (due, answer) in schedule.requests.iter().zip(&answers.answers) {
             if answer.body.is_some() {
                 last = last.max(answer.at);
-                let microseconds = answer.at.saturating_sub(due.at).as_micros();
-                histogram.saturating_record(u64::try_from(microseconds).unwrap_or(u64::MAX));
+                latency::record(&mut histogram, answer.at.saturating_sub(due.at));
             }
         }
         let first = schedule.requests.first().map_or(Duration::ZERO, |due| due.at);
@@ -215,39 +213,9 @@ impl Timing {
             seconds: round(seconds, 1e6),
             purchases_per_second: if seconds > 0.0 { round(verdicts / seconds, 1e1) } else { 0.0 },
             latency_ms: Latency::of(&histogram),
+            latency_curve: latency::curve(&histogram),
         }
     }
-}
-
-impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        #[allow(clippy::cast_precision_loss)]
-        let ms = |microseconds: u64| round(microseconds as f64 / 1e3, 1e3);
-        let at = |quantile: f64| ms(histogram.value_at_quantile(quantile));
-        Self {
-            min: ms(histogram.min()),
-            p50: at(0.50),
-            p90: at(0.90),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: ms(histogram.max()),
-        }
-    }
-}
-
-impl FromIterator<Duration> for Latency {
-    fn from_iter<Durations: IntoIterator<Item = Duration>>(durations: Durations) -> Self {
-        let mut histogram = histogram();
-        for duration in durations {
-            histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-        }
-        Self::of(&histogram)
-    }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS).expect("three digits of a day are within its limits")
 }
 
 /// `value` to the nearest `1 / parts`, so that JSON shows no noise.
@@ -286,6 +254,16 @@ mod tests {
         assert_eq!((timing.seconds, timing.purchases_per_second), (2.0, 1.0));
         assert_eq!(timing.latency_ms.min, 10.0);
         assert!((timing.latency_ms.max - 1_500.0).abs() < 1.5, "{:?}", timing.latency_ms);
+    }
+
+    #[test]
+    fn a_sample_counts_what_was_sold_until_then() {
+        let sample = |at_ms| DepthSample { at_ms, messages: 0, waiting: 0, sold: 0 };
+        let samples = DepthSample::with_sold(
+            vec![sample(5), sample(10), sample(20)],
+            [15, 10, 30].map(Duration::from_millis).to_vec(),
+        );
+        assert_eq!(samples.iter().map(|sample| sample.sold).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]

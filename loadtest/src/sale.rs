@@ -24,7 +24,8 @@ use crate::events::Event;
 use crate::facts;
 use crate::failure::Failure;
 use crate::life::living::{Life, Living};
-use crate::outcome::{Outcome, ScenarioReport, ServersReport};
+use crate::machine::Machine;
+use crate::outcome::{DepthSample, Outcome, ScenarioReport, ServersReport};
 use crate::probe::broker_version;
 use crate::round::{Round, Tally};
 use crate::scenario::{Scenario, Schedule};
@@ -187,6 +188,7 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
     Outcome {
         scenario,
         servers,
+        machine: Machine::here(),
         verdicts: audit.verdicts,
         lost: audit.lost,
         duplicate_replies: audit.duplicate_replies,
@@ -196,6 +198,7 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
         seconds: tally.timing.seconds,
         purchases_per_second: tally.timing.purchases_per_second,
         latency_ms: tally.timing.latency_ms,
+        latency_curve: tally.timing.latency_curve,
         attempts: 0,
         conflicts: 0,
         queue_depth_peak: tally.depth.iter().map(|sample| sample.messages).max().unwrap_or(0),
@@ -208,7 +211,7 @@ fn outcome(scenario: ScenarioReport, servers: ServersReport, audit: Audit, tally
         invariants: audit.invariants,
         passed,
         waiting_peak: tally.depth.iter().map(|sample| sample.waiting).max().unwrap_or(0),
-        queue_depth: tally.depth,
+        queue_depth: DepthSample::with_sold(tally.depth, audit.sold_at),
         reconnects: tally.reconnects,
     }
 }

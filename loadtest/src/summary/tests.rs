@@ -4,9 +4,10 @@ use super::*;
 use crate::auditor::{Invariant, VerdictCounts};
 use crate::life::report::{LifeReport, QuietReport};
 use crate::life::show::ShownStep;
+use crate::machine::Machine;
 use crate::outcome::{CeilingReport, CrashReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
 
-fn outcome() -> Outcome {
+pub(crate) fn outcome() -> Outcome {
     let kept = Invariant { name: "never_oversold", holds: true, detail: "at most 1 unit reserved".into() };
     let worker = WorkerReport { id: "worker-1".into(), verdicts: 12_345, rss_mib: Some(21.5) };
     Outcome {
@@ -21,6 +22,7 @@ fn outcome() -> Outcome {
             seed: 42,
         },
         servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()), redis: None },
+        machine: Machine::here(),
         verdicts: VerdictCounts { reserved: 1, sold_out: 12_344, refused: 0, invalid: 0 },
         lost: 0,
         duplicate_replies: 0,
@@ -30,6 +32,7 @@ fn outcome() -> Outcome {
         seconds: 1.234_567,
         purchases_per_second: 9_999.6,
         latency_ms: Latency { min: 1.0, p50: 2.0, p90: 3.0, p95: 4.0, p99: 5.0, p999: 6.0, max: 1_234.56 },
+        latency_curve: vec![],
         attempts: 26,
         conflicts: 0,
         queue_depth_peak: 7_000,
@@ -43,8 +46,8 @@ fn outcome() -> Outcome {
         passed: true,
         waiting_peak: 12_000,
         queue_depth: vec![
-            DepthSample { at_ms: 10, messages: 7_000, waiting: 12_000 },
-            DepthSample { at_ms: 20, messages: 0, waiting: 0 },
+            DepthSample { at_ms: 10, messages: 7_000, waiting: 12_000, sold: 0 },
+            DepthSample { at_ms: 20, messages: 0, waiting: 0, sold: 1 },
         ],
         reconnects: 0,
     }

@@ -132,6 +132,7 @@ async fn the_json_has_the_documented_keys_and_nothing_else_is_printed() {
     for key in [
         "scenario",
         "servers",
+        "machine",
         "verdicts",
         "lost",
         "duplicate_replies",
@@ -141,6 +142,7 @@ async fn the_json_has_the_documented_keys_and_nothing_else_is_printed() {
         "seconds",
         "purchases_per_second",
         "latency_ms",
+        "latency_curve",
         "attempts",
         "conflicts",
         "queue_depth_peak",
