@@ -4,15 +4,18 @@
 //! The decision is pure. Must never know: how packages are installed, how a server is started.
 
 use super::{apt, installed};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::unistd::Uid;
 use std::fmt;
 use std::fs;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// One of the servers that a stack needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
+    /// Chromium: no server, but found and installed as they are; tests look at pages with it.
+    Chromium,
     /// RabbitMQ, and the Erlang that runs it.
     RabbitMq,
     /// PostgreSQL.
@@ -50,6 +53,9 @@ pub struct Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.servers == [Server::Chromium] {
+            return write!(out, "Chromium is not installed. Run\n  {}", self.command());
+        }
         let names: Vec<&str> = self.servers.iter().map(|server| server.name()).collect();
         let are = if names.len() == 1 { "is" } else { "are" };
         write!(out, "{} {are} not installed. Either run\n  {}\n", names.join(" and "), self.command())?;
@@ -84,6 +90,7 @@ impl Missing {
 impl Server {
     fn name(self) -> &'static str {
         match self {
+            Server::Chromium => "Chromium",
             Server::RabbitMq => "RabbitMQ",
             Server::Postgres => "PostgreSQL",
             Server::Redis => "Redis",
@@ -92,6 +99,7 @@ impl Server {
 
     fn debian_package(self) -> &'static str {
         match self {
+            Server::Chromium => "chromium",
             Server::RabbitMq => "rabbitmq-server",
             Server::Postgres => "postgresql",
             Server::Redis => "redis-server",
@@ -100,6 +108,7 @@ impl Server {
 
     fn fedora_package(self) -> &'static str {
         match self {
+            Server::Chromium => "chromium",
             Server::RabbitMq => "rabbitmq-server",
             Server::Postgres => "postgresql-server",
             Server::Redis => "valkey",
@@ -108,6 +117,7 @@ impl Server {
 
     fn homebrew_formula(self) -> &'static str {
         match self {
+            Server::Chromium => "chromium",
             Server::RabbitMq => "rabbitmq",
             Server::Postgres => "postgresql@17",
             Server::Redis => "redis",
@@ -116,11 +126,21 @@ impl Server {
 
     fn is_installed(self) -> bool {
         match self {
+            Server::Chromium => installed::chromium().is_some(),
             Server::RabbitMq => installed::rabbitmq().is_some(),
             Server::Postgres => installed::postgres().is_some(),
             Server::Redis => installed::redis().is_some(),
         }
     }
+}
+
+/// Sees to it that Chromium is there, and says where.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn chromium() -> Result<PathBuf> {
+    ensure(&[Server::Chromium]).await?;
+    installed::chromium().context("Chromium was there a moment ago")
 }
 
 /// Sees to it that the servers' programs are there.
@@ -208,6 +228,14 @@ mod tests {
         assert_eq!(line(System::Fedora, &[Server::Redis]), "sudo dnf install valkey");
         let text = Missing { servers: vec![Server::Redis], system: System::Homebrew }.to_string();
         assert!(text.starts_with("Redis is not installed.") && text.contains("REDIS_URL"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_browser_is_no_server_that_could_run_elsewhere() {
+        let missing = Missing { servers: vec![Server::Chromium], system: System::Debian };
+        let text = missing.to_string();
+        assert!(text.contains("sudo apt-get install --no-install-recommends chromium"), "{text}");
+        assert!(!text.contains("AMQP_URL"), "{text}");
     }
 
     #[test]

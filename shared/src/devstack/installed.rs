@@ -42,6 +42,8 @@ const POSTGRES_FOLDERS: [&str; 5] = [
 const REDIS_NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 /// Where Homebrew has it, also if its own folder is not in PATH.
 const REDIS_FOLDERS: [&str; 3] = ["/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin"];
+/// Chromium, or what it is called where it comes as Chrome.
+const CHROMIUM_NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
 /// RabbitMQ, if it and Erlang are installed.
 pub(super) fn rabbitmq() -> Option<RabbitMqPrograms> {
@@ -64,6 +66,12 @@ pub(super) fn postgres() -> Option<PostgresPrograms> {
 pub(super) fn redis() -> Option<PathBuf> {
     let folders: Vec<PathBuf> = path_folders().chain(known_folders(&REDIS_FOLDERS)).collect();
     let programs = REDIS_NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    programs.into_iter().find(|program| program.is_file())
+}
+
+/// Chromium, the one in PATH.
+pub(super) fn chromium() -> Option<PathBuf> {
+    let programs = CHROMIUM_NAMES.into_iter().flat_map(|name| path_folders().map(move |folder| folder.join(name)));
     programs.into_iter().find(|program| program.is_file())
 }
 
