@@ -29,6 +29,7 @@ use crate::workers::Endpoints;
 use crate::{doors, facts, probe};
 use bench::Bench;
 use figures::Repetition;
+pub(crate) use notes::of as notes;
 pub(crate) use plan::rows;
 use plan::turns;
 pub use report::{ComparedScenario, Comparison, Form, Row, Versions};

@@ -3,7 +3,7 @@
 //! A [`scenario`] is worked out before the first message; [`buyers`] send it and keep the [`answers`]; a [`round`] runs
 //! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
 //! [`auditor`] holds against the answers; [`life`] is what becomes of the orders after that; [`events`] and [`crashes`] are
-//! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`]; [`cost`] is what purchases take of the
+//! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`] and made a page by [`report`]; [`cost`] is what purchases take of the
 //! machines, over many sales; [`doors`] are what all this replaces; [`contend`] shows what conflicts cost. [`run`] is the command line.
 
 pub mod aftermath;
@@ -30,6 +30,7 @@ pub mod programs;
 mod progress;
 mod random;
 mod readings;
+pub mod report;
 pub mod round;
 pub mod run;
 pub mod sale;

@@ -209,6 +209,9 @@ pub struct SaleOptions {
     /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
     #[arg(long, value_name = "PATH")]
     pub json: Option<PathBuf>,
+    /// Write the result as a page with charts, all in one file, to show or to keep.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// The broker to use, of a cluster each node with commas between them; without it (and --database-url), private servers are started and stopped.
     #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
     pub amqp_url: Option<String>,

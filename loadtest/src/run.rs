@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::report::{self, ReportFile};
 use crate::sale::Ceiling;
 use crate::strategy::Strategy;
 use crate::workers::Endpoints;
@@ -118,6 +119,7 @@ async fn measure(
     needed: Needed,
     rounds: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>, &Progress) -> Result<Outcome, Failure>,
 ) -> Result<bool, Failure> {
+    let page = ReportFile::open(options.report.as_deref())?;
     let progress = Progress::new();
     let given = given(&options.amqp_url, &options.database_url)?;
     let given = if needed.redis { with_redis(given, &options.redis_url)? } else { given };
@@ -137,6 +139,9 @@ async fn measure(
     progress.clear();
     let outcome = outcome?;
     report(&outcome, options.json.as_deref(), || summary::render(&outcome, summary::Style::of_stdout()))?;
+    if let Some(page) = page {
+        page.write(&report::of_run(&outcome)?)?;
+    }
     Ok(outcome.passed)
 }
 
@@ -163,6 +168,7 @@ async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
 
 /// As [`measure`], for ways to sell beside each other.
 async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure> {
+    let page = ReportFile::open(options.report.as_deref())?;
     let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
     let progress = Progress::new();
     let given = given(&options.amqp_url, &options.database_url)?;
@@ -185,6 +191,9 @@ async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure>
     progress.clear();
     let comparison = comparison?;
     report(&comparison, options.json.as_deref(), || compare::render(&comparison, summary::Style::of_stdout()))?;
+    if let Some(page) = page {
+        page.write(&report::of_comparison(&comparison)?)?;
+    }
     Ok(comparison.passed)
 }
 

@@ -9,7 +9,7 @@ mod style;
 use std::fmt::Write;
 
 use crate::events::Action;
-use crate::outcome::{DepthSample, Outcome};
+use crate::outcome::{DepthSample, EventReport, Outcome};
 use figures::{count, decimal, plural, share, signed, sparkline};
 pub use style::Style;
 
@@ -36,6 +36,68 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
     page.text
 }
 
+/// The whole sale in one line, such as `1 sold · 999 sold out · 0 failed — 0.11 s`.
+pub(crate) fn headline(outcome: &Outcome) -> String {
+    let verdicts = outcome.verdicts;
+    let failed = outcome.lost + verdicts.invalid + outcome.conflicting_replies;
+    let mut parts =
+        vec![format!("{} sold", count(verdicts.reserved)), format!("{} sold out", count(verdicts.sold_out))];
+    if verdicts.refused > 0 {
+        parts.push(format!("{} refused", count(verdicts.refused)));
+    }
+    parts.push(format!("{} failed", count(failed)));
+    format!("{} — {:.2} s", parts.join(" · "), outcome.seconds)
+}
+
+/// What was sold to whom, by whom, and on what.
+pub(crate) fn circumstances(outcome: &Outcome) -> String {
+    let scenario = &outcome.scenario;
+    let pace = match scenario.rate {
+        0.0 => "at once".to_owned(),
+        rate => format!("at {rate} per second"),
+    };
+    let mut on = vec![format!("RabbitMQ {}", outcome.servers.rabbitmq)];
+    on.extend(outcome.servers.postgresql.iter().map(|version| format!("PostgreSQL {version}")));
+    on.extend(outcome.servers.redis.iter().map(|version| format!("Redis {version}")));
+    format!(
+        "{} {pace} · {} of {} · {} · {} · seed {} · {}",
+        plural(u64::from(scenario.buyers), "buyer"),
+        plural(scenario.stock, "unit"),
+        plural(u64::from(scenario.items), "item"),
+        plural(u64::from(scenario.workers), "worker"),
+        scenario.strategy,
+        scenario.seed,
+        on.join(", ")
+    )
+}
+
+/// How the requests ended: each verdict's name and number; the last is of those that have none.
+pub(crate) fn endings(outcome: &Outcome) -> [(&'static str, u64); 5] {
+    let verdicts = outcome.verdicts;
+    let answered = verdicts.reserved + verdicts.sold_out + verdicts.refused + verdicts.invalid;
+    [
+        ("reserved", verdicts.reserved),
+        ("sold out", verdicts.sold_out),
+        ("refused", verdicts.refused),
+        ("invalid", verdicts.invalid),
+        ("none", u64::from(outcome.scenario.buyers).saturating_sub(answered)),
+    ]
+}
+
+/// What an event did, and for how long the buyers felt it.
+pub(crate) fn event_text(event: &EventReport) -> String {
+    let what = match event.worker.as_ref().or(event.broker_node.as_ref()) {
+        Some(whom) => format!("{whom} {}", event.event.past()),
+        None if event.event == Action::KillRedis => format!("Redis {}", event.event.past()),
+        None => format!("no worker was left to be {}", event.event.past()),
+    };
+    let next = event.next_verdict_seconds.map(|seconds| {
+        let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
+        format!("; {whose} {} s later", decimal(seconds, 2))
+    });
+    format!("{what}{}", next.unwrap_or_default())
+}
+
 struct Page {
     text: String,
     style: Style,
@@ -58,35 +120,10 @@ impl Page {
     }
 
     fn headline(&mut self, outcome: &Outcome) {
-        let (verdicts, scenario) = (outcome.verdicts, &outcome.scenario);
-        let failed = outcome.lost + verdicts.invalid + outcome.conflicting_replies;
-        let mut parts =
-            vec![format!("{} sold", count(verdicts.reserved)), format!("{} sold out", count(verdicts.sold_out))];
-        if verdicts.refused > 0 {
-            parts.push(format!("{} refused", count(verdicts.refused)));
-        }
-        parts.push(format!("{} failed", count(failed)));
-        let line = format!("{} — {:.2} s", parts.join(" · "), outcome.seconds);
+        let line = headline(outcome);
         let line = if outcome.passed { self.style.good(&line) } else { self.style.bad(&line) };
         self.line(&line);
-        let pace = match scenario.rate {
-            0.0 => "at once".to_owned(),
-            rate => format!("at {rate} per second"),
-        };
-        let mut on = vec![format!("RabbitMQ {}", outcome.servers.rabbitmq)];
-        on.extend(outcome.servers.postgresql.iter().map(|version| format!("PostgreSQL {version}")));
-        on.extend(outcome.servers.redis.iter().map(|version| format!("Redis {version}")));
-        let what = format!(
-            "{} {pace} · {} of {} · {} · {} · seed {} · {}",
-            plural(u64::from(scenario.buyers), "buyer"),
-            plural(scenario.stock, "unit"),
-            plural(u64::from(scenario.items), "item"),
-            plural(u64::from(scenario.workers), "worker"),
-            scenario.strategy,
-            scenario.seed,
-            on.join(", ")
-        );
-        let what = self.style.dim(&what);
+        let what = self.style.dim(&circumstances(outcome));
         self.line(&what);
     }
 
@@ -108,17 +145,8 @@ impl Page {
 
     fn verdicts(&mut self, outcome: &Outcome) {
         self.section("VERDICTS");
-        let verdicts = outcome.verdicts;
         let buyers = u64::from(outcome.scenario.buyers);
-        let answered = verdicts.reserved + verdicts.sold_out + verdicts.refused + verdicts.invalid;
-        let rows = [
-            ("reserved", verdicts.reserved),
-            ("sold out", verdicts.sold_out),
-            ("refused", verdicts.refused),
-            ("invalid", verdicts.invalid),
-            ("none", buyers.saturating_sub(answered)),
-        ];
-        for (label, number) in rows {
+        for (label, number) in endings(outcome) {
             self.row(label, &format!("{:>10}  {:>6}", count(number), share(number, buyers)));
         }
         for (label, number) in
@@ -200,19 +228,10 @@ impl Page {
         self.section("EVENTS");
         for event in &outcome.events {
             let at = event.at.to_string();
-            let what = match event.worker.as_ref().or(event.broker_node.as_ref()) {
-                Some(whom) => format!("{whom} {}", event.event.past()),
-                None if event.event == Action::KillRedis => format!("Redis {}", event.event.past()),
-                None => format!("no worker was left to be {}", event.event.past()),
-            };
-            let next = event.next_verdict_seconds.map(|seconds| {
-                let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
-                format!("; {whose} {} s later", decimal(seconds, 2))
-            });
-            self.row(&format!("at {at}"), &format!("{what}{}", next.unwrap_or_default()));
+            self.row(&format!("at {at}"), &event_text(event));
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -53,7 +53,7 @@ const MEASURES: [Measure; 4] = [
 const FORMS: [Form; 4] = [Form::Batched, Form::OneByOne, Form::Competing, Form::Http];
 
 /// Sentences about the rows of so many buyers.
-pub(super) fn of(comparison: &Comparison, buyers: u32) -> Vec<String> {
+pub(crate) fn of(comparison: &Comparison, buyers: u32) -> Vec<String> {
     let rows: Vec<&Row> = comparison.rows.iter().filter(|row| row.buyers == buyers).collect();
     let mut notes: Vec<String> = FORMS.iter().filter_map(|form| best(&rows, *form)).collect();
     let reference = find(&rows, Form::Batched, Strategy::Optimistic);

@@ -60,6 +60,9 @@ pub struct CompareOptions {
     /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
     #[arg(long, value_name = "PATH")]
     pub json: Option<PathBuf>,
+    /// Write the result as a page with charts, all in one file, to show or to keep.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
     /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
     #[arg(long, value_name = "PATH")]
     pub worker_program: Option<PathBuf>,

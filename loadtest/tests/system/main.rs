@@ -22,6 +22,7 @@ mod raw;
 mod redis;
 mod relay;
 mod release;
+mod report;
 mod restock;
 mod rules;
 mod sales;
