@@ -32,10 +32,10 @@ const STOCK: u64 = 1_000;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Contention {
     /// The item, before the first update.
-    pub item: ItemReport,
+    pub item: RecordedItem,
     /// Updates of each race.
     pub updates: u32,
-    /// How many of them were at it at once.
+    /// How many of them made a round, and began at once.
     pub concurrency: u32,
     /// How their attempts were spaced.
     pub retry: RetryReport,
@@ -49,23 +49,6 @@ pub struct Contention {
     pub broken: Vec<String>,
     /// Whether nothing is broken.
     pub passed: bool,
-}
-
-/// An item's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ItemReport {
-    /// The item's id.
-    pub id: String,
-    /// Units that exist.
-    pub stock: i64,
-    /// Units that can be reserved.
-    pub available: i64,
-    /// Units kept by orders.
-    pub held: i64,
-    /// Units paid for.
-    pub sold: i64,
-    /// What an update checks.
-    pub version: i64,
 }
 
 /// How attempts are spaced; see [`shared::retry::RetryPolicy`].
@@ -131,10 +114,9 @@ async fn contend(
         .into_iter()
         .flat_map(|(name, race)| race.broken().into_iter().map(move |broken| format!("{name}: {broken}")))
         .collect();
-    let RecordedItem { id, stock, available, held, sold, version, conflicts: _ } = before;
     let shared::retry::RetryPolicy { wait_ms, factor, wait_ms_max, attempts_max } = options.retry;
     Ok(Contention {
-        item: ItemReport { id, stock, available, held, sold, version },
+        item: before,
         updates: options.updates,
         concurrency: options.concurrency,
         retry: RetryReport { wait_ms, factor, wait_ms_max, attempts_max },

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use shared::contract::Status;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
@@ -26,7 +27,7 @@ pub struct Recorded {
 }
 
 /// An item's row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecordedItem {
     /// The item's id.
     pub id: String,

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
 use crate::progress::Progress;
+use crate::sale::Ceiling;
 use crate::strategy::Strategy;
 use crate::workers::Endpoints;
 use crate::{ceiling, compare, cost, programs, summary};
@@ -58,6 +59,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Ceiling(options) => {
                 start_log()?;
                 measure(&options, Needed { broker_nodes: 1, redis: false }, async |endpoints, _servers, progress| {
+                    Ceiling::refuse_queues_in_use(endpoints).await?;
                     let outcome = run_ceiling(endpoints, &options, progress).await?;
                     let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
                     Ok(Outcome { ceiling, ..outcome })

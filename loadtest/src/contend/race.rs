@@ -1,11 +1,11 @@
-//! One race: so many version-checked updates of an item, some of them at once, each on a connection of its own.
+//! One race: so many version-checked updates of an item, in rounds of some at once, each on a connection of its own.
 //!
-//! Counts nothing and judges nothing. Invariant: nobody begins before everybody is connected and has its statements
-//! prepared.
+//! A round begins for all at one moment, as a crowd does, and the next one begins when its last update is done or given up:
+//! whoever was served does not come again meanwhile, which would keep the row for himself. Counts nothing and judges
+//! nothing. Invariant: no round begins before everybody is connected and has its statements prepared.
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
@@ -64,14 +64,15 @@ pub(super) async fn run(url: &str, options: &ContendOptions, jitter: Jitter) -> 
     })?;
     let line = Arc::new(Line {
         item: options.item.clone(),
-        left: AtomicU32::new(options.updates),
+        updates: options.updates,
+        racers: options.concurrency,
         start: Barrier::new(connections.len()),
         retry: options.retry,
         jitter,
     });
     let mut racers = JoinSet::new();
-    for connection in connections {
-        racers.spawn(race(connection, Arc::clone(&line)));
+    for (place, connection) in (0..).zip(connections) {
+        racers.spawn(race(connection, place, Arc::clone(&line)));
     }
     let mut all = Run::default();
     while let Some(raced) = racers.join_next().await {
@@ -86,31 +87,28 @@ pub(super) async fn run(url: &str, options: &ContendOptions, jitter: Jitter) -> 
 /// What those who race share.
 struct Line {
     item: String,
-    /// Updates that nobody has begun.
-    left: AtomicU32,
+    updates: u32,
+    racers: u32,
     start: Barrier,
     retry: RetryPolicy,
     jitter: Jitter,
 }
 
-impl Line {
-    /// Takes one of the updates that are left.
-    fn next(&self) -> bool {
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-}
-
-/// Does one update after the other until none is left.
-async fn race(mut connection: PgConnection, line: Arc<Line>) -> sqlx::Result<Run> {
+/// Does one update in each round; `place` is among those who race.
+async fn race(mut connection: PgConnection, place: u32, line: Arc<Line>) -> sqlx::Result<Run> {
     let mut run = Run::default();
     // Parsed and planned before the start; there is no version before 0.
     write(&mut connection, &line.item, -1).await?;
     read(&mut connection, &line.item).await?;
     line.start.wait().await;
     let started = Instant::now();
-    while line.next() {
-        let update = update(&mut connection, &line, &mut run.slept).await?;
-        run.updates.push(update);
+    for round in 0..line.updates.div_ceil(line.racers) {
+        line.start.wait().await;
+        // The last round may have less than one for everybody.
+        if round * line.racers + place < line.updates {
+            let update = update(&mut connection, &line, &mut run.slept).await?;
+            run.updates.push(update);
+        }
     }
     run.took = started.elapsed();
     connection.close().await?;

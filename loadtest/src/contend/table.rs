@@ -11,7 +11,7 @@ use crate::summary::figures::{count, decimal, plural, signed};
 /// Above the race with drawn waits.
 const WITH: &str = "jitter";
 /// Above the race with waits that are not.
-const WITHOUT: &str = "none";
+const WITHOUT: &str = "no jitter";
 /// The width of what a row is about.
 const LABEL_COLUMNS: usize = 24;
 /// The width of a figure.
@@ -57,7 +57,7 @@ fn head(contention: &Contention, style: Style) -> Vec<String> {
         false => style.bad("UPDATES WERE LOST, or are nobody's"),
     };
     let races = format!(
-        "2 races of {}, {} at once · waits up to {} ms, × {} each time, at most {} ms, {} · PostgreSQL {}",
+        "2 races of {}, in rounds of {} at once · waits up to {} ms, × {} each time, at most {} ms, {} · PostgreSQL {}",
         plural(contention.updates.into(), "version-checked update"),
         contention.concurrency,
         retry.wait_ms,
@@ -124,7 +124,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::contend::{ItemReport, RetryReport, SleptReport};
+    use crate::contend::{RetryReport, SleptReport};
+    use crate::facts::RecordedItem;
 
     fn race(given_up: u64, attempts_histogram: &[(u32, u64)]) -> Figures {
         Figures {
@@ -144,7 +145,7 @@ mod tests {
     fn contention(broken: Vec<String>) -> Contention {
         let id = "ticket".to_owned();
         Contention {
-            item: ItemReport { id, stock: 1_000, available: 990, held: 7, sold: 3, version: 42 },
+            item: RecordedItem { id, stock: 1_000, available: 990, held: 7, sold: 3, version: 42, conflicts: 0 },
             updates: 1_000,
             concurrency: 16,
             retry: RetryReport { wait_ms: 4, factor: 2.0, wait_ms_max: 200, attempts_max: 8 },

@@ -17,10 +17,11 @@ pub struct ContendOptions {
     /// everything but its version.
     #[arg(long, value_name = "ITEM", default_value = "contended", value_parser = parse_item)]
     pub item: String,
-    /// Updates of each race.
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=UPDATES_MAX))]
+    /// Updates of each race, in rounds.
+    #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u32).range(1..=UPDATES_MAX))]
     pub updates: u32,
-    /// How many of them are at it at once, each on a connection of its own.
+    /// How many of them make a round: they begin at once, each on a connection of its own, and the next round begins when the
+    /// last one is done.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=CONCURRENCY_MAX))]
     pub concurrency: u32,
     /// How attempts are spaced: as a worker's, by the same flags.

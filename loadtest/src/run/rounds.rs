@@ -47,6 +47,8 @@ pub(super) async fn run(
 ) -> Result<Outcome, Failure> {
     let mut ceilings = Vec::new();
     if options.with_ceiling {
+        // Not before the second one: workers leave messages behind that mean nothing, and look like requests.
+        Ceiling::refuse_queues_in_use(endpoints).await?;
         ceilings.push(run_ceiling(endpoints, &options.sale, progress).await?);
     }
     let quiet = match options.life.with_quiet {
@@ -151,7 +153,6 @@ pub(super) async fn run_ceiling(
     options: &SaleOptions,
     progress: &Progress,
 ) -> Result<Outcome, Failure> {
-    Ceiling::refuse_queues_in_use(endpoints).await?;
     let (scenario, patience) = (options.scenario(), options.patience());
     let crew = crew(options, &programs::ourselves()?, &[Ceiling::WORKER]);
     Ceiling::measure(endpoints, &scenario, crew, patience, (progress, "measuring the ceiling")).await

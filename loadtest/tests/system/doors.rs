@@ -36,16 +36,7 @@ async fn whoever_loses_every_race_is_told_of_a_conflict() {
     let fixture = Fixture::new().await;
     let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
     let scenario = DoorScenario { retry, ..DoorScenario::new(DoorStrategy::Optimistic, 10, 100, 42) };
-    let (door, mut database) = open(&fixture, &scenario).await;
-    let item = door.item().to_owned();
-    let mut race = database.begin().await.unwrap();
-    let win = "UPDATE doors.items SET version = version + 1 WHERE id = $1";
-    sqlx::query(win).bind(&item).execute(&mut *race).await.unwrap();
-    let crowd = tokio::spawn(door.crowd());
-    // They have read by now, and want to write.
-    waiting(&fixture, 10).await;
-    race.commit().await.unwrap();
-    let outcome = crowd.await.unwrap().unwrap();
+    let outcome = overtaken(&fixture, &scenario).await;
     assert_eq!(outcome.failures, BTreeMap::from([(FailureKind::Conflict, 10)]), "{outcome:#?}");
     assert_eq!((outcome.attempts, outcome.conflicts, outcome.rollbacks), (10, 10, 10), "{outcome:#?}");
     assert_eq!((outcome.orders, outcome.zombie_units), (0, 0), "what was rolled back leaves nothing");
@@ -55,15 +46,7 @@ async fn whoever_loses_every_race_is_told_of_a_conflict() {
 async fn whoever_loses_a_race_and_tries_again_is_served() {
     let fixture = Fixture::new().await;
     let scenario = DoorScenario::new(DoorStrategy::Optimistic, 1, 1, 42);
-    let (door, mut database) = open(&fixture, &scenario).await;
-    let item = door.item().to_owned();
-    let mut race = database.begin().await.unwrap();
-    let win = "UPDATE doors.items SET version = version + 1 WHERE id = $1";
-    sqlx::query(win).bind(&item).execute(&mut *race).await.unwrap();
-    let crowd = tokio::spawn(door.crowd());
-    waiting(&fixture, 1).await;
-    race.commit().await.unwrap();
-    let outcome = crowd.await.unwrap().unwrap();
+    let outcome = overtaken(&fixture, &scenario).await;
     assert_eq!((outcome.sold, outcome.attempts, outcome.conflicts, outcome.rollbacks), (1, 2, 1, 1), "{outcome:#?}");
 }
 
@@ -126,6 +109,18 @@ fn conflicts_told(outcome: &DoorOutcome) -> u64 {
 async fn open(fixture: &Fixture, scenario: &DoorScenario) -> (Door, PgConnection) {
     let door = Door::open(Path::new(LOADTEST), &fixture.database_url, scenario).await.unwrap();
     (door, PgConnection::connect(&fixture.database_url).await.unwrap())
+}
+
+/// Has somebody else move the version between the moment when everybody has read it and the one when they write.
+async fn overtaken(fixture: &Fixture, scenario: &DoorScenario) -> DoorOutcome {
+    let (door, mut database) = open(fixture, scenario).await;
+    let mut race = database.begin().await.unwrap();
+    let win = "UPDATE doors.items SET version = version + 1 WHERE id = $1";
+    sqlx::query(win).bind(door.item()).execute(&mut *race).await.unwrap();
+    let crowd = tokio::spawn(door.crowd());
+    waiting(fixture, scenario.buyers.into()).await;
+    race.commit().await.unwrap();
+    crowd.await.unwrap().unwrap()
 }
 
 /// Waits until so many statements of the door's wait for a lock.

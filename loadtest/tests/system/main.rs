@@ -9,6 +9,7 @@ mod audit_life;
 mod clients;
 mod cluster;
 mod compare;
+mod contend;
 mod cost;
 mod crashes;
 mod doors;

@@ -1,6 +1,6 @@
 //! How a batch is decided: the ways to keep stock, and the rounds that they have in common.
 //!
-//! Each strategy makes one attempt at what is left of a batch ([`Attempt`]); what it could not commit goes round again after a
+//! Each strategy makes one attempt at what is left of a batch (`Attempt`); what it could not commit goes round again after a
 //! wait, at random. Invariants, whatever the strategy: a request leaves the round only with an answer that is committed,
 //! or that was on record; the rules of an item hold; and running out of attempts is never an answer: then the decision
 //! is made under a row lock, where it cannot conflict.
