@@ -22,6 +22,7 @@ pub(super) struct Repetition {
     pub(super) refused: u64,
     pub(super) failures: BTreeMap<&'static str, u64>,
     pub(super) stalled: Option<u64>,
+    pub(super) crowd_lag_ms: Option<f64>,
     pub(super) seconds: f64,
     pub(super) purchases_per_second: f64,
     pub(super) latency_ms: Latency,
@@ -45,6 +46,7 @@ impl Repetition {
             refused: verdicts.sold_out + verdicts.refused,
             failures: failures.into_iter().filter(|(_, count)| *count > 0).collect(),
             stalled: None,
+            crowd_lag_ms: None,
             seconds: outcome.seconds,
             purchases_per_second: outcome.purchases_per_second,
             latency_ms: outcome.latency_ms,
@@ -75,6 +77,7 @@ impl Repetition {
             refused: outcome.sold_out,
             failures: outcome.failures.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),
             stalled: Some(outcome.stalled),
+            crowd_lag_ms: Some(outcome.crowd_lag_ms),
             seconds: outcome.seconds,
             purchases_per_second: outcome.answers_per_second,
             latency_ms: outcome.latency_ms,
@@ -126,6 +129,7 @@ pub(super) fn row(contender: &Contender, competing: u32, repetitions: &[Repetiti
             .iter()
             .all(|repetition| repetition.stalled.is_some())
             .then(|| count(&|repetition| repetition.stalled.unwrap_or(0))),
+        crowd_lag_ms: known(repetitions, |repetition| repetition.crowd_lag_ms).map(|ms| round(ms, 1e1)),
         seconds: decimal(|repetition| repetition.seconds, 1e6),
         purchases_per_second: decimal(|repetition| repetition.purchases_per_second, 1e1),
         ratio: None,

@@ -49,6 +49,8 @@ const MEASURES: [Measure; 4] = [
     },
 ];
 
+/// How late buyers may be without a word about it: much less than a packet that is sent again.
+const LAG_MS_TOLD_MIN: f64 = 100.0;
 /// The forms that are won by somebody.
 const FORMS: [Form; 4] = [Form::Batched, Form::OneByOne, Form::Competing, Form::Http];
 
@@ -58,21 +60,29 @@ pub(crate) fn of(comparison: &Comparison, buyers: u32) -> Vec<String> {
     let mut notes: Vec<String> = FORMS.iter().filter_map(|form| best(&rows, *form)).collect();
     let reference = find(&rows, Form::Batched, Strategy::Optimistic);
     notes.extend(reference.into_iter().flat_map(|reference| against(&rows, reference)));
-    if rows.iter().any(|row| row.form == Form::Http) {
-        let payment_ms = comparison.scenario.payment_ms;
-        notes.push("By HTTP the pace is that of answers, 409 (conflict) and 503 (unavailable) among them.".to_owned());
-        notes.push(format!(
-            "By HTTP each request pays, which takes {payment_ms} ms, as in what it stands for; on the queue that comes later."
-        ));
-    }
     notes
+}
+
+/// What is to be known before a row by HTTP is held against one on the queue; nothing where there is none.
+pub(super) fn on_http(comparison: &Comparison) -> Vec<String> {
+    if !comparison.rows.iter().any(|row| row.form == Form::Http) {
+        return Vec::new();
+    }
+    let payment_ms = comparison.scenario.payment_ms;
+    vec![
+        "The pace is that of answers, 409 (conflict) and 503 (unavailable) among them.".to_owned(),
+        format!(
+            "A payment of {payment_ms} ms is part of each request, as in what it stands for; on the queue it comes later."
+        ),
+        "Who was first is who began to connect first; who goes without an answer after 10 s has failed.".to_owned(),
+    ]
 }
 
 fn find<'a>(rows: &[&'a Row], form: Form, strategy: Strategy) -> Option<&'a Row> {
     rows.iter().copied().find(|row| row.form == form && row.strategy == Some(strategy))
 }
 
-/// Who is the fastest of this form, of those who answered everybody; `None` where nobody took part.
+/// Who is the fastest of this form, of those who answered everybody; `None` where there is nobody to be compared with.
 fn best(rows: &[&Row], form: Form) -> Option<String> {
     let of_form: Vec<&&Row> = rows.iter().filter(|row| row.form == form).collect();
     let fastest = |rows: &[&&Row]| -> Option<String> {
@@ -82,6 +92,9 @@ fn best(rows: &[&Row], form: Form) -> Option<String> {
         Some(format!("{strategy} is the fastest, {per_second}/s{ratio}"))
     };
     let served: Vec<&&Row> = of_form.iter().copied().filter(|row| row.failed == 0).collect();
+    if of_form.len() == 1 && served.len() == 1 {
+        return None;
+    }
     match fastest(&served) {
         Some(fastest) => Some(format!("{}: {fastest}.", capitalized(form.words()))),
         None => {
@@ -157,6 +170,8 @@ pub(super) fn failures(row: &Row) -> Option<String> {
     parts.extend(
         row.stalled.filter(|stalled| *stalled > 0).map(|stalled| format!("{} stalled for 1 s or more", count(stalled))),
     );
+    let lag = row.crowd_lag_ms.filter(|lag| *lag >= LAG_MS_TOLD_MIN);
+    parts.extend(lag.map(|lag| format!("buyers up to {} ms late themselves", decimal(lag, 0))));
     parts.extend((row.oversold > 0).then(|| format!("{} OVERSOLD", plural(row.oversold, "unit"))));
     (!parts.is_empty()).then(|| format!("{}: {}", row.name, parts.join(", ")))
 }

@@ -119,6 +119,9 @@ pub struct Row {
     /// Answers that came only after 1 s or more, as they do when the system sends the first packet of a connection again;
     /// `null` where nobody connects to buy.
     pub stalled: Option<u64>,
+    /// How late the buyers' own processes were at the most: where this is much, the machine was too small for server and
+    /// buyers together, and latencies and time-outs are partly the buyers' doing. `null` where nobody connects to buy.
+    pub crowd_lag_ms: Option<f64>,
     /// From the first intended send to the last answer.
     pub seconds: f64,
     /// Verdicts by seconds; by HTTP: answers.

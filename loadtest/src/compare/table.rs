@@ -35,6 +35,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     for buyers in &comparison.scenario.buyers {
         lines.extend(of_size(comparison, *buyers, style));
     }
+    lines.extend(section("About HTTP", &notes::on_http(comparison), style));
     lines.join("\n") + "\n"
 }
 

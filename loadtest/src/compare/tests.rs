@@ -24,6 +24,7 @@ fn row(form: Form, strategy: Option<Strategy>, per_second: f64) -> Row {
         failed: 0,
         failures: BTreeMap::new(),
         stalled: None,
+        crowd_lag_ms: None,
         seconds: 1_000.0 / per_second,
         purchases_per_second: per_second,
         ratio: measured.then_some(per_second / 10_000.0),
@@ -62,6 +63,7 @@ fn usual() -> Vec<Row> {
         failed: 450,
         failures: [("conflict", 250), ("timed_out", 200)].into(),
         stalled: Some(37),
+        crowd_lag_ms: Some(250.0),
         order_inversions: 123,
         ..row(Form::Http, Some(Strategy::Optimistic), 80.0)
     };
@@ -92,7 +94,7 @@ fn every_figure_of_a_row_is_in_the_tables_and_what_was_not_measured_is_a_dash() 
         "ceiling - - 0 0.10 10,000 - 50.0 99.0 -",
         "optimistic, batched 500 500 0 0.11 9,000 0.900 50.0 99.0 0",
         "optimistic, HTTP 500 500 450 12.50 80 0.008 50.0 99.0 123",
-        "optimistic, HTTP: 250 conflict, 200 timed out, 37 stalled for 1 s or more",
+        "optimistic, HTTP: 250 conflict, 200 timed out, 37 stalled for 1 s or more, buyers up to 250 ms late themselves",
         "optimistic, batched 3.00 0.50 0.250 - 1.500",
         "Some CPU · 2 cores · 2,048 MiB",
         "net.core.somaxconn 4096",
@@ -112,6 +114,7 @@ fn no_line_is_wider_than_a_terminal() {
 fn the_best_of_each_form_is_named_and_whoever_failed_somebody_is_not_it() {
     assert!(says(usual(), "Batched: optimistic is the fastest, 9,000/s, 0.90 × the ceiling."));
     assert!(says(usual(), "HTTP: nobody served every buyer; optimistic, HTTP failed the fewest, 450 buyers."));
+    assert!(!lines(usual()).iter().any(|line| line.starts_with("Competing:")), "nobody to be compared with");
     assert!(says(
         usual(),
         "Optimistic, batched, by the pace of its other forms: 10.0 × one by one, 30.0 × competing, 112.5 × HTTP."

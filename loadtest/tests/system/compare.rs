@@ -64,6 +64,7 @@ fn assert_row(row: &Value) {
         "buyers",
         "conflicts_per_sale",
         "connection_ms_per_purchase",
+        "crowd_lag_ms",
         "failed",
         "failures",
         "form",
@@ -90,7 +91,9 @@ fn assert_row(row: &Value) {
     assert_eq!(row["oversold"], 0, "{row:#}");
     let form = row["form"].as_str().unwrap();
     assert_eq!((row["strategy"].is_null(), row["ratio"].is_null()), (form == "ceiling", form == "ceiling"), "{row:#}");
-    assert_eq!(row["stalled"].is_null(), form != "http", "{row:#}");
+    for key in ["stalled", "crowd_lag_ms"] {
+        assert_eq!(row[key].is_null(), form != "http", "{key}: {row:#}");
+    }
     if form == "ceiling" {
         return assert!(row["attempts_per_sale"].is_null() && row["round_trips_per_purchase"].is_null(), "{row:#}");
     }
