@@ -4,7 +4,7 @@
 //! rules are left to the optimistic strategy. Invariant: what is committed of an item is right on the row as it is at that
 //! moment, however it was when the statement began; else the item is left as it is, and tried again.
 
-use super::{Attempt, Conflict, Conflicts, optimistic};
+use super::{Attempt, Conflicts, optimistic};
 use crate::{read::distinct, rules::text};
 use shared::{
     contract::{EventKind, PurchaseRequest, Rejection},
@@ -229,26 +229,24 @@ impl<'a, 'b> Batch<'a, 'b> {
         let mut attempt = Attempt {
             answers: vec![None; self.requests.len()],
             committed: Vec::new(),
-            conflict: Conflict::Items(Vec::new()),
+            overtaken: Vec::new(),
+            is_id_contended: false,
         };
-        let mut overtaken = Vec::new();
         for (place, found) in self.places.iter().zip(found) {
             let item = self.requests[*place].item.as_str();
             attempt.answers[*place] = self.answer(*place, found);
             if found.is_committed {
                 attempt.committed.push(item);
             } else if found.reply.is_none() && !found.looks_at_buyers {
-                overtaken.push(item);
+                attempt.overtaken.push(item);
             }
         }
+        // What is on record under its id by now is known of a copy, too, whatever its content.
         for (place, first) in &self.copies {
-            // Of a copy with other content it is not known yet what is on record: it goes round again, and finds it there.
-            if self.fingerprints[*place] == self.fingerprints[self.places[*first]] {
-                attempt.answers[*place] = attempt.answers[self.places[*first]].clone();
-            }
+            attempt.answers[*place] = self.answer(*place, &found[*first]);
         }
         attempt.committed = distinct(attempt.committed.into_iter());
-        attempt.conflict = Conflict::Items(distinct(overtaken.into_iter()));
+        attempt.overtaken = distinct(attempt.overtaken.into_iter());
         attempt
     }
 
@@ -267,5 +265,34 @@ impl<'a, 'b> Batch<'a, 'b> {
             true => Answer::Verdict(reply.clone()),
             false => Answer::Rejected(Rejection::reused(&self.requests[place].request_id)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: &str, quantity: u32) -> PurchaseRequest {
+        let (request_id, item, buyer) = (id.to_owned(), "a".to_owned(), "b".to_owned());
+        PurchaseRequest { request_id, item, buyer, quantity, deadline: None }
+    }
+
+    #[test]
+    fn one_attempt_answers_every_copy_of_an_id_whatever_its_content_and_whatever_is_on_record() {
+        let requests: Vec<_> = (1..=1_000).chain([1, 7]).map(|quantity| request("r", quantity)).collect();
+        let requests: Vec<&PurchaseRequest> = requests.iter().collect();
+        let batch = Batch::of(&requests, None);
+        assert_eq!(batch.places, [0]);
+        for recorded in [1, 7, 5_000] {
+            let fingerprint = request("r", recorded).fingerprint();
+            let found = Found { fingerprint, reply: Some("told".into()), looks_at_buyers: false, is_committed: false };
+            for (request, answer) in requests.iter().zip(batch.attempt(&[found]).answers) {
+                let expected = match request.quantity == recorded {
+                    true => Answer::Verdict("told".into()),
+                    false => Answer::Rejected(Rejection::reused("r")),
+                };
+                assert_eq!(answer, Some(expected), "{recorded} on record, {} asked for", request.quantity);
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The item's row changes while somebody decides: he has read it as it was, and waits for whoever changes it. What is committed
 //! must be right on the row as it is by then, whatever the strategy.
 
-use crate::{Blocker, answers, by, database, migrated, request, until_waiting, verdict, with_every_strategy};
+use crate::{Blocker, answers, by, database, item, migrated, request, until_waiting, verdict, with_every_strategy};
 use purchase::strategy::Strategy;
 use shared::{
     contract::{Code, Verdict},
@@ -15,6 +15,11 @@ const CLOSE: &str = "UPDATE items SET closes_at = now(), version = version + 1 W
 const OPEN: &str = "UPDATE items SET opens_at = NULL, version = version + 1 WHERE id = 'a'";
 const PUT_OFF: &str = "UPDATE items SET opens_at = '2200-01-01 10:00 UTC', version = version + 1 WHERE id = 'a'";
 const HOLD_LONGER: &str = "UPDATE items SET hold_ms = 3600000, version = version + 1 WHERE id = 'a'";
+const TAKE_LAST: &str = "UPDATE items SET available = 0, held = stock, version = version + 1 WHERE id = 'a'";
+/// Another function's request has this id.
+const RECORD: &str = "
+INSERT INTO verdicts (request_id, fingerprint, status, reply, decided_at)
+VALUES ('r-2', gen_random_uuid(), 'done', '{}', now())";
 const LIMIT_BUYERS: &str = "
 UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1 WHERE id = 'a'";
 
@@ -78,6 +83,34 @@ async fn rows_are_locked_in_the_order_of_their_ids_bytes() {
         assert!(sqlx::query(free).fetch_optional(&pool).await.unwrap().is_some(), "{strategy:?}: B first, then a");
         blocker.release_when_waited_for(&pool).await;
         assert!(deciding.await.unwrap().iter().all(|answer| verdict(answer).code == Code::Reserved));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_item_that_conflicts_is_counted_though_a_request_id_is_contended_at_the_same_time() {
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("a", 1), ("limited", 5)]).await;
+        let limit = "UPDATE items SET counts_orders = true, max_per_buyer = 1 WHERE id = 'limited'";
+        sqlx::query(limit).execute(&pool).await.unwrap();
+        let row = Blocker::runs(&pool, TAKE_LAST).await;
+        let id = Blocker::runs(&pool, RECORD).await;
+        let deciding = tokio::spawn({
+            let purchase = by(strategy, &pool);
+            async move { answers(&purchase, &[request(1, "a", 1), request(2, "limited", 1)]).await }
+        });
+        row.release_when_waited_for(&pool).await;
+        id.release_when_waited_for(&pool).await;
+        let told: Vec<_> = deciding.await.unwrap().iter().map(|answer| verdict(answer).code).collect();
+        assert_eq!(told, [Code::SoldOut, Code::RequestIdReused], "{strategy:?}");
+        let conflicts = match strategy {
+            // These leave the limited item to another attempt, on which the id is contended. Redis is asked once more.
+            Strategy::Atomic => 1,
+            Strategy::Redis => 2,
+            // The attempt was at both, and the id undid it; under the lock, there is nothing else.
+            Strategy::Optimistic | Strategy::Pessimistic => 0,
+        };
+        assert_eq!(item(&pool, "a").await.3, conflicts, "{strategy:?}");
     })
     .await;
 }
