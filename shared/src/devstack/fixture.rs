@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::OnceCell;
 
 /// The most tests of one program that can have a virtual host of their own.
-const VHOSTS: usize = 120;
+const VHOSTS: usize = 160;
 
 /// A virtual host and an empty database that nobody else uses.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! rules are left to the optimistic strategy. Invariant: what is committed of an item is right on the row as it is at that
 //! moment, however it was when the statement began; else the item is left as it is, and tried again.
 
-use super::{Attempt, Conflict, Conflicts, optimistic};
-use crate::read::distinct;
+use super::{Attempt, Conflicts, optimistic};
+use crate::{read::distinct, rules::text};
 use shared::{
     contract::{EventKind, PurchaseRequest, Rejection},
     error::Error,
@@ -15,16 +15,18 @@ use shared::{
 };
 use sqlx::{Executor, PgConnection, Row, SqlSafeStr};
 use std::collections::{HashMap, hash_map::Entry};
+use time::UtcOffset;
 use uuid::Uuid;
 
 /// Requests are read against the verdicts on record and the items' rows (`asked`), refused where the sale says no (`weighed`),
 /// and served in their order while there is enough (`served`). The update is predicated, not version-checked: it holds if, on
-/// the row as it is by now, there is enough for all who are to be served, and still too little for each who is not.
+/// the row as it is by now, there is enough for all who are to be served, and still too little for each who is not; and if the
+/// row says what it said of the sale, and nothing of buyers.
 ///
 /// * Two of these on one row do not conflict, they wait: the second sees what the first has left.
-/// * $8 tells what is left before a request, where somebody else keeps count (Redis); NULL, where the row does.
-/// * `change` is sorted, so two workers lock rows in the same order; should the planner choose another one, a deadlock is
-///   reported, and handled like any conflict.
+/// * $9 tells what is left before a request, where somebody else keeps count (Redis); NULL, where the row does.
+/// * `change` is sorted by the bytes of ids, as everybody sorts them, so two workers lock rows in the same order; should the
+///   planner choose another one, a deadlock is reported, and handled like any conflict.
 /// * The answer has a row for each request: its reply, and the fingerprint of what is on record; neither where the item is for
 ///   another strategy (`looks_at_buyers`), or conflicts.
 pub(super) const DECIDE: &str = r#"
@@ -32,9 +34,9 @@ WITH asked AS (
     SELECT new.*, known.fingerprint AS known_fingerprint, known.reply AS known_reply, known.request_id IS NULL AS is_new,
            items.id IS NULL AS is_unknown, items.available, items.opens_at, items.closes_at, items.hold_ms,
            coalesce(num_nonnulls(items.tiers, items.cooldown_ms, items.max_per_buyer) > 0, false) AS looks_at_buyers
-    FROM UNNEST($1::text[], $2::text[], $3::text[], $4::bigint[], $5::uuid[], $6::uuid[], $7::timestamptz[], $8::bigint[])
-         WITH ORDINALITY
-         AS new (request_id, item, buyer, quantity, fingerprint, order_id, deadline, counted, place)
+    FROM UNNEST($1::text[], $2::text[] COLLATE "C", $3::text[], $4::bigint[], $5::uuid[], $6::uuid[],
+                $7::timestamptz[], $8::text[], $9::bigint[], $10::bigint[]) WITH ORDINALITY
+         AS new (request_id, item, buyer, quantity, fingerprint, order_id, deadline, deadline_text, counted, in_vain, place)
     LEFT JOIN verdicts AS known ON known.request_id = new.request_id
     LEFT JOIN items ON items.id = new.item
 ), weighed AS (
@@ -58,20 +60,23 @@ WITH asked AS (
     FROM counted
     WINDOW before AS (PARTITION BY item ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ), change AS (
-    SELECT item, coalesce(sum(quantity) FILTER (WHERE is_served), 0)::bigint AS units,
+    SELECT item, opens_at, closes_at, hold_ms, max(in_vain) AS in_vain,
+           coalesce(sum(quantity) FILTER (WHERE is_served), 0)::bigint AS units,
            -- With so many available, one of those who are not served would be.
            min(quantity + units_before) FILTER (WHERE NOT is_served AND refusal IS NULL) AS enough_for_more
-    FROM served WHERE NOT is_unknown GROUP BY item ORDER BY item
+    FROM served WHERE NOT is_unknown GROUP BY item, opens_at, closes_at, hold_ms ORDER BY item
 ), decided AS (
     UPDATE items SET
         available = items.available - change.units,
         held      = items.held + change.units,
         version   = items.version + 1,
-        conflicts = items.conflicts + coalesce(
-            (SELECT count FROM UNNEST($9::text[], $10::bigint[]) AS in_vain (item, count) WHERE in_vain.item = items.id), 0)
+        conflicts = items.conflicts + change.in_vain
     FROM change
     WHERE items.id = change.item AND items.available >= change.units
       AND (change.enough_for_more IS NULL OR items.available < change.enough_for_more)
+      AND (items.opens_at, items.closes_at, items.hold_ms)
+          IS NOT DISTINCT FROM (change.opens_at, change.closes_at, change.hold_ms)
+      AND num_nonnulls(items.tiers, items.cooldown_ms, items.max_per_buyer) = 0
     RETURNING items.id, items.counts_orders, items.version - 1 AS version, items.available + change.units AS available
 ), verdict AS (
     SELECT served.*, decided.version, decided.counts_orders, decided.available - units_before AS units_left,
@@ -86,7 +91,7 @@ WITH asked AS (
             WHEN is_served THEN format('%s %s held for you until %s: %s.', quantity,
                 CASE quantity WHEN 1 THEN 'unit is' ELSE 'units are' END, rfc3339(hold_until), item)
             WHEN refusal = 'unknown_item' THEN format('There is no item %s.', item)
-            WHEN refusal = 'deadline_passed' THEN format('The request''s deadline, %s, has passed.', rfc3339(deadline))
+            WHEN refusal = 'deadline_passed' THEN format('The request''s deadline, %s, has passed.', deadline_text)
             WHEN refusal = 'sale_not_open' THEN format('The sale of %s opens at %s.', item, rfc3339(opens_at))
             WHEN refusal = 'sale_closed' THEN format('The sale of %s closed at %s.', item, rfc3339(closes_at))
             WHEN units_left = 0 THEN format('%s is sold out.', item)
@@ -190,7 +195,10 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     async fn decide(&self, connection: &mut PgConnection, conflicts: &Conflicts) -> Result<Vec<Found>, sqlx::Error> {
         let requests: Vec<_> = self.places.iter().map(|place| self.requests[*place]).collect();
+        // One that no time in UTC can tell never passes.
+        let deadline = |request: &&PurchaseRequest| request.deadline?.checked_to_offset(UtcOffset::UTC);
         let left = |place: &usize| self.counted.and_then(|counted| counted[*place]);
+        let in_vain = |request: &&PurchaseRequest| conflicts.get(&request.item).copied().unwrap_or(0);
         let rows = sqlx::query(DECIDE)
             .bind(requests.iter().map(|request| request.request_id.as_str()).collect::<Vec<_>>())
             .bind(requests.iter().map(|request| request.item.as_str()).collect::<Vec<_>>())
@@ -198,10 +206,10 @@ impl<'a, 'b> Batch<'a, 'b> {
             .bind(requests.iter().map(|request| i64::from(request.quantity)).collect::<Vec<_>>())
             .bind(self.places.iter().map(|place| self.fingerprints[*place]).collect::<Vec<_>>())
             .bind(self.places.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-            .bind(requests.iter().map(|request| request.deadline).collect::<Vec<_>>())
+            .bind(requests.iter().map(deadline).collect::<Vec<_>>())
+            .bind(requests.iter().map(|request| request.deadline.map(text)).collect::<Vec<_>>())
             .bind(self.places.iter().map(left).collect::<Vec<_>>())
-            .bind(conflicts.keys().map(String::as_str).collect::<Vec<_>>())
-            .bind(conflicts.values().copied().collect::<Vec<_>>())
+            .bind(requests.iter().map(in_vain).collect::<Vec<_>>())
             .bind(EventKind::OrderReserved.as_str())
             .fetch_all(connection)
             .await?;
@@ -221,26 +229,24 @@ impl<'a, 'b> Batch<'a, 'b> {
         let mut attempt = Attempt {
             answers: vec![None; self.requests.len()],
             committed: Vec::new(),
-            conflict: Conflict::Items(Vec::new()),
+            overtaken: Vec::new(),
+            is_id_contended: false,
         };
-        let mut overtaken = Vec::new();
         for (place, found) in self.places.iter().zip(found) {
             let item = self.requests[*place].item.as_str();
             attempt.answers[*place] = self.answer(*place, found);
             if found.is_committed {
                 attempt.committed.push(item);
             } else if found.reply.is_none() && !found.looks_at_buyers {
-                overtaken.push(item);
+                attempt.overtaken.push(item);
             }
         }
+        // What is on record under its id by now is known of a copy, too, whatever its content.
         for (place, first) in &self.copies {
-            // Of a copy with other content it is not known yet what is on record: it goes round again, and finds it there.
-            if self.fingerprints[*place] == self.fingerprints[self.places[*first]] {
-                attempt.answers[*place] = attempt.answers[self.places[*first]].clone();
-            }
+            attempt.answers[*place] = self.answer(*place, &found[*first]);
         }
         attempt.committed = distinct(attempt.committed.into_iter());
-        attempt.conflict = Conflict::Items(distinct(overtaken.into_iter()));
+        attempt.overtaken = distinct(attempt.overtaken.into_iter());
         attempt
     }
 
@@ -259,5 +265,34 @@ impl<'a, 'b> Batch<'a, 'b> {
             true => Answer::Verdict(reply.clone()),
             false => Answer::Rejected(Rejection::reused(&self.requests[place].request_id)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: &str, quantity: u32) -> PurchaseRequest {
+        let (request_id, item, buyer) = (id.to_owned(), "a".to_owned(), "b".to_owned());
+        PurchaseRequest { request_id, item, buyer, quantity, deadline: None }
+    }
+
+    #[test]
+    fn one_attempt_answers_every_copy_of_an_id_whatever_its_content_and_whatever_is_on_record() {
+        let requests: Vec<_> = (1..=1_000).chain([1, 7]).map(|quantity| request("r", quantity)).collect();
+        let requests: Vec<&PurchaseRequest> = requests.iter().collect();
+        let batch = Batch::of(&requests, None);
+        assert_eq!(batch.places, [0]);
+        for recorded in [1, 7, 5_000] {
+            let fingerprint = request("r", recorded).fingerprint();
+            let found = Found { fingerprint, reply: Some("told".into()), looks_at_buyers: false, is_committed: false };
+            for (request, answer) in requests.iter().zip(batch.attempt(&[found]).answers) {
+                let expected = match request.quantity == recorded {
+                    true => Answer::Verdict("told".into()),
+                    false => Answer::Rejected(Rejection::reused("r")),
+                };
+                assert_eq!(answer, Some(expected), "{recorded} on record, {} asked for", request.quantity);
+            }
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Decider {
         loop {
             let mut attempt = self.attempt(self.options.strategy, &round).await?;
             round.take(&mut attempt);
-            let wait = if attempt.conflict.is_none() { Some(Duration::ZERO) } else { waits.next() };
+            let wait = if round.is_over() { None } else { waits.next() };
             self.tell(&attempt, round.attempts, wait);
             if round.is_over() {
                 return Ok(round.answers());
@@ -180,13 +180,9 @@ impl Decider {
     fn tell(&self, attempt: &Attempt<'_>, number: u32, wait: Option<Duration>) {
         let conflict = Ended::Conflict { wait };
         let committed = attempt.committed.iter().map(|item| (Some(*item), Ended::Committed));
-        let in_vain: &[_] = match &attempt.conflict {
-            Conflict::Items(items) => items,
-            Conflict::RequestId => &[],
-        };
-        let in_vain = in_vain.iter().map(|item| (Some(*item), conflict));
-        let request_id = (attempt.conflict == Conflict::RequestId).then_some((None, conflict));
-        for (item, ended) in committed.chain(in_vain).chain(request_id) {
+        let overtaken = attempt.overtaken.iter().map(|item| (Some(*item), conflict));
+        let request_id = attempt.is_id_contended.then_some((None, conflict));
+        for (item, ended) in committed.chain(overtaken).chain(request_id) {
             self.listeners.iter().for_each(|listener| listener.attempted(&retry::Attempt { item, number, ended }));
         }
     }
@@ -202,14 +198,16 @@ struct Attempt<'a> {
     answers: Vec<Option<Answer>>,
     /// The items on which something was committed.
     committed: Vec<&'a str>,
-    /// What was in the way of the others.
-    conflict: Conflict<'a>,
+    /// The items on which somebody else was faster.
+    overtaken: Vec<&'a str>,
+    /// Whether somebody else recorded one of the other request ids at the same instant.
+    is_id_contended: bool,
 }
 
 impl Attempt<'_> {
     /// Somebody else recorded one of the request ids at the same instant, and nothing was committed.
     fn in_vain(requests: usize) -> Self {
-        Self { answers: vec![None; requests], committed: Vec::new(), conflict: Conflict::RequestId }
+        Self { answers: vec![None; requests], committed: Vec::new(), overtaken: Vec::new(), is_id_contended: true }
     }
 }
 
@@ -220,25 +218,7 @@ impl<'a> Attempt<'a> {
             self.answers[*place] = answer;
         }
         self.committed.extend(theirs.committed);
-        match (&mut self.conflict, theirs.conflict) {
-            (Conflict::Items(ours), Conflict::Items(theirs)) => ours.extend(theirs),
-            (conflict, Conflict::RequestId) => *conflict = Conflict::RequestId,
-            (Conflict::RequestId, Conflict::Items(_)) => (),
-        }
-    }
-}
-
-/// Why an attempt did not answer everything.
-#[derive(Debug, PartialEq, Eq)]
-enum Conflict<'a> {
-    /// Somebody else was faster on these items; none, where there was no conflict.
-    Items(Vec<&'a str>),
-    /// Somebody else recorded one of the request ids at the same instant; nothing was committed.
-    RequestId,
-}
-
-impl Conflict<'_> {
-    fn is_none(&self) -> bool {
-        matches!(self, Self::Items(items) if items.is_empty())
+        self.overtaken.extend(theirs.overtaken);
+        self.is_id_contended |= theirs.is_id_contended;
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an item that conflicts is left out of the commit alone; the others of the batch are done.
 
-use super::{Attempt, Conflict, Conflicts};
+use super::{Attempt, Conflicts};
 use crate::{
     commit::commit,
     decide::{Outcome, Plan, decide},
@@ -31,7 +31,7 @@ pub(super) async fn attempt<'a>(
         Err(error) => return Err(error.into()),
     };
     let (committed, overtaken) = plan.changes.keys().copied().partition(|item| held.contains(item));
-    Ok(Attempt { answers: answers(requests, &plan, &held), committed, conflict: Conflict::Items(overtaken) })
+    Ok(Attempt { answers: answers(requests, &plan, &held), committed, overtaken, is_id_contended: false })
 }
 
 /// What holds of the plan.

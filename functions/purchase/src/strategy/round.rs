@@ -2,7 +2,7 @@
 //!
 //! Invariant: a request leaves the round once, with its answer; the others keep their order.
 
-use super::{Attempt, Conflict, Conflicts};
+use super::{Attempt, Conflicts};
 use shared::{contract::PurchaseRequest, handler::Answer};
 
 /// A batch under way.
@@ -47,13 +47,8 @@ impl<'a> Round<'a> {
                 None => self.left.push(place),
             }
         }
-        match &attempt.conflict {
-            Conflict::Items(items) => {
-                for item in items {
-                    *self.conflicts.entry((*item).to_owned()).or_default() += 1;
-                }
-            }
-            Conflict::RequestId => (),
+        for item in &attempt.overtaken {
+            *self.conflicts.entry((*item).to_owned()).or_default() += 1;
         }
     }
 

@@ -3,7 +3,9 @@
 
 mod conflicts;
 mod conformance;
+mod extremes;
 mod keep;
+mod meanwhile;
 mod redis;
 mod repeats;
 mod rules;
