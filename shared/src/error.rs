@@ -6,11 +6,11 @@
 /// Why a handler could not answer a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached, is starting, is stopping, or is out of room.
-    #[error("the database is away: {0}")]
+    /// A server that every batch needs cannot be reached, is starting, is stopping, or is out of room; which one, and why.
+    #[error("{0}")]
     Away(String),
-    /// The database answers, but cannot do what every batch needs: no schema, no permission, read only.
-    #[error("the database is not fit for use: {0}")]
+    /// It answers, but cannot do what every batch needs: no schema, no permission, read only; which one, and why.
+    #[error("{0}")]
     Unfit(String),
     /// The batch cannot be handled as it is; one of its messages is at fault.
     #[error("the batch cannot be handled: {0}")]
