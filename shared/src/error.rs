@@ -6,12 +6,11 @@
 /// Why a handler could not answer a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database, or what else decisions need (Redis, where it counts), cannot be reached, is starting, is stopping, or is
-    /// out of room.
-    #[error("a server is away: {0}")]
+    /// A server that every batch needs cannot be reached, is starting, is stopping, or is out of room; which one, and why.
+    #[error("{0}")]
     Away(String),
-    /// It answers, but cannot do what every batch needs: no schema, no permission, read only.
-    #[error("a server is not fit for use: {0}")]
+    /// It answers, but cannot do what every batch needs: no schema, no permission, read only; which one, and why.
+    #[error("{0}")]
     Unfit(String),
     /// The batch cannot be handled as it is; one of its messages is at fault.
     #[error("the batch cannot be handled: {0}")]

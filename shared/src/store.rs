@@ -169,7 +169,7 @@ pub async fn on_connection<T>(
         Ok(outcome) => outcome,
         Err(_) => {
             connection.close_on_drop();
-            Err(Error::Away(format!("PostgreSQL: no answer within {ATTEMPT_SECONDS_MAX} s")))
+            Err(Error::Away(format!("the database is away: no answer within {ATTEMPT_SECONDS_MAX} s")))
         }
     }
 }
@@ -217,10 +217,10 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let text = format!("PostgreSQL: {error}");
+        let text = error.to_string();
         match class_of(&error) {
-            SqlStateClass::Away | SqlStateClass::Conflict => Self::Away(text),
-            SqlStateClass::Unfit => Self::Unfit(text),
+            SqlStateClass::Away | SqlStateClass::Conflict => Self::Away(format!("the database is away: {text}")),
+            SqlStateClass::Unfit => Self::Unfit(format!("the database is not fit for use: {text}")),
             SqlStateClass::Unhandled => Self::Unhandled(text),
         }
     }

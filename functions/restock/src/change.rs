@@ -85,7 +85,7 @@ pub fn restock<'a>(pool: &'a PgPool, requests: &'a [RestockRequest]) -> BoxFutur
                 Err(uncounted) => count(pool, &uncounted).await?,
             }
         }
-        Err(Error::Unfit("orders were counted, and are not counted".to_owned()))
+        Err(Error::Unfit("the database is not fit for use: orders were counted, and are not counted".to_owned()))
     })
 }
 

@@ -167,7 +167,13 @@ impl Decider {
         let (requests, conflicts) = (round.requests_left(), &round.conflicts);
         on_connection(&self.pool, async |connection: &mut PgConnection| match strategy {
             Strategy::Optimistic => optimistic::attempt(connection, &requests, conflicts).await,
-            Strategy::Pessimistic => pessimistic::attempt(connection, &requests, conflicts).await,
+            Strategy::Pessimistic => {
+                let attempt = pessimistic::attempt(connection, &requests, conflicts).await?;
+                if let Some(counter) = &self.counter {
+                    redis::count_anew(connection, counter, &attempt.committed).await;
+                }
+                Ok(attempt)
+            }
             Strategy::Atomic => atomic::attempt(connection, &requests, None, conflicts).await,
             Strategy::Redis => {
                 let counter = self.counter.as_ref().expect("it is made where the strategy is chosen");

@@ -207,6 +207,7 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
         failed: 0,
         failures: BTreeMap::new(),
         stalled: None,
+        crowd_lag_ms: None,
         seconds,
         purchases_per_second: pace,
         ratio: measured(ratio),

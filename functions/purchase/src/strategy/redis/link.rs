@@ -130,17 +130,24 @@ impl Link {
 
 /// What a fault of Redis means; either way the batch is held. A plain error (`ERR`) may well pass: too many clients, say.
 fn fault(error: RedisError) -> Error {
-    let is_refusal = matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::Parse
-            | ErrorKind::UnexpectedReturnType
-            | ErrorKind::Server(ServerErrorKind::NoPerm)
-    );
+    // The library knows a wrong password, but not that one is missing.
+    let is_refusal = error.code() == Some("NOAUTH")
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::InvalidClientConfig
+                | ErrorKind::Parse
+                | ErrorKind::UnexpectedReturnType
+                | ErrorKind::Server(ServerErrorKind::NoPerm)
+        );
+    // Of a pipeline, each command has its own; one says it.
+    let reason = match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => first.to_string(),
+        Some([]) | None => error.to_string(),
+    };
     if is_refusal {
-        Error::Unfit(format!("Redis refuses ({error})"))
+        Error::Unfit(format!("Redis refuses ({reason})"))
     } else {
-        Error::Away(format!("Redis does not answer ({error})"))
+        Error::Away(format!("Redis does not answer ({reason})"))
     }
 }

@@ -45,13 +45,18 @@ pub(super) async fn attempt<'a>(
     let attempt = atomic::attempt(connection, requests, Some(&counted), conflicts).await?;
     // Only now: counted anew before the commit, they would be counted with the units that it takes.
     let doubtful: Vec<&str> = attempt.committed.iter().copied().filter(|item| is_doubtful(item)).collect();
-    if !doubtful.is_empty()
-        && let Err(error) = counter.forget(connection, &doubtful).await
+    count_anew(connection, counter, &doubtful).await;
+    Ok(attempt)
+}
+
+/// Has Redis count these items anew, after a decision on their rows that it was not asked about.
+pub(super) async fn count_anew(connection: &mut PgConnection, counter: &Counter, items: &[&str]) {
+    if !items.is_empty()
+        && let Err(error) = counter.forget(connection, items).await
     {
         // What is committed stands; a count that stays wrong is found out by the next conflict.
         tracing::debug!(%error, "Redis cannot be told to count anew");
     }
-    Ok(attempt)
 }
 
 /// Waits for a Redis that is not there yet, for a limited time.

@@ -6,6 +6,9 @@ use purchase::strategy::Counter;
 use shared::{contract::PurchaseRequest, devstack::Redis};
 use sqlx::PgPool;
 
+/// The largest batch that a worker can be told to make.
+const BATCH_MAX: u32 = 5_000;
+
 /// A counter, and a database whose items it counts.
 struct Counted {
     counter: Counter,
@@ -109,4 +112,20 @@ async fn two_databases_share_one_redis_and_not_their_counts() {
     assert_eq!(one.left(&[request(1, "a", 1)]).await, [Some(4)]);
     assert_eq!(other.left(&[request(1, "a", 1)]).await, [Some(7)]);
     assert_eq!(one.left(&[request(2, "a", 1)]).await, [Some(3)]);
+}
+
+#[tokio::test]
+async fn a_batch_as_large_as_any_is_one_question_for_one_item_or_for_as_many_as_there_are_requests() {
+    let redis = redis().await;
+    let names: Vec<String> = (0..BATCH_MAX).map(|number| format!("item-{number}")).collect();
+    let mut items: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    items.push(("hot", i64::from(BATCH_MAX)));
+    let counted = Counted::new(&redis, &items).await;
+    let hot: Vec<_> = (0..BATCH_MAX).map(|number| request(format!("hot-{number}"), "hot", 1)).collect();
+    let each: Vec<_> = names.iter().map(|name| request(name, name, 1)).collect();
+    for _ in 0..2 {
+        let left = counted.left(&hot).await;
+        assert!(left.iter().zip((1..=i64::from(BATCH_MAX)).rev()).all(|(told, left)| *told == Some(left)));
+        assert!(counted.left(&each).await.iter().all(|told| *told == Some(1)));
+    }
 }

@@ -2,6 +2,7 @@
 //! that PostgreSQL has the last word. Each test has a Redis of its own, to do to it whatever happens to one.
 
 mod counter;
+mod faults;
 mod fence;
 mod truth;
 

@@ -2,10 +2,16 @@
 
 use super::{codes, counted, epoch, options, redis, told, worker};
 use crate::{answers, count, database, item, request, verdict};
-use purchase::strategy::Counter;
-use shared::contract::{
-    Code::{DeadlinePassed, Reserved, SoldOut},
-    PurchaseRequest,
+use purchase::{
+    Purchase,
+    strategy::{Counter, Strategy, StrategyOptions},
+};
+use shared::{
+    contract::{
+        Code::{DeadlinePassed, Reserved, SoldOut},
+        PurchaseRequest,
+    },
+    retry::RetryPolicy,
 };
 
 #[tokio::test]
@@ -49,6 +55,22 @@ async fn units_that_come_back_behind_redis_are_sold() {
     assert_eq!(told(&worker, 8..9).await, codes(&[(1, SoldOut)]));
     let conflicts = item(&pool, "a").await.3;
     assert_eq!(conflicts, 2, "one to ask again, one to believe the row, and none after that");
+}
+
+#[tokio::test]
+async fn where_there_is_one_attempt_redis_counts_anew_after_the_decision_under_the_lock() {
+    let redis = redis().await;
+    let pool = database(&[("a", 2)]).await;
+    let options = StrategyOptions { strategy: Strategy::Redis, redis: options(&redis), ..StrategyOptions::default() };
+    let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+    let worker = Purchase::new(pool.clone(), options, retry).unwrap();
+    assert_eq!(told(&worker, 0..3).await, codes(&[(2, Reserved), (1, SoldOut)]));
+    let add = "UPDATE items SET stock = stock + 3, available = available + 3, version = version + 1";
+    sqlx::query(add).execute(&pool).await.unwrap();
+    for number in 3..6 {
+        assert_eq!(told(&worker, number..number + 1).await, [Reserved]);
+        assert_eq!(item(&pool, "a").await.3, 1, "the first conflict was the last");
+    }
 }
 
 #[tokio::test]
