@@ -42,7 +42,7 @@ pub struct Contention {
     attempts: Family<ItemLabel, Counter>,
     conflicts: Family<ItemLabel, Counter>,
     waits_seconds: Histogram,
-    /// The items that are named, each with its conflicts.
+    /// The items that are named, each with the most conflicts that it can have had.
     named: Arc<Mutex<HashMap<String, u64>>>,
 }
 
@@ -82,8 +82,10 @@ impl Contention {
 
     /// What the item is called in the metrics. An item is named with its first conflict; where there is no room, in place of
     /// the one with the fewest, which is counted with the others from then on.
-    fn label(&self, item: &str, conflicts: u64) -> ItemLabel {
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// The new one may have had as many as that before, so it is taken to have had them (the algorithm *Space-Saving*):
+    /// else one that becomes hot would give way to whichever cold one is next.
+    fn label(&self, named: &mut HashMap<String, u64>, item: &str, conflicts: u64) -> ItemLabel {
         if let Some(count) = named.get_mut(item) {
             *count += conflicts;
             return ItemLabel::of(item);
@@ -91,17 +93,18 @@ impl Contention {
         if conflicts == 0 {
             return ItemLabel::of(OTHERS);
         }
+        let mut before = 0;
         if named.len() >= ITEMS_NAMED_MAX
             && let Some(least) = named.iter().min_by_key(|(_, count)| **count).map(|(item, _)| item.clone())
         {
-            named.remove(&least);
+            before = named.remove(&least).unwrap_or_default();
             for family in [&self.attempts, &self.conflicts] {
                 let count = family.get_or_create(&ItemLabel::of(&least)).get();
                 family.remove(&ItemLabel::of(&least));
                 family.get_or_create(&ItemLabel::of(OTHERS)).inc_by(count);
             }
         }
-        named.insert(item.to_owned(), conflicts);
+        named.insert(item.to_owned(), before + conflicts);
         ItemLabel::of(item)
     }
 }
@@ -112,8 +115,10 @@ impl Listener for Contention {
             Ended::Committed => (0, None),
             Ended::Conflict { wait } => (1, wait),
         };
+        // Until all is counted: an item that lost its name meanwhile would be shown for ever.
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         // A request id's conflict is no item's.
-        let label = attempt.item.map_or_else(|| ItemLabel::of(OTHERS), |item| self.label(item, conflicts));
+        let label = attempt.item.map_or_else(|| ItemLabel::of(OTHERS), |item| self.label(&mut named, item, conflicts));
         self.attempts.get_or_create(&label).inc();
         if conflicts > 0 {
             self.conflicts.get_or_create(&label).inc_by(conflicts);
@@ -181,5 +186,38 @@ mod tests {
         assert_eq!(counts.len(), ITEMS_NAMED_MAX + 1, "and one for the others");
         assert_eq!(counts[r#"conflicts_total{item="hottest"}"#], 10 * ITEMS_NAMED_MAX);
         assert_eq!(counts.values().sum::<usize>(), 20 * ITEMS_NAMED_MAX);
+    }
+
+    #[test]
+    fn an_item_that_becomes_hot_is_named_though_all_names_were_taken_and_cold_ones_conflict_in_between() {
+        let contention = Contention::default();
+        for number in 0..2 * ITEMS_NAMED_MAX {
+            conflict(&contention, &format!("yesterday-{}", number / 2));
+        }
+        for number in 0..4 * ITEMS_NAMED_MAX {
+            conflict(&contention, "hot");
+            conflict(&contention, &format!("cold-{number}"));
+        }
+        let text = shown(&contention);
+        let hot = text.lines().find_map(|line| line.strip_prefix(r#"conflicts_total{item="hot"} "#));
+        let hot: usize = hot.unwrap_or_else(|| panic!("it is not named in\n{text}")).parse().unwrap();
+        assert!(hot > 2 * ITEMS_NAMED_MAX, "{hot}");
+    }
+
+    #[test]
+    fn as_few_are_named_when_many_count_at_once() {
+        let contention = Contention::default();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let contention = &contention;
+                scope.spawn(move || {
+                    for number in 0..5_000 {
+                        conflict(contention, &format!("item-{thread}-{number}"));
+                    }
+                });
+            }
+        });
+        let series = shown(&contention).lines().filter(|line| line.starts_with("conflicts_total{")).count();
+        assert!(series <= ITEMS_NAMED_MAX + 1, "{series}");
     }
 }
