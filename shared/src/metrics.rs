@@ -6,10 +6,10 @@
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Bytes, header, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 pub use prometheus_client::registry::Registry;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
-use tokio::{net::TcpListener, task::JoinSet};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinSet, time};
 
 /// What the name of every metric begins with.
 const PREFIX: &str = "turnstile";
@@ -17,6 +17,10 @@ const PREFIX: &str = "turnstile";
 const PATH: &str = "/metrics";
 /// The most connections at one time; whoever comes on top of that waits.
 const CONNECTIONS_MAX: usize = 16;
+/// How long one may last: a question and its answer, however slowly they are sent and read.
+const CONNECTION_SECONDS_MAX: u64 = 10;
+/// How long nobody is let in after that has failed.
+const PAUSE_SECONDS: u64 = 1;
 /// The format, as the library writes it.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -33,11 +37,11 @@ pub(crate) async fn show(address: SocketAddr, registry: Registry) -> anyhow::Res
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} (--metrics-address)"))?;
     let mut showing = JoinSet::new();
-    showing.spawn(accept(listener, Arc::new(registry)));
+    showing.spawn(accept(listener, Arc::new(registry), Duration::from_secs(CONNECTION_SECONDS_MAX)));
     Ok(showing)
 }
 
-async fn accept(listener: TcpListener, registry: Arc<Registry>) {
+async fn accept(listener: TcpListener, registry: Arc<Registry>, lasts_max: Duration) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -45,12 +49,14 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>) {
                 Ok((stream, _)) => {
                     let registry = Arc::clone(&registry);
                     let service = service_fn(move |request| std::future::ready(answer(&request, &registry)));
-                    // With a timer, whoever says nothing is hung up on.
-                    let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-                    connections.spawn(async { drop(connection.await) });
+                    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+                    connections.spawn(async move { drop(time::timeout(lasts_max, connection).await) });
                 }
-                // Out of file descriptors, say: whoever asks will ask again.
-                Err(error) => tracing::warn!(%error, "the metrics cannot be asked for"),
+                // Out of file descriptors, say: it would fail again at once, and again, on the time of those who decide.
+                Err(error) => {
+                    tracing::warn!(%error, "the metrics cannot be asked for");
+                    time::sleep(Duration::from_secs(PAUSE_SECONDS)).await;
+                }
             },
             Some(_) = connections.join_next() => {}
         }
@@ -74,4 +80,38 @@ fn answer<Body>(request: &Request<Body>, registry: &Registry) -> Result<Response
         }
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    #[tokio::test]
+    async fn however_many_say_nothing_or_never_stop_asking_whoever_comes_after_them_is_answered() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut showing = JoinSet::new();
+        showing.spawn(accept(listener, Arc::new(registry("test")), Duration::from_millis(50)));
+        let mut others = JoinSet::new();
+        for number in 0..2 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            others.spawn(async move {
+                // Nothing is read of the answers, and nothing asked by every other one.
+                while number % 2 == 0 && stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.is_ok()
+                {
+                }
+                std::future::pending::<TcpStream>().await
+            });
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("# EOF\n"), "{answer}");
+    }
 }

@@ -25,7 +25,10 @@ pub(super) async fn decide<H: Handler>(
         let outcome = read.map(|read| read.map(|request| requests.push(request)));
         screened.push((delivery, outcome));
     }
-    let mut answers = answer(function, &requests, &is_open).await?.into_iter();
+    let answers = answer(function, &requests, &is_open).await?;
+    let unreadable = screened.iter().filter(|(_, outcome)| matches!(outcome, Some(Err(_)))).count();
+    function.meter.answered(&answers, unreadable);
+    let mut answers = answers.into_iter();
     let mut requests = requests.iter();
     let settled = screened.into_iter().map(|(delivery, outcome)| match outcome {
         None => Settled::ignored(delivery),
@@ -95,7 +98,7 @@ async fn handle<H: Handler>(
     }
     let answers = function.handler.handle(requests).await?;
     assert_eq!(answers.len(), requests.len(), "a handler gives one answer for each request");
-    function.meter.answered(&answers);
+    function.meter.decided(requests.len());
     Ok(answers)
 }
 

@@ -34,17 +34,25 @@ impl Meter {
         meter
     }
 
-    /// Notes the answers to a batch.
-    pub(super) fn answered(&self, answers: &[Answer]) {
-        let count = |answer: &'static str, is: fn(&Answer) -> bool| {
-            let count = answers.iter().filter(|answer| is(answer)).count() as u64;
+    /// Notes so many requests that were decided in one go.
+    pub(super) fn decided(&self, requests: usize) {
+        self.batch_requests.observe(requests as f64);
+    }
+
+    /// Notes what a batch is told; and its messages that could not be read, and are rejected, too.
+    pub(super) fn answered(&self, answers: &[Answer], unreadable: usize) {
+        let (mut verdicts, mut rejected, mut later) = (0, unreadable as u64, 0);
+        for answer in answers {
+            match answer {
+                Answer::Verdict(_) => verdicts += 1,
+                Answer::Rejected(_) => rejected += 1,
+                Answer::Later => later += 1,
+            }
+        }
+        for (answer, count) in [("verdict", verdicts), ("rejected", rejected), ("later", later)] {
             if count > 0 {
                 self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count);
             }
-        };
-        count("verdict", |answer| matches!(answer, Answer::Verdict(_)));
-        count("rejected", |answer| matches!(answer, Answer::Rejected(_)));
-        count("later", |answer| matches!(answer, Answer::Later));
-        self.batch_requests.observe(answers.len() as f64);
+        }
     }
 }

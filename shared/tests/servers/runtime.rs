@@ -9,14 +9,21 @@ use lapin::{
 use shared::{
     broker,
     config::WorkerOptions,
-    contract::{Rejection, Verdict},
+    contract::{Code, Rejection, Verdict},
     devstack::Fixture,
     error::Error,
     handler::{Answer, Handler},
     runtime,
     topology::Topology,
 };
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 /// Answers with what it got, but panics over `panic` and gives up over `error`.
 struct Touchy;
@@ -26,7 +33,10 @@ impl Handler for Touchy {
     type Request = String;
 
     fn decode(body: &[u8], _message_id: Option<&str>) -> Result<String, Rejection> {
-        Ok(String::from_utf8_lossy(body).into_owned())
+        match body {
+            b"unreadable" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
+            body => Ok(String::from_utf8_lossy(body).into_owned()),
+        }
     }
 
     fn request_id(request: &String) -> &str {
@@ -67,6 +77,35 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
         }
     }
     assert!(!worker.is_finished(), "the process goes on");
+    worker.abort();
+}
+
+#[tokio::test]
+async fn every_message_is_counted_by_what_became_of_it() {
+    let fixture = Fixture::new().await;
+    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
+    let sent = ["first", "unreadable", "panic", "second", "error", "third"];
+    for body in sent {
+        let properties = BasicProperties::default().with_reply_to(queue.clone());
+        let options = BasicPublishOptions::default();
+        let published =
+            channel.basic_publish("purchase".into(), "one-item".into(), options, body.as_bytes(), properties);
+        drop(published.await.unwrap());
+    }
+    let address = free_address().await;
+    let options = WorkerOptions { metrics_address: Some(address), ..options(&fixture) };
+    let worker = tokio::spawn(async move { runtime::serve(Touchy, &options).await });
+    for _ in sent {
+        replies.next().await.unwrap().unwrap();
+    }
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+    let mut shown = String::new();
+    stream.read_to_string(&mut shown).await.unwrap();
+    for (answer, count) in [("verdict", 3), ("rejected", 3)] {
+        let line = format!(r#"turnstile_answers_total{{function="purchase",answer="{answer}"}} {count}"#);
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
     worker.abort();
 }
 
@@ -126,6 +165,11 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let dead = channel.queue_declare("dead".into(), passive, FieldTable::default()).await.unwrap();
     assert_eq!(dead.message_count(), 0, "it never counted as a failure");
+}
+
+/// Where nobody listens, a moment ago.
+async fn free_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
 /// Somebody who sends, with a queue for the replies.
