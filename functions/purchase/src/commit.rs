@@ -5,8 +5,8 @@
 
 use crate::decide::{Decision, Outcome, Plan};
 use shared::contract::{EventKind, PurchaseRequest};
-use sqlx::{Executor, PgConnection, Row, SqlSafeStr};
-use std::collections::{HashMap, HashSet};
+use sqlx::{PgConnection, Row};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 
 /// `decided` holds the items whose version was still the one read; orders and verdicts of any other item are left out.
@@ -64,6 +64,25 @@ pub async fn commit<'a>(
     if decisions.is_empty() {
         return Ok(HashSet::new());
     }
+    execute(connection, &decisions, plan, now, conflicts).await
+}
+
+/// Runs the statement on nothing, so that this connection has it parsed and planned; it writes nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let nothing = Plan { outcomes: Vec::new(), changes: BTreeMap::new() };
+    execute(connection, &[], &nothing, OffsetDateTime::UNIX_EPOCH, &HashMap::new()).await.map(|_| ())
+}
+
+async fn execute<'a>(
+    connection: &mut PgConnection,
+    decisions: &[(&PurchaseRequest, &Decision)],
+    plan: &Plan<'a>,
+    now: OffsetDateTime,
+    conflicts: &HashMap<String, i64>,
+) -> Result<HashSet<&'a str>, sqlx::Error> {
     let orders: Vec<_> =
         decisions.iter().filter_map(|(request, decision)| Some((*request, decision.order.as_ref()?))).collect();
     let rows = sqlx::query(COMMIT)
@@ -93,14 +112,6 @@ pub async fn commit<'a>(
         held.extend(plan.changes.get_key_value(id).map(|(item, _)| *item));
     }
     Ok(held)
-}
-
-/// Has the statement parsed, on this connection.
-///
-/// # Errors
-/// The database's.
-pub async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    connection.prepare(COMMIT.into_sql_str()).await.map(|_| ())
 }
 
 fn decision(outcome: &Outcome) -> Option<&Decision> {

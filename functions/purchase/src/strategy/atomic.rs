@@ -13,7 +13,7 @@ use shared::{
     runtime::pause_at,
     store::is_conflict,
 };
-use sqlx::{Executor, PgConnection, Row, SqlSafeStr};
+use sqlx::{PgConnection, Row};
 use std::collections::{HashMap, hash_map::Entry};
 use time::UtcOffset;
 use uuid::Uuid;
@@ -145,12 +145,12 @@ pub(super) async fn attempt<'a>(
     Ok(attempt)
 }
 
-/// Has the statement parsed, on this connection.
+/// Runs the statement on nothing, so that this connection has it parsed and planned; it writes nothing.
 ///
 /// # Errors
 /// The database's.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    connection.prepare(DECIDE.into_sql_str()).await.map(|_| ())
+pub(super) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    Batch::of(&[], None).decide(connection, &Conflicts::new()).await.map(|_| ())
 }
 
 /// The requests of a batch, each id once: one statement can record an id once.

@@ -112,15 +112,20 @@ impl Decider {
         })
     }
 
-    /// Has the strategy's own statements parsed, on this connection.
+    /// How many connections it uses at once.
+    pub(crate) fn connections(&self) -> u16 {
+        self.options.in_flight
+    }
+
+    /// Has the strategy's own statements parsed and planned, on this connection.
     ///
     /// # Errors
     /// The database's.
-    pub(crate) async fn prepare(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(crate) async fn warm_up(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         match self.options.strategy {
             // What these run is run by every strategy, for some item.
             Strategy::Optimistic | Strategy::Pessimistic => Ok(()),
-            Strategy::Atomic | Strategy::Redis => atomic::prepare(connection).await,
+            Strategy::Atomic | Strategy::Redis => atomic::warm_up(connection).await,
         }
     }
 
