@@ -8,6 +8,7 @@ mod keep;
 mod meanwhile;
 mod redis;
 mod repeats;
+mod replay;
 mod rules;
 mod stock;
 
