@@ -11,7 +11,7 @@ mod crowd;
 pub(crate) mod crowds;
 mod files;
 mod http;
-pub mod kernel;
+mod kernel;
 mod outcome;
 mod process;
 mod reckoning;

@@ -1,4 +1,4 @@
-//! What the kernel does with a crowd of connections: its settings, and what it counts.
+//! What the kernel counts of a crowd of connections.
 //!
 //! Reads `/proc`, and changes nothing. Invariant: what cannot be read is left out, or is no change: a kernel without these
 //! files measures nothing wrong, only less.
@@ -7,29 +7,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Sub;
 
-/// The settings that decide what becomes of many connections at once.
-const SETTINGS: [&str; 6] = [
-    "net.core.somaxconn",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_abort_on_overflow",
-    "net.ipv4.tcp_max_syn_backlog",
-    "net.ipv4.tcp_syn_retries",
-    "net.ipv4.tcp_syncookies",
-];
 /// Where the counters of this network namespace are.
 const COUNTERS: &str = "/proc/net/netstat";
 /// What their lines begin with: one of names, then one of figures.
 const COUNTERS_OF_TCP: &str = "TcpExt:";
-
-/// The kernel's settings by name, such as `net.core.somaxconn`.
-#[must_use]
-pub fn settings() -> BTreeMap<String, String> {
-    let read = |name: &str| {
-        let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
-        Some((name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" ")))
-    };
-    SETTINGS.into_iter().filter_map(read).collect()
-}
 
 /// What the kernel has counted, on all ports of this machine (or of this network namespace).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,12 +65,5 @@ mod tests {
         let counters = Counters::parse(text);
         assert_eq!(counters, Counters { listen_drops: 30, listen_overflows: 20, syn_retransmits: 50 });
         assert_eq!(Counters::parse(""), Counters::default());
-    }
-
-    #[test]
-    fn the_settings_of_this_machine_can_be_read() {
-        let settings = settings();
-        assert_eq!(settings.len(), SETTINGS.len(), "{settings:?}");
-        assert!(settings["net.core.somaxconn"].parse::<u32>().is_ok(), "{settings:?}");
     }
 }
