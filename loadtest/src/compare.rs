@@ -32,7 +32,7 @@ use figures::Repetition;
 pub(crate) use notes::of as notes;
 pub(crate) use plan::rows;
 use plan::turns;
-pub use report::{ComparedScenario, Comparison, Form, Row, Versions};
+pub use report::{AtDoor, ComparedScenario, Comparison, Form, Row, Versions};
 pub use table::render;
 
 /// Runs every row that the options ask for, in turns, on servers that nobody else uses meanwhile.

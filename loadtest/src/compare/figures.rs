@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::counted::Counted;
 use super::plan::Contender;
-use super::report::Row;
+use super::report::{AtDoor, Row};
 use crate::auditor::Invariant;
 use crate::doors::DoorOutcome;
 use crate::outcome::{Latency, Outcome, median, round};
@@ -31,6 +31,7 @@ pub(super) struct Repetition {
     pub(super) counted: Option<Counted>,
     pub(super) order_inversions: u64,
     pub(super) oversold: u64,
+    pub(super) door: Option<AtDoor>,
     /// Promises that it broke, each with what is known about it.
     pub(super) broken: Vec<String>,
 }
@@ -54,6 +55,7 @@ impl Repetition {
             counted,
             order_inversions: outcome.order_inversions,
             oversold: outcome.oversold,
+            door: None,
             broken: broken(contender, &outcome.invariants),
         }
     }
@@ -85,6 +87,15 @@ impl Repetition {
             counted: Some(counted),
             order_inversions: outcome.order_inversions,
             oversold: outcome.oversold,
+            door: Some(AtDoor {
+                pool_wait_ms_per_purchase: outcome.pool_wait_ms / f64::from(contender.buyers.max(1)),
+                pool_timeouts: outcome.pool_timeouts,
+                lock_timeouts: outcome.lock_timeouts,
+                untold: outcome.untold,
+                zombie_units: outcome.zombie_units,
+                syn_drops: outcome.syn_drops,
+                syn_retransmits: outcome.syn_retransmits,
+            }),
             broken,
         }
     }
@@ -142,7 +153,24 @@ pub(super) fn row(contender: &Contender, competing: u32, repetitions: &[Repetiti
         connection_ms_per_purchase: per_purchase(|counted| counted.connection_ms),
         order_inversions: count(&|repetition| repetition.order_inversions),
         oversold: repetitions.iter().map(|repetition| repetition.oversold).max().unwrap_or(0),
+        door: at_door(repetitions),
     }
+}
+
+/// The median of each figure, where every repetition was at a door.
+fn at_door(repetitions: &[Repetition]) -> Option<AtDoor> {
+    let doors: Vec<AtDoor> = repetitions.iter().map(|repetition| repetition.door).collect::<Option<_>>()?;
+    let count = |of: fn(&AtDoor) -> u64| whole_median(doors.iter().map(of));
+    let waits: Vec<f64> = doors.iter().map(|door| door.pool_wait_ms_per_purchase).collect();
+    Some(AtDoor {
+        pool_wait_ms_per_purchase: round(median(&waits), 1e1),
+        pool_timeouts: count(|door| door.pool_timeouts),
+        lock_timeouts: count(|door| door.lock_timeouts),
+        untold: count(|door| door.untold),
+        zombie_units: count(|door| door.zombie_units),
+        syn_drops: count(|door| door.syn_drops),
+        syn_retransmits: count(|door| door.syn_retransmits),
+    })
 }
 
 fn all(repetitions: &[Repetition], of: impl Fn(&Repetition) -> f64) -> Vec<f64> {

@@ -15,6 +15,9 @@ const CAME: [&str; 10] =
 /// What it took.
 const TOOK: [&str; 6] =
     ["", "attempts/sold", "conflicts/sold", "rollbacks each", "round trips each", "connection ms each"];
+/// Where buyers waited at HTTP servers, and what became of some.
+const WAITED: [&str; 8] =
+    ["", "ms for the pool each", "no connection", "no lock", "not told", "zombie units", "SYNs dropped", "SYNs again"];
 /// How wide a page is.
 const COLUMNS_MAX: usize = 118;
 /// Between two facts of a line.
@@ -89,6 +92,11 @@ fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> Vec<String> {
     lines.extend([String::new(), format!("  {}", style.title("WHAT IT TOOK"))]);
     let at_work: Vec<Vec<String>> = rows.iter().filter(|row| row.form != Form::Ceiling).map(|row| took(row)).collect();
     lines.extend(table(&TOOK, at_work, style));
+    let at_doors: Vec<Vec<String>> = rows.iter().filter_map(|row| waited(row)).collect();
+    if !at_doors.is_empty() {
+        lines.extend([String::new(), format!("  {}", style.title("AT THE DOORS"))]);
+        lines.extend(table(&WAITED, at_doors, style));
+    }
     lines.extend(section("What that says", &notes::of(comparison, buyers), style));
     lines
 }
@@ -128,6 +136,21 @@ fn took(row: &Row) -> Vec<String> {
         or_dash(row.round_trips_per_purchase, 3),
         or_dash(row.connection_ms_per_purchase, 3),
     ]
+}
+
+/// Where buyers waited at an HTTP server; `None` on the queue.
+fn waited(row: &Row) -> Option<Vec<String>> {
+    let door = row.door?;
+    Some(vec![
+        row.name.clone(),
+        decimal(door.pool_wait_ms_per_purchase, 1),
+        count(door.pool_timeouts),
+        count(door.lock_timeouts),
+        count(door.untold),
+        count(door.zombie_units),
+        count(door.syn_drops),
+        count(door.syn_retransmits),
+    ])
 }
 
 fn or_dash(figure: Option<f64>, places: usize) -> String {

@@ -37,6 +37,7 @@ fn row(form: Form, strategy: Option<Strategy>, per_second: f64) -> Row {
         connection_ms_per_purchase: measured.then_some(1.5),
         order_inversions: 0,
         oversold: 0,
+        door: None,
     }
 }
 
@@ -65,6 +66,15 @@ fn usual() -> Vec<Row> {
         stalled: Some(37),
         crowd_lag_ms: Some(250.0),
         order_inversions: 123,
+        door: Some(AtDoor {
+            pool_wait_ms_per_purchase: 1_234.5,
+            pool_timeouts: 7,
+            lock_timeouts: 6,
+            untold: 5,
+            zombie_units: 4,
+            syn_drops: 3_000,
+            syn_retransmits: 2_000,
+        }),
         ..row(Form::Http, Some(Strategy::Optimistic), 80.0)
     };
     vec![
@@ -96,6 +106,7 @@ fn every_figure_of_a_row_is_in_the_tables_and_what_was_not_measured_is_a_dash() 
         "optimistic, HTTP 500 500 450 12.50 80 0.008 50.0 99.0 123",
         "optimistic, HTTP: 250 conflict, 200 timed out, 37 stalled for 1 s or more, buyers up to 250 ms late themselves",
         "optimistic, batched 3.00 0.50 0.250 - 1.500",
+        "optimistic, HTTP 1,234.5 7 6 5 4 3,000 2,000",
         "Some CPU · 2 cores · 2,048 MiB",
         "net.core.somaxconn 4096",
     ] {

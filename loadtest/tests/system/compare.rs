@@ -65,6 +65,7 @@ fn assert_row(row: &Value) {
         "conflicts_per_sale",
         "connection_ms_per_purchase",
         "crowd_lag_ms",
+        "door",
         "failed",
         "failures",
         "form",
@@ -91,7 +92,7 @@ fn assert_row(row: &Value) {
     assert_eq!(row["oversold"], 0, "{row:#}");
     let form = row["form"].as_str().unwrap();
     assert_eq!((row["strategy"].is_null(), row["ratio"].is_null()), (form == "ceiling", form == "ceiling"), "{row:#}");
-    for key in ["stalled", "crowd_lag_ms"] {
+    for key in ["stalled", "crowd_lag_ms", "door"] {
         assert_eq!(row[key].is_null(), form != "http", "{key}: {row:#}");
     }
     if form == "ceiling" {

@@ -220,6 +220,7 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
         connection_ms_per_purchase: measured(if is_batched { 0.08 } else { 1.7 * (1.0 + conflicts * 4.0) }),
         order_inversions: if form == Form::Competing { u64::from(buyers / 40) } else { 0 },
         oversold: 0,
+        door: None,
     }
 }
 
