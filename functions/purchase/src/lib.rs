@@ -90,8 +90,8 @@ impl Purchase {
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
     ///
-    /// As many connections as are in use at once, the bell's among them: a new one takes some 30 ms, planning and all, and a
-    /// sale of a thousand buyers is over in a hundred.
+    /// As many connections as are in use at once, the bell's among them: a new one connects and plans in mid-sale, and a
+    /// sale of a thousand buyers is over in a tenth of a second.
     async fn warm_up(&self) -> Result<(), sqlx::Error> {
         let in_use = (u32::from(self.decider.connections()) + 1).min(self.pool.options().get_max_connections());
         let mut connections = Vec::new();
