@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::contract::{Status, Verdict};
+use shared::messages::{Status, Verdict};
 
 use crate::answers::Answers;
 use crate::facts::{Recorded, RecordedOrder, RecordedVerdict};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::broker::Nodes;
+use shared::amqp::Nodes;
 use tokio::sync::watch;
 
 use crate::answers::Answers;

@@ -4,14 +4,12 @@
 //! and size of real ones, so that the messages cost the same.
 
 use shared::config::WorkerOptions;
-use shared::contract::{Code, Order, PurchaseRequest, Rejection, Verdict};
 use shared::error::Error;
 use shared::handler::{Answer, Handler};
+use shared::messages::{Code, Order, PurchaseRequest, Verdict};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-/// The runtime finds a function's queues by its name: this one stands in for the purchase function.
-const STANDS_IN_FOR: &str = "purchase";
 /// What a real order is held for.
 const HOLD: Duration = Duration::minutes(10);
 
@@ -20,23 +18,14 @@ const HOLD: Duration = Duration::minutes(10);
 /// # Errors
 /// The broker cannot be used at the start.
 pub(crate) async fn serve(options: &WorkerOptions) -> anyhow::Result<()> {
-    shared::runtime::serve(Ceiling, options).await
+    shared::worker::serve(Ceiling, options).await
 }
 
 /// Says `reserved` to everybody.
 struct Ceiling;
 
 impl Handler for Ceiling {
-    const NAME: &'static str = STANDS_IN_FOR;
     type Request = PurchaseRequest;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<PurchaseRequest, Rejection> {
-        PurchaseRequest::decode(body, message_id)
-    }
-
-    fn request_id(request: &PurchaseRequest) -> &str {
-        &request.request_id
-    }
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
         let now = OffsetDateTime::now_utc();

@@ -12,7 +12,7 @@ mod table;
 use anyhow::anyhow;
 use serde::Serialize;
 use shared::config::StoreOptions;
-use shared::store;
+use shared::db;
 use sqlx::PgPool;
 
 use crate::facts::{self, RecordedItem};
@@ -70,7 +70,7 @@ pub struct RetryReport {
 /// The database is away or has no schema of ours, or there is no such item.
 pub(crate) async fn of_given(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
     let store = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    let database = store::open_as_it_is(&store, "turnstile-loadtest").await?;
+    let database = db::open_as_it_is(&store, "turnstile-loadtest").await?;
     contend(url, &database, options, progress, true).await
 }
 

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, anyhow};
-use shared::store;
+use shared::db;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
@@ -125,7 +125,7 @@ fn forms(schedule: &Schedule) -> Vec<Form> {
 }
 
 async fn connect(database: &PgConnectOptions) -> Result<PgConnection, Failure> {
-    store::connect(database).await.map_err(database_failed)
+    db::connect(database).await.map_err(database_failed)
 }
 
 fn database_failed(error: sqlx::Error) -> Failure {

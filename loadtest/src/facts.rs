@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::contract::Status;
+use shared::messages::Status;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 

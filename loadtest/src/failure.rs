@@ -5,8 +5,8 @@
 
 use std::process::{ExitCode, ExitStatus};
 
-use shared::broker;
-use shared::store::OpenError;
+use shared::amqp;
+use shared::db::OpenError;
 
 /// Everything was done and every invariant holds.
 pub const EXIT_PASSED: u8 = 0;
@@ -38,9 +38,9 @@ pub enum Failure {
     Interrupted,
 }
 
-impl From<broker::Error> for Failure {
-    fn from(error: broker::Error) -> Self {
-        use broker::Error;
+impl From<amqp::Error> for Failure {
+    fn from(error: amqp::Error) -> Self {
+        use amqp::Error;
         match error {
             Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. } => {
                 Self::Configuration(error.into())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use shared::config::WorkerOptions;
-use shared::contract::QUANTITY_MAX;
+use shared::messages::QUANTITY_MAX;
 
 use crate::events::Point;
 use crate::scenario::{BUYERS_MAX, Scenario};

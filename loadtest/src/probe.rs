@@ -7,7 +7,7 @@ use std::time::Duration;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Queue};
-use shared::broker::{self, Nodes};
+use shared::amqp::{self, Nodes};
 use shared::topology::Topology;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -40,7 +40,7 @@ impl Probe {
     /// # Errors
     /// The broker cannot be reached, or refuses.
     pub async fn connect(amqp_url: &str) -> Result<Self, Failure> {
-        let connection = broker::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest probe").await?;
+        let connection = amqp::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest probe").await?;
         let channel = connection.create_channel().await.map_err(unreachable)?;
         Ok(Self { connection, channel, partitions: Topology::read().queues_of(FUNCTION) })
     }
@@ -50,7 +50,7 @@ impl Probe {
     /// # Errors
     /// The broker has something else of that name, or lacks the plugin; the text says what to do.
     pub async fn declare_topology(&self) -> Result<(), Failure> {
-        Ok(broker::declare(&self.channel, &Topology::read()).await?)
+        Ok(amqp::declare(&self.channel, &Topology::read()).await?)
     }
 
     /// Messages ready in all partitions together.
@@ -120,7 +120,7 @@ pub async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
             Err(_) => reasons.push(format!("{host}:{port}: no answer within {} s", VERSION_WAIT_MAX.as_secs())),
         }
     }
-    Err(broker::Error::Unreachable(reasons.join("; ")).into())
+    Err(amqp::Error::Unreachable(reasons.join("; ")).into())
 }
 
 async fn greeting(host: (&str, u16)) -> std::io::Result<Vec<u8>> {

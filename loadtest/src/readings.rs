@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use shared::store;
+use shared::db;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
 
@@ -70,7 +70,7 @@ pub(crate) async fn at_once<T>(
     database_url: &str,
     read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let pool: PgPool = store::pool(database_url, NAME, 1).map_err(|error| Failure::Configuration(error.into()))?;
+    let pool: PgPool = db::pool(database_url, NAME, 1).map_err(|error| Failure::Configuration(error.into()))?;
     let done = async {
         let mut transaction = pool.begin().await.map_err(database_failed)?;
         sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await.map_err(database_failed)?;

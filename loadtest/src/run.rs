@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use shared::config::WorkerOptions;
 use shared::devstack::{Missing, Servers};
-use shared::{broker, telemetry};
+use shared::{amqp, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::doors::{crowds, server};
@@ -94,7 +94,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
 
 async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
     telemetry::start(&options.log, options.log_json).map_err(Failure::Configuration)?;
-    ceiling::serve(options).await.map_err(|error| match error.downcast::<broker::Error>() {
+    ceiling::serve(options).await.map_err(|error| match error.downcast::<amqp::Error>() {
         Ok(error) => error.into(),
         Err(error) => Failure::Broken(error),
     })?;

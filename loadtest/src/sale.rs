@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shared::config::StoreOptions;
+use shared::db;
 use shared::devstack::{Redis, redis};
-use shared::store;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -223,7 +223,7 @@ fn salt() -> String {
 
 pub(crate) async fn open_database(url: &str) -> Result<PgPool, Failure> {
     let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    Ok(store::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
+    Ok(db::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
 }
 
 pub(crate) fn database_failed(error: sqlx::Error) -> Failure {

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn every_id_is_one_that_the_contract_allows() {
         let schedule = Schedule::new(&scenario(), "0190f7a2b3c4");
-        assert!(schedule.items.iter().all(|item| shared::contract::is_id(&item.id)));
-        assert!(shared::contract::is_id(&Schedule::buyer(9_999)));
+        assert!(schedule.items.iter().all(|item| shared::messages::is_id(&item.id)));
+        assert!(shared::messages::is_id(&Schedule::buyer(9_999)));
     }
 }

@@ -82,7 +82,7 @@ pub struct Unusable(pub String);
 
 /// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.
 fn worker_id(text: &str) -> Result<String, String> {
-    if crate::contract::is_id(text) && text.len() <= WORKER_ID_BYTES_MAX {
+    if crate::messages::is_id(text) && text.len() <= WORKER_ID_BYTES_MAX {
         return Ok(text.to_owned());
     }
     Err(format!("a worker id matches [A-Za-z0-9._:-]{{1,{WORKER_ID_BYTES_MAX}}}"))

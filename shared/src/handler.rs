@@ -1,26 +1,21 @@
-//! What a function implements: how to read one message, and how to answer a batch of them.
+//! What a function implements: how to answer a batch of requests.
 //!
 //! Functions never acknowledge, requeue or publish; the runtime does, by what they return. Knows nothing of AMQP.
 
-use crate::{contract::Rejection, error::Error, metrics::Registry};
+use crate::{
+    error::Error,
+    messages::{Rejection, Request},
+    metrics::Registry,
+};
 use futures_util::future::BoxFuture;
 use std::future::Future;
 
 /// A function on the queues named after it.
 pub trait Handler: Send + Sync + Sized + 'static {
+    /// What it is asked.
+    type Request: Request;
     /// The function's name. It consumes the queue of this name, or its partitions `NAME.0`, `NAME.1`, ….
-    const NAME: &'static str;
-    /// One message's content, checked.
-    type Request: Send + Sync;
-
-    /// Reads a message's body; `message_id` is the transport's, if it has one.
-    ///
-    /// # Errors
-    /// A [`Rejection`]: the message is answered with it and kept in `dead`, and its batch goes on without it.
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self::Request, Rejection>;
-
-    /// The id that a request goes by where the sender gave no correlation id.
-    fn request_id(request: &Self::Request) -> &str;
+    const NAME: &'static str = <Self::Request as Request>::FUNCTION;
 
     /// Answers a batch, in order: exactly one answer for each request. What it answers is durable by then.
     ///
@@ -49,5 +44,5 @@ pub enum Answer {
     Rejected(Rejection),
     /// Not decided yet: the message goes to the end of its queue, as it is, and comes again; nothing is replied, and it
     /// does not count as a delivery that failed. For what hangs on a third party; it gives up the order of the queue.
-    Later,
+    Requeue,
 }

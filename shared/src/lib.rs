@@ -1,18 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+pub mod amqp;
 pub mod batch;
-pub mod broker;
 pub mod config;
-pub mod contract;
+pub mod db;
 #[cfg(feature = "devstack")]
 pub mod devstack;
 pub mod error;
+pub mod fail_point;
 pub mod handler;
+pub mod idempotency;
+pub mod messages;
 pub mod metrics;
 pub mod order;
 pub mod outbox;
 pub mod retry;
-pub mod runtime;
-pub mod store;
 pub mod telemetry;
 pub mod topology;
+pub mod worker;

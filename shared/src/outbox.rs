@@ -4,7 +4,7 @@
 //! an item's stock writes here after the item's row is locked, so that the events of an item are numbered in the order in
 //! which they were committed.
 
-use crate::{contract::EventKind, order::Cause};
+use crate::{messages::EventKind, order::Cause};
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -77,12 +77,12 @@ pub fn kind_of(cause: Cause) -> EventKind {
 /// Not part of the transaction: PostgreSQL lets one notifying transaction commit at a time, and that would have every
 /// batch of every worker wait for the disk in line.
 #[derive(Debug, Clone)]
-pub struct Bell(mpsc::Sender<()>);
+pub struct Notifier(mpsc::Sender<()>);
 
-impl Bell {
-    /// A bell that is rung on connections of this pool.
+impl Notifier {
+    /// A notifier that is rung on connections of this pool.
     #[must_use]
-    pub fn hang(pool: &PgPool) -> Self {
+    pub fn start(pool: &PgPool) -> Self {
         // One ring that is still to be heard is as good as many.
         let (ring, mut rung) = mpsc::channel(1);
         let pool = pool.clone();
@@ -98,7 +98,7 @@ impl Bell {
     }
 
     /// Rings it: after the commit, and without waiting.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         // Full: it is about to be heard anyway.
         self.0.try_send(()).ok();
     }

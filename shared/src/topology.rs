@@ -1,6 +1,6 @@
 //! Which exchanges and queues there are: `rabbitmq/definitions.json`, read.
 //!
-//! That file is what the broker imports and what [`crate::broker::declare`] declares, so both give identical queues.
+//! That file is what the broker imports and what [`crate::amqp::declare`] declares, so both give identical queues.
 //! Pure: no connection. Invariant: nothing else in the project names a queue's arguments.
 
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 //!
 //! An audit that finds something is not a failure but a report. Invariant: each variant has exactly one exit code.
 
-use shared::{broker, error::Error, store::OpenError};
+use shared::{amqp, db::OpenError, error::Error};
 use std::process::ExitCode;
 
 /// Why there is no report.
@@ -44,9 +44,9 @@ impl From<OpenError> for Failure {
     }
 }
 
-impl From<broker::Error> for Failure {
-    fn from(error: broker::Error) -> Self {
-        use broker::Error;
+impl From<amqp::Error> for Failure {
+    fn from(error: amqp::Error) -> Self {
+        use amqp::Error;
         match error {
             Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. } => {
                 Self::Configuration(error.into())

@@ -15,7 +15,7 @@ const CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     // Messages in `dead` may be there because they end whoever reads them.
-    if let Err(error) = shared::runtime::with_deep_stacks() {
+    if let Err(error) = shared::worker::with_deep_stacks() {
         eprintln!("admin: this program cannot start itself again with larger stacks: {error}");
         return ExitCode::from(CONFIGURATION);
     }

@@ -14,7 +14,7 @@ use crate::{
 use clap::Args;
 use serde::Serialize;
 use shared::{
-    broker::{self, Nodes, QueueState, Worker},
+    amqp::{self, Nodes, QueueState, Worker},
     topology::Topology,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -82,7 +82,7 @@ pub async fn run(options: Options, shape: Shape) -> Result<Report, Failure> {
     let nodes = Nodes::read(&options.broker.amqp_url)?;
     let topology = Topology::read();
     let names: Vec<String> = topology.queues.iter().map(|queue| queue.name.clone()).collect();
-    let states = broker::queue_states(&nodes, NAME, &names).await?;
+    let states = amqp::queue_states(&nodes, NAME, &names).await?;
     let mut workers = Vec::new();
     let mut partitions = BTreeMap::new();
     for function in topology.exchanges.iter().filter_map(|exchange| exchange.name.strip_suffix(WORKERS_SUFFIX)) {
@@ -91,7 +91,7 @@ pub async fn run(options: Options, shape: Shape) -> Result<Report, Failure> {
         if names.iter().zip(&states).any(|(name, state)| of_function.contains(name) && state.is_some()) {
             let exchange = format!("{function}{WORKERS_SUFFIX}");
             let time = Duration::from_millis(options.listen_ms);
-            workers.extend(told(function, &of_function, broker::listen(&nodes, NAME, &exchange, time).await?));
+            workers.extend(told(function, &of_function, amqp::listen(&nodes, NAME, &exchange, time).await?));
         }
         partitions.extend(of_function.into_iter().map(|queue| (queue, function)));
     }

@@ -7,7 +7,7 @@
 use crate::{NAME, failure::Failure};
 use anyhow::anyhow;
 use clap::Args;
-use shared::{config::StoreOptions, store};
+use shared::{config::StoreOptions, db};
 use sqlx::{PgConnection, PgPool};
 
 /// How many of the latest orders are looked through for those that are wanted, unless asked otherwise.
@@ -51,7 +51,7 @@ pub struct LookBack {
 /// # Errors
 /// It cannot be reached, or its schema is another.
 pub async fn open(options: &StoreOptions) -> Result<PgPool, Failure> {
-    Ok(store::open_as_it_is(options, NAME).await?)
+    Ok(db::open_as_it_is(options, NAME).await?)
 }
 
 /// Looks at the database at one instant, for so many seconds a statement at most.

@@ -12,8 +12,8 @@ use crate::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use shared::{
-    broker::{self, Nodes, Question, Told},
-    contract::{
+    amqp::{self, Nodes, OutgoingRequest, RequestOutcome},
+    messages::{
         HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, STOCK_MAX, Status, TIME_MS_MAX, Verdict,
         is_id,
     },
@@ -187,18 +187,18 @@ impl Wish {
         let request_id = self.request_id.unwrap_or_else(|| format!("admin-{}", Uuid::now_v7()));
         let request = RestockRequest { request_id: request_id.clone(), item: self.item, operation };
         let body = serde_json::to_string(&request).expect("a request is representable as JSON");
-        let question = Question { queue: RESTOCK_QUEUE, request_id: &request_id, body: &body };
+        let question = OutgoingRequest { queue: RESTOCK_QUEUE, request_id: &request_id, body: &body };
         let (nodes, time) = (Nodes::read(&self.broker.amqp_url)?, Duration::from_secs(self.wait_seconds_max));
-        let verdict = match broker::ask(&nodes, NAME, question, time).await? {
-            Told::Verdict(verdict) => verdict,
-            Told::NotYet => {
+        let verdict = match amqp::ask(&nodes, NAME, question, time).await? {
+            RequestOutcome::Verdict(verdict) => verdict,
+            RequestOutcome::NotYet => {
                 return Err(Failure::Unreachable(anyhow!(
                     "nobody answered within {} s; the request is in the queue {RESTOCK_QUEUE} and will be decided once a \
                      restock function runs and has come to it. Ask again with --request-id {request_id} for its verdict; it is granted once",
                     self.wait_seconds_max
                 )));
             }
-            Told::NoQueue => {
+            RequestOutcome::NoQueue => {
                 return Err(Failure::Unreachable(anyhow!(
                     "there is no queue {RESTOCK_QUEUE}, so nothing was sent; start a restock function, which declares it"
                 )));

@@ -21,11 +21,11 @@ use gateway::Gateway;
 use pay::Till;
 use shared::{
     config::WorkerOptions,
-    contract::{PAYMENT_QUEUE, PaymentRequest, Rejection},
+    db,
     error::Error,
     handler::{Answer, Handler},
-    outbox::Bell,
-    store,
+    messages::PaymentRequest,
+    outbox::Notifier,
 };
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -45,29 +45,20 @@ impl Payment {
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let gateway = options.gateway()?;
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
+        let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
         Ok(Self::new(pool, gateway, options.lost_seconds))
     }
 
     /// A handler on a database whose schema is up to date. A payment that nobody has asked about for `lost_seconds` is lost.
     #[must_use]
     pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, lost_seconds: u32) -> Self {
-        let till = Till { bell: Bell::hang(&pool), asks: Asks::of(gateway), pool };
+        let till = Till { notifier: Notifier::start(&pool), asks: Asks::of(gateway), pool };
         Self { till: Arc::new(till), lost_seconds }
     }
 }
 
 impl Handler for Payment {
-    const NAME: &'static str = PAYMENT_QUEUE;
     type Request = PaymentRequest;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<PaymentRequest, Rejection> {
-        PaymentRequest::decode(body, message_id)
-    }
-
-    fn request_id(request: &PaymentRequest) -> &str {
-        &request.request_id
-    }
 
     async fn handle(&self, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
         self.till.pay(requests, pay::PATIENCE).await

@@ -6,9 +6,9 @@
 
 use crate::{asks::ASK_SECONDS_MAX, pay::Till};
 use shared::{
-    contract::PaymentRequest,
     error::{Error, Settlement},
     handler::Answer,
+    messages::PaymentRequest,
     retry::RetryPolicy,
 };
 use sqlx::{PgPool, Row};
@@ -74,7 +74,7 @@ async fn end(till: &Till, lost: &[PaymentRequest]) -> Result<usize, Error> {
     // Nobody waits for these, so there is time to hear the gateway out.
     let patience = Duration::from_secs(2 * ASK_SECONDS_MAX);
     let error = match till.pay(lost, patience).await {
-        Ok(answers) => return Ok(answers.iter().filter(|answer| **answer != Answer::Later).count()),
+        Ok(answers) => return Ok(answers.iter().filter(|answer| **answer != Answer::Requeue).count()),
         Err(error) => error,
     };
     match (error.settlement(), lost) {

@@ -12,14 +12,14 @@ use crate::{
 };
 use futures_util::future::{BoxFuture, join_all};
 use shared::{
-    contract::PaymentRequest,
+    db::{is_conflict, on_connection},
     error::Error,
+    fail_point::pause_at,
     handler::Answer,
+    messages::PaymentRequest,
     order::{Cause, State},
-    outbox::Bell,
+    outbox::Notifier,
     retry::RetryPolicy,
-    runtime::pause_at,
-    store::{is_conflict, on_connection},
 };
 use sqlx::{Connection, PgConnection, PgPool};
 use std::{
@@ -42,7 +42,7 @@ pub struct Till {
     /// The gateway.
     pub asks: Asks,
     /// Rung after each commit.
-    pub bell: Bell,
+    pub notifier: Notifier,
 }
 
 /// Begun payments, and what the gateway is to be asked.
@@ -68,7 +68,7 @@ enum Committed {
 }
 
 impl Till {
-    /// Answers `requests`, in order; [`Answer::Later`] where the gateway does not say within `patience`.
+    /// Answers `requests`, in order; [`Answer::Requeue`] where the gateway does not say within `patience`.
     ///
     /// # Errors
     /// The database is away or unfit, or cannot take one of the requests.
@@ -90,7 +90,7 @@ impl Till {
             let answers = self.finish(&known).await?;
             let answer = |(request, step): (&PaymentRequest, Step)| match step {
                 Step::Answered(answer) => answer,
-                Step::Ask => answers.get(&request.order_id).cloned().unwrap_or(Answer::Later),
+                Step::Ask => answers.get(&request.order_id).cloned().unwrap_or(Answer::Requeue),
             };
             Ok(requests.iter().zip(asking.steps).map(answer).collect())
         })
@@ -177,7 +177,7 @@ impl Till {
                 Err(error) => Err(error.into()),
             });
             if let Some(committed) = attempt.await? {
-                self.bell.ring();
+                self.notifier.notify();
                 return Ok(committed);
             }
             let Some(wait) = waits.next() else {

@@ -5,7 +5,7 @@
 
 use crate::decide::{Order, Payment, Recorded, Snapshot, Verdicts};
 use shared::{
-    contract::PaymentRequest,
+    messages::{PaymentRequest, Request},
     order::{Cause, State},
     outbox::{kind_of, record_orders},
 };

@@ -4,7 +4,7 @@
 //! that was read, and then its stock effect is recorded with it.
 
 use crate::decide::{Decision, Outcome, Plan};
-use shared::contract::{EventKind, PurchaseRequest};
+use shared::messages::{EventKind, PurchaseRequest};
 use sqlx::{PgConnection, Row};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;

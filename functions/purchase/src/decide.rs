@@ -5,7 +5,7 @@
 //! away more than it has.
 
 use crate::rules::{Buyer, BuyerHistory, Rules, text};
-use shared::contract::{Code, Order, PurchaseRequest, Rejection, Status, Verdict};
+use shared::messages::{Code, Order, PurchaseRequest, Rejection, Request, Status, Verdict};
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
     time::Duration,

@@ -7,7 +7,7 @@
 
 use clap::Args;
 use futures_util::future::BoxFuture;
-use shared::{retry::RetryPolicy, store};
+use shared::{db, retry::RetryPolicy};
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
 use std::time::Duration;
 
@@ -87,7 +87,7 @@ pub fn upkeep(pool: &PgPool, policy: KeepPolicy) -> BoxFuture<'static, ()> {
 
 /// Walks, where it is time to. Returns how many verdicts went.
 async fn visit(options: &PgConnectOptions, policy: KeepPolicy) -> Result<u64, sqlx::Error> {
-    let mut connection = store::connect(options).await?;
+    let mut connection = db::connect(options).await?;
     let deleted = walk(&mut connection, policy).await?;
     connection.close().await?;
     Ok(deleted)

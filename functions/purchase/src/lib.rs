@@ -20,13 +20,13 @@ use futures_util::future::BoxFuture;
 use keep::KeepPolicy;
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
-    contract::{PurchaseRequest, Rejection},
+    db,
     error::Error,
     handler::{Answer, Handler},
+    messages::PurchaseRequest,
     metrics::Registry,
-    outbox::Bell,
+    outbox::Notifier,
     retry::RetryPolicy,
-    store,
 };
 use sqlx::PgPool;
 use strategy::{Decider, StrategyOptions};
@@ -54,7 +54,7 @@ pub struct Purchase {
     pool: PgPool,
     decider: Decider,
     contention: Contention,
-    bell: Bell,
+    notifier: Notifier,
     keep: KeepPolicy,
 }
 
@@ -71,7 +71,7 @@ impl Purchase {
             return Err(Unusable(text).into());
         }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        let pool = store::open(&options.store, &name, worker.startup_seconds_max).await?;
+        let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
         let purchase = Self { keep: options.keep, ..Self::new(pool, options.strategy, options.retry)? };
         purchase.warm_up().await.context("the database's tables cannot be read")?;
         purchase.decider.reach_counter(worker.startup_seconds_max).await?;
@@ -85,12 +85,12 @@ impl Purchase {
     pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
         let contention = Contention::default();
         let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(contention.clone())])?;
-        Ok(Self { decider, contention, bell: Bell::hang(&pool), pool, keep: KeepPolicy::default() })
+        Ok(Self { decider, contention, notifier: Notifier::start(&pool), pool, keep: KeepPolicy::default() })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
     ///
-    /// As many connections as are in use at once, the bell's among them: a new one connects and plans in mid-sale, and a
+    /// As many connections as are in use at once, the notifier's among them: a new one connects and plans in mid-sale, and a
     /// sale of a thousand buyers is over in a tenth of a second.
     async fn warm_up(&self) -> Result<(), sqlx::Error> {
         let in_use = (u32::from(self.decider.connections()) + 1).min(self.pool.options().get_max_connections());
@@ -107,20 +107,11 @@ impl Purchase {
 }
 
 impl Handler for Purchase {
-    const NAME: &'static str = "purchase";
     type Request = PurchaseRequest;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<PurchaseRequest, Rejection> {
-        PurchaseRequest::decode(body, message_id)
-    }
-
-    fn request_id(request: &PurchaseRequest) -> &str {
-        &request.request_id
-    }
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
         let answers = self.decider.answer(requests).await;
-        self.bell.ring();
+        self.notifier.notify();
         answers
     }
 

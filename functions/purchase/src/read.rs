@@ -7,7 +7,7 @@ use crate::{
     decide::{Item, Recorded, Snapshot},
     rules::{BuyerHistory, Rules},
 };
-use shared::contract::PurchaseRequest;
+use shared::messages::PurchaseRequest;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use std::{collections::HashMap, time::Duration};
 

@@ -4,7 +4,7 @@
 //! Pure: "now" is the database's, and what is known of the buyer is handed in. Invariant: of the rules that refuse a buyer,
 //! one that no waiting cures is told first, so that nobody comes back tomorrow to hear what he could have heard today.
 
-use shared::contract::{Code, PurchaseRequest};
+use shared::messages::{Code, PurchaseRequest};
 use std::time::Duration;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

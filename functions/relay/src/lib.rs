@@ -24,10 +24,10 @@ use futures_util::FutureExt;
 use round::{Round, round};
 use shared::{
     config::StoreOptions,
+    db,
     outbox::CHANNEL,
     retry::{RetryPolicy, Waits},
-    runtime::{Program, Ready, Service},
-    store,
+    worker::{Program, Ready, Service},
 };
 use sqlx::{
     PgConnection, PgPool,
@@ -88,7 +88,7 @@ pub fn settings(turn_seconds_max: u32) -> [(&'static str, String); 2] {
 pub async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
     let pool = tokio::select! {
-        opened = store::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,
+        opened = db::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,
         () = service.stopped() => return Ok(()),
     };
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
@@ -123,7 +123,7 @@ impl Link {
         // Rings are lost while it is away, so its end is an end of all.
         listener.eager_reconnect(false);
         listener.listen(CHANNEL).await.context("the database")?;
-        let rounds = store::connect(&of_rounds).await.context("the database")?;
+        let rounds = db::connect(&of_rounds).await.context("the database")?;
         let teller = Teller::connect(&service.nodes, name, &service.worker.worker_id).await?;
         tracing::info!("telling what happened");
         Ok(Self { rounds, listener, teller, _ready: service.announce() })

@@ -1,5 +1,5 @@
 //! The relay function: `shared::runtime` around [`relay::serve`].
 
 fn main() -> std::process::ExitCode {
-    shared::runtime::main_of_service(relay::PROGRAM, relay::serve)
+    shared::worker::main_of_service(relay::PROGRAM, relay::serve)
 }

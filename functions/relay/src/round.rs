@@ -9,7 +9,7 @@ use crate::{
     teller::{Outcome, Teller},
 };
 use anyhow::Context;
-use shared::{contract::EventOrder, runtime::pause_at};
+use shared::{fail_point::pause_at, messages::EventOrder};
 use sqlx::{Connection, PgConnection, Row as _};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;

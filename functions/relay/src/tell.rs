@@ -3,7 +3,7 @@
 //! Pure: no clock, no I/O. Invariants: the same row gives the same events, with the same ids, whenever it is read and by
 //! whichever instance; and a row that cannot be told gives no event at all, and the reason.
 
-use shared::contract::{Event, EventKind, EventOrder};
+use shared::messages::{Event, EventKind, EventOrder};
 use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -6,7 +6,7 @@
 
 use crate::tell::Told;
 use shared::{
-    broker::{self, EventOut, Nodes, Outgoing, TellError},
+    amqp::{self, EventError, Nodes, OutgoingEvent, Publisher},
     retry::RetryPolicy,
 };
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub enum Outcome {
 pub enum Trouble {
     /// The broker is away.
     #[error(transparent)]
-    Broker(#[from] broker::Error),
+    Broker(#[from] amqp::Error),
     /// It is there, and takes none of them.
     #[error("RabbitMQ takes no event ({0}); is a queue full that is bound to `events`, or a permission missing?")]
     TakesNothing(String),
@@ -41,7 +41,7 @@ pub struct Teller {
     nodes: Nodes,
     name: String,
     worker_id: String,
-    outgoing: Outgoing,
+    outgoing: Publisher,
 }
 
 /// How a row fared alone.
@@ -58,8 +58,8 @@ impl Teller {
     ///
     /// # Errors
     /// The broker cannot be used.
-    pub async fn connect(nodes: &Nodes, name: &str, worker_id: &str) -> Result<Self, broker::Error> {
-        let outgoing = Outgoing::open(nodes, name, worker_id).await?;
+    pub async fn connect(nodes: &Nodes, name: &str, worker_id: &str) -> Result<Self, amqp::Error> {
+        let outgoing = Publisher::open(nodes, name, worker_id).await?;
         Ok(Self { nodes: nodes.clone(), name: name.to_owned(), worker_id: worker_id.to_owned(), outgoing })
     }
 
@@ -79,8 +79,8 @@ impl Teller {
         let events: Vec<_> = rows.iter().copied().flatten().map(out).collect();
         match self.outgoing.tell(&events, within).await {
             Ok(()) => Ok(vec![Outcome::Told; rows.len()]),
-            Err(TellError::Away(error)) => Err(error.into()),
-            Err(TellError::Unfit(reason) | TellError::NotTaken(reason)) => {
+            Err(EventError::Away(error)) => Err(error.into()),
+            Err(EventError::Unfit(reason) | EventError::NotTaken(reason)) => {
                 tracing::info!(reason, rows = rows.len(), "an event is refused; telling row by row");
                 self.connect_anew().await?;
                 self.tell_row_by_row(rows, until, within / 2).await
@@ -113,9 +113,9 @@ impl Teller {
             let outcome = self.outgoing.tell(&events, until.saturating_duration_since(Instant::now())).await;
             let refused = match outcome {
                 Ok(()) => return Ok(Alone::Told),
-                Err(TellError::Away(error)) => return Err(error.into()),
-                Err(TellError::Unfit(reason)) => Alone::Unfit(reason),
-                Err(TellError::NotTaken(reason)) => Alone::NotTaken(reason),
+                Err(EventError::Away(error)) => return Err(error.into()),
+                Err(EventError::Unfit(reason)) => Alone::Unfit(reason),
+                Err(EventError::NotTaken(reason)) => Alone::NotTaken(reason),
             };
             // The refusal may have cost the channel.
             self.connect_anew().await?;
@@ -124,8 +124,8 @@ impl Teller {
         }
     }
 
-    async fn connect_anew(&mut self) -> Result<(), broker::Error> {
-        let outgoing = Outgoing::open(&self.nodes, &self.name, &self.worker_id).await?;
+    async fn connect_anew(&mut self) -> Result<(), amqp::Error> {
+        let outgoing = Publisher::open(&self.nodes, &self.name, &self.worker_id).await?;
         std::mem::replace(&mut self.outgoing, outgoing).close().await;
         Ok(())
     }
@@ -148,8 +148,8 @@ fn judge(fared: Vec<Alone>) -> Result<Vec<Outcome>, Trouble> {
     Ok(outcomes)
 }
 
-fn out(event: &Told) -> EventOut<'_> {
-    EventOut { id: &event.id, kind: event.kind, routing_key: &event.routing_key, at: event.at, body: &event.body }
+fn out(event: &Told) -> OutgoingEvent<'_> {
+    OutgoingEvent { id: &event.id, kind: event.kind, routing_key: &event.routing_key, at: event.at, body: &event.body }
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use shared::{
-    contract::ReleaseRequest,
+    db::{is_conflict, on_connection},
     error::Error,
     handler::Answer,
+    messages::ReleaseRequest,
     order::{Cause, State},
     outbox::{kind_of, record_orders},
     retry::RetryPolicy,
-    store::{is_conflict, on_connection},
 };
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use std::collections::HashMap;

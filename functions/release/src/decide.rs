@@ -3,8 +3,8 @@
 //! Pure: no clock, no I/O; "now" is the database's. Invariants: requests are decided in the order given; deciding a
 //! batch is deciding its requests one by one; an order is cancelled once; and one request id gets one verdict.
 
-use shared::contract::{Code, Rejection, ReleaseRequest, Verdict};
 use shared::handler::Answer;
+use shared::messages::{Code, Rejection, ReleaseRequest, Request, Verdict};
 use shared::order::{Cause, Refusal, State};
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;

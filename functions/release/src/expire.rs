@@ -7,10 +7,10 @@
 use crate::stock::{give_back, lock};
 use futures_util::future::BoxFuture;
 use shared::{
+    db,
     order::{Cause, State},
-    outbox::{Bell, kind_of, record_orders},
+    outbox::{Notifier, kind_of, record_orders},
     retry::RetryPolicy,
-    store,
 };
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
 use std::{
@@ -83,7 +83,7 @@ impl PassedOver {
 
 /// Has holds run out, for as long as it is polled, on a connection of its own; `pool` only says where.
 #[must_use]
-pub fn upkeep(pool: &PgPool, bell: Bell) -> BoxFuture<'static, ()> {
+pub fn upkeep(pool: &PgPool, notifier: Notifier) -> BoxFuture<'static, ()> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
     Box::pin(async move {
         let (mut connection, mut passed_over) = (None, PassedOver::default());
@@ -93,7 +93,7 @@ pub fn upkeep(pool: &PgPool, bell: Bell) -> BoxFuture<'static, ()> {
                 Ok(expired) => {
                     is_away = false;
                     if expired > 0 {
-                        bell.ring();
+                        notifier.notify();
                         tracing::info!(expired, "holds ran out; their units are on sale again");
                     }
                 }
@@ -119,7 +119,7 @@ async fn look(
 ) -> Result<usize, sqlx::Error> {
     let connected = match connection {
         Some(connected) => connected,
-        None => connection.insert(store::connect(options).await?),
+        None => connection.insert(db::connect(options).await?),
     };
     passed_over.forget();
     expire(connected, passed_over).await

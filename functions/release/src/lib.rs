@@ -14,11 +14,11 @@ use clap::Args;
 use futures_util::future::BoxFuture;
 use shared::{
     config::{StoreOptions, WorkerOptions},
-    contract::{RELEASE_QUEUE, Rejection, ReleaseRequest},
+    db,
     error::Error,
     handler::{Answer, Handler},
-    outbox::Bell,
-    store,
+    messages::ReleaseRequest,
+    outbox::Notifier,
 };
 use sqlx::PgPool;
 
@@ -34,7 +34,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Release {
     pool: PgPool,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Release {
@@ -44,35 +44,26 @@ impl Release {
     /// The database cannot be reached in time, or its schema does not fit.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        Ok(Self::new(store::open(&options.store, &name, worker.startup_seconds_max).await?))
+        Ok(Self::new(db::open(&options.store, &name, worker.startup_seconds_max).await?))
     }
 
     /// A handler on a database whose schema is up to date.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { bell: Bell::hang(&pool), pool }
+        Self { notifier: Notifier::start(&pool), pool }
     }
 }
 
 impl Handler for Release {
-    const NAME: &'static str = RELEASE_QUEUE;
     type Request = ReleaseRequest;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<ReleaseRequest, Rejection> {
-        ReleaseRequest::decode(body, message_id)
-    }
-
-    fn request_id(request: &ReleaseRequest) -> &str {
-        &request.request_id
-    }
 
     async fn handle(&self, requests: &[ReleaseRequest]) -> Result<Vec<Answer>, Error> {
         let answers = cancel::cancel(&self.pool, requests).await;
-        self.bell.ring();
+        self.notifier.notify();
         answers
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        expire::upkeep(&self.pool, self.bell.clone())
+        expire::upkeep(&self.pool, self.notifier.clone())
     }
 }

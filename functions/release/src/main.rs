@@ -1,5 +1,5 @@
 //! The release function: `shared::runtime` around [`release::Release`].
 
 fn main() -> std::process::ExitCode {
-    shared::runtime::main(release::Release::connect)
+    shared::worker::main(release::Release::connect)
 }

@@ -12,11 +12,11 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use shared::{
-    contract::{RestockRequest, Rules},
+    db::on_connection,
     error::Error,
     handler::Answer,
+    messages::{RestockRequest, Rules},
     outbox::{ItemChange, record_items},
-    store::on_connection,
 };
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
 use std::collections::{BTreeMap, BTreeSet, HashMap};

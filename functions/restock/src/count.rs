@@ -8,7 +8,7 @@
 //! and nothing sold has no order that a rule would count, nor will one from before ever be one: it is not walked for.
 
 use crate::race::{Race, won};
-use shared::{error::Error, store::on_connection};
+use shared::{db::on_connection, error::Error};
 use sqlx::{PgConnection, PgPool, Row};
 use std::collections::BTreeSet;
 use uuid::Uuid;

@@ -4,8 +4,8 @@
 //! batch is deciding its requests one by one; and one request id gets one verdict.
 
 use crate::item::{Item, Outcome, apply};
-use shared::contract::{Code, EventKind, Rejection, RestockRequest, Verdict};
 use shared::handler::Answer;
+use shared::messages::{Code, EventKind, Rejection, Request, RestockRequest, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use time::OffsetDateTime;
 use uuid::Uuid;

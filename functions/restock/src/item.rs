@@ -5,7 +5,7 @@
 //! done moves the version on.
 
 use serde::Serialize;
-use shared::contract::{Code, EventKind, Operation, Rules, STOCK_MAX};
+use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// An item. Serialised, it is the `detail` of its events.

@@ -17,11 +17,11 @@ mod race;
 use clap::Args;
 use shared::{
     config::{StoreOptions, WorkerOptions},
-    contract::{RESTOCK_QUEUE, Rejection, RestockRequest},
+    db,
     error::Error,
     handler::{Answer, Handler},
-    outbox::Bell,
-    store,
+    messages::RestockRequest,
+    outbox::Notifier,
 };
 use sqlx::PgPool;
 
@@ -37,7 +37,7 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Restock {
     pool: PgPool,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Restock {
@@ -47,31 +47,22 @@ impl Restock {
     /// The database cannot be reached in time, or its schema does not fit.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        Ok(Self::new(store::open(&options.store, &name, worker.startup_seconds_max).await?))
+        Ok(Self::new(db::open(&options.store, &name, worker.startup_seconds_max).await?))
     }
 
     /// A handler on a database whose schema is up to date.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { bell: Bell::hang(&pool), pool }
+        Self { notifier: Notifier::start(&pool), pool }
     }
 }
 
 impl Handler for Restock {
-    const NAME: &'static str = RESTOCK_QUEUE;
     type Request = RestockRequest;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<RestockRequest, Rejection> {
-        RestockRequest::decode(body, message_id)
-    }
-
-    fn request_id(request: &RestockRequest) -> &str {
-        &request.request_id
-    }
 
     async fn handle(&self, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
         let answers = change::restock(&self.pool, requests).await;
-        self.bell.ring();
+        self.notifier.notify();
         answers
     }
 }

@@ -1,5 +1,5 @@
 //! The restock function: `shared::runtime` around [`restock::Restock`].
 
 fn main() -> std::process::ExitCode {
-    shared::runtime::main(restock::Restock::connect)
+    shared::worker::main(restock::Restock::connect)
 }

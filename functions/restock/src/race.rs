@@ -1,9 +1,9 @@
 //! Attempts that may lose a race for a row, and how often they are made again.
 
 use shared::{
+    db::is_conflict,
     error::Error,
     retry::{RetryPolicy, Waits},
-    store::is_conflict,
 };
 
 /// What came of an attempt; `None`: it lost a race, and nothing of it is committed, or it is, and the next attempt finds it

@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::HashMap;
 
-use shared::contract::Verdict;
+use shared::messages::Verdict;
 use shared::order::State;
 use uuid::Uuid;
 

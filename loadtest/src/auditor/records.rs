@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use shared::contract::Status;
+use shared::messages::Status;
 
 use super::{Case, Invariant, invariant};
 use crate::facts::{Recorded, RecordedItem};

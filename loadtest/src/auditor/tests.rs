@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shared::contract::{Code, Order, Status, Verdict};
+use shared::messages::{Code, Order, Status, Verdict};
 use time::OffsetDateTime;
 use uuid::Uuid;
 

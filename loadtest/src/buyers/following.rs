@@ -9,8 +9,8 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Confirmation, Connection};
-use shared::broker::{self, Nodes};
-use shared::contract::CONTENT_TYPE;
+use shared::amqp::{self, Nodes};
+use shared::messages::CONTENT_TYPE;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
@@ -38,7 +38,7 @@ impl Following {
         told: &Arc<Told>,
         publishing: &mut JoinSet<Result<(), Lost>>,
     ) -> Result<Self, Failure> {
-        let connection = broker::connect(nodes, "turnstile-loadtest follow-ups").await?;
+        let connection = amqp::connect(nodes, "turnstile-loadtest follow-ups").await?;
         let (queue, queued) = mpsc::unbounded_channel();
         for follow_up in told.follow_ups().map_or_else(Vec::new, |follow_ups| follow_ups.unanswered()) {
             // Whoever takes them out ends with the session, as we do.

@@ -13,8 +13,8 @@ use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
-use shared::broker::{self, Nodes};
-use shared::contract::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
+use shared::amqp::{self, Nodes};
+use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
 use tokio::task::JoinSet;
 
 use super::Told;
@@ -60,8 +60,8 @@ pub(super) struct Session {
 impl Session {
     /// Connects, and takes in replies from then on.
     pub(super) async fn open(nodes: &Nodes, told: Arc<Told>) -> Result<Self, Failure> {
-        let publishing = broker::connect(nodes, "turnstile-loadtest requests").await?;
-        let receiving = broker::connect(nodes, "turnstile-loadtest replies").await?;
+        let publishing = amqp::connect(nodes, "turnstile-loadtest requests").await?;
+        let receiving = amqp::connect(nodes, "turnstile-loadtest replies").await?;
         let prepared = async {
             let channel = publishing.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -74,7 +74,7 @@ impl Session {
             let consumer = replies.basic_consume(reply_to.clone(), "".into(), options, FieldTable::default()).await?;
             Ok::<_, lapin::Error>((channel, reply_to, consumer))
         };
-        let (channel, reply_to, consumer) = prepared.await.map_err(broker::Error::from)?;
+        let (channel, reply_to, consumer) = prepared.await.map_err(amqp::Error::from)?;
         let (mut reading, mut following) = (JoinSet::new(), JoinSet::new());
         let sends = match told.follows_up() {
             true => Some(Following::start(nodes, &reply_to, &told, &mut following).await?),

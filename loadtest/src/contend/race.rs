@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_util::future::try_join_all;
+use shared::db;
 use shared::retry::RetryPolicy;
-use shared::store;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Barrier;
@@ -57,7 +57,7 @@ pub(super) struct Run {
 pub(super) async fn run(url: &str, options: &ContendOptions, jitter: Jitter) -> Result<Run, Failure> {
     let database = PgConnectOptions::from_str(url).context("DATABASE_URL cannot be read");
     let database = database.map_err(Failure::Configuration)?.application_name("loadtest contend");
-    let connecting = (0..options.concurrency).map(|_| store::connect(&database));
+    let connecting = (0..options.concurrency).map(|_| db::connect(&database));
     let connections = try_join_all(connecting).await.map_err(|error| {
         let text = format!("{} connections to PostgreSQL cannot be opened: lower --concurrency", options.concurrency);
         Failure::Unreachable(anyhow!(error).context(text))

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use shared::contract::Event;
+use shared::messages::Event;
 use time::OffsetDateTime;
 
 use crate::life::listener::Heard;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use shared::contract::{Status, Verdict};
+use shared::messages::{Status, Verdict};
 use uuid::Uuid;
 
 use crate::answers::Answers;

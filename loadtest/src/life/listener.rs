@@ -12,8 +12,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection};
-use shared::broker::{self, Nodes};
-use shared::contract::EVENTS_EXCHANGE;
+use shared::amqp::{self, Nodes};
+use shared::messages::EVENTS_EXCHANGE;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -79,8 +79,8 @@ impl Listener {
         let nodes = Nodes::read(amqp_url)?;
         let connection = connect(&nodes).await?;
         let queue = ShortString::from(format!("events.loadtest.{items}"));
-        let channel = connection.create_channel().await.map_err(broker::Error::from)?;
-        bind(&channel, &queue, keeping).await.map_err(broker::Error::from)?;
+        let channel = connection.create_channel().await.map_err(amqp::Error::from)?;
+        bind(&channel, &queue, keeping).await.map_err(amqp::Error::from)?;
         let mut listening = JoinSet::new();
         listening.spawn(listen(
             Nodes::read(amqp_url)?,
@@ -98,14 +98,14 @@ impl Listener {
     /// The broker stays away.
     pub async fn close(mut self) -> Result<Vec<Heard>, Failure> {
         let connection = connect(&self.nodes).await?;
-        let channel = connection.create_channel().await.map_err(broker::Error::from)?;
+        let channel = connection.create_channel().await.map_err(amqp::Error::from)?;
         let told = async {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             let properties = BasicProperties::default().with_correlation_id(LAST.into());
             let options = BasicPublishOptions::default();
             channel.basic_publish("".into(), self.queue.clone(), options, b"", properties).await?.await
         };
-        told.await.map_err(broker::Error::from)?;
+        told.await.map_err(amqp::Error::from)?;
         let heard = match timeout(LAST_WAIT_MAX, self.listening.join_next()).await {
             Ok(Some(Ok(heard))) => heard?,
             Ok(Some(Err(_)) | None) | Err(_) => {
@@ -120,7 +120,7 @@ impl Listener {
 }
 
 async fn connect(nodes: &Nodes) -> Result<Connection, Failure> {
-    Ok(broker::connect(nodes, "turnstile-loadtest events").await?)
+    Ok(amqp::connect(nodes, "turnstile-loadtest events").await?)
 }
 
 async fn bind(channel: &Channel, queue: &ShortString, keeping: Keeping) -> lapin::Result<()> {
@@ -163,7 +163,7 @@ async fn listen(
         losses += 1;
         nodes.go_on();
         connection = reconnect(&nodes).await?;
-        channel = connection.create_channel().await.map_err(broker::Error::from)?;
+        channel = connection.create_channel().await.map_err(amqp::Error::from)?;
     }
 }
 

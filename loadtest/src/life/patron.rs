@@ -12,8 +12,8 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
-use shared::broker::{self, Nodes};
-use shared::contract::{CONTENT_TYPE, EVENTS_EXCHANGE, Event, EventKind, Verdict};
+use shared::amqp::{self, Nodes};
+use shared::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, Event, EventKind, Verdict};
 use tokio::time::timeout;
 
 use crate::failure::Failure;
@@ -36,7 +36,7 @@ impl Patron {
     /// # Errors
     /// The broker cannot be reached.
     pub(crate) async fn connect(amqp_url: &str, items: &[&str]) -> Result<Self, Failure> {
-        let connection = broker::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest patron").await?;
+        let connection = amqp::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest patron").await?;
         let prepared = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -49,7 +49,7 @@ impl Patron {
             }
             Ok::<_, lapin::Error>((channel, reply_to, replies, events))
         };
-        let (channel, reply_to, replies, events) = prepared.await.map_err(broker::Error::from)?;
+        let (channel, reply_to, replies, events) = prepared.await.map_err(amqp::Error::from)?;
         Ok(Self { connection, channel, reply_to, replies, events })
     }
 
@@ -71,7 +71,7 @@ impl Patron {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (ShortString::from(exchange), ShortString::from(routing_key));
         let sent = async { self.channel.basic_publish(exchange, key, options, body, properties).await?.await };
-        sent.await.map_err(broker::Error::from)?;
+        sent.await.map_err(amqp::Error::from)?;
         loop {
             let reply = next(&mut self.replies, "no verdict").await?;
             // A verdict may come twice; the second one of the request before is none of ours.
@@ -112,7 +112,7 @@ async fn queue(channel: &Channel) -> lapin::Result<(ShortString, Consumer)> {
 
 async fn next(consumer: &mut Consumer, what: &str) -> Result<Delivery, Failure> {
     match timeout(WAIT_MAX, consumer.next()).await {
-        Ok(Some(delivery)) => Ok(delivery.map_err(broker::Error::from)?),
+        Ok(Some(delivery)) => Ok(delivery.map_err(amqp::Error::from)?),
         Ok(None) => Err(Failure::Unreachable(anyhow!("RabbitMQ ended a queue while somebody listened to it"))),
         Err(_) => Err(Failure::Broken(anyhow!("waited in vain for {} s: {what}", WAIT_MAX.as_secs()))),
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use shared::contract::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequest};
+use shared::messages::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequest};
 use uuid::Uuid;
 
 use crate::random::Random;
@@ -161,6 +161,7 @@ impl FollowUp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::messages::Request;
 
     fn plan(pay: &str, cancel: &str) -> Plan {
         Plan { pay: pay.parse().unwrap(), cancel: cancel.parse().unwrap(), hold: None, seed: 42 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::contract::{Code, Verdict};
+use shared::messages::{Code, Verdict};
 use shared::order::State;
 
 use crate::facts::Recorded;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use shared::contract::{
+use shared::messages::{
     Code, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
 };
 use shared::order::State;

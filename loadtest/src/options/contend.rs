@@ -36,7 +36,7 @@ pub struct ContendOptions {
 }
 
 fn parse_item(text: &str) -> Result<String, String> {
-    let item = Some(text.to_owned()).filter(|text| shared::contract::is_id(text));
+    let item = Some(text.to_owned()).filter(|text| shared::messages::is_id(text));
     item.ok_or_else(|| "an item's id matches [A-Za-z0-9._:-]{1,128}".to_owned())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::contract::Verdict;
+use shared::messages::Verdict;
 
 use super::{database_failed, open_database, outcome};
 use crate::auditor::{Audit, Facts, LifeFacts};

@@ -11,10 +11,11 @@ use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shared::{
-    contract::{
+    messages::{
         BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT, ID_BYTES_MAX,
         PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, QUANTITY_MAX, RELEASE_QUEUE, RESTOCK_QUEUE,
-        RULE_NAMES, Rejection, ReleaseRequest, RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
+        RULE_NAMES, Rejection, ReleaseRequest, Request, RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX,
+        Verdict,
     },
     topology::Topology,
 };

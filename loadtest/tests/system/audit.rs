@@ -7,9 +7,9 @@ use loadtest::{
     scenario::{Scenario, Schedule},
 };
 use shared::{
-    contract::{Code, Order, Verdict},
+    db,
     devstack::Fixture,
-    store,
+    messages::{Code, Order, Verdict},
 };
 use sqlx::{PgPool, postgres::PgQueryResult};
 use std::time::Duration;
@@ -68,8 +68,8 @@ const FAULTS: [(&str, &[&str]); 14] = [
 #[tokio::test]
 async fn each_fault_that_is_seeded_in_the_database_is_seen() {
     let fixture = Fixture::new().await;
-    let database = store::pool(&fixture.database_url, "test", 2).unwrap();
-    store::migrate(&database).await.unwrap();
+    let database = db::pool(&fixture.database_url, "test", 2).unwrap();
+    db::migrate(&database).await.unwrap();
     for statement in DROP_CHECKS {
         sqlx::query(statement).execute(&database).await.unwrap();
     }

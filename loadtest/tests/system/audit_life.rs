@@ -8,7 +8,7 @@ use loadtest::{
     },
     scenario::{Scenario, Schedule},
 };
-use shared::{devstack::Fixture, store};
+use shared::{db, devstack::Fixture};
 use sqlx::PgPool;
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
@@ -31,8 +31,8 @@ const ADD_REPLY: &str = "
 #[tokio::test]
 async fn the_lives_on_record_are_read_and_those_of_other_sales_are_not() {
     let fixture = Fixture::new().await;
-    let database = store::pool(&fixture.database_url, "test", 2).unwrap();
-    store::migrate(&database).await.unwrap();
+    let database = db::pool(&fixture.database_url, "test", 2).unwrap();
+    db::migrate(&database).await.unwrap();
     let (schedule, order) = live(&database, "ours").await;
     live(&database, "theirs").await;
 
@@ -56,8 +56,8 @@ async fn the_lives_on_record_are_read_and_those_of_other_sales_are_not() {
 #[tokio::test]
 async fn a_sale_has_ended_when_nothing_is_held_and_everything_is_told() {
     let fixture = Fixture::new().await;
-    let database = store::pool(&fixture.database_url, "test", 2).unwrap();
-    store::migrate(&database).await.unwrap();
+    let database = db::pool(&fixture.database_url, "test", 2).unwrap();
+    db::migrate(&database).await.unwrap();
     let (schedule, _) = live(&database, "ours").await;
     let items = [schedule.items[0].id.clone()];
     let hold_ms: i64 = sqlx::query_scalar("SELECT hold_ms FROM items").fetch_one(&database).await.unwrap();

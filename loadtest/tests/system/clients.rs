@@ -13,7 +13,7 @@ use lapin::{
     },
     types::{FieldTable, ShortString},
 };
-use shared::contract::{Code, Status, Verdict};
+use shared::messages::{Code, Status, Verdict};
 use std::{
     fs::{self, File},
     io::Write,

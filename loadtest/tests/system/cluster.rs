@@ -13,8 +13,8 @@ use loadtest::{
 };
 use serde_json::Value;
 use shared::{
+    db,
     devstack::{RabbitMq, Servers},
-    store,
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::sync::Mutex;
@@ -104,7 +104,7 @@ async fn assert_kept(outcome: &Outcome, endpoints: &Endpoints, asked: &[(u32, St
 
 /// The version of its item that each request was decided on.
 async fn versions(endpoints: &Endpoints) -> HashMap<String, i64> {
-    let pool = store::pool(&endpoints.database_url, "test", 1).unwrap();
+    let pool = db::pool(&endpoints.database_url, "test", 1).unwrap();
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT request_id, reply FROM verdicts").fetch_all(&pool).await.unwrap();
     let version = |reply: &str| serde_json::from_str::<Value>(reply).unwrap()["item_version"].as_i64().unwrap();

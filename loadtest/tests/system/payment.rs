@@ -7,8 +7,8 @@ use crate::{
 use lapin::options::QueuePurgeOptions;
 use serde_json::Value;
 use shared::{
-    contract::{PAYMENT_QUEUE, RELEASE_QUEUE},
     devstack::Servers,
+    messages::{PAYMENT_QUEUE, RELEASE_QUEUE},
 };
 use std::sync::{Arc, Mutex};
 use tokio::{

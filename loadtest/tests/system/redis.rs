@@ -18,8 +18,8 @@ use loadtest::{
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 use shared::{
+    db,
     devstack::{Folder, Redis, Supervised},
-    store,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -149,7 +149,7 @@ async fn prepare(redis: &Redis) -> (Sale<'static>, Endpoints) {
 async fn assert_sold(outcome: &Outcome, endpoints: &Endpoints) {
     assert_passed(outcome);
     assert_eq!((outcome.verdicts.reserved, outcome.verdicts.sold_out), (4_000, 2_000));
-    let pool = store::pool(&endpoints.database_url, "test", 1).unwrap();
+    let pool = db::pool(&endpoints.database_url, "test", 1).unwrap();
     let passed: bool = sqlx::query_scalar("SELECT run_id <> '' FROM redis_fence").fetch_one(&pool).await.unwrap();
     assert!(passed);
 }

@@ -8,8 +8,8 @@ use crate::shop::{Shop, purchase_program, until};
 use listener::Listener;
 use serde_json::Value;
 use shared::{
-    contract::{Event, EventKind, RELEASE_QUEUE},
     devstack::{Folder, Signal},
+    messages::{Event, EventKind, RELEASE_QUEUE},
     outbox::{ItemChange, record_items},
 };
 use std::{collections::BTreeMap, process::Stdio};
@@ -131,7 +131,7 @@ async fn help_names_what_a_relay_takes_and_a_server_that_is_not_there_is_told_by
     }
 }
 
-/// Commits an event of an item, as whoever changes one does, but for the bell.
+/// Commits an event of an item, as whoever changes one does, but for the notifier.
 async fn say(shop: &Shop, kind: EventKind, item: &str) {
     record_items(&mut shop.pool.acquire().await.unwrap(), &[change(kind, item)]).await.unwrap();
 }

@@ -5,7 +5,7 @@ use crate::{
     shop::{Reply, Shop, until},
 };
 use serde_json::Value;
-use shared::{contract::RELEASE_QUEUE, devstack::Signal};
+use shared::{devstack::Signal, messages::RELEASE_QUEUE};
 
 /// Holds that run out as soon as they are made.
 const HOLD_NOTHING: &str = "UPDATE items SET hold_ms = 1";

@@ -4,7 +4,7 @@ use crate::{
     asyncapi::assert_describes,
     shop::{Reply, Shop, until},
 };
-use shared::contract::RESTOCK_QUEUE;
+use shared::messages::RESTOCK_QUEUE;
 
 #[tokio::test]
 async fn an_item_that_sold_out_is_restocked_by_message_and_the_next_buyer_gets_a_unit() {

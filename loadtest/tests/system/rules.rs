@@ -5,7 +5,7 @@ use crate::{
     shop::{Reply, Shop, until},
 };
 use serde_json::Value;
-use shared::{contract::RELEASE_QUEUE, topology::Topology};
+use shared::{messages::RELEASE_QUEUE, topology::Topology};
 use std::collections::HashSet;
 
 const ONE_EACH: &str = "UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1";

@@ -9,9 +9,8 @@ use lapin::{
 };
 use serde_json::Value;
 use shared::{
-    broker,
+    amqp, db,
     devstack::{Fixture, Folder, Program, Signal, Supervised},
-    store,
     topology::Topology,
 };
 use sqlx::{PgPool, Row};
@@ -58,15 +57,15 @@ impl Shop {
 
     /// A shop on these servers.
     pub(crate) async fn on(amqp_url: &str, database_url: &str, items: &[(&str, i64)]) -> Self {
-        let pool = store::pool(database_url, "test", 4).unwrap();
-        store::migrate(&pool).await.unwrap();
+        let pool = db::pool(database_url, "test", 4).unwrap();
+        db::migrate(&pool).await.unwrap();
         for (id, stock) in items {
             let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
             sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
         }
         let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        broker::declare(&channel, &Topology::read()).await.unwrap();
+        amqp::declare(&channel, &Topology::read()).await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let (reply_queue, replies) = reply_queue(&channel).await;
         let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());

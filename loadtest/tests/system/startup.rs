@@ -7,7 +7,7 @@ use lapin::{
     types::FieldTable,
 };
 use shared::{
-    broker,
+    amqp,
     devstack::{Fixture, Folder, Servers, Signal},
     topology::Topology,
 };
@@ -135,9 +135,9 @@ async fn operators_recognise_the_connections_of_a_worker() {
     servers.stop().await.unwrap();
 }
 
-async fn declare(amqp_url: &str) -> Result<(), broker::Error> {
+async fn declare(amqp_url: &str) -> Result<(), amqp::Error> {
     let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
-    broker::declare(&connection.create_channel().await.unwrap(), &Topology::read()).await
+    amqp::declare(&connection.create_channel().await.unwrap(), &Topology::read()).await
 }
 
 /// Runs a worker that is expected to give up by itself.

@@ -7,14 +7,14 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use shared::{
-    broker,
+    amqp,
     config::WorkerOptions,
-    contract::{Code, Rejection, Verdict},
     devstack::Fixture,
     error::Error,
     handler::{Answer, Handler},
-    runtime,
+    messages::{Code, Rejection, Request, Verdict},
     topology::Topology,
+    worker,
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -24,31 +24,42 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use uuid::Uuid;
 
 /// Answers with what it got, but panics over `panic` and gives up over `error`.
 struct Touchy;
 
-impl Handler for Touchy {
-    const NAME: &'static str = "purchase";
-    type Request = String;
+/// A request that is its own id.
+struct Text(String);
 
-    fn decode(body: &[u8], _message_id: Option<&str>) -> Result<String, Rejection> {
+impl Request for Text {
+    const FUNCTION: &'static str = "purchase";
+
+    fn decode(body: &[u8], _message_id: Option<&str>) -> Result<Self, Rejection> {
         match body {
             b"unreadable" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
-            body => Ok(String::from_utf8_lossy(body).into_owned()),
+            body => Ok(Self(String::from_utf8_lossy(body).into_owned())),
         }
     }
 
-    fn request_id(request: &String) -> &str {
-        request
+    fn request_id(&self) -> &str {
+        &self.0
     }
 
-    async fn handle(&self, requests: &[String]) -> Result<Vec<Answer>, Error> {
-        assert!(!requests.iter().any(|request| request == "panic"), "as the test wants it");
-        if requests.iter().any(|request| request == "error") {
+    fn fingerprint(&self) -> Uuid {
+        unreachable!("these handlers record nothing")
+    }
+}
+
+impl Handler for Touchy {
+    type Request = Text;
+
+    async fn handle(&self, requests: &[Text]) -> Result<Vec<Answer>, Error> {
+        assert!(!requests.iter().any(|request| request.0 == "panic"), "as the test wants it");
+        if requests.iter().any(|request| request.0 == "error") {
             return Err(Error::Unhandled("as the test wants it".to_owned()));
         }
-        Ok(requests.iter().cloned().map(Answer::Verdict).collect())
+        Ok(requests.iter().map(|request| Answer::Verdict(request.0.clone())).collect())
     }
 }
 
@@ -65,7 +76,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
         drop(published.await.unwrap());
     }
     let options = options(&fixture);
-    let worker = tokio::spawn(async move { runtime::serve(Touchy, &options).await });
+    let worker = tokio::spawn(async move { worker::serve(Touchy, &options).await });
     for body in sent {
         let reply = replies.next().await.unwrap().unwrap();
         match body {
@@ -94,7 +105,7 @@ async fn every_message_is_counted_by_what_became_of_it() {
     }
     let address = free_address().await;
     let options = WorkerOptions { metrics_address: Some(address), ..options(&fixture) };
-    let worker = tokio::spawn(async move { runtime::serve(Touchy, &options).await });
+    let worker = tokio::spawn(async move { worker::serve(Touchy, &options).await });
     for _ in sent {
         replies.next().await.unwrap().unwrap();
     }
@@ -115,23 +126,33 @@ const PUT_OFF: u32 = 40;
 /// Answers with what it got; `slow` only after it was put off so many times.
 struct Undecided(AtomicU32);
 
+struct TextWithId(String);
+
+impl Request for TextWithId {
+    const FUNCTION: &'static str = "payment";
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        Ok(Self(format!("{} {}", String::from_utf8_lossy(body), message_id.unwrap_or_default())))
+    }
+
+    fn request_id(&self) -> &str {
+        &self.0
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        unreachable!("these handlers record nothing")
+    }
+}
+
 impl Handler for Undecided {
-    const NAME: &'static str = "payment";
-    type Request = String;
+    type Request = TextWithId;
 
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<String, Rejection> {
-        Ok(format!("{} {}", String::from_utf8_lossy(body), message_id.unwrap_or_default()))
-    }
-
-    fn request_id(request: &String) -> &str {
-        request
-    }
-
-    async fn handle(&self, requests: &[String]) -> Result<Vec<Answer>, Error> {
+    async fn handle(&self, requests: &[TextWithId]) -> Result<Vec<Answer>, Error> {
         let is_put_off =
-            |request: &String| request.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
-        let answer =
-            |request: &String| if is_put_off(request) { Answer::Later } else { Answer::Verdict(request.clone()) };
+            |request: &TextWithId| request.0.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
+        let answer = |request: &TextWithId| {
+            if is_put_off(request) { Answer::Requeue } else { Answer::Verdict(request.0.clone()) }
+        };
         Ok(requests.iter().map(answer).collect())
     }
 }
@@ -153,7 +174,7 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
         drop(published.await.unwrap());
     }
     let options = options(&fixture);
-    let worker = tokio::spawn(async move { runtime::serve(Undecided(AtomicU32::new(0)), &options).await });
+    let worker = tokio::spawn(async move { worker::serve(Undecided(AtomicU32::new(0)), &options).await });
     for body in ["quick", "slow"] {
         let reply = replies.next().await.unwrap().unwrap();
         assert_eq!(String::from_utf8(reply.data).unwrap(), format!("{body} m-1"));
@@ -176,7 +197,7 @@ async fn free_address() -> SocketAddr {
 async fn buyer(fixture: &Fixture) -> (Connection, Channel, ShortString, Consumer) {
     let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
-    broker::declare(&channel, &Topology::read()).await.unwrap();
+    amqp::declare(&channel, &Topology::read()).await.unwrap();
     let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };

@@ -1,6 +1,6 @@
 //! Which messages are meant. Pure.
 
-use shared::broker::Letter;
+use shared::amqp::DeadMessage;
 
 /// The hex digits of a message's id.
 const ID_DIGITS: usize = 12;
@@ -17,8 +17,8 @@ pub(super) enum Selection<'a> {
 }
 
 /// The messages that are meant.
-pub(super) fn select<'a>(letters: &'a [Letter], selection: Selection<'_>) -> Vec<&'a Letter> {
-    let is_meant = |letter: &&Letter| match selection {
+pub(super) fn select<'a>(letters: &'a [DeadMessage], selection: Selection<'_>) -> Vec<&'a DeadMessage> {
+    let is_meant = |letter: &&DeadMessage| match selection {
         Selection::Ids(ids) => ids.contains(&letter.id),
         Selection::Reason(reason) => letter.reason == reason,
         Selection::All => true,

@@ -12,7 +12,7 @@ use crate::{
 use anyhow::anyhow;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shared::broker::{DeadLetters, Letter, Nodes, Taken};
+use shared::amqp::{DeadLetterQueue, DeadMessage, Nodes, Taken};
 use std::collections::BTreeMap;
 
 /// The document of `dead list --json`.
@@ -106,10 +106,10 @@ pub(super) async fn show(options: ShowOptions, shape: Shape) -> Result<Report, F
 
 /// Takes messages, and gives them back; `None`: the first cannot be read.
 async fn look(amqp_url: &str, max: u16) -> Result<Option<Taken>, Failure> {
-    let dead = DeadLetters::open(&Nodes::read(amqp_url)?, NAME).await?;
+    let dead = DeadLetterQueue::open(&Nodes::read(amqp_url)?, NAME).await?;
     let taken = match dead.take(max).await {
         Ok(taken) => taken,
-        Err(shared::broker::Error::Unreadable(_)) => return Ok(None),
+        Err(shared::amqp::Error::Unreadable(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // With a message that cannot be read the connection has ended, and all went back.
@@ -126,7 +126,7 @@ fn unreadable_first() -> Failure {
     ))
 }
 
-fn summary(letter: &Letter) -> LetterSummary {
+fn summary(letter: &DeadMessage) -> LetterSummary {
     LetterSummary {
         id: letter.id.clone(),
         reason: letter.reason.clone(),

@@ -19,7 +19,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use letters::{Selection, select};
 use serde::Serialize;
-use shared::broker::{DeadLetters, Letter, Nodes, Replayed};
+use shared::amqp::{DeadLetterQueue, DeadMessage, Nodes, Replayed};
 
 /// What to do with messages in `dead`.
 #[derive(Debug, Subcommand)]
@@ -177,9 +177,9 @@ pub async fn run(command: Command, shape: Shape) -> Result<Report, Failure> {
 async fn change(
     options: ChangeOptions,
     shape: Shape,
-    one: impl AsyncFn(&DeadLetters, &Letter) -> Result<(Became, Option<String>), Failure>,
+    one: impl AsyncFn(&DeadLetterQueue, &DeadMessage) -> Result<(Became, Option<String>), Failure>,
 ) -> Result<Report, Failure> {
-    let dead = DeadLetters::open(&Nodes::read(&options.broker.amqp_url)?, NAME).await?;
+    let dead = DeadLetterQueue::open(&Nodes::read(&options.broker.amqp_url)?, NAME).await?;
     let selection = match (&options.reason, options.all) {
         (Some(reason), _) => Selection::Reason(reason),
         (None, true) => Selection::All,
@@ -206,7 +206,7 @@ async fn change(
     Ok(Report::judged(shape, is_well, &document, |_| text(&document)))
 }
 
-async fn replay(dead: &DeadLetters, letter: &Letter) -> Result<(Became, Option<String>), Failure> {
+async fn replay(dead: &DeadLetterQueue, letter: &DeadMessage) -> Result<(Became, Option<String>), Failure> {
     Ok(match dead.replay(letter).await? {
         Replayed::Sent { queue, keeps_reply_to: true } => (Became::Replayed, Some(queue)),
         Replayed::Sent { queue, keeps_reply_to: false } => (Became::ReplayedWithoutReply, Some(queue)),
@@ -215,7 +215,7 @@ async fn replay(dead: &DeadLetters, letter: &Letter) -> Result<(Became, Option<S
     })
 }
 
-async fn discard(dead: &DeadLetters, letter: &Letter) -> Result<(Became, Option<String>), Failure> {
+async fn discard(dead: &DeadLetterQueue, letter: &DeadMessage) -> Result<(Became, Option<String>), Failure> {
     dead.discard(letter).await?;
     Ok((Became::Dropped, letter.queue.clone()))
 }

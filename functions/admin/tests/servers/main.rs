@@ -15,7 +15,7 @@ use admin::{
 };
 use clap::Parser;
 use serde_json::Value;
-use shared::{devstack::Fixture, order::State, store};
+use shared::{db, devstack::Fixture, order::State};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -49,8 +49,8 @@ impl Shop {
     /// Its schema up to date, nothing on sale.
     async fn open() -> Self {
         let url = Fixture::new().await.database_url;
-        let pool = store::pool(&url, "test", 4).unwrap();
-        store::migrate(&pool).await.unwrap();
+        let pool = db::pool(&url, "test", 4).unwrap();
+        db::migrate(&pool).await.unwrap();
         Self { url, pool }
     }
 

@@ -3,7 +3,7 @@
 use crate::Shop;
 use admin::failure::Failure;
 use serde_json::json;
-use shared::{devstack::Fixture, order::State, store};
+use shared::{db, devstack::Fixture, order::State};
 use sqlx::Row;
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn an_orders_whole_history_is_told_in_order() {
 #[tokio::test]
 async fn a_database_without_our_schema_is_refused_and_left_alone() {
     let url = Fixture::new().await.database_url;
-    let pool = store::pool(&url, "test", 1).unwrap();
+    let pool = db::pool(&url, "test", 1).unwrap();
     let shop = Shop { url, pool };
     for command in [&["items"][..], &["audit"], &["orders"]] {
         assert!(matches!(shop.run(command).await, Err(Failure::Configuration(_))), "{command:?}");
@@ -133,7 +133,7 @@ async fn a_database_without_our_schema_is_refused_and_left_alone() {
     let tables = "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'";
     assert_eq!(sqlx::query(tables).fetch_one(&shop.pool).await.unwrap().get::<i64, _>(0), 0);
 
-    store::migrate(&shop.pool).await.unwrap();
+    db::migrate(&shop.pool).await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (9999, 'later', true, '', 0)";
     sqlx::query(newer).execute(&shop.pool).await.unwrap();

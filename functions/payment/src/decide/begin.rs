@@ -4,8 +4,8 @@
 //! stay held until that request's outcome is known.
 
 use super::{Payment, Snapshot, Verdicts, refused, too_late, unknown};
-use shared::contract::{PaymentRequest, Rejection};
 use shared::handler::Answer;
+use shared::messages::{PaymentRequest, Rejection, Request};
 use shared::order::Cause;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;

@@ -5,8 +5,8 @@
 
 use super::{Order, Snapshot, Verdicts, refused, text, units, unknown};
 use crate::gateway::Outcome;
-use shared::contract::{Code, PaymentRequest};
 use shared::handler::Answer;
+use shared::messages::{Code, PaymentRequest};
 use shared::order::{Cause, Refusal, State};
 use std::collections::BTreeMap;
 use uuid::Uuid;

@@ -9,8 +9,8 @@ mod finish;
 pub use begin::{Begun, Step, begin};
 pub use finish::{End, Ended, Finished, finish};
 
-use shared::contract::{Code, PaymentRequest, Rejection, Verdict};
 use shared::handler::Answer;
+use shared::messages::{Code, PaymentRequest, Rejection, Request, Verdict};
 use shared::order::{Refusal, State};
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;

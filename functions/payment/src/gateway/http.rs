@@ -18,7 +18,7 @@ use reqwest::{
     redirect::Policy,
 };
 use serde::{Deserialize, Serialize};
-use shared::{config::Unusable, contract::is_id};
+use shared::{config::Unusable, messages::is_id};
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -7,8 +7,8 @@ use crate::{
 };
 use payment::{Payment, lost::take_up};
 use shared::{
-    contract::Code,
     handler::{Answer, Handler},
+    messages::Code,
     order::State,
 };
 use std::sync::Arc;
@@ -75,11 +75,11 @@ async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_n
     let bank = Arc::new(Bank::silent_on(&[hangs]));
     let process = process(&pool, &bank);
     let found = process.handle(&[request(1, hangs, "card"), request(2, goes, "card")]).await.unwrap();
-    assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Later, Code::Paid));
+    assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Requeue, Code::Paid));
 
     // Its time passes; it is being paid for, so nothing ends it.
     sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
-    assert_eq!(process.handle(&[request(1, hangs, "card")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process.handle(&[request(1, hangs, "card")]).await.unwrap(), [Answer::Requeue]);
     assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await, 0);
     bank.let_out(hangs);
     let found = process.handle(&[request(1, hangs, "card")]).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
     let bank = Arc::new(Bank::silent_on(&[one, other]).declines("empty"));
     let doomed = process(&pool, &bank);
     let requests = [request(1, one, "card"), request(2, other, "empty")];
-    assert_eq!(doomed.handle(&requests).await.unwrap(), [Answer::Later, Answer::Later]);
+    assert_eq!(doomed.handle(&requests).await.unwrap(), [Answer::Requeue, Answer::Requeue]);
     drop(doomed);
     bank.let_out(one);
     bank.let_out(other);
@@ -189,7 +189,7 @@ async fn lost_payments_are_looked_for_while_the_function_serves() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let bank = Arc::new(Bank::silent_on(&[order]));
-    assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
     bank.let_out(order);
     sqlx::query("UPDATE payments SET asked_at = now() - interval '1 h'").execute(&pool).await.unwrap();
     let upkeep = tokio::spawn(Payment::new(pool.clone(), bank.clone(), 60).upkeep());
@@ -212,7 +212,7 @@ async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
     let declines = Arc::new(Bank::open().declines("card"));
     assert_eq!(code(&pool, &declines, request(1, order, "card")).await, "declined");
     let hangs = Arc::new(Bank::silent_on(&[order]));
-    assert_eq!(process(&pool, &hangs).handle(&[request(2, order, "other")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process(&pool, &hangs).handle(&[request(2, order, "other")]).await.unwrap(), [Answer::Requeue]);
 
     // The first one's outcome comes while the second one's payment is under way; its money is the second one's charge,
     // by the same key, at any gateway that keeps its promises.
@@ -229,7 +229,7 @@ async fn a_payment_under_way_is_ended_even_if_another_function_took_its_request_
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let bank = Arc::new(Bank::silent_on(&[order]));
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
     // A cancellation under the same id, say, which is refused, and on record now.
     let insert = "INSERT INTO verdicts VALUES ('p-1', NULL, gen_random_uuid(), 'refused', '{}', now())";
     sqlx::query(insert).execute(&pool).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_lost_payment_that_cannot_be_ended_does_not_keep_the_others() {
     let bank = Arc::new(Bank::silent_on(&orders));
     let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
     let doomed = process(&pool, &bank);
-    assert!(doomed.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Later));
+    assert!(doomed.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Requeue));
     drop(doomed);
     for order in &orders {
         bank.let_out(*order);
@@ -277,7 +277,7 @@ async fn payments_that_hang_leave_others_their_turn_at_the_gateway_however_many_
     let bank = Arc::new(Bank::silent_on(&orders));
     let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
     let process = process(&pool, &bank);
-    assert!(process.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Later));
+    assert!(process.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Requeue));
     let found = process.handle(&[request("goes", goes, "card")]).await.unwrap();
     assert_eq!(verdict(&found[0]).code, Code::Paid);
 }

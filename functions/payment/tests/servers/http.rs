@@ -10,7 +10,7 @@ use payment::{
     Payment,
     gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
 };
-use shared::{contract::Code, handler::Handler, order::State};
+use shared::{handler::Handler, messages::Code, order::State};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -101,7 +101,7 @@ async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_an
     // As often as its message comes round.
     let answer = loop {
         let mut answers = payment.handle(&[request(1, order, "card")]).await.unwrap();
-        if answers[0] != shared::handler::Answer::Later {
+        if answers[0] != shared::handler::Answer::Requeue {
             break answers.remove(0);
         }
     };

@@ -13,12 +13,12 @@ mod server;
 use bank::Bank;
 use payment::{Payment, asks::Asks, gateway::Gateway, pay::Till};
 use shared::{
-    contract::{PaymentRequest, Verdict},
+    db,
     devstack::Fixture,
     handler::Answer,
+    messages::{PaymentRequest, Verdict},
     order::State,
-    outbox::Bell,
-    store,
+    outbox::Notifier,
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
 use std::{sync::Arc, time::Duration};
@@ -49,8 +49,8 @@ enum Due {
 /// A migrated database of the test's own, with these items, all of whose units are held.
 async fn database(items: &[(&str, i64)]) -> PgPool {
     let fixture = Fixture::new().await;
-    let pool = store::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-    store::migrate(&pool).await.unwrap();
+    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
+    db::migrate(&pool).await.unwrap();
     for (id, held) in items {
         sqlx::query(PUT_ON_SALE).bind(id).bind(held).execute(&pool).await.unwrap();
     }
@@ -79,7 +79,7 @@ fn process(pool: &PgPool, bank: &Arc<Bank>) -> Payment {
 
 /// The same, for a test that says itself how long to wait for the bank.
 fn till(pool: &PgPool, bank: &Arc<Bank>) -> Till {
-    Till { pool: pool.clone(), asks: Asks::of(bank.clone()), bell: Bell::hang(pool) }
+    Till { pool: pool.clone(), asks: Asks::of(bank.clone()), notifier: Notifier::start(pool) }
 }
 
 /// What a process of its own answers, once the bank has said it all.
@@ -96,7 +96,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Later => panic!("the gateway has said it"),
+        Answer::Requeue => panic!("the gateway has said it"),
     }
 }
 

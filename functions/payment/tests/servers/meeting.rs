@@ -5,8 +5,8 @@ use crate::{
     state, until_waiting, verdict,
 };
 use shared::{
-    contract::Code,
     handler::{Answer, Handler},
+    messages::Code,
     order::State,
 };
 use std::sync::Arc;
@@ -45,7 +45,7 @@ async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_no
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let bank = Arc::new(Bank::silent_on(&[order]));
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
     sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
     assert_eq!(count(&pool, EXPIRE).await, 0);
 
@@ -67,7 +67,7 @@ async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let bank = Arc::new(Bank::silent_on(&[order]).declines("empty"));
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Later]);
+    assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Requeue]);
     sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
     bank.let_out(order);
     assert_eq!(verdict(&process.handle(&[request(1, order, "empty")]).await.unwrap()[0]).code, Code::Declined);

@@ -4,8 +4,8 @@ use crate::{
     Due, answers, bank::Bank, code, count, database, history, hold, item, process, request, state, steps, told, verdict,
 };
 use shared::{
-    contract::{Code, Status},
     handler::{Answer, Handler},
+    messages::{Code, Status},
     order::State,
 };
 use std::sync::Arc;
@@ -115,7 +115,7 @@ async fn the_same_id_with_other_content_is_told_so_and_charges_nothing() {
     // In the same batch, while its payment is under way, with another method, and once its verdict is on record.
     let both = [request(1, one, "card"), request(1, other, "card")];
     let first = process(&pool, &bank).handle(&both).await.unwrap();
-    assert_eq!(first[0], Answer::Later);
+    assert_eq!(first[0], Answer::Requeue);
     assert!(is_reused(&first[1]), "{first:?}");
     for again in [request(1, other, "card"), request(1, one, "other")] {
         assert!(is_reused(&answers(&pool, &bank, &[again]).await[0]));

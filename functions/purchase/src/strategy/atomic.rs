@@ -7,11 +7,11 @@
 use super::{Attempt, Conflicts, optimistic};
 use crate::{read::distinct, rules::text};
 use shared::{
-    contract::{EventKind, PurchaseRequest, Rejection},
+    db::is_conflict,
     error::Error,
+    fail_point::pause_at,
     handler::Answer,
-    runtime::pause_at,
-    store::is_conflict,
+    messages::{EventKind, PurchaseRequest, Rejection, Request},
 };
 use sqlx::{PgConnection, Row};
 use std::collections::{HashMap, hash_map::Entry};

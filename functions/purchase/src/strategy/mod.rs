@@ -18,11 +18,11 @@ use futures_util::{StreamExt, future::BoxFuture, stream};
 use round::Round;
 use shared::{
     config::Unusable,
-    contract::PurchaseRequest,
+    db::on_connection,
     error::Error,
     handler::Answer,
+    messages::PurchaseRequest,
     retry::{self, Ended, Listener, RetryPolicy},
-    store::on_connection,
 };
 use sqlx::{PgConnection, PgPool};
 use std::{collections::HashMap, sync::Arc, time::Duration};

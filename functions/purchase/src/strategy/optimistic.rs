@@ -8,7 +8,7 @@ use crate::{
     decide::{Outcome, Plan, decide},
     read::read,
 };
-use shared::{contract::PurchaseRequest, error::Error, handler::Answer, runtime::pause_at, store::is_conflict};
+use shared::{db::is_conflict, error::Error, fail_point::pause_at, handler::Answer, messages::PurchaseRequest};
 use sqlx::PgConnection;
 use std::collections::HashSet;
 use uuid::Uuid;

@@ -5,7 +5,7 @@
 
 use super::{Attempt, Conflicts, optimistic};
 use crate::read::lock;
-use shared::{contract::PurchaseRequest, error::Error};
+use shared::{error::Error, messages::PurchaseRequest};
 use sqlx::{Connection, PgConnection};
 
 /// Locks, decides and commits. Only a request id that somebody else records at the same instant can be in its way.

@@ -3,7 +3,7 @@
 //! Invariant: a request leaves the round once, with its answer; the others keep their order.
 
 use super::{Attempt, Conflicts};
-use shared::{contract::PurchaseRequest, handler::Answer};
+use shared::{handler::Answer, messages::PurchaseRequest};
 
 /// A batch under way.
 pub(super) struct Round<'a> {

@@ -2,7 +2,7 @@
 
 use crate::{Blocker, MOVE_ON, answers, count, database, item, purchase, request, verdict};
 use purchase::{commit::commit, decide::decide, read::read};
-use shared::contract::Status;
+use shared::messages::Status;
 use std::collections::HashMap;
 use uuid::Uuid;
 

@@ -9,7 +9,7 @@ use purchase::{
     strategy::{Strategy, StrategyOptions},
 };
 use shared::{
-    contract::{Code, PurchaseRequest, Status, Verdict},
+    messages::{Code, PurchaseRequest, Status, Verdict},
     retry::RetryPolicy,
 };
 use sqlx::PgPool;

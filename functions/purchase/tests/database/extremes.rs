@@ -1,7 +1,7 @@
 //! Requests at the edge of what the contract allows get the same verdict whatever the strategy.
 
 use crate::{answers, by, database, request, verdict, with_every_strategy};
-use shared::contract::{Code, PurchaseRequest};
+use shared::messages::{Code, PurchaseRequest};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use purchase::{
     read::read,
 };
 use shared::{
+    db::is_conflict,
     devstack::{Folder, Postgres},
-    store::is_conflict,
 };
 use sqlx::{AssertSqlSafe, PgPool, Row, Transaction};
 use std::{collections::HashMap, sync::Arc};

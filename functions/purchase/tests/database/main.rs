@@ -18,11 +18,11 @@ use purchase::{
     strategy::{RedisOptions, Strategy, StrategyOptions},
 };
 use shared::{
-    contract::{PurchaseRequest, Verdict},
+    db,
     devstack::{Fixture, fixture},
     handler::{Answer, Handler},
+    messages::{PurchaseRequest, Verdict},
     retry::RetryPolicy,
-    store,
 };
 use sqlx::{PgPool, Row};
 use std::sync::OnceLock;
@@ -42,8 +42,8 @@ async fn database(items: &[(&str, i64)]) -> PgPool {
 }
 
 async fn migrated(database_url: &str) -> PgPool {
-    let pool = store::pool(database_url, "test", CONNECTIONS_MAX).unwrap();
-    store::migrate(&pool).await.unwrap();
+    let pool = db::pool(database_url, "test", CONNECTIONS_MAX).unwrap();
+    db::migrate(&pool).await.unwrap();
     pool
 }
 
@@ -95,7 +95,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Later => panic!("it is decided at once"),
+        Answer::Requeue => panic!("it is decided at once"),
     }
 }
 

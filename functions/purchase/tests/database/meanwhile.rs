@@ -4,9 +4,9 @@
 use crate::{Blocker, answers, by, database, item, migrated, request, until_waiting, verdict, with_every_strategy};
 use purchase::strategy::Strategy;
 use shared::{
-    contract::{Code, Verdict},
+    db,
     devstack::Fixture,
-    store,
+    messages::{Code, Verdict},
 };
 use sqlx::PgPool;
 use std::time::Duration;
@@ -132,7 +132,7 @@ async fn english() -> PgPool {
     let (path, query) = fixture.database_url.split_once('?').unwrap();
     let name = path.rsplit('/').next().unwrap();
     let create = format!("CREATE DATABASE {name}_english TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
-    let other = store::pool(&fixture.database_url, "test", 1).unwrap();
+    let other = db::pool(&fixture.database_url, "test", 1).unwrap();
     sqlx::query(sqlx::AssertSqlSafe(create)).execute(&other).await.unwrap();
     let pool = migrated(&format!("{path}_english?{query}")).await;
     let insert = "INSERT INTO items (id, stock, available) VALUES ('a', 9, 9), ('B', 9, 9)";

@@ -2,8 +2,8 @@
 
 use crate::{answers, by, count, database, item, request, verdict, with_every_strategy};
 use shared::{
-    contract::{Code, PurchaseRequest, Status},
     handler::Answer,
+    messages::{Code, PurchaseRequest, Status},
 };
 
 #[tokio::test]

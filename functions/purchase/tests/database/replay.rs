@@ -6,7 +6,7 @@ use purchase::{
     decide::{Item, Outcome, Snapshot, decide},
     rules::Rules,
 };
-use shared::contract::{PurchaseRequest, Verdict};
+use shared::messages::{PurchaseRequest, Verdict};
 use sqlx::{PgPool, Row};
 use std::{
     collections::{HashMap, HashSet},

@@ -9,9 +9,9 @@ use purchase::{
     strategy::Strategy,
 };
 use shared::{
-    contract::{Code, PurchaseRequest, Verdict},
+    db,
+    messages::{Code, PurchaseRequest, Verdict},
     order::State,
-    store,
 };
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
 use std::{collections::HashMap, time::Duration};
@@ -230,7 +230,7 @@ async fn a_sale_without_rules_reads_nothing_of_its_buyers() {
     run(&pool, "UPDATE items SET counts_orders = true, max_per_buyer = 1 WHERE id = 'limited'").await;
     run(&pool, "UPDATE items SET tiers = '{vip}' WHERE id = 'exclusive'").await;
     // One that has run nothing yet: each statement is on record with its connection from the first time that it runs.
-    let mut connection = store::connect(&pool.connect_options()).await.unwrap();
+    let mut connection = db::connect(&pool.connect_options()).await.unwrap();
     let ran = "SELECT statement FROM pg_prepared_statements ORDER BY prepare_time";
     let mut read_for = Vec::new();
     for item in ["free", "exclusive", "limited"] {

@@ -1,7 +1,7 @@
 //! The database itself makes overselling impossible, and its schema is set up once, however many start at once.
 
 use crate::{CONNECTIONS_MAX, database, item};
-use shared::{devstack::Fixture, store};
+use shared::{db, devstack::Fixture};
 
 #[tokio::test]
 async fn never_oversells_even_by_hand() {
@@ -25,8 +25,8 @@ async fn never_oversells_even_by_hand() {
 async fn many_workers_that_start_at_once_migrate_once() {
     let fixture = Fixture::new().await;
     let workers = (0..8).map(|_| {
-        let pool = store::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-        tokio::spawn(async move { store::migrate(&pool).await })
+        let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
+        tokio::spawn(async move { db::migrate(&pool).await })
     });
     for worker in workers.collect::<Vec<_>>() {
         worker.await.unwrap().unwrap();

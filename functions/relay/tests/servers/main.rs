@@ -10,9 +10,9 @@ use relay::{
     teller::Teller,
 };
 use shared::{
-    broker::{self, Nodes, Outgoing},
+    amqp::{self, Nodes, Publisher},
+    db,
     devstack::Fixture,
-    store,
     topology::Topology,
 };
 use sqlx::{PgConnection, PgPool, Row, postgres::PgConnectOptions};
@@ -37,18 +37,18 @@ struct Instance {
 impl Servers {
     async fn open() -> Self {
         let fixture = Fixture::new().await;
-        let pool = store::pool(&fixture.database_url, "test", 4).unwrap();
-        store::migrate(&pool).await.unwrap();
+        let pool = db::pool(&fixture.database_url, "test", 4).unwrap();
+        db::migrate(&pool).await.unwrap();
         let nodes = Nodes::read(&fixture.amqp_url).unwrap();
-        let outgoing = Outgoing::open(&nodes, "test", "test").await.unwrap();
-        broker::declare(outgoing.channel(), &Topology::read()).await.unwrap();
+        let outgoing = Publisher::open(&nodes, "test", "test").await.unwrap();
+        amqp::declare(outgoing.channel(), &Topology::read()).await.unwrap();
         outgoing.close().await;
         Self { pool, nodes }
     }
 
     async fn instance(&self, turn_seconds_max: u32) -> Instance {
         let options = PgConnectOptions::clone(&self.pool.connect_options()).options(settings(turn_seconds_max));
-        let rounds = store::connect(&options).await.unwrap();
+        let rounds = db::connect(&options).await.unwrap();
         Instance { rounds, teller: Teller::connect(&self.nodes, "test", "test").await.unwrap() }
     }
 

@@ -5,7 +5,7 @@ use relay::{
     round::{DELETE, GIVE_UP, READ, READ_ORDERS},
     settings,
 };
-use shared::store;
+use shared::db;
 use sqlx::{AssertSqlSafe, PgPool, Row, postgres::PgConnectOptions};
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn rows_that_have_gone_through_are_not_in_the_way_of_those_to_come() {
     let explain = format!("PREPARE it (bigint, bigint) AS {READ}; EXPLAIN (ANALYZE, BUFFERS) EXECUTE it (500, 2000)");
     let mut hits = Vec::new();
     for _ in 0..2 {
-        let mut connection = store::connect(&servers.pool.connect_options()).await.unwrap();
+        let mut connection = db::connect(&servers.pool.connect_options()).await.unwrap();
         let plan = sqlx::raw_sql(AssertSqlSafe(explain.clone())).fetch_all(&mut connection).await.unwrap();
         let line = plan.iter().map(|line| line.get::<String, _>(0)).find(|line| line.contains("Buffers: shared"));
         hits.push(line.unwrap());
@@ -59,7 +59,7 @@ async fn rows_that_have_gone_through_are_not_in_the_way_of_those_to_come() {
 /// The plan that the relay's connection makes.
 async fn plan(pool: &PgPool, statement: &str, types: &str, arguments: &str) -> Vec<String> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(settings(TURN_SECONDS_MAX));
-    let mut connection = store::connect(&options).await.unwrap();
+    let mut connection = db::connect(&options).await.unwrap();
     let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}");
     let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
     plan.iter().map(|line| line.get(0)).collect()

@@ -2,8 +2,8 @@
 
 use crate::{Due, answers, count, database, history, hold, item, request, state, verdict};
 use shared::{
-    contract::{Code, Status},
     handler::Answer,
+    messages::{Code, Status},
     order::State,
 };
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use crate::{Due, answers, count, database, expired, history, hold, item, request, state, verdict};
 use release::{Release, expire::BATCH_ORDERS_MAX};
-use shared::{contract::Code, handler::Handler, order::State};
+use shared::{handler::Handler, messages::Code, order::State};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 
 #[tokio::test]

@@ -11,11 +11,11 @@ use release::{
     expire::{PassedOver, expire},
 };
 use shared::{
-    contract::{ReleaseRequest, Verdict},
+    db,
     devstack::Fixture,
     handler::{Answer, Handler},
+    messages::{ReleaseRequest, Verdict},
     order::State,
-    store,
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
 use uuid::Uuid;
@@ -41,8 +41,8 @@ enum Due {
 /// A migrated database of the test's own, with these items, all of whose units are held.
 async fn database(items: &[(&str, i64)]) -> PgPool {
     let fixture = Fixture::new().await;
-    let pool = store::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-    store::migrate(&pool).await.unwrap();
+    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
+    db::migrate(&pool).await.unwrap();
     for (id, held) in items {
         sqlx::query(PUT_ON_SALE).bind(id).bind(held).execute(&pool).await.unwrap();
     }
@@ -72,7 +72,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Later => panic!("it is decided at once"),
+        Answer::Requeue => panic!("it is decided at once"),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Due, answers, count, database, expired, history, hold, item, lock_item, request, state, until_waiting, verdict,
 };
-use shared::{contract::Code, order::State};
+use shared::{messages::Code, order::State};
 
 #[tokio::test]
 async fn of_two_expirers_one_ends_a_hold_and_the_other_does_not_wait_for_it() {

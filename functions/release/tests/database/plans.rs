@@ -5,7 +5,7 @@ use release::{
     expire::{EXPIRE, SETTINGS},
     stock::{GIVE_BACK, LOCK_ITEMS},
 };
-use shared::store;
+use shared::db;
 use sqlx::{AssertSqlSafe, PgPool, Row, postgres::PgConnectOptions};
 
 const MANY: &str = "
@@ -45,7 +45,7 @@ async fn items_are_locked_and_updated_by_key() {
 /// The plan that the expirer's connection makes.
 async fn plan(pool: &PgPool, statement: &str, types: &str, arguments: &str) -> Vec<String> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
-    let mut connection = store::connect(&options).await.unwrap();
+    let mut connection = db::connect(&options).await.unwrap();
     let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}");
     let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
     plan.iter().map(|line| line.get(0)).collect()

@@ -3,7 +3,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use shared::contract::{Operation, Rules, STOCK_MAX};
+use shared::messages::{Operation, Rules, STOCK_MAX};
 use time::{Duration, macros::datetime};
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
@@ -46,7 +46,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(reply) => serde_json::from_str(reply).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Later => panic!("it is decided at once"),
+        Answer::Requeue => panic!("it is decided at once"),
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::{answers, at_most, code, count, create, database, item, request, until_waiting};
 use restock::{Restock, count::STEP_ORDERS};
 use shared::{
-    contract::{Code, Operation, RestockRequest, Rules},
     handler::Handler,
+    messages::{Code, Operation, RestockRequest, Rules},
 };
 use sqlx::{PgPool, Postgres, Transaction};
 use std::collections::BTreeSet;

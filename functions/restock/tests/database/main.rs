@@ -8,10 +8,10 @@ mod plans;
 
 use restock::Restock;
 use shared::{
-    contract::{Code, HOLD_MS_DEFAULT, Operation, RestockRequest, Rules, Verdict},
+    db,
     devstack::Fixture,
     handler::{Answer, Handler},
-    store,
+    messages::{Code, HOLD_MS_DEFAULT, Operation, RestockRequest, Rules, Verdict},
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
 
@@ -25,8 +25,8 @@ const WAITING_HERE: &str =
 /// A migrated database of the test's own, with these items: stock, of which some is held and some is sold.
 async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
     let fixture = Fixture::new().await;
-    let pool = store::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-    store::migrate(&pool).await.unwrap();
+    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
+    db::migrate(&pool).await.unwrap();
     for (id, stock, held, sold) in items {
         let insert = "INSERT INTO items (id, stock, available, held, sold) VALUES ($1, $2, $2 - $3 - $4, $3, $4)";
         sqlx::query(insert).bind(id).bind(stock).bind(held).bind(sold).execute(&pool).await.unwrap();
@@ -63,7 +63,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Later => panic!("it is decided at once"),
+        Answer::Requeue => panic!("it is decided at once"),
     }
 }
 

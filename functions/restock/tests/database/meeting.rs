@@ -1,7 +1,7 @@
 //! Those who are after the same item at the same instant: no unit that somebody holds is removed, nothing is done twice.
 
 use crate::{answers, codes, count, create, database, item, lock_item, request, until_waiting};
-use shared::contract::{Code, Operation, Rules};
+use shared::messages::{Code, Operation, Rules};
 use sqlx::PgPool;
 
 /// As a purchase commits: on the version that it has read.

@@ -3,8 +3,8 @@
 use crate::{answers, at_most, code, codes, count, create, database, item, request, verdict};
 use serde_json::Value;
 use shared::{
-    contract::{Code, Operation, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX},
     handler::Answer,
+    messages::{Code, Operation, Request, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX},
 };
 use sqlx::Row;
 use time::{OffsetDateTime, macros::datetime};

@@ -5,7 +5,7 @@ use restock::{
     change::{CHANGE, LOCK_ITEMS},
     count::{BEGIN, END, IS_COUNTING, LOOK, MARK},
 };
-use shared::store;
+use shared::db;
 use sqlx::{AssertSqlSafe, PgPool, Row};
 
 const MANY: &str = "
@@ -46,7 +46,7 @@ async fn items_are_locked_and_updated_by_key() {
 
 /// The plan that a connection like those of the pool makes.
 async fn plan(pool: &PgPool, statement: &str, types: &str, arguments: &str) -> Vec<String> {
-    let mut connection = store::connect(&pool.connect_options()).await.unwrap();
+    let mut connection = db::connect(&pool.connect_options()).await.unwrap();
     let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}");
     let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
     plan.iter().map(|line| line.get(0)).collect()

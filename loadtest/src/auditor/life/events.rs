@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use shared::contract::EventKind;
+use shared::messages::EventKind;
 use shared::order::Cause;
 use shared::outbox::kind_of;
 use uuid::Uuid;

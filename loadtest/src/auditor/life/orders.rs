@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use shared::contract::Code;
+use shared::messages::Code;
 use shared::order::{Cause, State};
 use uuid::Uuid;
 

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::contract::{EventKind, Status, Verdict};
+use shared::messages::{EventKind, Status, Verdict};
 
 use super::LifeFacts;
 use crate::auditor::Case;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::contract::{Code, Event, EventKind, EventOrder, Order, Status, Verdict};
+use shared::messages::{Code, Event, EventKind, EventOrder, Order, Status, Verdict};
 use shared::order::{Cause, State};
 use shared::outbox::kind_of;
 use time::OffsetDateTime;

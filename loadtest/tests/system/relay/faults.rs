@@ -14,8 +14,8 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use shared::{
+    db,
     devstack::{Servers, Signal},
-    store,
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -101,7 +101,7 @@ async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
     until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
     in_mid_way(&shop).await;
     servers.postgres.kill_and_restart().await.unwrap();
-    shop.pool = store::pool(&database_url, "test", 4).unwrap();
+    shop.pool = db::pool(&database_url, "test", 4).unwrap();
     until("all are told", async || shop.count(IS_EMPTY).await == 0).await;
 
     watermark(&servers, "0.000001").await;

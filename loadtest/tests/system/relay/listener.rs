@@ -8,7 +8,7 @@ use lapin::{
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use shared::contract::{CONTENT_TYPE, EVENTS_EXCHANGE, Event};
+use shared::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, Event};
 use std::time::Duration;
 
 /// What is heard.

@@ -11,7 +11,7 @@ use lapin::{
     options::{QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use shared::contract::EventKind;
+use shared::messages::EventKind;
 use sqlx::Row;
 
 /// A queue that is full, and says no to what it is bound for.

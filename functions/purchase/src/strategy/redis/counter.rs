@@ -6,7 +6,11 @@
 
 use super::link::{Link, Question, Row};
 use clap::Args;
-use shared::{config::Unusable, contract::PurchaseRequest, error::Error};
+use shared::{
+    config::Unusable,
+    error::Error,
+    messages::{PurchaseRequest, Request},
+};
 use sqlx::PgConnection;
 use std::{
     collections::{BTreeMap, HashSet},

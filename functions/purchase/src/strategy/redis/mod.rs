@@ -11,8 +11,8 @@ mod link;
 
 use super::{Attempt, Conflicts, atomic};
 use shared::{
-    config::Unusable, contract::PurchaseRequest, error::Error, retry::RetryPolicy, runtime::pause_at,
-    store::on_connection,
+    config::Unusable, db::on_connection, error::Error, fail_point::pause_at, messages::PurchaseRequest,
+    retry::RetryPolicy,
 };
 use sqlx::{PgConnection, PgPool};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use super::{connect, options, redis};
 use crate::{database, request};
 use purchase::strategy::Counter;
-use shared::{contract::PurchaseRequest, devstack::Redis};
+use shared::{devstack::Redis, messages::PurchaseRequest};
 use sqlx::PgPool;
 
 /// The largest batch that a worker can be told to make.

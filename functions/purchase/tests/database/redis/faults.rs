@@ -3,7 +3,7 @@
 use super::{codes, connect, redis, told, worker};
 use crate::{count, database, request};
 use purchase::Purchase;
-use shared::{contract::Code::Reserved, devstack::Redis, error::Error, handler::Handler};
+use shared::{devstack::Redis, error::Error, handler::Handler, messages::Code::Reserved};
 
 #[tokio::test]
 async fn a_redis_that_is_full_read_only_or_refuses_holds_the_batch_until_it_no_longer_does() {

@@ -7,9 +7,9 @@ use purchase::{
     strategy::{RedisOptions, Strategy, StrategyOptions},
 };
 use shared::{
-    contract::Code::{Reserved, SoldOut},
     error::Error,
     handler::Handler,
+    messages::Code::{Reserved, SoldOut},
     retry::RetryPolicy,
 };
 

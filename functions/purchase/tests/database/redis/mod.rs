@@ -13,8 +13,8 @@ use purchase::{
 };
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use shared::{
-    contract::Code,
     devstack::{Folder, Redis},
+    messages::Code,
     retry::RetryPolicy,
 };
 use sqlx::{PgPool, Row};

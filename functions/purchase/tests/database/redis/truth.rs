@@ -7,7 +7,7 @@ use purchase::{
     strategy::{Counter, Strategy, StrategyOptions},
 };
 use shared::{
-    contract::{
+    messages::{
         Code::{DeadlinePassed, Reserved, SoldOut},
         PurchaseRequest,
     },

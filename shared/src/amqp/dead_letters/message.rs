@@ -1,0 +1,201 @@
+//! One message in `dead`: what it is called, why it is there, where it came from, and all of it for people to read. Pure.
+//!
+//! Invariant: the same message has the same id each time that it is looked at, and in every program.
+
+use super::super::publisher::DEATH_HEADER;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Names the space of message ids (UUIDv5).
+const LETTER_SPACE: Uuid = Uuid::from_u128(0x3f7a_11d6_0c25_58b4_9a6e_6465_6164_0001);
+/// As many hex digits of it as people can copy: 48 bits, so that a million messages have no two of one id.
+const ID_DIGITS: usize = 12;
+/// What of nested headers is shown.
+const DEPTH_MAX: usize = 8;
+
+/// A message in `dead`.
+#[derive(Debug, Clone)]
+pub struct DeadMessage {
+    /// Twelve hex digits, made of its content and its origin. Copies of one message share it.
+    pub id: String,
+    /// Why it is here: the code of its rejection, or the broker's word, such as `delivery_limit`.
+    pub reason: String,
+    /// The same for people, where a function put it here.
+    pub message: Option<String>,
+    /// The queue that it came from, where that is one of ours.
+    pub queue: Option<String>,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// Its headers.
+    pub headers: Map<String, Value>,
+    /// Its other properties, by their names in AMQP.
+    pub properties: Map<String, Value>,
+    pub(super) tag: u64,
+    pub(super) raw: BasicProperties,
+}
+
+impl DeadMessage {
+    /// Reads a message that was taken out of `dead`; `origins` are the queues that it can have come from.
+    pub(super) fn read(delivery: lapin::message::Delivery, origins: &[String]) -> Self {
+        let (properties, body) = (delivery.properties, delivery.data);
+        let header = |name: &str| properties.headers().as_ref()?.inner().get(name);
+        // The broker's own record of the last time that it moved the message, where it did. Then whatever else the headers
+        // say is its sender's; else a function has put it here, and wrote them.
+        let death = match header(DEATH_HEADER) {
+            Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
+            Some(_) | None => None,
+        };
+        let of_death = |name: &str| match death {
+            Some(AMQPValue::FieldTable(death)) => text(death.inner().get(name)),
+            Some(_) | None => None,
+        };
+        let of_function = |name: &str| text(header(name).filter(|_| death.is_none()));
+        let queue = of_death("queue").or_else(|| of_function("x-dead-queue")).filter(|queue| origins.contains(queue));
+        let reason = of_death("reason").or_else(|| of_function("x-dead-reason"));
+        Self {
+            id: id_of(&body, queue.as_deref(), &properties),
+            reason: reason.unwrap_or_else(|| "unknown".to_owned()),
+            message: of_function("x-dead-message"),
+            queue,
+            headers: properties.headers().as_ref().map(plain_table).unwrap_or_default(),
+            properties: plain_properties(&properties),
+            body,
+            tag: delivery.delivery_tag,
+            raw: properties,
+        }
+    }
+}
+
+fn id_of(body: &[u8], queue: Option<&str>, properties: &BasicProperties) -> String {
+    let of = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
+    let parts = [queue.unwrap_or_default().to_owned(), of(properties.message_id()), of(properties.correlation_id())];
+    // Each part after its length: where one ends and the next begins is part of the name.
+    let mut name = Vec::new();
+    for part in parts.iter().map(String::as_bytes).chain([body]) {
+        name.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        name.extend_from_slice(part);
+    }
+    let mut id = Uuid::new_v5(&LETTER_SPACE, &name).simple().to_string();
+    id.truncate(ID_DIGITS);
+    id
+}
+
+fn text(value: Option<&AMQPValue>) -> Option<String> {
+    match value? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        AMQPValue::Boolean(_)
+        | AMQPValue::ShortShortInt(_)
+        | AMQPValue::ShortShortUInt(_)
+        | AMQPValue::ShortInt(_)
+        | AMQPValue::ShortUInt(_)
+        | AMQPValue::LongInt(_)
+        | AMQPValue::LongUInt(_)
+        | AMQPValue::LongLongInt(_)
+        | AMQPValue::Float(_)
+        | AMQPValue::Double(_)
+        | AMQPValue::DecimalValue(_)
+        | AMQPValue::FieldArray(_)
+        | AMQPValue::Timestamp(_)
+        | AMQPValue::FieldTable(_)
+        | AMQPValue::ByteArray(_)
+        | AMQPValue::Void => None,
+    }
+}
+
+fn plain_table(table: &FieldTable) -> Map<String, Value> {
+    plain_entries(table, 0)
+}
+
+fn plain_entries(table: &FieldTable, depth: usize) -> Map<String, Value> {
+    table.inner().iter().map(|(name, value)| (name.to_string(), plain(value, depth + 1))).collect()
+}
+
+/// A header as JSON, for people: not to be read back.
+fn plain(value: &AMQPValue, depth: usize) -> Value {
+    match value {
+        AMQPValue::Boolean(value) => Value::from(*value),
+        AMQPValue::ShortShortInt(value) => Value::from(*value),
+        AMQPValue::ShortShortUInt(value) => Value::from(*value),
+        AMQPValue::ShortInt(value) => Value::from(*value),
+        AMQPValue::ShortUInt(value) => Value::from(*value),
+        AMQPValue::LongInt(value) => Value::from(*value),
+        AMQPValue::LongUInt(value) => Value::from(*value),
+        // Beyond 2^53 many readers of JSON would get another number.
+        AMQPValue::LongLongInt(value) if value.unsigned_abs() > 1 << 53 => Value::from(value.to_string()),
+        AMQPValue::LongLongInt(value) => Value::from(*value),
+        AMQPValue::Timestamp(value) => Value::from(*value),
+        AMQPValue::Float(value) => Value::from(*value),
+        AMQPValue::Double(value) => Value::from(*value),
+        AMQPValue::DecimalValue(value) => Value::from(format!("{value:?}")),
+        AMQPValue::ShortString(value) => Value::from(value.to_string()),
+        AMQPValue::LongString(value) => Value::from(String::from_utf8_lossy(value.as_bytes())),
+        AMQPValue::ByteArray(value) => Value::from(format!("{} bytes", value.len())),
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth >= DEPTH_MAX => Value::from("…"),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| plain(value, depth + 1)).collect(),
+        AMQPValue::FieldTable(table) => Value::Object(plain_entries(table, depth)),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+fn plain_properties(properties: &BasicProperties) -> Map<String, Value> {
+    let texts = [
+        ("content_type", properties.content_type()),
+        ("content_encoding", properties.content_encoding()),
+        ("correlation_id", properties.correlation_id()),
+        ("reply_to", properties.reply_to()),
+        ("expiration", properties.expiration()),
+        ("message_id", properties.message_id()),
+        ("type", properties.kind()),
+        ("user_id", properties.user_id()),
+        ("app_id", properties.app_id()),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, value)| Some((name, Value::from(value.as_ref()?.to_string()))));
+    let numbers = [
+        ("delivery_mode", properties.delivery_mode().map(u64::from)),
+        ("priority", properties.priority().map(u64::from)),
+        ("timestamp", *properties.timestamp()),
+    ];
+    let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?))));
+    texts.chain(numbers).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_one_id_and_another_message_another() {
+        let properties = |correlation: &str| BasicProperties::default().with_correlation_id(correlation.into());
+        let id = id_of(b"body", Some("purchase.0"), &properties("c"));
+        assert_eq!(id, "ddb7ddeb96eb", "the same in every program");
+        let others = [
+            id_of(b"body ", Some("purchase.0"), &properties("c")),
+            id_of(b"body", Some("purchase.1"), &properties("c")),
+            id_of(b"body", None, &properties("c")),
+            id_of(b"ody", Some("purchase.0"), &properties("cb")),
+        ];
+        assert!(others.iter().all(|other| other.len() == ID_DIGITS && *other != id), "{others:?}");
+        let of_delivery = BasicProperties::default().with_correlation_id("c".into()).with_priority(3);
+        assert_eq!(id_of(b"body", Some("purchase.0"), &of_delivery), id, "whatever else it has");
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_shown_to_a_depth() {
+        let mut value = AMQPValue::Boolean(true);
+        for _ in 0..100 {
+            value = AMQPValue::FieldArray(vec![value].into());
+        }
+        let shown = plain(&value, 1).to_string();
+        assert!(shown.contains('…') && shown.len() < 40, "{shown}");
+        assert_eq!(
+            plain(&AMQPValue::LongLongInt(i64::MAX), 1),
+            Value::from(i64::MAX.to_string()),
+            "whole in all readers"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! A wish for units of an item.
+
+use super::fields::{read_id, read_object, read_request_id};
+use super::request::Request;
+use super::verdict::{Code, Rejection};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The exchange that purchase requests are published to; the routing key is the item's id.
+pub const PURCHASE_EXCHANGE: &str = "purchase";
+/// The most units that one request can ask for.
+pub const QUANTITY_MAX: u32 = 1_000;
+
+/// Names the space of fingerprints (UUIDv5); changing it would make every stored request id look reused.
+const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x2d1f_3b52_7c14_5a0e_9d3a_7475_726e_7374);
+
+/// A buyer's wish for units of one item, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurchaseRequest {
+    /// Chosen by the sender; the same id always gets the same verdict.
+    pub request_id: String,
+    /// The item's id.
+    pub item: String,
+    /// The buyer's id.
+    pub buyer: String,
+    /// Units, 1 to [`QUANTITY_MAX`]; all or nothing.
+    pub quantity: u32,
+    /// After this moment the buyer no longer wants the units.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub deadline: Option<OffsetDateTime>,
+}
+
+impl Request for PurchaseRequest {
+    const FUNCTION: &'static str = "purchase";
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        let fields: Fields = read_object(body)?;
+        let request_id = read_request_id(fields.request_id, message_id)?;
+        let checked = (|| {
+            let item = read_id("item", fields.item)?;
+            let buyer = read_id("buyer", fields.buyer)?;
+            Ok((item, buyer, read_quantity(fields.quantity)?, read_deadline(fields.deadline)?))
+        })();
+        let (item, buyer, quantity, deadline) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
+        Ok(Self { request_id, item, buyer, quantity, deadline })
+    }
+
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        // Ids hold no line feed, so the parts cannot run into each other.
+        let deadline = self.deadline.map(OffsetDateTime::unix_timestamp_nanos);
+        let content = format!("{}\n{}\n{}\n{deadline:?}", self.item, self.buyer, self.quantity);
+        Uuid::new_v5(&FINGERPRINT_SPACE, content.as_bytes())
+    }
+}
+
+/// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
+#[derive(Deserialize)]
+struct Fields {
+    request_id: Option<Value>,
+    item: Option<Value>,
+    buyer: Option<Value>,
+    quantity: Option<Value>,
+    deadline: Option<Value>,
+}
+
+fn read_quantity(value: Option<Value>) -> Result<u32, Rejection> {
+    let Some(value) = value else {
+        return Err(Rejection::new(Code::Malformed, "The field quantity is missing."));
+    };
+    let quantity = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    quantity.filter(|quantity| (1..=QUANTITY_MAX).contains(quantity)).ok_or_else(|| {
+        Rejection::new(Code::InvalidQuantity, format!("The quantity is not a whole number from 1 to {QUANTITY_MAX}."))
+    })
+}
+
+fn read_deadline(value: Option<Value>) -> Result<Option<OffsetDateTime>, Rejection> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    let format = &time::format_description::well_known::Rfc3339;
+    value
+        .as_str()
+        .and_then(|text| OffsetDateTime::parse(text, format).ok())
+        .map(Some)
+        .ok_or_else(|| Rejection::new(Code::Malformed, "The field deadline is not a time as RFC 3339 writes it."))
+}

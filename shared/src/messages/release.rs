@@ -1,0 +1,49 @@
+//! A wish to give an order's units back.
+
+use super::fields::{read_object, read_order_id, read_request_id};
+use super::request::Request;
+use super::verdict::Rejection;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// The queue that release requests are published to, by the default exchange.
+pub const RELEASE_QUEUE: &str = "release";
+
+/// Names the space of fingerprints (UUIDv5): not that of purchases, so that an id used for both is told apart.
+const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x6a0e_94c1_52b8_5d3f_8e21_7265_6c65_6173);
+
+/// A wish to cancel an order, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRequest {
+    /// Chosen by the sender; the same id always gets the same verdict.
+    pub request_id: String,
+    /// The order's id, as the verdict `reserved` told it.
+    pub order_id: Uuid,
+}
+
+impl Request for ReleaseRequest {
+    const FUNCTION: &'static str = RELEASE_QUEUE;
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        let fields: Fields = read_object(body)?;
+        let request_id = read_request_id(fields.request_id, message_id)?;
+        let order_id = read_order_id(fields.order_id).map_err(|rejection| rejection.of(&request_id))?;
+        Ok(Self { request_id, order_id })
+    }
+
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        Uuid::new_v5(&FINGERPRINT_SPACE, self.order_id.as_bytes())
+    }
+}
+
+/// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
+#[derive(Deserialize)]
+struct Fields {
+    request_id: Option<Value>,
+    order_id: Option<Value>,
+}

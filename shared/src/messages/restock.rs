@@ -1,0 +1,290 @@
+//! A wish to put an item on sale, or to change its stock, its sale window or its rules.
+
+use super::fields::{read_id, read_object, read_request_id};
+use super::request::Request;
+use super::verdict::{Code, Rejection};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{collections::BTreeSet, ops::RangeInclusive};
+use time::{OffsetDateTime, UtcOffset, macros::datetime};
+use uuid::Uuid;
+
+/// The queue that restock requests are published to, by the default exchange.
+pub const RESTOCK_QUEUE: &str = "restock";
+/// The most units that an item can have, and that one request can add or remove: whole in every JSON library.
+pub const STOCK_MAX: i64 = 1_000_000_000_000;
+/// How long an order of an item keeps its units, unless its creation says otherwise, in milliseconds.
+pub const HOLD_MS_DEFAULT: i64 = 600_000;
+/// The longest hold, and the longest cooldown, in milliseconds: 365 days.
+pub const TIME_MS_MAX: i64 = 31_536_000_000;
+/// The most tiers that a rule can name.
+pub const TIERS_MAX: usize = 16;
+/// The names of the rules, as they stand in the object `rules`.
+pub const RULE_NAMES: [&str; 3] = ["max_per_buyer", "cooldown_ms", "tiers"];
+
+/// What the database keeps, and RFC 3339 can write.
+const TIMES: RangeInclusive<OffsetDateTime> = datetime!(0001-01-01 00:00 UTC)..=datetime!(9999-01-01 00:00 UTC);
+
+/// Names the space of fingerprints (UUIDv5): its own, so that an id used for another kind of request is told apart.
+const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x91c4_0f6d_3e27_5b18_a4d9_7265_7374_6f63);
+
+/// A wish to change one item, checked. Serialised, it is the body of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestockRequest {
+    /// Chosen by the sender; the same id always gets the same verdict.
+    pub request_id: String,
+    /// The item's id.
+    pub item: String,
+    /// What to do with it.
+    #[serde(flatten)]
+    pub operation: Operation,
+}
+
+/// What to do with an item; on the wire, the field `op` says which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Operation {
+    /// Makes the item.
+    Create {
+        /// Units, 0 to [`STOCK_MAX`].
+        stock: i64,
+        /// How long an order keeps its units, in milliseconds, 1 to [`TIME_MS_MAX`]; [`HOLD_MS_DEFAULT`] where absent.
+        hold_ms: i64,
+        /// The sale begins then; without it, it has begun.
+        #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+        opens_at: Option<OffsetDateTime>,
+        /// The sale ends then, after `opens_at`; without it, it does not end.
+        #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+        closes_at: Option<OffsetDateTime>,
+        /// Who may buy how much; no rules where absent.
+        #[serde(skip_serializing_if = "Rules::is_empty")]
+        rules: Rules,
+    },
+    /// Puts more units on sale.
+    Add {
+        /// Units, 1 to [`STOCK_MAX`].
+        quantity: i64,
+    },
+    /// Takes units off sale that are neither held nor sold.
+    Remove {
+        /// Units, 1 to [`STOCK_MAX`].
+        quantity: i64,
+    },
+    /// Gives the sale a new window.
+    Open {
+        /// The sale begins then; without it, now.
+        #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+        opens_at: Option<OffsetDateTime>,
+        /// The sale ends then, after it begins; without it, it does not end.
+        #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+        closes_at: Option<OffsetDateTime>,
+    },
+    /// Ends the sale, now.
+    Close,
+    /// Replaces all rules.
+    Rules {
+        /// The rules from now on.
+        rules: Rules,
+    },
+}
+
+/// Who may buy how much of an item. What is absent is no rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Rules {
+    /// Units that one buyer may hold and have paid for, in all: 1 to [`STOCK_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_per_buyer: Option<i64>,
+    /// No second purchase by the same buyer within this time, in milliseconds: 1 to [`TIME_MS_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cooldown_ms: Option<i64>,
+    /// Only buyers of one of these tiers: 1 to [`TIERS_MAX`] ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tiers: Option<BTreeSet<String>>,
+}
+
+impl Rules {
+    /// Whether there is no rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether a rule looks at the orders that a buyer has made before.
+    #[must_use]
+    pub fn count_orders(&self) -> bool {
+        self.max_per_buyer.is_some() || self.cooldown_ms.is_some()
+    }
+}
+
+impl Request for RestockRequest {
+    const FUNCTION: &'static str = RESTOCK_QUEUE;
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        let mut fields: Fields = read_object(body)?;
+        let request_id = read_request_id(fields.request_id.take(), message_id)?;
+        let checked = (|| Ok((read_id("item", fields.item.take())?, read_operation(fields)?)))();
+        let (item, operation) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
+        Ok(Self { request_id, item, operation })
+    }
+
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        // What was decoded has one form: defaults filled in, times in UTC, tiers in order, fields as they stand above.
+        let operation = serde_json::to_string(&self.operation).expect("an operation is representable as JSON");
+        Uuid::new_v5(&FINGERPRINT_SPACE, format!("{}\n{operation}", self.item).as_bytes())
+    }
+}
+
+/// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
+#[derive(Deserialize)]
+struct Fields {
+    request_id: Option<Value>,
+    item: Option<Value>,
+    op: Option<Value>,
+    stock: Option<Value>,
+    hold_ms: Option<Value>,
+    quantity: Option<Value>,
+    opens_at: Option<Value>,
+    closes_at: Option<Value>,
+    rules: Option<Value>,
+}
+
+fn read_operation(mut fields: Fields) -> Result<Operation, Rejection> {
+    let op = read_text("op", fields.op.take())?;
+    let operation = match op.as_str() {
+        "create" => {
+            let (opens_at, closes_at) = read_window(&mut fields)?;
+            Operation::Create {
+                stock: required("stock", read_number("stock", fields.stock.take(), 0..=STOCK_MAX)?)?,
+                hold_ms: read_number("hold_ms", fields.hold_ms.take(), 1..=TIME_MS_MAX)?.unwrap_or(HOLD_MS_DEFAULT),
+                opens_at,
+                closes_at,
+                rules: read_rules(fields.rules.take())?.unwrap_or_default(),
+            }
+        }
+        "add" => Operation::Add { quantity: read_quantity(&mut fields)? },
+        "remove" => Operation::Remove { quantity: read_quantity(&mut fields)? },
+        "open" => {
+            let (opens_at, closes_at) = read_window(&mut fields)?;
+            Operation::Open { opens_at, closes_at }
+        }
+        "close" => Operation::Close,
+        // Required: where a slip of the pen would leave it out, every rule would be gone.
+        "rules" => Operation::Rules { rules: required("rules", read_rules(fields.rules.take())?)? },
+        _ => return Err(invalid("The field op is none of create, add, remove, open, close, rules.".to_owned())),
+    };
+    nothing_left(&op, &fields)?;
+    Ok(operation)
+}
+
+/// Who closes a sale with a `closes_at` means something else than now, and is not to be misunderstood.
+fn nothing_left(op: &str, fields: &Fields) -> Result<(), Rejection> {
+    let left = [
+        ("stock", &fields.stock),
+        ("hold_ms", &fields.hold_ms),
+        ("quantity", &fields.quantity),
+        ("opens_at", &fields.opens_at),
+        ("closes_at", &fields.closes_at),
+        ("rules", &fields.rules),
+    ];
+    match left.into_iter().find(|(_, value)| value.is_some()) {
+        Some((name, _)) => Err(invalid(format!("The field {name} does not belong to the operation {op}."))),
+        None => Ok(()),
+    }
+}
+
+fn read_quantity(fields: &mut Fields) -> Result<i64, Rejection> {
+    required("quantity", read_number("quantity", fields.quantity.take(), 1..=STOCK_MAX)?)
+}
+
+fn read_window(fields: &mut Fields) -> Result<(Option<OffsetDateTime>, Option<OffsetDateTime>), Rejection> {
+    let opens_at = read_time("opens_at", fields.opens_at.take())?;
+    let closes_at = read_time("closes_at", fields.closes_at.take())?;
+    match (opens_at, closes_at) {
+        (Some(opens_at), Some(closes_at)) if closes_at <= opens_at => {
+            Err(invalid("The field closes_at is not after opens_at.".to_owned()))
+        }
+        window => Ok(window),
+    }
+}
+
+fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
+    let Some(value) = value else { return Ok(None) };
+    let Value::Object(mut rules) = value else { return Err(wrong_type("rules", "an object")) };
+    let mut take = |name: &str| rules.remove(name).filter(|value| !value.is_null());
+    let [max_per_buyer, cooldown_ms, tiers] = RULE_NAMES.map(&mut take);
+    let read = Rules {
+        max_per_buyer: read_number("rules.max_per_buyer", max_per_buyer, 1..=STOCK_MAX)?,
+        cooldown_ms: read_number("rules.cooldown_ms", cooldown_ms, 1..=TIME_MS_MAX)?,
+        tiers: read_tiers(tiers)?,
+    };
+    // Elsewhere an unknown field is ignored; here it is a rule that nobody would keep to.
+    if rules.is_empty() {
+        return Ok(Some(read));
+    }
+    Err(invalid(format!("The field rules has a name that is none of {}.", RULE_NAMES.join(", "))))
+}
+
+fn read_tiers(value: Option<Value>) -> Result<Option<BTreeSet<String>>, Rejection> {
+    let tiers = match value {
+        None => return Ok(None),
+        Some(Value::Array(tiers)) => tiers,
+        Some(_) => return Err(wrong_type("rules.tiers", "an array")),
+    };
+    if !(1..=TIERS_MAX).contains(&tiers.len()) {
+        return Err(invalid(format!("The field rules.tiers has not 1 to {TIERS_MAX} ids.")));
+    }
+    tiers.into_iter().map(|tier| read_id("rules.tiers", Some(tier))).collect::<Result<_, _>>().map(Some)
+}
+
+fn read_number(name: &str, value: Option<Value>, allowed: RangeInclusive<i64>) -> Result<Option<i64>, Rejection> {
+    let number = match value {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number,
+        Some(_) => return Err(wrong_type(name, "a number")),
+    };
+    number.as_i64().filter(|number| allowed.contains(number)).map(Some).ok_or_else(|| {
+        let (least, most) = allowed.into_inner();
+        invalid(format!("The field {name} is not a whole number from {least} to {most}."))
+    })
+}
+
+/// In UTC, and to the microsecond, as the database keeps it: what is later here is later there.
+fn read_time(name: &str, value: Option<Value>) -> Result<Option<OffsetDateTime>, Rejection> {
+    let Some(value) = value else { return Ok(None) };
+    let text = read_text(name, Some(value))?;
+    OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339)
+        .ok()
+        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
+        .and_then(|time| time.replace_nanosecond(time.nanosecond() / 1_000 * 1_000).ok())
+        .filter(|time| TIMES.contains(time))
+        .map(Some)
+        .ok_or_else(|| invalid(format!("The field {name} is not a time of the years 1 to 9998 as RFC 3339 writes it.")))
+}
+
+fn read_text(name: &str, value: Option<Value>) -> Result<String, Rejection> {
+    match required(name, value)? {
+        Value::String(text) => Ok(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Err(wrong_type(name, "a string"))
+        }
+    }
+}
+
+fn required<Field>(name: &str, value: Option<Field>) -> Result<Field, Rejection> {
+    value.ok_or_else(|| Rejection::new(Code::Malformed, format!("The field {name} is missing.")))
+}
+
+fn wrong_type(name: &str, expected: &str) -> Rejection {
+    Rejection::new(Code::Malformed, format!("The field {name} is not {expected}."))
+}
+
+fn invalid(message: String) -> Rejection {
+    Rejection::new(Code::InvalidField, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! Counts what the runtime settles, for the metrics of every function.
+//!
+//! Invariant: counting waits for nothing.
+
+use crate::{handler::Answer, metrics::Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+
+/// What a function has answered.
+pub(super) struct WorkerMetrics {
+    answers: Family<AnswerLabel, Counter>,
+    batch_requests: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabel {
+    answer: &'static str,
+}
+
+impl WorkerMetrics {
+    /// Counts for this registry.
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        // 1 to 4,096 requests: the largest batch is 5,000.
+        let metrics =
+            Self { answers: Family::default(), batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 13)) };
+        registry.register("answers", "Requests answered: decided, rejected, or put off", metrics.answers.clone());
+        registry.register("batch_requests", "Requests decided in one go", metrics.batch_requests.clone());
+        metrics
+    }
+
+    /// Notes so many requests that were decided in one go.
+    pub(super) fn decided(&self, requests: usize) {
+        self.batch_requests.observe(requests as f64);
+    }
+
+    /// Notes what a batch is told; and its messages that could not be read, and are rejected, too.
+    pub(super) fn answered(&self, answers: &[Answer], unreadable: usize) {
+        let (mut verdicts, mut rejected, mut later) = (0, unreadable as u64, 0);
+        for answer in answers {
+            match answer {
+                Answer::Verdict(_) => verdicts += 1,
+                Answer::Rejected(_) => rejected += 1,
+                Answer::Requeue => later += 1,
+            }
+        }
+        for (answer, count) in [("verdict", verdicts), ("rejected", rejected), ("later", later)] {
+            if count > 0 {
+                self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count);
+            }
+        }
+    }
+}
