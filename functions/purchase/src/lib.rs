@@ -1,23 +1,21 @@
 //! Decides purchase requests: the hot path.
 //!
-//! A batch of requests is read against the items' rows ([`read`]), decided without any I/O ([`decide`], by the items'
-//! [`rules`]), and committed in one statement that checks the rows' versions ([`commit`]). That is one way to keep stock;
-//! [`strategy`] has the others, and goes round until a batch is answered. [`contention`] tells how often it had to. Beside that,
-//! verdicts past their time are deleted ([`keep`]).
+//! A batch is read ([`store`]), decided by the items' [`rules`] without any I/O ([`decide`]), and committed in one statement
+//! that checks whether the decisions are still right. [`strategy`] has the ways to do that, and goes round until a batch is
+//! answered. Beside that, verdicts past their time are deleted ([`retention`]).
 
-pub mod commit;
-pub mod contention;
+mod contention;
 pub mod decide;
-pub mod keep;
-pub mod read;
+pub mod retention;
 pub mod rules;
+pub mod store;
 pub mod strategy;
 
 use anyhow::Context;
 use clap::Args;
-use contention::{Contention, Log};
+use contention::{Log, Metrics};
 use futures_util::future::BoxFuture;
-use keep::KeepPolicy;
+use retention::Retention;
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
     db,
@@ -34,18 +32,14 @@ use strategy::{Decider, StrategyOptions};
 /// The purchase function's own options.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The database.
     #[command(flatten)]
     pub store: StoreOptions,
-    /// How stock is kept.
     #[command(flatten)]
     pub strategy: StrategyOptions,
-    /// How conflicting decisions are spaced.
     #[command(flatten)]
     pub retry: RetryPolicy,
-    /// How long verdicts are kept.
     #[command(flatten)]
-    pub keep: KeepPolicy,
+    pub retention: Retention,
 }
 
 /// The handler of purchase requests.
@@ -53,9 +47,9 @@ pub struct Options {
 pub struct Purchase {
     pool: PgPool,
     decider: Decider,
-    contention: Contention,
+    metrics: Metrics,
     notifier: Notifier,
-    keep: KeepPolicy,
+    retention: Retention,
 }
 
 impl Purchase {
@@ -72,7 +66,7 @@ impl Purchase {
         }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
-        let purchase = Self { keep: options.keep, ..Self::new(pool, options.strategy, options.retry)? };
+        let purchase = Self { retention: options.retention, ..Self::new(pool, options.strategy, options.retry)? };
         purchase.warm_up().await.context("the database's tables cannot be read")?;
         purchase.decider.reach_counter(worker.startup_seconds_max).await?;
         Ok(purchase)
@@ -83,9 +77,9 @@ impl Purchase {
     /// # Errors
     /// What the strategy needs cannot be had with these options.
     pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
-        let contention = Contention::default();
-        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(contention.clone())])?;
-        Ok(Self { decider, contention, notifier: Notifier::start(&pool), pool, keep: KeepPolicy::default() })
+        let metrics = Metrics::default();
+        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(metrics.clone())])?;
+        Ok(Self { decider, metrics, notifier: Notifier::start(&pool), pool, retention: Retention::default() })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
@@ -97,9 +91,7 @@ impl Purchase {
         let mut connections = Vec::new();
         for _ in 0..in_use {
             let mut connection = self.pool.acquire().await?;
-            read::warm_up(&mut connection).await?;
-            commit::warm_up(&mut connection).await?;
-            self.decider.warm_up(&mut connection).await?;
+            store::warm_up(&mut connection).await?;
             connections.push(connection);
         }
         Ok(())
@@ -116,10 +108,10 @@ impl Handler for Purchase {
     }
 
     fn register(&self, registry: &mut Registry) {
-        self.contention.register(registry);
+        self.metrics.register(registry);
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        keep::upkeep(&self.pool, self.keep)
+        retention::upkeep(&self.pool, self.retention)
     }
 }

@@ -1,8 +1,11 @@
 //! The decision on data made up here.
-#![allow(clippy::wildcard_enum_match_arm, reason = "a test names the outcomes it expects, and fails on any other")]
 
 use super::*;
 use proptest::prelude::*;
+use shared::{
+    idempotency::Recorded,
+    messages::{Request, Status},
+};
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
@@ -16,8 +19,7 @@ fn request(id: u32, item: &str, quantity: u32) -> PurchaseRequest {
 }
 
 fn item(available: i64) -> Item {
-    let hold = Duration::from_secs(600);
-    Item { version: 7, available, hold, rules: Rules::default(), histories: HashMap::new() }
+    Item { version: 7, available, hold_ms: 600_000, rules: Rules::default(), histories: HashMap::new() }
 }
 
 /// The same with these rules.
@@ -27,96 +29,104 @@ fn ruled(available: i64, rules: Rules) -> Item {
 
 fn snapshot<const N: usize>(items: [(&str, Item); N]) -> Snapshot {
     let items = items.into_iter().map(|(id, item)| (id.to_owned(), item)).collect();
-    Snapshot { now: NOW, items, recorded: HashMap::new(), tiers: HashMap::new() }
+    Snapshot { items, tiers: HashMap::new() }
 }
 
-fn decided<'a>(requests: &'a [PurchaseRequest], snapshot: &Snapshot) -> Plan<'a> {
-    let mut minted = 0;
-    decide(&requests.iter().collect::<Vec<_>>(), snapshot, || {
-        minted += 1;
-        Uuid::from_u128(minted)
+/// A decided batch; nothing was on record before.
+fn decided<'a, 'b>(requests: &'a [PurchaseRequest], snapshot: &'b Snapshot) -> Decided<'a, 'b> {
+    let requests: Vec<_> = requests.iter().collect();
+    let mut ids = 0;
+    decide(&requests, snapshot, &mut Verdicts::at(NOW, HashMap::new()), || {
+        ids += 1;
+        Uuid::from_u128(ids)
     })
 }
 
-fn verdict(outcome: &Outcome) -> Verdict {
-    match outcome {
-        Outcome::Decided(decision) => serde_json::from_str(&decision.reply).unwrap(),
-        outcome => panic!("not a new verdict: {outcome:?}"),
+fn verdict(answer: &Answer) -> Verdict {
+    match answer {
+        Answer::Verdict(reply) => serde_json::from_str(reply).unwrap(),
+        Answer::Rejected(rejection) => rejection.verdict(),
+        Answer::Requeue => panic!("it is decided at once"),
     }
+}
+
+fn code(answer: &Answer) -> (Code, Option<u32>) {
+    let verdict = verdict(answer);
+    (verdict.code, verdict.order.map(|order| order.quantity))
 }
 
 /// Decides one by one, each on what the one before left: what deciding a batch must be equal to.
 fn one_by_one(requests: &[PurchaseRequest], mut snapshot: Snapshot) -> Vec<(Code, Option<u32>)> {
+    let mut recorded = HashMap::new();
     let mut codes = Vec::new();
     for request in requests {
-        let plan = decided(std::slice::from_ref(request), &snapshot);
-        codes.push(match &plan.outcomes[0] {
-            Outcome::Repeat(reply) => code(&serde_json::from_str(reply).unwrap()),
-            Outcome::Reused(rejection) => (rejection.code, None),
-            Outcome::SameAs(_) | Outcome::ClashesWith(..) => unreachable!("a batch of one"),
-            outcome @ Outcome::Decided(decision) => {
-                let recorded = Recorded { fingerprint: decision.fingerprint, reply: decision.reply.clone() };
-                snapshot.recorded.insert(request.request_id.clone(), recorded);
-                if let Some(order) = &decision.order {
-                    let item = snapshot.items.get_mut(&order.item).unwrap();
-                    let history = item.histories.entry(request.buyer.clone()).or_default();
-                    *history = history.after(order.quantity, snapshot.now);
-                }
-                code(&verdict(outcome))
+        let mut verdicts = Verdicts::at(NOW, recorded.clone());
+        let decided = decide(&[request], &snapshot, &mut verdicts, || Uuid::nil());
+        codes.push(code(&decided.answers[0]));
+        let units: Vec<_> = decided.changes.iter().map(|(id, change)| (*id, change.units)).collect();
+        for (id, units) in units {
+            let item = snapshot.items.get_mut(id).unwrap();
+            item.available -= units;
+            if units > 0 {
+                let history = item.histories.entry(request.buyer.clone()).or_default();
+                *history = history.after(request.quantity, NOW);
             }
-        });
-        for (id, change) in plan.changes {
-            snapshot.items.get_mut(id).unwrap().available -= change.units;
         }
+        recorded.extend(verdicts.all_added().iter().map(|new| (new.request_id.to_owned(), new.recorded.clone())));
     }
     codes
-}
-
-fn code(verdict: &Verdict) -> (Code, Option<u32>) {
-    (verdict.code, verdict.order.as_ref().map(|order| order.quantity))
 }
 
 proptest! {
     #[test]
     fn deciding_a_batch_is_deciding_one_by_one(
-        wishes in prop::collection::vec((0_u32..30, 0_usize..4, 1_u32..4), 0..60),
+        asked in prop::collection::vec((0_u32..30, 0_usize..4, 1_u32..4), 0..60),
         stocks in [0_i64..30, 0_i64..30, 0_i64..30],
     ) {
         // Few ids, so that repeats and reuse happen; the item "none" does not exist.
         let names = ["a", "b", "c", "none"];
-        let requests: Vec<_> = wishes.iter().map(|(id, name, quantity)| request(*id, names[*name], *quantity)).collect();
+        let requests: Vec<_> = asked.iter().map(|(id, name, quantity)| request(*id, names[*name], *quantity)).collect();
         let limited = Rules { max_per_buyer: Some(5), ..Rules::default() };
-        let vip = Rules { cooldown: Some(Duration::from_secs(1)), tiers: Some(vec!["vip".to_owned()]), ..Rules::default() };
+        let vip = Rules { cooldown_ms: Some(1_000), tiers: Some(vec!["vip".to_owned()]), ..Rules::default() };
         let items = [("a", item(stocks[0])), ("b", ruled(stocks[1], limited)), ("c", ruled(stocks[2], vip))];
         let mut before = snapshot(items);
         before.tiers = ["b-0", "b-1"].map(|buyer| (buyer.to_owned(), "vip".to_owned())).into();
         before.items.get_mut("b").unwrap().histories.insert("b-2".to_owned(), BuyerHistory::default().after(3, NOW));
-        let plan = decided(&requests, &before);
-        let codes: Vec<_> = plan.outcomes.iter().map(|outcome| match outcome {
-            Outcome::SameAs(first) => code(&verdict(&plan.outcomes[*first])),
-            Outcome::Reused(rejection) | Outcome::ClashesWith(_, rejection) => (rejection.code, None),
-            outcome => code(&verdict(outcome)),
-        }).collect();
+        let decided = decided(&requests, &before);
+        let codes: Vec<_> = decided.answers.iter().map(code).collect();
         prop_assert_eq!(codes, one_by_one(&requests, before.clone()));
 
         // Conservation: what an item gives away is what its orders hold, and never more than it has.
-        for (id, change) in &plan.changes {
-            let held: i64 = plan.outcomes.iter().filter_map(|outcome| match outcome {
-                Outcome::Decided(Decision { order: Some(order), .. }) if order.item == *id => Some(i64::from(order.quantity)),
-                _ => None,
-            }).sum();
-            prop_assert_eq!(held, change.units);
+        for (id, change) in &decided.changes {
+            let orders = decided.orders.iter().filter(|order| order.request.item == *id);
+            prop_assert_eq!(orders.map(|order| i64::from(order.request.quantity)).sum::<i64>(), change.units);
             prop_assert!(change.units <= before.items[*id].available);
         }
+    }
+
+    /// What the commit of `atomic` goes by, where the row has moved on meanwhile.
+    #[test]
+    fn a_batch_that_is_not_exact_gets_the_same_answers_of_any_row_with_enough_units(
+        quantities in prop::collection::vec(1_u32..5, 1..20), stock in 0_i64..40, moved in 0_i64..40,
+    ) {
+        let requests: Vec<_> = (0..).zip(&quantities).map(|(id, quantity)| request(id, "a", *quantity)).collect();
+        let (before, meanwhile) = (snapshot([("a", item(stock))]), snapshot([("a", item(moved))]));
+        let (decided, again) = (decided(&requests, &before), decided(&requests, &meanwhile));
+        let change = decided.changes["a"];
+        if moved >= change.units && !change.is_exact {
+            prop_assert_eq!(decided.answers, again.answers);
+        }
+        prop_assert_eq!(change.is_exact, change.units < quantities.iter().map(|quantity| i64::from(*quantity)).sum());
     }
 
     #[test]
     fn who_comes_first_is_served_first(quantities in prop::collection::vec(1_u32..5, 0..60), stock in 0_i64..60) {
         let requests: Vec<_> = (0..).zip(&quantities).map(|(id, quantity)| request(id, "a", *quantity)).collect();
-        let plan = decided(&requests, &snapshot([("a", item(stock))]));
+        let before = snapshot([("a", item(stock))]);
+        let decided = decided(&requests, &before);
         let mut smallest_refused = u32::MAX;
-        for (request, outcome) in requests.iter().zip(&plan.outcomes) {
-            match verdict(outcome).status {
+        for (request, answer) in requests.iter().zip(&decided.answers) {
+            match verdict(answer).status {
                 Status::Reserved => prop_assert!(request.quantity < smallest_refused, "{} was passed over", request.request_id),
                 Status::SoldOut | Status::Refused | Status::Done | Status::Invalid => smallest_refused = smallest_refused.min(request.quantity),
             }
@@ -126,7 +136,7 @@ proptest! {
 
 #[test]
 fn each_refusal_names_its_reason() {
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::HOUR;
     let items = || {
         snapshot([
             ("open", ruled(2, Rules { opens_at: Some(NOW), closes_at: Some(NOW + hour), ..Rules::default() })),
@@ -143,7 +153,7 @@ fn each_refusal_names_its_reason() {
         (request(1, "early", 1), Code::SaleNotOpen, "The sale of early opens at 2026-11-27T11:00:00Z."),
         (request(1, "late", 1), Code::SaleClosed, "The sale of late closed at 2026-11-27T10:00:00Z."),
         (request(1, "none", 1), Code::UnknownItem, "There is no item none."),
-        // A rule is told before the stock, and where it allows the request, the stock.
+        // A rule comes before the stock, and where it allows the request, the stock.
         (
             request(1, "gone-one-each", 2),
             Code::BuyerLimit,
@@ -157,7 +167,7 @@ fn each_refusal_names_its_reason() {
         ),
     ];
     for (request, code, message) in cases {
-        let found = verdict(&decided(std::slice::from_ref(&request), &items()).outcomes[0]);
+        let found = verdict(&decided(std::slice::from_ref(&request), &items()).answers[0]);
         assert_eq!((found.code, found.message.as_str()), (code, message));
         assert_eq!(found.item_version, (code != Code::UnknownItem).then_some(7));
     }
@@ -166,20 +176,19 @@ fn each_refusal_names_its_reason() {
 #[test]
 fn a_repeat_gets_the_recorded_reply_and_other_content_gets_none() {
     let requests = [request(1, "a", 1), request(1, "a", 2)];
-    let mut before = snapshot([("a", item(5))]);
+    let before = snapshot([("a", item(5))]);
     let recorded = Recorded { fingerprint: requests[0].fingerprint(), reply: "as it was sent".to_owned() };
-    before.recorded.insert("r-1".to_owned(), recorded);
-    let plan = decided(&requests, &before);
-    assert_eq!(plan.outcomes[0], Outcome::Repeat("as it was sent".to_owned()));
-    assert!(matches!(&plan.outcomes[1], Outcome::Reused(rejection) if rejection.code == Code::RequestIdReused));
-    assert!(plan.changes.is_empty(), "neither touches the item");
+    let mut verdicts = Verdicts::at(NOW, HashMap::from([("r-1".to_owned(), recorded)]));
+    let decided = decide(&[&requests[0], &requests[1]], &before, &mut verdicts, Uuid::nil);
+    assert_eq!(decided.answers[0], Answer::Verdict("as it was sent".to_owned()));
+    assert_eq!(code(&decided.answers[1]).0, Code::RequestIdReused);
+    assert!(decided.changes.is_empty(), "neither touches the item");
 }
 
 #[test]
 fn what_a_buyer_reserves_counts_for_the_next_request_of_the_same_batch() {
-    let rules = |max, cooldown| Rules { max_per_buyer: max, cooldown, ..Rules::default() };
-    let items =
-        [("few", ruled(9, rules(Some(2), None))), ("slow", ruled(9, rules(None, Some(Duration::from_millis(1)))))];
+    let rules = |max_per_buyer, cooldown_ms| Rules { max_per_buyer, cooldown_ms, ..Rules::default() };
+    let items = [("few", ruled(9, rules(Some(2), None))), ("slow", ruled(9, rules(None, Some(1))))];
     let of = |number, buyer: &str, item, quantity| {
         let buyer = buyer.to_owned();
         PurchaseRequest { buyer, ..request(number, item, quantity) }
@@ -193,10 +202,11 @@ fn what_a_buyer_reserves_counts_for_the_next_request_of_the_same_batch() {
         of(5, "ann", "slow", 1),
         of(6, "bob", "slow", 1),
     ];
-    let plan = decided(&requests, &snapshot(items));
-    let codes: Vec<_> = plan.outcomes.iter().map(|outcome| verdict(outcome).code).collect();
+    let before = snapshot(items);
+    let decided = decided(&requests, &before);
+    let codes: Vec<_> = decided.answers.iter().map(|answer| code(answer).0).collect();
     let (reserved, limit) = (Code::Reserved, Code::BuyerLimit);
     // What was refused counts for nothing, and nobody counts for another.
     assert_eq!(codes, [reserved, limit, limit, reserved, reserved, Code::Cooldown, reserved]);
-    assert_eq!((plan.changes["few"].units, plan.changes["slow"].units), (3, 2));
+    assert_eq!((decided.changes["few"].units, decided.changes["slow"].units), (3, 2));
 }

@@ -1,10 +1,11 @@
-//! The rules on data made up here: what each says, where it ends, and which of them speaks first.
+//! The rules on data made up here: what each says, where it ends, and which of them comes first.
 
 use super::*;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::HOUR;
+const HOUR_MS: Option<i64> = Some(3_600_000);
 
 fn request(quantity: u32) -> PurchaseRequest {
     let [request_id, item, buyer] = ["r", "a", "b"].map(str::to_owned);
@@ -20,19 +21,19 @@ fn tiers<const N: usize>(names: [&str; N]) -> Option<Vec<String>> {
     Some(names.map(str::to_owned).to_vec())
 }
 
-/// What a request for this quantity hears.
-fn hears(rules: &Rules, quantity: u32, buyer: &Buyer) -> Option<(Code, String)> {
+/// Why a request for this quantity gets nothing.
+fn refused(rules: &Rules, quantity: u32, buyer: &Buyer) -> Option<Refusal> {
     rules.refuse(&request(quantity), NOW, buyer)
 }
 
 fn code(rules: &Rules, quantity: u32, buyer: &Buyer) -> Option<Code> {
-    hears(rules, quantity, buyer).map(|(code, _)| code)
+    refused(rules, quantity, buyer).map(|(code, _)| code)
 }
 
 #[test]
 fn without_rules_everything_is_allowed_and_nothing_is_asked_for() {
     let rules = Rules::default();
-    assert_eq!(hears(&rules, 1_000, &buyer(i64::MAX, Duration::ZERO)), None);
+    assert_eq!(refused(&rules, 1_000, &buyer(i64::MAX, Duration::ZERO)), None);
     assert!(!rules.look_at_history() && !rules.look_at_tier());
     let window = Rules { opens_at: Some(NOW), closes_at: Some(NOW + HOUR), ..Rules::default() };
     assert!(!window.look_at_history() && !window.look_at_tier(), "a sale window asks nothing of the buyer");
@@ -53,7 +54,7 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
             "a is for buyers of tier gold or vip only; you have none.",
         ),
         (
-            Rules { cooldown: Some(2 * HOUR), ..none() },
+            Rules { cooldown_ms: Some(7_200_000), ..none() },
             1,
             "You bought a at 2026-11-27T09:00:00Z; you may buy more of it from 2026-11-27T11:00:00Z on.",
         ),
@@ -69,30 +70,30 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
         ),
     ];
     for (rules, quantity, message) in cases {
-        assert_eq!(hears(&rules, quantity, &buyer(3, HOUR)).unwrap().1, message);
+        assert_eq!(refused(&rules, quantity, &buyer(3, HOUR)).unwrap().1, message);
     }
-    let new = hears(&limited, 5, &Buyer::default()).unwrap().1;
+    let new = refused(&limited, 5, &Buyer::default()).unwrap().1;
     assert_eq!(new, "One buyer may have 4 of a, held and paid for; you have 0, so you may ask for 4 more, not 5.");
     let silver = Buyer { tier: Some("silver"), ..Buyer::default() };
     let vip = Rules { tiers: tiers(["vip"]), ..none() };
-    assert_eq!(hears(&vip, 1, &silver).unwrap().1, "a is for buyers of tier vip only; yours is silver.");
+    assert_eq!(refused(&vip, 1, &silver).unwrap().1, "a is for buyers of tier vip only; yours is silver.");
 }
 
 #[test]
 fn a_limit_allows_what_reaches_it_and_refuses_what_passes_it() {
     let rules = Rules { max_per_buyer: Some(4), ..Rules::default() };
     for (has, asks, allowed) in [(0, 4, true), (0, 5, false), (3, 1, true), (3, 2, false), (4, 1, false)] {
-        let refused = code(&rules, asks, &buyer(has, HOUR));
-        assert_eq!(refused, (!allowed).then_some(Code::BuyerLimit), "has {has}, asks for {asks}");
+        let found = code(&rules, asks, &buyer(has, HOUR));
+        assert_eq!(found, (!allowed).then_some(Code::BuyerLimit), "has {has}, asks for {asks}");
     }
-    // Lowered below what he has.
-    assert!(hears(&rules, 1, &buyer(9, HOUR)).unwrap().1.contains("no more"));
+    // Lowered below what they have.
+    assert!(refused(&rules, 1, &buyer(9, HOUR)).unwrap().1.contains("no more"));
 }
 
 #[test]
 fn a_cooldown_ends_at_its_very_instant() {
-    let rules = Rules { cooldown: Some(HOUR), ..Rules::default() };
-    let tick = Duration::from_micros(1);
+    let rules = Rules { cooldown_ms: HOUR_MS, ..Rules::default() };
+    let tick = Duration::MICROSECOND;
     assert_eq!(code(&rules, 1, &buyer(1, HOUR)), None);
     assert_eq!(code(&rules, 1, &buyer(1, HOUR - tick)), Some(Code::Cooldown));
     assert_eq!(code(&rules, 1, &Buyer::default()), None, "who bought nothing waits for nothing");
@@ -113,14 +114,14 @@ fn what_no_waiting_cures_is_told_first() {
         opens_at: None,
         closes_at: Some(NOW),
         tiers: tiers(["vip"]),
-        cooldown: Some(HOUR),
+        cooldown_ms: HOUR_MS,
         max_per_buyer: Some(2),
     };
     let open = Rules { closes_at: None, ..all.clone() };
     let vip = |units| Buyer { tier: Some("vip"), ..buyer(units, Duration::ZERO) };
     assert_eq!(code(&all, 1, &buyer(2, Duration::ZERO)), Some(Code::SaleClosed));
     assert_eq!(code(&open, 1, &buyer(2, Duration::ZERO)), Some(Code::NotEligible));
-    assert_eq!(code(&open, 1, &vip(2)), Some(Code::BuyerLimit), "tomorrow he may have no more either");
+    assert_eq!(code(&open, 1, &vip(2)), Some(Code::BuyerLimit), "tomorrow they may have no more either");
     assert_eq!(code(&open, 1, &vip(1)), Some(Code::Cooldown));
     assert_eq!(code(&open, 2, &vip(1)), Some(Code::Cooldown), "one unit less would not be allowed now");
     let rested = Buyer { tier: Some("vip"), ..buyer(1, HOUR) };

@@ -1,34 +1,40 @@
-//! The purchase function against a real PostgreSQL, and a real Redis: conflicts are forced, not waited for.
+//! The purchase function against a real PostgreSQL, and a real Redis: conflicts are forced, not waited for. What every strategy
+//! promises is tested with every strategy.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod conflicts;
-mod conformance;
-mod extremes;
-mod keep;
+mod idempotency;
 mod meanwhile;
+mod oversell;
 mod redis;
-mod repeats;
-mod replay;
+mod retention;
 mod rules;
-mod stock;
+mod verdicts;
 
 use clap::ValueEnum;
 use purchase::{
     Purchase,
-    strategy::{RedisOptions, Strategy, StrategyOptions},
+    decide::{Snapshot, decide},
+    store::{Check, commit, read},
+    strategy::{RedisOptions, StrategyName, StrategyOptions},
 };
 use shared::{
     db,
     devstack::{Fixture, fixture},
     handler::{Answer, Handler},
-    messages::{PurchaseRequest, Verdict},
+    idempotency::Verdicts,
+    messages::{Code, PurchaseRequest, Verdict},
     retry::RetryPolicy,
 };
-use sqlx::{PgPool, Row};
-use std::sync::OnceLock;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
+use std::{collections::HashMap, sync::OnceLock};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// Enough for every test here to run its deciders at once.
 const CONNECTIONS_MAX: u32 = 16;
+const VERDICTS: &str = "SELECT count(*) FROM verdicts";
+const ORDERS: &str = "SELECT count(*) FROM orders";
 
 /// A migrated database of the test's own, with these items and their stock on sale.
 async fn database(items: &[(&str, i64)]) -> PgPool {
@@ -48,14 +54,14 @@ async fn migrated(database_url: &str) -> PgPool {
 }
 
 fn purchase(pool: &PgPool) -> Purchase {
-    by(Strategy::Optimistic, pool)
+    by(StrategyName::Optimistic, pool)
 }
 
-fn by(strategy: Strategy, pool: &PgPool) -> Purchase {
+fn by(strategy: StrategyName, pool: &PgPool) -> Purchase {
     with_attempts(strategy, RetryPolicy::default().attempts_max, pool)
 }
 
-fn with_attempts(strategy: Strategy, attempts_max: u32, pool: &PgPool) -> Purchase {
+fn with_attempts(strategy: StrategyName, attempts_max: u32, pool: &PgPool) -> Purchase {
     let options = StrategyOptions { strategy, redis: shared_redis(), ..StrategyOptions::default() };
     Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() }).unwrap()
 }
@@ -68,10 +74,10 @@ fn shared_redis() -> RedisOptions {
 }
 
 /// Runs a test of what is promised whatever the strategy.
-async fn with_every_strategy(mut test: impl AsyncFnMut(Strategy)) {
+async fn with_every_strategy(mut test: impl AsyncFnMut(StrategyName)) {
     let redis_url = fixture::redis().await.url();
     REDIS_URL.get_or_init(|| redis_url);
-    for strategy in Strategy::value_variants() {
+    for strategy in StrategyName::value_variants() {
         eprintln!("with strategy {strategy:?}");
         test(*strategy).await;
     }
@@ -91,6 +97,25 @@ async fn answers(purchase: &Purchase, requests: &[PurchaseRequest]) -> Vec<Answe
     purchase.handle(requests).await.unwrap()
 }
 
+async fn verdicts(purchase: &Purchase, requests: &[PurchaseRequest]) -> Vec<Verdict> {
+    answers(purchase, requests).await.iter().map(verdict).collect()
+}
+
+async fn codes(purchase: &Purchase, requests: &[PurchaseRequest]) -> Vec<Code> {
+    verdicts(purchase, requests).await.iter().map(|verdict| verdict.code).collect()
+}
+
+/// How many of these requests get their units.
+async fn reserved(purchase: &Purchase, requests: &[PurchaseRequest]) -> usize {
+    codes(purchase, requests).await.iter().filter(|code| **code == Code::Reserved).count()
+}
+
+/// Decides on its own, beside the test.
+fn decides(purchase: &Purchase, requests: &[PurchaseRequest]) -> JoinHandle<Vec<Verdict>> {
+    let (purchase, requests) = (purchase.clone(), requests.to_vec());
+    tokio::spawn(async move { verdicts(&purchase, &requests).await })
+}
+
 fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
@@ -99,18 +124,60 @@ fn verdict(answer: &Answer) -> Verdict {
     }
 }
 
+/// A decider that has read what a request needs, and not committed.
+struct Reader {
+    request: &'static PurchaseRequest,
+    snapshot: Snapshot,
+    verdicts: Verdicts<'static>,
+}
+
+impl Reader {
+    async fn reads(connection: &mut PgConnection, request: &PurchaseRequest) -> Self {
+        let request: &PurchaseRequest = Box::leak(Box::new(request.clone()));
+        let (snapshot, verdicts) = read(connection, &[request]).await.unwrap();
+        Self { request, snapshot, verdicts }
+    }
+
+    /// What it decides on what it has read, and the units that this reserves.
+    fn decides(&self) -> (Verdict, i64) {
+        let decided = decide(&[self.request], &self.snapshot, &mut self.verdicts.clone(), Uuid::now_v7);
+        let units = decided.changes.values().map(|change| change.units).sum();
+        (verdict(&decided.answers[0]), units)
+    }
+
+    /// Returns on how many items its decision holds.
+    async fn commits(mut self, connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
+        let decided = decide(&[self.request], &self.snapshot, &mut self.verdicts, Uuid::now_v7);
+        let held = commit(connection, &decided, &self.verdicts, Check::Version, &HashMap::new()).await?;
+        Ok(held.len())
+    }
+}
+
 /// (available, held, version, conflicts)
 async fn item(pool: &PgPool, id: &str) -> (i64, i64, i64, i64) {
-    let row = sqlx::query("SELECT available, held, version, conflicts FROM items WHERE id = $1")
-        .bind(id)
-        .fetch_one(pool)
-        .await
-        .unwrap();
-    (row.get(0), row.get(1), row.get(2), row.get(3))
+    let select = "SELECT available, held, version, conflicts FROM items WHERE id = $1";
+    sqlx::query_as(select).bind(id).fetch_one(pool).await.unwrap()
 }
 
 async fn count(pool: &PgPool, sql: &'static str) -> i64 {
     sqlx::query(sql).fetch_one(pool).await.unwrap().get(0)
+}
+
+async fn run(executor: impl sqlx::PgExecutor<'_>, sql: &'static str) {
+    sqlx::query(sql).execute(executor).await.unwrap();
+}
+
+/// The constraint that a statement violates.
+async fn violated_by(pool: &PgPool, statement: &str) -> Option<String> {
+    let error = sqlx::query(AssertSqlSafe(statement.to_owned())).execute(pool).await.unwrap_err();
+    error.as_database_error().and_then(|error| error.constraint()).map(str::to_owned)
+}
+
+/// The plan that a worker's connection makes of a statement with these types of parameters.
+async fn plan(connection: &mut PgConnection, statement: &str, types: &str, arguments: &str) -> String {
+    let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}; DEALLOCATE it");
+    let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(connection).await.unwrap();
+    plan.iter().map(|line| line.get::<String, _>(0) + "\n").collect()
 }
 
 /// Sessions of this test's database that wait for a lock. (`pg_locks` would show those of the whole server: a row's
@@ -125,8 +192,10 @@ async fn until_waiting(pool: &PgPool, sessions: i64) {
     }
 }
 
-/// Somebody else has decided on the item `a` meanwhile.
+/// What somebody else does to the item `a` meanwhile: decides on it, takes its last unit, gives one back.
 const MOVE_ON: &str = "UPDATE items SET version = version + 1 WHERE id = 'a'";
+const TAKE_LAST: &str = "UPDATE items SET available = 0, held = stock, version = version + 1 WHERE id = 'a'";
+const GIVE_BACK: &str = "UPDATE items SET available = 1, held = stock - 1, version = version + 1 WHERE id = 'a'";
 
 /// A transaction that has changed an item's row and holds it until released.
 struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
@@ -134,7 +203,7 @@ struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
 impl Blocker {
     async fn runs(pool: &PgPool, update: &'static str) -> Self {
         let mut transaction = pool.begin().await.unwrap();
-        sqlx::query(update).execute(&mut *transaction).await.unwrap();
+        run(&mut *transaction, update).await;
         Self(transaction)
     }
 

@@ -1,8 +1,8 @@
-//! The item's row changes while somebody decides: he has read it as it was, and waits for whoever changes it. What is committed
-//! must be right on the row as it is by then, whatever the strategy.
+//! The item's row changes while somebody decides: they have read it as it was, and wait for whoever changes it. What is
+//! committed must be right on the row as it is by then, whatever the strategy.
 
-use crate::{Blocker, answers, by, database, item, migrated, request, until_waiting, verdict, with_every_strategy};
-use purchase::strategy::Strategy;
+use crate::{Blocker, by, database, decides, migrated, request, run, until_waiting, with_every_strategy};
+use purchase::strategy::StrategyName;
 use shared::{
     db,
     devstack::Fixture,
@@ -15,11 +15,6 @@ const CLOSE: &str = "UPDATE items SET closes_at = now(), version = version + 1 W
 const OPEN: &str = "UPDATE items SET opens_at = NULL, version = version + 1 WHERE id = 'a'";
 const PUT_OFF: &str = "UPDATE items SET opens_at = '2200-01-01 10:00 UTC', version = version + 1 WHERE id = 'a'";
 const HOLD_LONGER: &str = "UPDATE items SET hold_ms = 3600000, version = version + 1 WHERE id = 'a'";
-const TAKE_LAST: &str = "UPDATE items SET available = 0, held = stock, version = version + 1 WHERE id = 'a'";
-/// Another function's request has this id.
-const RECORD: &str = "
-INSERT INTO verdicts (request_id, fingerprint, status, reply, decided_at)
-VALUES ('r-2', gen_random_uuid(), 'done', '{}', now())";
 const LIMIT_BUYERS: &str = "
 UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1 WHERE id = 'a'";
 
@@ -37,11 +32,10 @@ async fn a_sale_that_is_opened_or_put_off_meanwhile_is_told_as_it_is() {
     with_every_strategy(async |strategy| {
         for (meanwhile, code, message) in [(OPEN, Code::Reserved, "held"), (PUT_OFF, Code::SaleNotOpen, "2200-01-01")] {
             let pool = database(&[("a", 5)]).await;
-            let later = "UPDATE items SET opens_at = '2100-01-01 10:00 UTC'";
-            sqlx::query(later).execute(&pool).await.unwrap();
-            let told = decided_while(&pool, strategy, 1, meanwhile).await;
-            assert_eq!(told.code, code, "{strategy:?}");
-            assert!(told.message.contains(message), "{strategy:?}: {}", told.message);
+            run(&pool, "UPDATE items SET opens_at = '2100-01-01 10:00 UTC'").await;
+            let verdict = decided_while(&pool, strategy, 1, meanwhile).await;
+            assert_eq!(verdict.code, code, "{strategy:?}");
+            assert!(verdict.message.contains(message), "{strategy:?}: {}", verdict.message);
         }
     })
     .await;
@@ -60,8 +54,8 @@ async fn rules_about_buyers_that_are_set_meanwhile_hold() {
 async fn units_are_held_as_long_as_the_item_says_by_then() {
     with_every_strategy(async |strategy| {
         let pool = database(&[("a", 5)]).await;
-        let told = decided_while(&pool, strategy, 1, HOLD_LONGER).await;
-        let held = told.order.unwrap().hold_until - told.decided_at.unwrap();
+        let verdict = decided_while(&pool, strategy, 1, HOLD_LONGER).await;
+        let held = verdict.order.unwrap().hold_until - verdict.decided_at.unwrap();
         assert_eq!(held, Duration::from_secs(3_600), "{strategy:?}");
     })
     .await;
@@ -74,56 +68,22 @@ async fn rows_are_locked_in_the_order_of_their_ids_bytes() {
     with_every_strategy(async |strategy| {
         let pool = english().await;
         let blocker = Blocker::runs(&pool, "UPDATE items SET version = version + 1 WHERE id = 'B'").await;
-        let deciding = tokio::spawn({
-            let purchase = by(strategy, &pool);
-            async move { answers(&purchase, &[request(1, "a", 1), request(2, "B", 1)]).await }
-        });
+        let deciding = decides(&by(strategy, &pool), &[request(1, "a", 1), request(2, "B", 1)]);
         until_waiting(&pool, 1).await;
         let free = "SELECT id FROM items WHERE id = 'a' FOR NO KEY UPDATE SKIP LOCKED";
         assert!(sqlx::query(free).fetch_optional(&pool).await.unwrap().is_some(), "{strategy:?}: B first, then a");
         blocker.release_when_waited_for(&pool).await;
-        assert!(deciding.await.unwrap().iter().all(|answer| verdict(answer).code == Code::Reserved));
+        assert!(deciding.await.unwrap().iter().all(|verdict| verdict.code == Code::Reserved));
     })
     .await;
 }
 
-#[tokio::test]
-async fn an_item_that_conflicts_is_counted_though_a_request_id_is_contended_at_the_same_time() {
-    with_every_strategy(async |strategy| {
-        let pool = database(&[("a", 1), ("limited", 5)]).await;
-        let limit = "UPDATE items SET counts_orders = true, max_per_buyer = 1 WHERE id = 'limited'";
-        sqlx::query(limit).execute(&pool).await.unwrap();
-        let row = Blocker::runs(&pool, TAKE_LAST).await;
-        let id = Blocker::runs(&pool, RECORD).await;
-        let deciding = tokio::spawn({
-            let purchase = by(strategy, &pool);
-            async move { answers(&purchase, &[request(1, "a", 1), request(2, "limited", 1)]).await }
-        });
-        row.release_when_waited_for(&pool).await;
-        id.release_when_waited_for(&pool).await;
-        let told: Vec<_> = deciding.await.unwrap().iter().map(|answer| verdict(answer).code).collect();
-        assert_eq!(told, [Code::SoldOut, Code::RequestIdReused], "{strategy:?}");
-        let conflicts = match strategy {
-            // These leave the limited item to another attempt, on which the id is contended. Redis is asked once more.
-            Strategy::Atomic => 1,
-            Strategy::Redis => 2,
-            // The attempt was at both, and the id undid it; under the lock, there is nothing else.
-            Strategy::Optimistic | Strategy::Pessimistic => 0,
-        };
-        assert_eq!(item(&pool, "a").await.3, conflicts, "{strategy:?}");
-    })
-    .await;
-}
-
-/// What the strategy tells who asks for `quantity` units of the item `a`, when its row is changed at that moment.
-async fn decided_while(pool: &PgPool, strategy: Strategy, quantity: u32, change: &'static str) -> Verdict {
+/// What becomes of a request for `quantity` units of the item `a`, when its row is changed at that moment.
+async fn decided_while(pool: &PgPool, strategy: StrategyName, quantity: u32, change: &'static str) -> Verdict {
     let blocker = Blocker::runs(pool, change).await;
-    let deciding = tokio::spawn({
-        let purchase = by(strategy, pool);
-        async move { verdict(&answers(&purchase, &[request(1, "a", quantity)]).await[0]) }
-    });
+    let deciding = decides(&by(strategy, pool), &[request(1, "a", quantity)]);
     blocker.release_when_waited_for(pool).await;
-    deciding.await.unwrap()
+    deciding.await.unwrap().remove(0)
 }
 
 /// A database of the test's own that sorts words as English does, with the items `a` and `B`.
@@ -135,7 +95,6 @@ async fn english() -> PgPool {
     let other = db::pool(&fixture.database_url, "test", 1).unwrap();
     sqlx::query(sqlx::AssertSqlSafe(create)).execute(&other).await.unwrap();
     let pool = migrated(&format!("{path}_english?{query}")).await;
-    let insert = "INSERT INTO items (id, stock, available) VALUES ('a', 9, 9), ('B', 9, 9)";
-    sqlx::query(insert).execute(&pool).await.unwrap();
+    run(&pool, "INSERT INTO items (id, stock, available) VALUES ('a', 9, 9), ('B', 9, 9)").await;
     pool
 }

@@ -1,22 +1,22 @@
 //! The rules of a sale against a real database: what counts, what is read, and that nobody passes a limit between the
 //! reading and the commit. What each rule says is tested where it is written.
 
-use crate::{answers, count, database, item, purchase, request, until_waiting, verdict, with_attempts};
+use crate::{
+    Reader, VERDICTS, by as with, count, database, decides, item, purchase, request, run, until_waiting, violated_by,
+    with_attempts, with_every_strategy,
+};
 use purchase::{
-    commit::commit,
-    decide::{Outcome, decide},
-    read::{READ_HISTORIES, READ_TIERS, read},
-    strategy::Strategy,
+    store::{READ_HISTORIES, READ_TIERS, read},
+    strategy::StrategyName,
 };
 use shared::{
     db,
     messages::{Code, PurchaseRequest, Verdict},
     order::State,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row};
-use std::{collections::HashMap, time::Duration};
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use std::time::Duration;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 const CONFLICTS: &str = "SELECT sum(conflicts)::bigint FROM items";
 /// What ann has, by the orders themselves.
@@ -34,6 +34,31 @@ UPDATE items SET available = available + quantity, held = held - quantity, versi
 FROM cancelled WHERE items.id = cancelled.item";
 
 #[tokio::test]
+async fn the_rules_of_an_item_hold() {
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("a", 100), ("free", 100)]).await;
+        run(&pool, "UPDATE items SET counts_orders = true, max_per_buyer = 3, tiers = '{vip}' WHERE id = 'a'").await;
+        run(&pool, "INSERT INTO buyers (id, tier) VALUES ('ann', 'vip')").await;
+        let of = |number, buyer: &str, item, quantity| PurchaseRequest {
+            buyer: buyer.to_owned(),
+            ..request(number, item, quantity)
+        };
+        let asked = [of(1, "ann", "a", 2), of(2, "bob", "a", 1), of(3, "ann", "free", 50), of(4, "ann", "a", 2)];
+        let expected = [Code::Reserved, Code::NotEligible, Code::Reserved, Code::BuyerLimit];
+        assert_eq!(crate::codes(&with(strategy, &pool), &asked).await, expected, "{strategy:?}");
+
+        // Many at once for the same buyer, each with one unit more than is allowed to all of them.
+        let deciders = (0..8).map(|number| decides(&with(strategy, &pool), &[of(100 + number, "ann", "a", 1)]));
+        let mut reserved = 0;
+        for decider in deciders.collect::<Vec<_>>() {
+            reserved += usize::from(decider.await.unwrap()[0].code == Code::Reserved);
+        }
+        assert_eq!(reserved, 1, "{strategy:?}: ann had two of three");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_buyer_gets_as_much_as_one_buyer_may_have_and_others_get_theirs() {
     let pool = ruled("max_per_buyer = 3").await;
     assert_eq!(codes(&pool, &[by("ann", 1, 2), by("bob", 2, 3)]).await, [Code::Reserved; 2]);
@@ -48,15 +73,13 @@ async fn a_cooldown_ends_by_the_databases_clock_to_the_microsecond() {
     assert_eq!(codes(&pool, &[by("ann", 1, 1)]).await, [Code::Reserved]);
     let again = by("ann", 2, 1);
     let mut connection = pool.acquire().await.unwrap();
-    let mut snapshot = read(&mut connection, &[&again]).await.unwrap();
+    let mut reader = Reader::reads(&mut connection, &again).await;
     let reserved_at: time::OffsetDateTime =
         sqlx::query_scalar("SELECT created_at FROM orders").fetch_one(&pool).await.unwrap();
     let ends_at = reserved_at + Duration::from_secs(3_600);
     for (now, expected) in [(ends_at - Duration::from_micros(1), Code::Cooldown), (ends_at, Code::Reserved)] {
-        snapshot.now = now;
-        let plan = decide(&[&again], &snapshot, Uuid::now_v7);
-        let Outcome::Decided(decision) = &plan.outcomes[0] else { panic!("it is new") };
-        let found: Verdict = serde_json::from_str(&decision.reply).unwrap();
+        reader.verdicts.now = now;
+        let (found, _) = reader.decides();
         assert_eq!(found.code, expected, "at {now}: {}", found.message);
     }
 
@@ -115,20 +138,16 @@ async fn what_is_held_or_paid_for_counts_and_what_was_given_back_does_not() {
 
 #[tokio::test]
 async fn of_two_deciders_that_read_the_same_history_one_wins_and_the_other_decides_again() {
-    let none = HashMap::new();
     for (rules, code) in [("max_per_buyer = 1", Code::BuyerLimit), ("cooldown_ms = 3600000", Code::Cooldown)] {
         let pool = ruled(rules).await;
         let (first, second) = (by("ann", 1, 1), by("ann", 2, 1));
         let (mut one, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-        let read_by_one = read(&mut one, &[&first]).await.unwrap();
-        let read_by_other = read(&mut other, &[&second]).await.unwrap();
-        let plan_of_one = decide(&[&first], &read_by_one, Uuid::now_v7);
-        let plan_of_other = decide(&[&second], &read_by_other, Uuid::now_v7);
-        assert_eq!((plan_of_one.changes["ticket"].units, plan_of_other.changes["ticket"].units), (1, 1));
+        let by_one = Reader::reads(&mut one, &first).await;
+        let by_other = Reader::reads(&mut other, &second).await;
+        assert_eq!((by_one.decides().1, by_other.decides().1), (1, 1));
 
-        assert_eq!(commit(&mut one, &[&first], &plan_of_one, read_by_one.now, &none).await.unwrap().len(), 1);
-        let held = commit(&mut other, &[&second], &plan_of_other, read_by_other.now, &none).await.unwrap();
-        assert!(held.is_empty(), "what it knew of the buyer is no longer so");
+        assert_eq!(by_one.commits(&mut one).await.unwrap(), 1);
+        assert_eq!(by_other.commits(&mut other).await.unwrap(), 0, "what it knew of the buyer is no longer so");
         assert_eq!(codes(&pool, &[second]).await, [code]);
     }
 }
@@ -139,11 +158,10 @@ async fn a_refusal_is_not_committed_either_once_the_buyer_has_given_back() {
     assert_eq!(codes(&pool, &[by("ann", 1, 1)]).await, [Code::Reserved]);
     let again = by("ann", 2, 1);
     let mut connection = pool.acquire().await.unwrap();
-    let snapshot = read(&mut connection, &[&again]).await.unwrap();
-    let plan = decide(&[&again], &snapshot, Uuid::now_v7);
-    assert_eq!(plan.changes["ticket"].units, 0, "refused");
+    let reader = Reader::reads(&mut connection, &again).await;
+    assert_eq!((reader.decides().0.code, reader.decides().1), (Code::BuyerLimit, 0));
     run(&pool, CANCEL_ONE).await;
-    assert!(commit(&mut connection, &[&again], &plan, snapshot.now, &HashMap::new()).await.unwrap().is_empty());
+    assert_eq!(reader.commits(&mut connection).await.unwrap(), 0);
     assert_eq!(codes(&pool, &[again]).await, [Code::Reserved]);
 }
 
@@ -154,10 +172,7 @@ async fn a_history_that_is_newer_than_the_item_is_read_again_with_it() {
     // The decider has read the item, and waits to read the orders; meanwhile one of them is cancelled.
     let mut blocker = pool.begin().await.unwrap();
     run(&mut *blocker, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").await;
-    let deciding = tokio::spawn({
-        let pool = pool.clone();
-        async move { verdicts(&pool, &[by("ann", 2, 1)]).await }
-    });
+    let deciding = decides(&purchase(&pool), &[by("ann", 2, 1)]);
     until_waiting(&pool, 1).await;
     run(&mut *blocker, CANCEL_ONE).await;
     blocker.commit().await.unwrap();
@@ -173,17 +188,13 @@ async fn under_the_row_lock_the_history_is_read_after_it() {
     // Another worker has bought for the same buyer and not committed yet.
     let first = by("ann", 1, 1);
     let mut other = pool.begin().await.unwrap();
-    let snapshot = read(&mut other, &[&first]).await.unwrap();
-    let plan = decide(&[&first], &snapshot, Uuid::now_v7);
-    assert_eq!(commit(&mut other, &[&first], &plan, snapshot.now, &HashMap::new()).await.unwrap().len(), 1);
+    let reader = Reader::reads(&mut other, &first).await;
+    assert_eq!(reader.commits(&mut other).await.unwrap(), 1);
 
-    let deciding = tokio::spawn({
-        let purchase = with_attempts(Strategy::Optimistic, 1, &pool);
-        async move { answers(&purchase, &[by("ann", 2, 1)]).await }
-    });
+    let deciding = decides(&with_attempts(StrategyName::Optimistic, 1, &pool), &[by("ann", 2, 1)]);
     until_waiting(&pool, 1).await;
     other.commit().await.unwrap();
-    assert_eq!(verdict(&deciding.await.unwrap()[0]).code, Code::BuyerLimit);
+    assert_eq!(deciding.await.unwrap()[0].code, Code::BuyerLimit);
     assert_eq!(count(&pool, LIVE_UNITS).await, 1);
 }
 
@@ -198,8 +209,8 @@ async fn deciders_in_each_others_way_never_let_a_buyer_pass_a_limit() {
                 let mut reserved = 0;
                 for round in 0..12 {
                     let asked = [1, 2].map(|quantity| by("ann", format!("{decider}-{round}-{quantity}"), quantity));
-                    let found = answers(&purchase, &asked).await;
-                    let units = found.iter().filter_map(|answer| Some(verdict(answer).order?.quantity));
+                    let found = crate::verdicts(&purchase, &asked).await;
+                    let units = found.iter().filter_map(|verdict| Some(verdict.order.as_ref()?.quantity));
                     reserved += units.sum::<u32>();
                 }
                 reserved
@@ -219,7 +230,7 @@ async fn deciders_in_each_others_way_never_let_a_buyer_pass_a_limit() {
     }
     assert!(reserved > 5, "and bought again: {reserved}");
     assert!(count(&pool, LIVE_UNITS).await <= 5);
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 8 * 12 * 2);
+    assert_eq!(count(&pool, VERDICTS).await, 8 * 12 * 2);
     let (available, held, ..) = item(&pool, "ticket").await;
     assert_eq!((available, held), (100 - count(&pool, LIVE_UNITS).await, count(&pool, LIVE_UNITS).await));
 }
@@ -266,10 +277,10 @@ async fn a_buyers_orders_are_found_by_index_whatever_is_in_the_table() {
             run(&pool, "ANALYZE orders").await;
         }
         let mut connection = pool.acquire().await.unwrap();
-        let plan = plan(&mut connection, READ_HISTORIES, "(text[], text[])", "('{ticket}', '{ann}')").await;
+        let plan = crate::plan(&mut connection, READ_HISTORIES, "(text[], text[])", "('{ticket}', '{ann}')").await;
         let by_both = "Index Cond: ((item = pair.item) AND (buyer = pair.buyer))";
         assert!(plan.contains("orders_by_buyer") && plan.contains(by_both) && !plan.contains("Seq Scan"), "{plan}");
-        let plan = self::plan(&mut connection, READ_TIERS, "(text[])", "('{ann}')").await;
+        let plan = crate::plan(&mut connection, READ_TIERS, "(text[])", "('{ann}')").await;
         assert!(plan.contains("buyers_pkey") && !plan.contains("Seq Scan"), "{plan}");
     }
 }
@@ -285,10 +296,8 @@ async fn rules_that_no_decision_could_read_cannot_be_set() {
         ("tiers = '{vip,NULL}'", "items_tiers_check"),
         ("tiers = '{{vip},{gold}}'", "items_tiers_check"),
     ] {
-        let update = AssertSqlSafe(format!("UPDATE items SET {rules}"));
-        let error = sqlx::query(update).execute(&pool).await.unwrap_err();
-        let violated = error.as_database_error().and_then(|error| error.constraint()).map(str::to_owned);
-        assert_eq!(violated.as_deref(), Some(constraint), "{rules}: {error}");
+        let update = format!("UPDATE items SET {rules}");
+        assert_eq!(violated_by(&pool, &update).await.as_deref(), Some(constraint), "{rules}");
     }
 }
 
@@ -306,20 +315,9 @@ fn by(buyer: &str, number: impl std::fmt::Display, quantity: u32) -> PurchaseReq
 }
 
 async fn verdicts(pool: &PgPool, requests: &[PurchaseRequest]) -> Vec<Verdict> {
-    answers(&purchase(pool), requests).await.iter().map(verdict).collect()
+    crate::verdicts(&purchase(pool), requests).await
 }
 
 async fn codes(pool: &PgPool, requests: &[PurchaseRequest]) -> Vec<Code> {
-    verdicts(pool, requests).await.iter().map(|verdict| verdict.code).collect()
-}
-
-async fn run(executor: impl sqlx::PgExecutor<'_>, sql: &'static str) {
-    sqlx::query(sql).execute(executor).await.unwrap();
-}
-
-/// The plan that a worker's connection makes.
-async fn plan(connection: &mut PgConnection, statement: &str, types: &str, arguments: &str) -> String {
-    let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}; DEALLOCATE it");
-    let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(connection).await.unwrap();
-    plan.iter().map(|line| line.get::<String, _>(0) + "\n").collect()
+    crate::codes(&purchase(pool), requests).await
 }

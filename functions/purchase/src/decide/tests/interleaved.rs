@@ -7,7 +7,7 @@ use super::*;
 
 const DECIDERS: usize = 3;
 const MAX_PER_BUYER: i64 = 3;
-const COOLDOWN: Duration = Duration::from_secs(5);
+const COOLDOWN_MS: i64 = 5_000;
 
 /// What happens next.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ enum Event {
     /// An order gives its units back: it expires, or is cancelled.
     Ends(usize),
     /// Time passes, in seconds.
-    Passes(u64),
+    Passes(i64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -28,7 +28,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..DECIDERS, batch).prop_map(|(decider, batch)| Event::Reads(decider, batch)),
         3 => (0..DECIDERS).prop_map(Event::Commits),
         1 => (0_usize..40).prop_map(Event::Ends),
-        1 => (1_u64..4).prop_map(Event::Passes),
+        1 => (1_i64..4).prop_map(Event::Passes),
     ]
 }
 
@@ -51,33 +51,32 @@ struct Database {
 }
 
 /// A batch that is decided and not committed.
-type Decided = (i64, Vec<Live>);
+type Batch = (i64, Vec<Live>);
 
 impl Database {
-    fn read_and_decide(&mut self, wishes: &[(u32, u32)]) -> Decided {
+    fn read_and_decide(&mut self, asked: &[(u32, u32)]) -> Batch {
         let mut item = Item { version: self.version, ..ruled(self.available, self.rules.clone()) };
         for order in &self.live {
             let history = item.histories.entry(order.buyer.clone()).or_default();
             *history = history.after(order.quantity, order.at);
         }
-        let before = Snapshot { now: self.now, ..snapshot([("a", item)]) };
+        let before = snapshot([("a", item)]);
         let mut requests = Vec::new();
-        for (buyer, quantity) in wishes {
+        for (buyer, quantity) in asked {
             self.requests += 1;
             let buyer = format!("b-{buyer}");
             requests.push(PurchaseRequest { buyer, ..request(self.requests, "a", *quantity) });
         }
-        let plan = decided(&requests, &before);
-        let is_reserved = |outcome: &&Outcome| verdict(outcome).status == Status::Reserved;
-        let orders = requests.iter().zip(&plan.outcomes).filter(|(_, outcome)| is_reserved(outcome));
-        let orders = orders.map(|(request, _)| {
-            let PurchaseRequest { buyer, quantity, .. } = request.clone();
+        let requests: Vec<_> = requests.iter().collect();
+        let decided = decide(&requests, &before, &mut Verdicts::at(self.now, HashMap::new()), Uuid::nil);
+        let order = |order: &NewOrder| {
+            let PurchaseRequest { buyer, quantity, .. } = order.request.clone();
             Live { buyer, quantity, at: self.now }
-        });
-        (self.version, orders.collect())
+        };
+        (self.version, decided.orders.iter().map(order).collect())
     }
 
-    fn commit(&mut self, (version, orders): Decided) {
+    fn commit(&mut self, (version, orders): Batch) {
         if version == self.version {
             self.version += 1;
             self.available -= orders.iter().map(|order| i64::from(order.quantity)).sum::<i64>();
@@ -102,12 +101,12 @@ proptest! {
     ) {
         let rules = Rules {
             max_per_buyer: limited.then_some(MAX_PER_BUYER),
-            cooldown: cooling.then_some(COOLDOWN),
+            cooldown_ms: cooling.then_some(COOLDOWN_MS),
             ..Rules::default()
         };
         let mut database =
             Database { rules, now: NOW, version: 0, available: 100, live: Vec::new(), requests: 0 };
-        let mut decided: [Option<Decided>; DECIDERS] = Default::default();
+        let mut decided: [Option<Batch>; DECIDERS] = Default::default();
         for event in events {
             match event {
                 Event::Reads(decider, batch) => decided[decider] = Some(database.read_and_decide(&batch)),
@@ -117,14 +116,14 @@ proptest! {
                     }
                 }
                 Event::Ends(place) => database.end(place),
-                Event::Passes(seconds) => database.now += Duration::from_secs(seconds),
+                Event::Passes(seconds) => database.now += Duration::seconds(seconds),
             }
             for buyer in ["b-0", "b-1"] {
                 let mut orders: Vec<_> = database.live.iter().filter(|order| order.buyer == buyer).collect();
                 let units: i64 = orders.iter().map(|order| i64::from(order.quantity)).sum();
                 prop_assert!(!limited || units <= MAX_PER_BUYER, "{buyer} has {units}");
                 orders.sort_by_key(|order| order.at);
-                let too_soon = orders.windows(2).find(|pair| pair[1].at - pair[0].at < COOLDOWN);
+                let too_soon = orders.windows(2).find(|pair| pair[1].at - pair[0].at < Duration::milliseconds(COOLDOWN_MS));
                 prop_assert!(!cooling || too_soon.is_none(), "{too_soon:?}");
             }
         }

@@ -3,14 +3,17 @@
 //! Invariant: it is never repaired. What comes back after a fault may be another server, or the same one with an old
 //! snapshot: so a connection that failed is dropped, and the next one passes the fence.
 
-use super::fence;
+use crate::decide::Item;
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, InfoDict, RedisError, RedisResult, Script, ServerErrorKind,
     aio::MultiplexedConnection,
 };
-use shared::error::Error;
+use shared::{
+    error::Error,
+    messages::{PurchaseRequest, Request},
+};
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// How long connecting may take.
@@ -23,20 +26,13 @@ const GRANT_MS: u64 = 120_000;
 /// How long a count is kept that nobody asks about: nobody else clears away what an old epoch leaves behind.
 const COUNT_MS: u64 = 3_600_000;
 
-/// What one item's requests are to be asked about.
-pub(super) struct Question<'a> {
-    /// The item's id.
-    pub(super) item: &'a str,
-    /// A name for each request, the same only for a request of the same id and content; and its quantity.
-    pub(super) requests: Vec<(Uuid, u32)>,
-}
-
-/// What an item's row says.
-pub(super) struct Row {
-    pub(super) item: String,
-    pub(super) version: i64,
-    pub(super) available: i64,
-}
+/// The epoch of the Redis with this run id, where it is the one that was known.
+const READ_EPOCH: &str = "SELECT epoch FROM redis_fence WHERE is_only AND run_id = $1";
+/// A new epoch for a Redis that was not known; nothing where somebody else was faster with it.
+const NEW_EPOCH: &str = "
+UPDATE redis_fence SET epoch = gen_random_uuid(), run_id = $1 WHERE is_only AND run_id <> $1 RETURNING epoch";
+/// How often the fence is looked at, when other workers find other servers at the same time.
+const LOOKS_MAX: u32 = 5;
 
 /// An open connection, past the fence.
 #[derive(Clone)]
@@ -49,9 +45,6 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, asks the server who it is, and has it learn the scripts.
-    ///
-    /// # Errors
-    /// Redis or the database is away or unfit.
     pub(super) async fn open(client: &Client, database: &mut PgConnection) -> Result<Self, Error> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(CONNECT_SECONDS_MAX)))
@@ -60,7 +53,7 @@ impl Link {
         let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(fault)?;
         let run_id: Option<String> = info.get("run_id");
         let run_id = run_id.ok_or_else(|| Error::Unfit("Redis does not say its run_id (INFO server)".to_owned()))?;
-        let epoch = fence::epoch(database, &run_id).await?;
+        let epoch = epoch(database, &run_id).await?;
         let (take, load) = (Script::new(include_str!("take.lua")), Script::new(include_str!("load.lua")));
         let learnt: RedisResult<(String, String)> =
             redis::pipe().load_script(&take).load_script(&load).query_async(&mut connection).await;
@@ -68,48 +61,45 @@ impl Link {
         Ok(Self { connection, epoch, take, load })
     }
 
-    /// For each question the units left before each of its requests, or `None`: the item is not counted. One round trip.
-    ///
-    /// # Errors
-    /// Redis is away or unfit. It may have taken the units; then it knows the requests when they are asked about again.
-    pub(super) async fn take(&self, questions: &[Question<'_>]) -> Result<Vec<Option<Vec<i64>>>, Error> {
+    /// For each item, in their order, the units left before each of its requests, or `None`: it is not counted. One round
+    /// trip. After a fault Redis may have taken the units; then it knows the requests when they are asked about again.
+    pub(super) async fn take(
+        &self,
+        asked: &BTreeMap<&str, Vec<&PurchaseRequest>>,
+    ) -> Result<Vec<Option<Vec<i64>>>, Error> {
         let mut pipe = redis::pipe();
-        for question in questions {
-            let mut invocation = self.take.key(self.count_of(question.item));
+        for (item, requests) in asked {
+            let mut invocation = self.take.key(self.count_of(item));
             invocation.arg(GRANT_MS).arg(COUNT_MS);
-            for (name, quantity) in &question.requests {
-                invocation.key(self.key("grant", &name.simple().to_string())).arg(*quantity);
+            for request in requests {
+                // The same name only for the same id and content.
+                let name = Uuid::new_v5(&request.fingerprint(), request.request_id.as_bytes());
+                invocation.key(self.key("grant", &name.simple().to_string())).arg(request.quantity);
             }
             pipe.invoke_script(&invocation);
         }
         let answers: Vec<Option<Vec<i64>>> = pipe.query_async(&mut self.connection.clone()).await.map_err(fault)?;
-        let fits = |(answer, question): (&Option<Vec<i64>>, &Question<'_>)| {
-            answer.as_ref().is_none_or(|left| left.len() == question.requests.len())
+        let fits = |(answer, requests): (&Option<Vec<i64>>, &Vec<_>)| {
+            answer.as_ref().is_none_or(|left| left.len() == requests.len())
         };
-        match answers.len() == questions.len() && answers.iter().zip(questions).all(fits) {
+        match answers.len() == asked.len() && answers.iter().zip(asked.values()).all(fits) {
             true => Ok(answers),
             false => Err(Error::Unfit("Redis did not answer each question".to_owned())),
         }
     }
 
     /// Begins to count these items as their rows say, unless a newer reading was loaded meanwhile.
-    ///
-    /// # Errors
-    /// Redis is away or unfit.
-    pub(super) async fn load(&self, rows: &[Row]) -> Result<(), Error> {
+    pub(super) async fn load(&self, rows: impl Iterator<Item = (&str, &Item)>) -> Result<(), Error> {
         let mut pipe = redis::pipe();
-        for row in rows {
-            let mut invocation = self.load.key(self.count_of(&row.item));
+        for (item, row) in rows {
+            let mut invocation = self.load.key(self.count_of(item));
             let name = Uuid::now_v7().simple().to_string();
             pipe.invoke_script(invocation.arg(row.available).arg(row.version).arg(name).arg(COUNT_MS));
         }
         pipe.exec_async(&mut self.connection.clone()).await.map_err(fault)
     }
 
-    /// Has these items counted anew when they are next asked about.
-    ///
-    /// # Errors
-    /// Redis is away or unfit.
+    /// Has these items loaded when they are next asked about.
     pub(super) async fn forget(&self, items: &[&str]) -> Result<(), Error> {
         let mut pipe = redis::pipe();
         for item in items {
@@ -126,6 +116,21 @@ impl Link {
     fn key(&self, kind: &str, name: &str) -> String {
         format!("turnstile:{}:{kind}:{name}", self.epoch.simple())
     }
+}
+
+/// The epoch in which the Redis with this run id counts; a new one where it is not the Redis that was known: it was restarted,
+/// perhaps with an old snapshot, failed over or was replaced. So no two servers, or one before and after a restart, share one.
+async fn epoch(database: &mut PgConnection, run_id: &str) -> Result<Uuid, Error> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(epoch) = sqlx::query_scalar(READ_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
+            return Ok(epoch);
+        }
+        if let Some(epoch) = sqlx::query_scalar(NEW_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
+            tracing::info!(run_id, %epoch, "this Redis was not known; it counts from the start");
+            return Ok(epoch);
+        }
+    }
+    Err(Error::Away("Redis is another one for each worker that asks; does REDIS_URL name one server?".to_owned()))
 }
 
 /// What a fault of Redis means; either way the batch is held. A plain error (`ERR`) may well pass: too many clients, say.

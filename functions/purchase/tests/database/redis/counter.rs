@@ -21,8 +21,7 @@ impl Counted {
     }
 
     async fn left(&self, requests: &[PurchaseRequest]) -> Vec<Option<i64>> {
-        let requests: Vec<&PurchaseRequest> = requests.iter().collect();
-        self.counter.left(&mut self.pool.acquire().await.unwrap(), &requests).await.unwrap()
+        super::left(&self.counter, &self.pool, requests).await
     }
 
     async fn forget(&self, item: &str) {

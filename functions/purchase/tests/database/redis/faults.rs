@@ -1,16 +1,17 @@
 //! What a Redis may say instead of an answer: the batch is held, whatever it is, and goes on once it has passed.
 
-use super::{codes, connect, redis, told, worker};
-use crate::{count, database, request};
+use super::{codes, connect, redis, sold, worker};
+use crate::{VERDICTS, count, database, request, run};
 use purchase::Purchase;
 use shared::{devstack::Redis, error::Error, handler::Handler, messages::Code::Reserved};
+use sqlx::PgPool;
 
 #[tokio::test]
 async fn a_redis_that_is_full_read_only_or_refuses_holds_the_batch_until_it_no_longer_does() {
     let redis = redis().await;
-    let pool = database(&[("a", 100)]).await;
+    let pool = database_of_many().await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..1).await, codes(&[(1, Reserved)]));
+    assert_eq!(sold(&worker, 0..1).await, codes(&[(1, Reserved)]));
     for (number, (is_refusal, reason, begin, end)) in (1..).zip([
         (false, "OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
         (false, "read only", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
@@ -25,15 +26,15 @@ async fn a_redis_that_is_full_read_only_or_refuses_holds_the_batch_until_it_no_l
             assert!(text.starts_with("Redis") && text.contains(reason), "{begin}: {text}");
         }
         say(&redis, end).await;
-        assert_eq!(told(&worker, number..number + 1).await, codes(&[(1, Reserved)]), "after {begin}");
+        assert_eq!(sold(&worker, number..number + 1).await, codes(&[(1, Reserved)]), "after {begin}");
     }
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 5, "each once, and none of them while it was held");
+    assert_eq!(count(&pool, VERDICTS).await, 5, "each once, and none of them while it was held");
 }
 
 #[tokio::test]
 async fn a_redis_that_asks_for_a_password_is_a_matter_of_configuration() {
     let redis = redis().await;
-    let pool = database(&[("a", 100)]).await;
+    let pool = database_of_many().await;
     let mut connection = connect(&redis).await;
     redis::cmd("CONFIG").arg("SET").arg("requirepass").arg("secret").exec_async(&mut connection).await.unwrap();
     for _ in 0..2 {
@@ -45,9 +46,9 @@ async fn a_redis_that_asks_for_a_password_is_a_matter_of_configuration() {
 #[tokio::test]
 async fn a_redis_that_is_busy_holds_the_batch() {
     let redis = redis().await;
-    let pool = database(&[("a", 100)]).await;
+    let pool = database_of_many().await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..1).await, codes(&[(1, Reserved)]));
+    assert_eq!(sold(&worker, 0..1).await, codes(&[(1, Reserved)]));
     say(&redis, "CONFIG SET busy-reply-threshold 1").await;
     let mut busy = connect(&redis).await;
     let endless = tokio::spawn(async move {
@@ -60,12 +61,19 @@ async fn a_redis_that_is_busy_holds_the_batch() {
     assert!(matches!(&error, Error::Away(text) if text.starts_with("Redis does not answer")), "{error}");
     say(&redis, "SCRIPT KILL").await;
     endless.await.unwrap();
-    assert_eq!(told(&worker, 1..2).await, codes(&[(1, Reserved)]));
+    assert_eq!(sold(&worker, 1..2).await, codes(&[(1, Reserved)]));
+}
+
+async fn database_of_many() -> PgPool {
+    let pool = database(&[("a", 100)]).await;
+    let insert = "INSERT INTO items (id, stock, available) SELECT 'other-' || g, 1, 1 FROM generate_series(0, 99) AS g";
+    run(&pool, insert).await;
+    pool
 }
 
 /// Why a batch is held in which somebody asks for the item `a`, and others for a hundred more.
 async fn held(worker: &Purchase, number: u32) -> Error {
-    let others = (0..100).map(|other| request(format!("{number}-{other}"), &format!("nowhere-{other}"), 1));
+    let others = (0..100).map(|other| request(format!("{number}-{other}"), &format!("other-{other}"), 1));
     let requests: Vec<_> = std::iter::once(request(number, "a", 1)).chain(others).collect();
     let error = worker.handle(&requests).await.unwrap_err();
     assert!(error.to_string().len() < 400, "it is said once: {error}");

@@ -1,10 +1,10 @@
 //! Redis is not what it was: restarted, flushed, away. What it counted before is never asked about again.
 
-use super::{ask, codes, counted, epoch, redis, told, worker};
-use crate::{count, database, item, request};
+use super::{ask, codes, counted, epoch, redis, sold, worker};
+use crate::{VERDICTS, count, database, item, request};
 use purchase::{
     Purchase,
-    strategy::{RedisOptions, Strategy, StrategyOptions},
+    strategy::{RedisOptions, StrategyName, StrategyOptions},
 };
 use shared::{
     error::Error,
@@ -18,15 +18,15 @@ async fn an_old_snapshot_is_there_and_is_not_used() {
     let mut redis = redis().await;
     let pool = database(&[("a", 10)]).await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..4).await, codes(&[(4, Reserved)]));
+    assert_eq!(sold(&worker, 0..4).await, codes(&[(4, Reserved)]));
     redis.save().await.unwrap();
-    assert_eq!(told(&worker, 4..9).await, codes(&[(5, Reserved)]));
+    assert_eq!(sold(&worker, 4..9).await, codes(&[(5, Reserved)]));
     let before = epoch(&pool).await;
 
     redis.kill_and_restart().await.unwrap();
     assert_eq!(counted(&redis, before).await, Some(6), "as many as there were when the snapshot was made");
     assert_away(&worker).await;
-    assert_eq!(told(&worker, 9..14).await, codes(&[(1, Reserved), (4, SoldOut)]));
+    assert_eq!(sold(&worker, 9..14).await, codes(&[(1, Reserved), (4, SoldOut)]));
     assert_ne!(epoch(&pool).await, before);
     assert_eq!(counted(&redis, before).await, Some(6), "nobody asked");
     let (available, held, _, conflicts) = item(&pool, "a").await;
@@ -38,9 +38,9 @@ async fn without_the_fence_an_old_snapshot_would_be_used_and_still_sell_nothing_
     let mut redis = redis().await;
     let pool = database(&[("a", 10)]).await;
     let worker = worker(&pool, &redis);
-    told(&worker, 0..4).await;
+    sold(&worker, 0..4).await;
     redis.save().await.unwrap();
-    told(&worker, 4..9).await;
+    sold(&worker, 4..9).await;
     redis.kill_and_restart().await.unwrap();
     // The fence takes it for the Redis that was known.
     let info: redis::InfoDict = ask(&redis, redis::cmd("INFO").arg("server")).await;
@@ -48,7 +48,7 @@ async fn without_the_fence_an_old_snapshot_would_be_used_and_still_sell_nothing_
     forge.execute(&pool).await.unwrap();
 
     assert_away(&worker).await;
-    assert_eq!(told(&worker, 9..14).await, codes(&[(1, Reserved), (4, SoldOut)]));
+    assert_eq!(sold(&worker, 9..14).await, codes(&[(1, Reserved), (4, SoldOut)]));
     let (available, held, _, conflicts) = item(&pool, "a").await;
     assert_eq!((available, held), (0, 10));
     assert!(conflicts > 0, "it is PostgreSQL that did not believe it");
@@ -59,10 +59,10 @@ async fn a_redis_that_starts_empty_counts_what_is_left() {
     let mut redis = redis().await;
     let pool = database(&[("a", 10)]).await;
     let worker = worker(&pool, &redis);
-    told(&worker, 0..9).await;
+    sold(&worker, 0..9).await;
     redis.kill_and_restart().await.unwrap();
     assert_away(&worker).await;
-    assert_eq!(told(&worker, 9..12).await, codes(&[(1, Reserved), (2, SoldOut)]));
+    assert_eq!(sold(&worker, 9..12).await, codes(&[(1, Reserved), (2, SoldOut)]));
     assert_eq!(counted(&redis, epoch(&pool).await).await, Some(0));
     assert_eq!(item(&pool, "a").await.3, 0, "without a conflict");
 }
@@ -73,15 +73,15 @@ async fn what_is_missing_is_never_sold_out() {
     let pool = database(&[("a", 10)]).await;
     let worker = worker(&pool, &redis);
     for (numbers, what) in [(0..3, "FLUSHALL"), (3..6, "FLUSHDB")] {
-        assert_eq!(told(&worker, numbers).await, codes(&[(3, Reserved)]));
+        assert_eq!(sold(&worker, numbers).await, codes(&[(3, Reserved)]));
         ask::<()>(&redis, &redis::cmd(what)).await;
     }
-    assert_eq!(told(&worker, 6..12).await, codes(&[(4, Reserved), (2, SoldOut)]));
+    assert_eq!(sold(&worker, 6..12).await, codes(&[(4, Reserved), (2, SoldOut)]));
     assert_eq!(item(&pool, "a").await.3, 0, "without a conflict");
     // Its scripts are learnt again with the next connection.
     ask::<()>(&redis, redis::cmd("SCRIPT").arg("FLUSH")).await;
     assert_away(&worker).await;
-    assert_eq!(told(&worker, 12..13).await, [SoldOut]);
+    assert_eq!(sold(&worker, 12..13).await, [SoldOut]);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn workers_that_meet_a_redis_at_once_agree_on_its_epoch() {
     let redis = redis().await;
     let pool = database(&[("a", 100)]).await;
     let workers: Vec<Purchase> = (0..8).map(|_| worker(&pool, &redis)).collect();
-    let selling = workers.iter().zip(0..).map(|(worker, number)| told(worker, number..number + 1));
+    let selling = workers.iter().zip(0..).map(|(worker, number)| sold(worker, number..number + 1));
     futures_util::future::join_all(selling).await;
     assert_eq!(counted(&redis, epoch(&pool).await).await, Some(92));
     let keys: Vec<String> = ask(&redis, redis::cmd("KEYS").arg("*:item:*")).await;
@@ -103,7 +103,7 @@ async fn a_redis_that_is_away_holds_the_batch_and_leaves_no_trace() {
     let worker = worker(&pool, &redis);
     redis.stop().await.unwrap();
     assert_away(&worker).await;
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 0);
+    assert_eq!(count(&pool, VERDICTS).await, 0);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_url_that_cannot_be_read_is_a_matter_of_configuration() {
     let pool = database(&[]).await;
     for wrong in ["", "localhost", "http://localhost", "redis://host:port"] {
         let redis = RedisOptions { redis_url: wrong.to_owned() };
-        let options = StrategyOptions { strategy: Strategy::Redis, redis: redis.clone(), in_flight: 1 };
+        let options = StrategyOptions { strategy: StrategyName::Redis, redis: redis.clone(), in_flight: 1 };
         let unusable = Purchase::new(pool.clone(), options, RetryPolicy::default()).err().expect(wrong);
         assert!(unusable.to_string().contains("REDIS_URL"), "{wrong}: {unusable}");
         let unused = StrategyOptions { redis, ..StrategyOptions::default() };

@@ -6,19 +6,20 @@ mod faults;
 mod fence;
 mod truth;
 
-use crate::{answers, request, verdict};
+use crate::request;
 use purchase::{
     Purchase,
-    strategy::{RedisOptions, Strategy, StrategyOptions},
+    store::read,
+    strategy::{Counter, RedisOptions, StrategyName, StrategyOptions},
 };
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use shared::{
     devstack::{Folder, Redis},
-    messages::Code,
+    messages::{Code, PurchaseRequest},
     retry::RetryPolicy,
 };
 use sqlx::{PgPool, Row};
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 use uuid::Uuid;
 
 async fn redis() -> Redis {
@@ -31,19 +32,30 @@ fn options(redis: &Redis) -> RedisOptions {
 
 /// A worker whose strategy this is.
 fn worker(pool: &PgPool, redis: &Redis) -> Purchase {
-    let options = StrategyOptions { strategy: Strategy::Redis, redis: options(redis), ..StrategyOptions::default() };
+    let options =
+        StrategyOptions { strategy: StrategyName::Redis, redis: options(redis), ..StrategyOptions::default() };
     Purchase::new(pool.clone(), options, RetryPolicy::default()).unwrap()
 }
 
-/// What it tells those who ask for a unit of the item `a`, in one batch.
-async fn told(worker: &Purchase, numbers: Range<u32>) -> Vec<Code> {
+/// What becomes of requests for a unit of the item `a`, in one batch.
+async fn sold(worker: &Purchase, numbers: Range<u32>) -> Vec<Code> {
     let requests: Vec<_> = numbers.map(|number| request(number, "a", 1)).collect();
-    answers(worker, &requests).await.iter().map(|answer| verdict(answer).code).collect()
+    crate::codes(worker, &requests).await
 }
 
-/// One is told this, the next that, and so on.
+/// So many of this, then so many of that, and so on.
 fn codes(expected: &[(usize, Code)]) -> Vec<Code> {
     expected.iter().flat_map(|(count, code)| std::iter::repeat_n(*code, *count)).collect()
+}
+
+/// The units that are left before each request, as a worker that counts has Redis say it.
+async fn left(counter: &Counter, pool: &PgPool, requests: &[PurchaseRequest]) -> Vec<Option<i64>> {
+    let requests: Vec<&PurchaseRequest> = requests.iter().collect();
+    let mut connection = pool.acquire().await.unwrap();
+    let (snapshot, _) = read(&mut connection, &requests).await.unwrap();
+    let left = counter.left(&mut connection, &snapshot.items, &requests).await.unwrap();
+    let mut left: HashMap<_, _> = left.into_iter().map(|(item, left)| (item, left.into_iter())).collect();
+    requests.iter().map(|request| Some(left.get_mut(request.item.as_str())?.next()?.1)).collect()
 }
 
 async fn epoch(pool: &PgPool) -> Uuid {

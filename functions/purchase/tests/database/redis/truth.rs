@@ -1,10 +1,10 @@
 //! PostgreSQL has the last word: what Redis says is committed where it is true.
 
-use super::{codes, counted, epoch, options, redis, told, worker};
-use crate::{answers, count, database, item, request, verdict};
+use super::{codes, counted, epoch, left, options, redis, sold, worker};
+use crate::{ORDERS, count, database, item, request, run};
 use purchase::{
     Purchase,
-    strategy::{Counter, Strategy, StrategyOptions},
+    strategy::{Counter, StrategyName, StrategyOptions},
 };
 use shared::{
     messages::{
@@ -14,21 +14,22 @@ use shared::{
     retry::RetryPolicy,
 };
 
+/// Units come back.
+const ADD: &str = "UPDATE items SET stock = stock + 3, available = available + 3, version = version + 1";
+
 #[tokio::test]
 async fn a_unit_that_redis_gave_and_nobody_recorded_is_sold_in_the_end_and_once() {
     let redis = redis().await;
     let pool = database(&[("a", 10)]).await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..2).await, codes(&[(2, Reserved)]));
+    assert_eq!(sold(&worker, 0..2).await, codes(&[(2, Reserved)]));
     // Another worker asks for three, and is gone for ever; so are its messages.
     let lost: Vec<_> = (0..3).map(|number| request(format!("lost-{number}"), "a", 1)).collect();
-    let lost: Vec<&PurchaseRequest> = lost.iter().collect();
-    let mut connection = pool.acquire().await.unwrap();
-    Counter::new(&options(&redis)).unwrap().left(&mut connection, &lost).await.unwrap();
+    left(&Counter::new(&options(&redis)).unwrap(), &pool, &lost).await;
     assert_eq!(counted(&redis, epoch(&pool).await).await, Some(5));
 
-    assert_eq!(told(&worker, 2..12).await, codes(&[(8, Reserved), (2, SoldOut)]));
-    assert_eq!((item(&pool, "a").await.0, count(&pool, "SELECT count(*) FROM orders").await), (0, 10));
+    assert_eq!(sold(&worker, 2..12).await, codes(&[(8, Reserved), (2, SoldOut)]));
+    assert_eq!((item(&pool, "a").await.0, count(&pool, ORDERS).await), (0, 10));
 }
 
 #[tokio::test]
@@ -36,10 +37,8 @@ async fn a_worker_that_dies_between_redis_and_the_commit_leaves_the_next_one_the
     let redis = redis().await;
     let pool = database(&[("a", 3)]).await;
     let requests: Vec<_> = (0..5).map(|number| request(number, "a", 1)).collect();
-    let asked: Vec<&PurchaseRequest> = requests.iter().collect();
-    let mut connection = pool.acquire().await.unwrap();
-    Counter::new(&options(&redis)).unwrap().left(&mut connection, &asked).await.unwrap();
-    assert_eq!(told(&worker(&pool, &redis), 0..5).await, codes(&[(3, Reserved), (2, SoldOut)]));
+    left(&Counter::new(&options(&redis)).unwrap(), &pool, &requests).await;
+    assert_eq!(sold(&worker(&pool, &redis), 0..5).await, codes(&[(3, Reserved), (2, SoldOut)]));
     assert_eq!((item(&pool, "a").await.3, counted(&redis, epoch(&pool).await).await), (0, Some(0)), "no conflict");
 }
 
@@ -48,11 +47,10 @@ async fn units_that_come_back_behind_redis_are_sold() {
     let redis = redis().await;
     let pool = database(&[("a", 2)]).await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..3).await, codes(&[(2, Reserved), (1, SoldOut)]));
-    let add = "UPDATE items SET stock = stock + 3, available = available + 3, version = version + 1";
-    sqlx::query(add).execute(&pool).await.unwrap();
-    assert_eq!(told(&worker, 3..8).await, codes(&[(3, Reserved), (2, SoldOut)]));
-    assert_eq!(told(&worker, 8..9).await, codes(&[(1, SoldOut)]));
+    assert_eq!(sold(&worker, 0..3).await, codes(&[(2, Reserved), (1, SoldOut)]));
+    run(&pool, ADD).await;
+    assert_eq!(sold(&worker, 3..8).await, codes(&[(3, Reserved), (2, SoldOut)]));
+    assert_eq!(sold(&worker, 8..9).await, codes(&[(1, SoldOut)]));
     let conflicts = item(&pool, "a").await.3;
     assert_eq!(conflicts, 2, "one to ask again, one to believe the row, and none after that");
 }
@@ -61,14 +59,14 @@ async fn units_that_come_back_behind_redis_are_sold() {
 async fn where_there_is_one_attempt_redis_counts_anew_after_the_decision_under_the_lock() {
     let redis = redis().await;
     let pool = database(&[("a", 2)]).await;
-    let options = StrategyOptions { strategy: Strategy::Redis, redis: options(&redis), ..StrategyOptions::default() };
+    let options =
+        StrategyOptions { strategy: StrategyName::Redis, redis: options(&redis), ..StrategyOptions::default() };
     let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
     let worker = Purchase::new(pool.clone(), options, retry).unwrap();
-    assert_eq!(told(&worker, 0..3).await, codes(&[(2, Reserved), (1, SoldOut)]));
-    let add = "UPDATE items SET stock = stock + 3, available = available + 3, version = version + 1";
-    sqlx::query(add).execute(&pool).await.unwrap();
+    assert_eq!(sold(&worker, 0..3).await, codes(&[(2, Reserved), (1, SoldOut)]));
+    run(&pool, ADD).await;
     for number in 3..6 {
-        assert_eq!(told(&worker, number..number + 1).await, [Reserved]);
+        assert_eq!(sold(&worker, number..number + 1).await, [Reserved]);
         assert_eq!(item(&pool, "a").await.3, 1, "the first conflict was the last");
     }
 }
@@ -78,10 +76,9 @@ async fn units_that_are_taken_away_behind_redis_are_not_sold() {
     let redis = redis().await;
     let pool = database(&[("a", 9)]).await;
     let worker = worker(&pool, &redis);
-    assert_eq!(told(&worker, 0..1).await, codes(&[(1, Reserved)]));
-    let remove = "UPDATE items SET stock = 3, available = 2, version = version + 1";
-    sqlx::query(remove).execute(&pool).await.unwrap();
-    assert_eq!(told(&worker, 1..5).await, codes(&[(2, Reserved), (2, SoldOut)]));
+    assert_eq!(sold(&worker, 0..1).await, codes(&[(1, Reserved)]));
+    run(&pool, "UPDATE items SET stock = 3, available = 2, version = version + 1").await;
+    assert_eq!(sold(&worker, 1..5).await, codes(&[(2, Reserved), (2, SoldOut)]));
     assert_eq!((item(&pool, "a").await.0, item(&pool, "a").await.1), (0, 3));
 }
 
@@ -92,9 +89,8 @@ async fn who_is_refused_for_another_reason_takes_nothing_from_those_behind() {
     let late = time::macros::datetime!(2020-01-01 10:00:00 UTC);
     let late = |number| PurchaseRequest { deadline: Some(late), ..request(number, "a", 1) };
     let asked = [late(1), late(2), request(3, "a", 1), request(4, "a", 1), request(5, "a", 1)];
-    let told = answers(&worker(&pool, &redis), &asked).await;
-    let told: Vec<_> = told.iter().map(|answer| verdict(answer).code).collect();
-    assert_eq!(told, [DeadlinePassed, DeadlinePassed, Reserved, Reserved, SoldOut]);
+    let codes = crate::codes(&worker(&pool, &redis), &asked).await;
+    assert_eq!(codes, [DeadlinePassed, DeadlinePassed, Reserved, Reserved, SoldOut]);
 }
 
 #[tokio::test]
@@ -105,19 +101,19 @@ async fn where_somebody_changes_the_row_all_the_time_every_unit_is_sold_once() {
     let add = "UPDATE items SET stock = stock + 1, available = available + 1, version = version + 1";
     let adding = async {
         for _ in 0..50 {
-            sqlx::query(add).execute(&pool).await.unwrap();
+            run(&pool, add).await;
         }
     };
     let selling = async {
-        let mut sold = 0;
+        let mut units = 0;
         for batch in 0..40 {
-            sold += told(&worker, batch * 5..batch * 5 + 5).await.iter().filter(|code| **code == Reserved).count();
+            units += sold(&worker, batch * 5..batch * 5 + 5).await.iter().filter(|code| **code == Reserved).count();
         }
-        sold
+        units
     };
-    let ((), sold) = tokio::join!(adding, selling);
+    let ((), units) = tokio::join!(adding, selling);
     let left = item(&pool, "a").await.0;
-    assert_eq!(i64::try_from(sold).unwrap() + left, 100);
-    let late = told(&worker, 1_000..1_101).await.iter().filter(|code| **code == Reserved).count();
+    assert_eq!(i64::try_from(units).unwrap() + left, 100);
+    let late = sold(&worker, 1_000..1_101).await.iter().filter(|code| **code == Reserved).count();
     assert_eq!((i64::try_from(late).unwrap(), item(&pool, "a").await.0), (left, 0), "to the last unit");
 }

@@ -1,19 +1,15 @@
 //! Verdicts past their time go, without anybody waiting for it, and what is asked after that is asked for the first time.
 
-use crate::{answers, count, database, item, migrated, purchase, request, until_waiting};
-use purchase::{
-    commit::commit,
-    decide::decide,
-    keep::{DELETE, KeepPolicy, MOVE_ON, STEP_PAGES, Step, TAKE_TURN, step, walk},
-    read::read,
+use crate::{
+    ORDERS, Reader, VERDICTS, answers, count, database, item, migrated, plan, purchase, request, run, until_waiting,
 };
+use purchase::retention::{DELETE, MOVE_ON, Retention, STEP_PAGES, TAKE_TURN, step, walk};
 use shared::{
     db::is_conflict,
     devstack::{Folder, Postgres},
 };
-use sqlx::{AssertSqlSafe, PgPool, Row, Transaction};
-use std::{collections::HashMap, sync::Arc};
-use uuid::Uuid;
+use sqlx::{PgPool, Transaction};
+use std::sync::Arc;
 
 /// Verdicts of 40 days ago, on the item `old`; four fill a page.
 const LOAD_OLD: &str = "
@@ -21,7 +17,6 @@ INSERT INTO verdicts SELECT 'old-' || g, 'old', gen_random_uuid(), 'sold_out', r
 FROM generate_series(1, $1) AS g";
 const MAKE_DUE: &str = "UPDATE verdict_walk SET due_at = now()";
 const AGE_ALL: &str = "UPDATE verdicts SET decided_at = now() - interval '40 days'";
-const VERDICTS: &str = "SELECT count(*) FROM verdicts";
 const PAGES: &str = "SELECT pg_relation_size('verdicts') / current_setting('block_size')::bigint";
 const INDEX_PAGES: &str = "SELECT pg_relation_size('verdicts_pkey') / current_setting('block_size')::bigint";
 
@@ -40,7 +35,7 @@ async fn verdicts_past_their_time_go_and_the_others_stay() {
     assert_ne!(again[0], first[0], "gone: asked for the first time");
     assert_eq!(answers(&purchase(&pool), &[gone]).await[0], again[0], "and from then on the same again");
     assert_eq!(item(&pool, "ticket").await.0, 6);
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 3, "orders stay, also two of one request id");
+    assert_eq!(count(&pool, ORDERS).await, 3, "orders stay, also two of one request id");
 }
 
 #[tokio::test]
@@ -60,9 +55,11 @@ async fn a_table_of_many_steps_is_walked_wholly_and_a_broken_off_walk_goes_on_wh
     assert!(count(&pool, PAGES).await > 3 * STEP_PAGES);
     let all = count(&pool, VERDICTS).await;
 
-    let first = step(&mut pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap();
-    let Step::Made { deleted, .. } = first else { panic!("{first:?}") };
-    assert!(deleted > 0 && count(&pool, "SELECT next_page FROM verdict_walk").await == STEP_PAGES);
+    let first = step(&mut pool.acquire().await.unwrap(), Retention::default()).await.unwrap().unwrap();
+    let deleted = first.deleted;
+    assert!(
+        first.pause.is_some() && deleted > 0 && count(&pool, "SELECT next_page FROM verdict_walk").await == STEP_PAGES
+    );
     run(&pool, MAKE_DUE).await;
     assert_eq!(walk_all(&pool).await, all as u64 - deleted);
     assert_eq!(count(&pool, VERDICTS).await, 0);
@@ -75,9 +72,9 @@ async fn of_two_walkers_one_walks_and_the_other_does_not_wait_for_it() {
     load_old(&pool, 2).await;
     let held = HeldWalk::over(&pool, "old-2").await;
     let mut other = pool.acquire().await.unwrap();
-    assert_eq!(step(&mut other, KeepPolicy::default()).await.unwrap(), Step::NotDue);
+    assert_eq!(step(&mut other, Retention::default()).await.unwrap(), None);
     assert_eq!(held.release().await, 2, "each goes once");
-    assert_eq!(step(&mut other, KeepPolicy::default()).await.unwrap(), Step::NotDue);
+    assert_eq!(step(&mut other, Retention::default()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -105,7 +102,7 @@ async fn a_commit_that_meets_a_verdict_on_its_way_out_waits_and_then_holds_or_is
         // Read before the id was recorded, on no item's row: only the verdicts' key stands between the two.
         let request = request(round, "none", 1);
         let mut late = pool.acquire().await.unwrap();
-        let snapshot = read(&mut late, &[&request]).await.unwrap();
+        let reader = Reader::reads(&mut late, &request).await;
         answers(&purchase(&pool), std::slice::from_ref(&request)).await;
         let mut deleter = pool.begin().await.unwrap();
         sqlx::query("DELETE FROM verdicts WHERE request_id = $1")
@@ -114,17 +111,14 @@ async fn a_commit_that_meets_a_verdict_on_its_way_out_waits_and_then_holds_or_is
             .await
             .unwrap();
 
-        let committing = tokio::spawn(async move {
-            let plan = decide(&[&request], &snapshot, Uuid::now_v7);
-            commit(&mut late, &[&request], &plan, snapshot.now, &HashMap::new()).await.map(|_| ())
-        });
+        let committing = tokio::spawn(async move { reader.commits(&mut late).await });
         until_waiting(&pool, 1).await;
         match goes {
             true => deleter.commit().await.unwrap(),
             false => deleter.rollback().await.unwrap(),
         }
         match committing.await.unwrap() {
-            Ok(()) => assert!(goes, "the verdict is gone, the new one stands in its place"),
+            Ok(_) => assert!(goes, "the verdict is gone, the new one stands in its place"),
             Err(error) => assert!(!goes && is_conflict(&error), "it stayed, and is found when decided again: {error}"),
         }
         assert_eq!(count(&pool, VERDICTS).await, round, "one verdict for each id");
@@ -140,11 +134,8 @@ async fn no_step_reads_more_than_its_pages() {
         (DELETE, "(bigint, bigint, int)", "(0, 1, 30)", "Tid Range Scan on verdicts"),
         (MOVE_ON, "(bigint, int, int)", "(0, 1, 1)", "Index Scan using verdict_walk_pkey"),
     ] {
-        let explain = format!("PREPARE step {types} AS {statement}; EXPLAIN EXECUTE step {arguments}; DEALLOCATE step");
-        let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
-        let plan: Vec<String> = plan.iter().map(|line| line.get(0)).collect();
-        assert!(plan.iter().any(|line| line.contains(plan_has)), "{plan:#?}");
-        assert!(!plan.iter().any(|line| line.contains("Seq Scan")), "{plan:#?}");
+        let plan = plan(&mut connection, statement, types, arguments).await;
+        assert!(plan.contains(plan_has) && !plan.contains("Seq Scan"), "{plan}");
     }
 }
 
@@ -197,13 +188,9 @@ impl HeldWalk {
 }
 
 async fn walk_all(pool: &PgPool) -> u64 {
-    walk(&mut pool.acquire().await.unwrap(), KeepPolicy::default()).await.unwrap()
+    walk(&mut pool.acquire().await.unwrap(), Retention::default()).await.unwrap()
 }
 
 async fn load_old(pool: &PgPool, verdicts: i64) {
     sqlx::query(LOAD_OLD).bind(verdicts).execute(pool).await.unwrap();
-}
-
-async fn run(pool: &PgPool, sql: &'static str) {
-    sqlx::query(sql).execute(pool).await.unwrap();
 }

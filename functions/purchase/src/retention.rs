@@ -8,7 +8,7 @@
 use clap::Args;
 use futures_util::future::BoxFuture;
 use shared::{db, retry::RetryPolicy};
-use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
 
 /// Pages (of 8 KiB) that one step reads: some milliseconds, also where every verdict on them goes.
@@ -46,7 +46,7 @@ RETURNING ceil(extract(epoch FROM due_at - clock_timestamp()) * 1000)::bigint AS
 
 /// How long verdicts are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
-pub struct KeepPolicy {
+pub struct Retention {
     /// How long a request id gets its verdict again, in days; then the verdict is deleted, within about a day more, and
     /// the id is as new. Longer than any message can wait in a queue or come again; the same for all workers.
     #[arg(long = "keep-verdicts-days", env = "KEEP_VERDICTS_DAYS", default_value_t = 30, value_name = "DAYS")]
@@ -54,7 +54,7 @@ pub struct KeepPolicy {
     pub verdicts_days: u16,
 }
 
-impl Default for KeepPolicy {
+impl Default for Retention {
     fn default() -> Self {
         Self { verdicts_days: 30 }
     }
@@ -62,18 +62,20 @@ impl Default for KeepPolicy {
 
 /// Deletes verdicts whose time is past, for as long as it is polled, on connections of its own; `pool` only says where.
 #[must_use]
-pub fn upkeep(pool: &PgPool, policy: KeepPolicy) -> BoxFuture<'static, ()> {
+pub fn upkeep(pool: &PgPool, retention: Retention) -> BoxFuture<'static, ()> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
     Box::pin(async move {
         let mut is_away = false;
         for wait in VISITS.waits() {
-            match visit(&options, policy).await {
-                Ok(0) => is_away = false,
+            match visit(&options, retention).await {
                 Ok(deleted) => {
                     is_away = false;
-                    tracing::info!(deleted, days = policy.verdicts_days, "verdicts past their time are deleted");
+                    if deleted > 0 {
+                        let days = retention.verdicts_days;
+                        tracing::info!(deleted, days, "verdicts past their time are deleted");
+                    }
                 }
-                // Once for each outage: the hot path tells of the same one, and of nothing else that could be done.
+                // Once for each outage: the hot path logs the same one.
                 Err(error) if !is_away => {
                     is_away = true;
                     tracing::warn!(%error, "verdicts past their time cannot be deleted; trying again later");
@@ -86,9 +88,9 @@ pub fn upkeep(pool: &PgPool, policy: KeepPolicy) -> BoxFuture<'static, ()> {
 }
 
 /// Walks, where it is time to. Returns how many verdicts went.
-async fn visit(options: &PgConnectOptions, policy: KeepPolicy) -> Result<u64, sqlx::Error> {
+async fn visit(options: &PgConnectOptions, retention: Retention) -> Result<u64, sqlx::Error> {
     let mut connection = db::connect(options).await?;
-    let deleted = walk(&mut connection, policy).await?;
+    let deleted = walk(&mut connection, retention).await?;
     connection.close().await?;
     Ok(deleted)
 }
@@ -98,60 +100,45 @@ async fn visit(options: &PgConnectOptions, policy: KeepPolicy) -> Result<u64, sq
 ///
 /// # Errors
 /// The database's; an I/O error (timed out) where a step takes too long. The connection is of no more use then.
-pub async fn walk(connection: &mut PgConnection, policy: KeepPolicy) -> Result<u64, sqlx::Error> {
+pub async fn walk(connection: &mut PgConnection, retention: Retention) -> Result<u64, sqlx::Error> {
     let mut deleted = 0;
     loop {
-        let step = tokio::time::timeout(Duration::from_secs(STEP_SECONDS_MAX), step(connection, policy));
-        match step.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?? {
-            Step::NotDue => return Ok(deleted),
-            Step::Last { deleted: last } => return Ok(deleted + last),
-            Step::Made { deleted: more, pause } => {
-                deleted += more;
-                tokio::time::sleep(pause).await;
-            }
+        let step = tokio::time::timeout(Duration::from_secs(STEP_SECONDS_MAX), step(connection, retention));
+        let step = step.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
+        deleted += step.map_or(0, |step| step.deleted);
+        match step.and_then(|step| step.pause) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Ok(deleted),
         }
     }
 }
 
-/// What became of a step.
+/// A step that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It is too early for one, or another worker is making it.
-    NotDue,
-    /// These went; the next step is due after the pause.
-    Made {
-        /// Verdicts.
-        deleted: u64,
-        /// Until the next step is due.
-        pause: Duration,
-    },
-    /// These went, and the walk is over.
-    Last {
-        /// Verdicts.
-        deleted: u64,
-    },
+pub struct Step {
+    /// Verdicts that went.
+    pub deleted: u64,
+    /// Until the next step is due; `None`: the walk is over.
+    pub pause: Option<Duration>,
 }
 
-/// Makes the next step, where it is due.
+/// Makes the next step; `None`: it is too early for one, or another worker is making it.
 ///
 /// # Errors
 /// The database's; then nothing was deleted.
-pub async fn step(connection: &mut PgConnection, policy: KeepPolicy) -> Result<Step, sqlx::Error> {
+pub async fn step(connection: &mut PgConnection, retention: Retention) -> Result<Option<Step>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    let Some(turn) = sqlx::query(TAKE_TURN).fetch_optional(&mut *transaction).await? else {
+    let turn: Option<(i64, i64)> = sqlx::query_as(TAKE_TURN).fetch_optional(&mut *transaction).await?;
+    let Some((first, pages)) = turn else {
         transaction.rollback().await?;
-        return Ok(Step::NotDue);
+        return Ok(None);
     };
-    let (first, pages): (i64, i64) = (turn.try_get("next_page")?, turn.try_get("pages")?);
     let end = first + STEP_PAGES;
     let next = if end < pages { end } else { 0 };
-    let deletion = sqlx::query(DELETE).bind(first).bind(end).bind(i32::from(policy.verdicts_days));
+    let deletion = sqlx::query(DELETE).bind(first).bind(end).bind(i32::from(retention.verdicts_days));
     let deleted = deletion.execute(&mut *transaction).await?.rows_affected();
-    let moved_on = sqlx::query(MOVE_ON).bind(next).bind(WALK_EVERY_SECONDS).bind(PAUSE_FACTOR);
-    let pause_ms: i64 = moved_on.fetch_one(&mut *transaction).await?.try_get("pause_ms")?;
+    let moved_on = sqlx::query_scalar(MOVE_ON).bind(next).bind(WALK_EVERY_SECONDS).bind(PAUSE_FACTOR);
+    let pause_ms: i64 = moved_on.fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
-    if next == 0 {
-        return Ok(Step::Last { deleted });
-    }
-    Ok(Step::Made { deleted, pause: Duration::from_millis(pause_ms.unsigned_abs()) })
+    Ok(Some(Step { deleted, pause: (next != 0).then(|| Duration::from_millis(pause_ms.unsigned_abs())) }))
 }

@@ -1,9 +1,13 @@
 //! One immutable verdict per request id, whoever asks, however often, at the same instant, whatever the strategy.
 
-use crate::{answers, by, count, database, item, request, verdict, with_every_strategy};
+use crate::{
+    ORDERS, VERDICTS, answers, by, codes, count, database, item, request, reserved, shared_redis, with_every_strategy,
+};
+use purchase::{Purchase, strategy::StrategyOptions};
 use shared::{
     handler::Answer,
-    messages::{Code, PurchaseRequest, Status},
+    messages::{Code, PurchaseRequest},
+    retry::RetryPolicy,
 };
 
 #[tokio::test]
@@ -46,7 +50,7 @@ async fn copies_decided_at_the_same_instant_are_one_purchase() {
             found.extend(decider.await.unwrap());
         }
         assert!(found.iter().all(|answer| *answer == found[0]));
-        assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 1);
+        assert_eq!(count(&pool, ORDERS).await, 1);
         assert_eq!(item(&pool, "ticket").await.0, 99);
     })
     .await;
@@ -60,7 +64,7 @@ async fn the_same_id_with_other_content_is_told_so_and_changes_nothing() {
         let first = answers(&purchase, &[request(1, "a", 1)]).await;
         let other_buyer = PurchaseRequest { buyer: "somebody-else".to_owned(), ..request(1, "a", 1) };
         for other in [request(1, "a", 2), request(1, "b", 1), request(1, "none", 1), other_buyer] {
-            assert_eq!(verdict(&answers(&purchase, &[other]).await[0]).code, Code::RequestIdReused);
+            assert_eq!(codes(&purchase, &[other]).await, [Code::RequestIdReused]);
         }
         assert_eq!(first, answers(&purchase, &[request(1, "a", 1)]).await, "the first keeps its verdict");
         assert_eq!((item(&pool, "a").await.0, item(&pool, "b").await.0), (8, 9));
@@ -83,9 +87,9 @@ async fn one_id_for_two_items_at_the_same_instant_buys_one_of_them() {
             assert_eq!(reused, 1, "round {round}: {both:?}");
         }
         let left = item(&pool, "a").await.0 + item(&pool, "b").await.0;
-        let bought = count(&pool, "SELECT count(*) FROM orders").await;
+        let bought = count(&pool, ORDERS).await;
         assert_eq!(18 - left, bought, "stock and orders agree");
-        assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 20);
+        assert_eq!(count(&pool, VERDICTS).await, 20);
     })
     .await;
 }
@@ -95,10 +99,24 @@ async fn refusals_are_recorded_too() {
     with_every_strategy(async |strategy| {
         let pool = database(&[("ticket", 0)]).await;
         let requests = [request(1, "ticket", 1), request(2, "none", 1)];
-        let answers = answers(&by(strategy, &pool), &requests).await;
-        assert_eq!(answers.iter().map(|a| verdict(a).status).collect::<Vec<_>>(), [Status::SoldOut, Status::Refused]);
-        assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 2);
-        assert_eq!(count(&pool, "SELECT count(*) FROM orders").await, 0);
+        assert_eq!(codes(&by(strategy, &pool), &requests).await, [Code::SoldOut, Code::UnknownItem]);
+        assert_eq!(count(&pool, VERDICTS).await, 2);
+        assert_eq!(count(&pool, ORDERS).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_compete_are_each_decided_once() {
+    with_every_strategy(async |strategy| {
+        let pool = database(&[("a", 50)]).await;
+        let options = StrategyOptions { strategy, in_flight: 8, redis: shared_redis() };
+        let purchase = Purchase::new(pool.clone(), options, RetryPolicy::default()).unwrap();
+        let requests: Vec<_> = (0..100).map(|number| request(number, "a", 1)).collect();
+        let found = answers(&purchase, &[&requests[..], &requests].concat()).await;
+        assert_eq!(found[..100], found[100..], "a copy gets the same");
+        assert_eq!((reserved(&purchase, &requests).await, item(&pool, "a").await.0), (50, 0), "{strategy:?}");
+        assert_eq!(count(&pool, VERDICTS).await, 100);
     })
     .await;
 }
