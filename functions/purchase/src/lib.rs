@@ -87,7 +87,7 @@ impl Purchase {
     /// As many connections as are in use at once, the notifier's among them: a new one connects and plans in mid-sale, and a
     /// sale of a thousand buyers is over in a tenth of a second.
     async fn warm_up(&self) -> Result<(), sqlx::Error> {
-        let in_use = (u32::from(self.decider.connections()) + 1).min(self.pool.options().get_max_connections());
+        let in_use = (u32::from(self.decider.in_flight) + 1).min(self.pool.options().get_max_connections());
         let mut connections = Vec::new();
         for _ in 0..in_use {
             let mut connection = self.pool.acquire().await?;

@@ -55,8 +55,9 @@ SELECT id FROM items WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 ///   planner choose another one, a deadlock is reported, and handled like any conflict.
 /// * Order ids are made in the order of the requests, so that is their order in the outbox, too; its row gets its number
 ///   when the last of the items is locked.
-/// * A reply names the version of the row that it is right on. That is known only here, so the reply comes in two parts, what
-///   stands before the number and behind it. A reply without one rests on no row: nothing to check, so always recorded.
+/// * A reply names the version of the row that it is right on: by it, an audit puts the decisions on an item in order. It is
+///   known only here, so a reply comes in two parts, what stands before the number and behind it. A reply without one rests
+///   on no row: nothing to check, so always recorded.
 const COMMIT: &str = "
 WITH decided AS (
     UPDATE items SET
@@ -231,7 +232,7 @@ async fn run_commit<'a>(
 
 /// What a reply says before the number of its item's version, and behind it; all of it, where it names none.
 fn around_version(reply: &str) -> (&str, Option<&str>) {
-    // The last one: no id can hold a quotation mark, but messages come before it, and may hold anything one day.
+    // The last one: nothing that a sender chose stands behind it.
     let start = reply.rfind(ITEM_VERSION).map(|name| name + ITEM_VERSION.len());
     let Some((start, length)) = start.and_then(|start| Some((start, reply[start..].find(',')?))) else {
         return (reply, None);

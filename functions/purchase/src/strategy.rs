@@ -8,7 +8,7 @@
 mod redis;
 mod round;
 
-pub use self::redis::{Counter, RedisOptions};
+pub use self::redis::Counter;
 
 use crate::{
     decide::decide,
@@ -33,6 +33,7 @@ use uuid::Uuid;
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
 /// item at the same instant can, and is on record the next time.
 const LOCKED_ATTEMPTS_MAX: u32 = 5;
+const REDIS_URL_DEFAULT: &str = "redis://127.0.0.1:6379";
 
 /// The ways to keep stock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -59,14 +60,15 @@ pub struct StrategyOptions {
     #[arg(long, env = "IN_FLIGHT", default_value_t = 1, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
     pub in_flight: u16,
-    /// What counts, where it is not the database.
-    #[command(flatten)]
-    pub redis: RedisOptions,
+    /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path of a Unix socket. Only the strategy
+    /// `redis` uses it.
+    #[arg(long, env = "REDIS_URL", default_value = REDIS_URL_DEFAULT, hide_env_values = true)]
+    pub redis_url: String,
 }
 
 impl Default for StrategyOptions {
     fn default() -> Self {
-        Self { strategy: StrategyName::default(), in_flight: 1, redis: RedisOptions::default() }
+        Self { strategy: StrategyName::default(), in_flight: 1, redis_url: REDIS_URL_DEFAULT.to_owned() }
     }
 }
 
@@ -84,7 +86,8 @@ enum Strategy {
 pub(crate) struct Decider {
     pool: PgPool,
     strategy: Strategy,
-    in_flight: u16,
+    /// Batches decided at once, each on a connection of its own.
+    pub(crate) in_flight: u16,
     retry: RetryPolicy,
     listeners: Arc<[Box<dyn Listener>]>,
 }
@@ -102,7 +105,7 @@ impl Decider {
             StrategyName::Optimistic => Strategy::Optimistic,
             StrategyName::Pessimistic => Strategy::Pessimistic,
             StrategyName::Atomic => Strategy::Atomic,
-            StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis)?),
+            StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis_url)?),
         };
         Ok(Self { pool, strategy, in_flight: options.in_flight, retry, listeners: listeners.into() })
     }
@@ -120,11 +123,6 @@ impl Decider {
             let answers: Vec<_> = stream::iter(deciding).buffered(usize::from(self.in_flight)).collect().await;
             Ok(answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
         })
-    }
-
-    /// How many connections it uses at once.
-    pub(crate) fn connections(&self) -> u16 {
-        self.in_flight
     }
 
     /// Waits for what counts, where that is not the database, for a limited time.

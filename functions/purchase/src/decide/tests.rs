@@ -61,7 +61,7 @@ fn one_by_one(requests: &[PurchaseRequest], mut snapshot: Snapshot) -> Vec<(Code
     let mut codes = Vec::new();
     for request in requests {
         let mut verdicts = Verdicts::at(NOW, recorded.clone());
-        let decided = decide(&[request], &snapshot, &mut verdicts, || Uuid::nil());
+        let decided = decide(&[request], &snapshot, &mut verdicts, Uuid::nil);
         codes.push(code(&decided.answers[0]));
         let units: Vec<_> = decided.changes.iter().map(|(id, change)| (*id, change.units)).collect();
         for (id, units) in units {

@@ -9,7 +9,6 @@ mod link;
 
 use super::round::Conflicts;
 use crate::decide::{Item, Snapshot};
-use clap::Args;
 use link::Link;
 use shared::{
     config::Unusable, db::on_connection, error::Error, idempotency::Verdicts, messages::PurchaseRequest,
@@ -29,22 +28,6 @@ const ASKS_MAX: u32 = 3;
 /// Conflicts after which an item is decided by its row, whatever Redis says. The first one may come of a commit that is on
 /// its way: who waits for that, and asks again, gets the same answer, and then it is true.
 const CONFLICTS_MAX: i64 = 1;
-const REDIS_URL_DEFAULT: &str = "redis://127.0.0.1:6379";
-
-/// Where Redis is.
-#[derive(Debug, Clone, Args)]
-pub struct RedisOptions {
-    /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path of a Unix socket. Only the strategy
-    /// `redis` uses it.
-    #[arg(long, env = "REDIS_URL", default_value = REDIS_URL_DEFAULT, hide_env_values = true)]
-    pub redis_url: String,
-}
-
-impl Default for RedisOptions {
-    fn default() -> Self {
-        Self { redis_url: REDIS_URL_DEFAULT.to_owned() }
-    }
-}
 
 /// Whether the item is decided by its row, whatever Redis says.
 pub(super) fn is_doubtful(conflicts: &Conflicts, item: &str) -> bool {
@@ -118,9 +101,9 @@ type Left = (u32, i64);
 impl Counter {
     /// # Errors
     /// The URL cannot be read.
-    pub fn new(options: &RedisOptions) -> Result<Self, Unusable> {
+    pub fn new(redis_url: &str) -> Result<Self, Unusable> {
         let unusable = |error: redis::RedisError| Unusable(format!("REDIS_URL cannot be read: {error}"));
-        let client = redis::Client::open(options.redis_url.as_str()).map_err(unusable)?;
+        let client = redis::Client::open(redis_url).map_err(unusable)?;
         let without_delay = redis::io::tcp::TcpSettings::default().set_nodelay(true);
         let info = client.get_connection_info().clone().set_tcp_settings(without_delay);
         let client = redis::Client::open(info).map_err(unusable)?;

@@ -77,18 +77,18 @@ impl<'a> Attempt<'a> {
         committed: &HashMap<&'a str, i64>,
     ) -> Self {
         let changes = &decided.changes;
-        let holds = |request: &PurchaseRequest, answer: Answer| {
+        let held = |request: &PurchaseRequest, answer: Answer| {
             let item = verdicts.added(&request.request_id).and_then(|new| new.item);
             let Some((item, change)) = item.and_then(|item| changes.get_key_value(item)) else { return Some(answer) };
             let version = *committed.get(item)?;
-            match answer {
+            Some(match answer {
                 Answer::Verdict(reply) if version != change.item.version => {
-                    Some(Answer::Verdict(at_version(&reply, version)))
+                    Answer::Verdict(at_version(&reply, version))
                 }
-                answer => Some(answer),
-            }
+                Answer::Verdict(_) | Answer::Rejected(_) | Answer::Requeue => answer,
+            })
         };
-        let answers = requests.iter().zip(decided.answers).map(|(request, answer)| holds(request, answer)).collect();
+        let answers = requests.iter().zip(decided.answers).map(|(request, answer)| held(request, answer)).collect();
         let (committed, conflicted) = changes.keys().copied().partition(|item| committed.contains_key(item));
         Self { answers, committed, conflicted, is_id_contended: false }
     }

@@ -1,8 +1,8 @@
 //! How do you test an optimistic lock? Let two read the same version, and have both commit.
 
 use crate::{
-    Blocker, MOVE_ON, Reader, TAKE_LAST, VERDICTS, by, codes, count, database, decides, item, purchase, request, run,
-    with_every_strategy,
+    Blocker, MOVE_ON, Reader, TAKE_LAST, VERDICTS, by, codes, count, database, decided_while, decides, item, purchase,
+    request, run, with_every_strategy,
 };
 use purchase::strategy::StrategyName;
 use shared::messages::Code;
@@ -35,11 +35,8 @@ async fn of_two_deciders_that_read_the_same_version_one_wins_and_the_other_decid
 #[tokio::test]
 async fn a_conflict_is_tried_again_and_counted() {
     let pool = database(&[("a", 5), ("b", 5)]).await;
-    let blocker = Blocker::runs(&pool, MOVE_ON).await;
-    let deciding = decides(&purchase(&pool), &[request(1, "a", 1), request(2, "b", 1)]);
-    blocker.release_when_waited_for(&pool).await;
-
-    let verdicts = deciding.await.unwrap();
+    let requests = [request(1, "a", 1), request(2, "b", 1)];
+    let verdicts = decided_while(&pool, MOVE_ON, &purchase(&pool), &requests).await;
     assert!(verdicts.iter().all(|verdict| verdict.code == Code::Reserved));
     // a: one move by the blocker, one conflict, one sale on the version after it; b went through at once, once.
     assert_eq!(item(&pool, "a").await, (4, 1, 2, 1));
@@ -51,10 +48,7 @@ async fn a_conflict_is_tried_again_and_counted() {
 async fn only_the_strategies_that_read_first_conflict_over_a_decision_that_is_still_right() {
     with_every_strategy(async |strategy| {
         let pool = database(&[("a", 5)]).await;
-        let blocker = Blocker::runs(&pool, MOVE_ON).await;
-        let deciding = decides(&by(strategy, &pool), &[request(1, "a", 1)]);
-        blocker.release_when_waited_for(&pool).await;
-        let verdict = &deciding.await.unwrap()[0];
+        let verdict = &decided_while(&pool, MOVE_ON, &by(strategy, &pool), &[request(1, "a", 1)]).await[0];
         assert_eq!((verdict.code, verdict.item_version), (Code::Reserved, Some(1)), "decided on the row as it is");
         let conflicts = match strategy {
             StrategyName::Optimistic => 1,

@@ -12,11 +12,12 @@ mod rules;
 mod verdicts;
 
 use clap::ValueEnum;
+use futures_util::future::join_all;
 use purchase::{
     Purchase,
     decide::{Snapshot, decide},
     store::{Check, commit, read},
-    strategy::{RedisOptions, StrategyName, StrategyOptions},
+    strategy::{StrategyName, StrategyOptions},
 };
 use shared::{
     db,
@@ -62,15 +63,15 @@ fn by(strategy: StrategyName, pool: &PgPool) -> Purchase {
 }
 
 fn with_attempts(strategy: StrategyName, attempts_max: u32, pool: &PgPool) -> Purchase {
-    let options = StrategyOptions { strategy, redis: shared_redis(), ..StrategyOptions::default() };
+    let options = StrategyOptions { strategy, redis_url: shared_redis(), ..StrategyOptions::default() };
     Purchase::new(pool.clone(), options, RetryPolicy { attempts_max, ..RetryPolicy::default() }).unwrap()
 }
 
 /// Where the Redis is that all tests may use, once one of them has asked for it.
 static REDIS_URL: OnceLock<String> = OnceLock::new();
 
-fn shared_redis() -> RedisOptions {
-    REDIS_URL.get().map(|url| RedisOptions { redis_url: url.clone() }).unwrap_or_default()
+fn shared_redis() -> String {
+    REDIS_URL.get().cloned().unwrap_or_default()
 }
 
 /// Runs a test of what is promised whatever the strategy.
@@ -114,6 +115,11 @@ async fn reserved(purchase: &Purchase, requests: &[PurchaseRequest]) -> usize {
 fn decides(purchase: &Purchase, requests: &[PurchaseRequest]) -> JoinHandle<Vec<Verdict>> {
     let (purchase, requests) = (purchase.clone(), requests.to_vec());
     tokio::spawn(async move { verdicts(&purchase, &requests).await })
+}
+
+/// What all of these come to, which run beside the test.
+async fn joined<T>(running: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
+    join_all(running).await.into_iter().map(Result::unwrap).collect()
 }
 
 fn verdict(answer: &Answer) -> Verdict {
@@ -197,6 +203,16 @@ const MOVE_ON: &str = "UPDATE items SET version = version + 1 WHERE id = 'a'";
 const TAKE_LAST: &str = "UPDATE items SET available = 0, held = stock, version = version + 1 WHERE id = 'a'";
 const GIVE_BACK: &str = "UPDATE items SET available = 1, held = stock - 1, version = version + 1 WHERE id = 'a'";
 
+/// A live order gives its units back, as the release function has it do.
+const CANCEL_ONE: &str = "
+WITH cancelled AS (
+    UPDATE orders SET state = 'cancelled'
+    WHERE id = (SELECT id FROM orders WHERE state = 'reserved' LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING item, quantity
+)
+UPDATE items SET available = available + quantity, held = held - quantity, version = version + 1
+FROM cancelled WHERE items.id = cancelled.item";
+
 /// A transaction that has changed an item's row and holds it until released.
 struct Blocker(sqlx::Transaction<'static, sqlx::Postgres>);
 
@@ -207,9 +223,22 @@ impl Blocker {
         Self(transaction)
     }
 
-    /// The other side has read the row as it was, and now waits for ours.
+    /// The other side has read the row as it was, and now waits for it.
     async fn release_when_waited_for(self, pool: &PgPool) {
         until_waiting(pool, 1).await;
         self.0.commit().await.unwrap();
     }
+}
+
+/// What is decided while somebody else changes a row: it is read as it was before, and waited for.
+async fn decided_while(
+    pool: &PgPool,
+    change: &'static str,
+    purchase: &Purchase,
+    requests: &[PurchaseRequest],
+) -> Vec<Verdict> {
+    let blocker = Blocker::runs(pool, change).await;
+    let deciding = decides(purchase, requests);
+    blocker.release_when_waited_for(pool).await;
+    deciding.await.unwrap()
 }

@@ -80,10 +80,7 @@ async fn rows_are_locked_in_the_order_of_their_ids_bytes() {
 
 /// What becomes of a request for `quantity` units of the item `a`, when its row is changed at that moment.
 async fn decided_while(pool: &PgPool, strategy: StrategyName, quantity: u32, change: &'static str) -> Verdict {
-    let blocker = Blocker::runs(pool, change).await;
-    let deciding = decides(&by(strategy, pool), &[request(1, "a", quantity)]);
-    blocker.release_when_waited_for(pool).await;
-    deciding.await.unwrap().remove(0)
+    crate::decided_while(pool, change, &by(strategy, pool), &[request(1, "a", quantity)]).await.remove(0)
 }
 
 /// A database of the test's own that sorts words as English does, with the items `a` and `B`.

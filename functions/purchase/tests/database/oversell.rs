@@ -2,21 +2,12 @@
 //! back.
 
 use crate::{
-    Blocker, CONNECTIONS_MAX, GIVE_BACK, ORDERS, TAKE_LAST, VERDICTS, by, count, database, decides, item, request,
-    reserved, run, violated_by, with_attempts, with_every_strategy,
+    CANCEL_ONE, CONNECTIONS_MAX, GIVE_BACK, ORDERS, TAKE_LAST, VERDICTS, by, count, database, decided_while, item,
+    joined, request, reserved, run, violated_by, with_attempts, with_every_strategy,
 };
 use purchase::Purchase;
 use shared::{db, devstack::Fixture, messages::Code};
 
-/// A live order gives its units back, as the release function has it do.
-const CANCEL_ONE: &str = "
-WITH cancelled AS (
-    UPDATE orders SET state = 'cancelled'
-    WHERE id = (SELECT id FROM orders WHERE state = 'reserved' LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING item, quantity
-)
-UPDATE items SET available = available + quantity, held = held - quantity, version = version + 1
-FROM cancelled WHERE items.id = cancelled.item";
 /// Units of an item whose orders do not add up to what it holds.
 const UNBALANCED: &str = "
 SELECT count(*) FROM items WHERE held <> (
@@ -45,9 +36,7 @@ async fn many_workers_that_start_at_once_migrate_once() {
         let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
         tokio::spawn(async move { db::migrate(&pool).await })
     });
-    for worker in workers.collect::<Vec<_>>() {
-        worker.await.unwrap().unwrap();
-    }
+    joined(workers).await.into_iter().for_each(Result::unwrap);
 }
 
 #[tokio::test]
@@ -93,10 +82,8 @@ async fn a_decision_that_is_no_longer_right_is_made_again() {
             let pool = database(&[("a", 1)]).await;
             let update = "UPDATE items SET available = $1, held = 1 - $1";
             sqlx::query(update).bind(before).execute(&pool).await.unwrap();
-            let blocker = Blocker::runs(&pool, meanwhile).await;
-            let deciding = decides(&by(strategy, &pool), &[request(1, "a", 1)]);
-            blocker.release_when_waited_for(&pool).await;
-            assert_eq!(deciding.await.unwrap()[0].code, expected, "{strategy:?}");
+            let decided = decided_while(&pool, meanwhile, &by(strategy, &pool), &[request(1, "a", 1)]).await;
+            assert_eq!(decided[0].code, expected, "{strategy:?}");
             assert_eq!(item(&pool, "a").await.0, 0);
         }
     })
@@ -108,10 +95,9 @@ async fn when_attempts_run_out_the_decision_is_made_under_a_lock_and_is_never_so
     with_every_strategy(async |strategy| {
         let pool = database(&[("a", 1)]).await;
         run(&pool, "UPDATE items SET available = 0, held = 1").await;
-        let blocker = Blocker::runs(&pool, GIVE_BACK).await;
-        let deciding = decides(&with_attempts(strategy, 1, &pool), &[request(1, "a", 1)]);
-        blocker.release_when_waited_for(&pool).await;
-        assert_eq!(deciding.await.unwrap()[0].code, Code::Reserved, "{strategy:?}");
+        let purchase = with_attempts(strategy, 1, &pool);
+        let decided = decided_while(&pool, GIVE_BACK, &purchase, &[request(1, "a", 1)]).await;
+        assert_eq!(decided[0].code, Code::Reserved, "{strategy:?}");
     })
     .await;
 }
@@ -130,9 +116,5 @@ async fn deciders_cross(purchase: &Purchase) -> usize {
             sold
         })
     });
-    let mut sold = 0;
-    for decider in deciders.collect::<Vec<_>>() {
-        sold += decider.await.unwrap();
-    }
-    sold
+    joined(deciders).await.into_iter().sum()
 }

@@ -1,6 +1,6 @@
 //! What a verdict says: the same with every strategy, word for word, and right on the row that it names.
 
-use crate::{by, database, request, run, verdicts, with_every_strategy};
+use crate::{by, database, joined, request, run, verdicts, with_every_strategy};
 use purchase::decide::{Item, Snapshot, decide};
 use shared::{
     handler::Answer,
@@ -107,10 +107,7 @@ async fn every_verdict_is_right_on_the_version_of_the_row_that_it_names() {
                     decided
                 })
             });
-            let mut decided = Vec::new();
-            for decider in deciders.collect::<Vec<_>>() {
-                decided.extend(decider.await.unwrap());
-            }
+            let decided = joined(deciders).await.concat();
             is_over.store(true, Ordering::Relaxed);
             decided
         };

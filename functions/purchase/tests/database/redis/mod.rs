@@ -6,49 +6,102 @@ mod faults;
 mod fence;
 mod truth;
 
-use crate::request;
+use crate::{database, request};
 use purchase::{
     Purchase,
     store::read,
-    strategy::{Counter, RedisOptions, StrategyName, StrategyOptions},
+    strategy::{Counter, StrategyName, StrategyOptions},
 };
 use redis::{FromRedisValue, aio::MultiplexedConnection};
 use shared::{
     devstack::{Folder, Redis},
+    error::Error,
+    handler::Handler,
     messages::{Code, PurchaseRequest},
     retry::RetryPolicy,
 };
-use sqlx::{PgPool, Row};
+use sqlx::PgPool;
 use std::{collections::HashMap, ops::Range, sync::Arc};
 use uuid::Uuid;
 
-async fn redis() -> Redis {
-    Redis::start(&Arc::new(Folder::create().unwrap())).await.unwrap()
+/// A sale of the item `a`, with a Redis of its own.
+struct Sale {
+    redis: Redis,
+    pool: PgPool,
+    worker: Purchase,
 }
 
-fn options(redis: &Redis) -> RedisOptions {
-    RedisOptions { redis_url: redis.url() }
+impl Sale {
+    async fn of(stock: i64) -> Self {
+        Self::with(&[("a", stock)], RetryPolicy::default()).await
+    }
+
+    async fn with(items: &[(&str, i64)], retry: RetryPolicy) -> Self {
+        let redis = Redis::start(&Arc::new(Folder::create().unwrap())).await.unwrap();
+        let pool = database(items).await;
+        Self { worker: worker(&pool, &redis, retry), redis, pool }
+    }
+
+    /// What becomes of requests for a unit, in one batch.
+    async fn sells(&self, numbers: Range<u32>) -> Vec<Code> {
+        let requests: Vec<_> = numbers.map(|number| request(number, "a", 1)).collect();
+        crate::codes(&self.worker, &requests).await
+    }
+
+    /// (available, held, version, conflicts)
+    async fn row(&self) -> (i64, i64, i64, i64) {
+        crate::item(&self.pool, "a").await
+    }
+
+    /// What Redis says another worker is left before each request, which it then takes.
+    async fn another_worker_takes(&self, requests: &[PurchaseRequest]) -> Vec<Option<i64>> {
+        left(&counter(&self.redis), &self.pool, requests).await
+    }
+
+    async fn epoch(&self) -> Uuid {
+        sqlx::query_scalar("SELECT epoch FROM redis_fence").fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// The units that Redis has left, as it counts now.
+    async fn counted(&self) -> Option<i64> {
+        self.counted_in(self.epoch().await).await
+    }
+
+    async fn counted_in(&self, epoch: Uuid) -> Option<i64> {
+        let key = format!("turnstile:{}:item:a", epoch.simple());
+        self.ask(redis::cmd("HGET").arg(key).arg("left")).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        command.query_async(&mut connect(&self.redis).await).await.unwrap()
+    }
+
+    async fn say(&self, command: &str) {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        self.ask(&command).await
+    }
 }
 
-/// A worker whose strategy this is.
-fn worker(pool: &PgPool, redis: &Redis) -> Purchase {
-    let options =
-        StrategyOptions { strategy: StrategyName::Redis, redis: options(redis), ..StrategyOptions::default() };
-    Purchase::new(pool.clone(), options, RetryPolicy::default()).unwrap()
+async fn assert_away(worker: &Purchase) {
+    let error = worker.handle(&[request("while away", "a", 1)]).await.unwrap_err();
+    assert!(matches!(&error, Error::Away(text) if text.contains("Redis")), "{error}");
 }
 
-/// What becomes of requests for a unit of the item `a`, in one batch.
-async fn sold(worker: &Purchase, numbers: Range<u32>) -> Vec<Code> {
-    let requests: Vec<_> = numbers.map(|number| request(number, "a", 1)).collect();
-    crate::codes(worker, &requests).await
+fn worker(pool: &PgPool, redis: &Redis, retry: RetryPolicy) -> Purchase {
+    let strategy = StrategyName::Redis;
+    let options = StrategyOptions { strategy, redis_url: redis.url(), ..StrategyOptions::default() };
+    Purchase::new(pool.clone(), options, retry).unwrap()
 }
 
-/// So many of this, then so many of that, and so on.
-fn codes(expected: &[(usize, Code)]) -> Vec<Code> {
-    expected.iter().flat_map(|(count, code)| std::iter::repeat_n(*code, *count)).collect()
+fn counter(redis: &Redis) -> Counter {
+    Counter::new(&redis.url()).unwrap()
 }
 
-/// The units that are left before each request, as a worker that counts has Redis say it.
+/// The units that Redis has left before each request.
 async fn left(counter: &Counter, pool: &PgPool, requests: &[PurchaseRequest]) -> Vec<Option<i64>> {
     let requests: Vec<&PurchaseRequest> = requests.iter().collect();
     let mut connection = pool.acquire().await.unwrap();
@@ -58,18 +111,9 @@ async fn left(counter: &Counter, pool: &PgPool, requests: &[PurchaseRequest]) ->
     requests.iter().map(|request| Some(left.get_mut(request.item.as_str())?.next()?.1)).collect()
 }
 
-async fn epoch(pool: &PgPool) -> Uuid {
-    sqlx::query("SELECT epoch FROM redis_fence").fetch_one(pool).await.unwrap().get(0)
-}
-
-/// The units that Redis had left of the item `a`, as it counted in that epoch.
-async fn counted(redis: &Redis, epoch: Uuid) -> Option<i64> {
-    let key = format!("turnstile:{}:item:a", epoch.simple());
-    ask(redis, redis::cmd("HGET").arg(key).arg("left")).await
-}
-
-async fn ask<T: FromRedisValue>(redis: &Redis, command: &redis::Cmd) -> T {
-    command.query_async(&mut connect(redis).await).await.unwrap()
+/// So many of this, then so many of that, and so on.
+fn codes(expected: &[(usize, Code)]) -> Vec<Code> {
+    expected.iter().flat_map(|(count, code)| std::iter::repeat_n(*code, *count)).collect()
 }
 
 async fn connect(redis: &Redis) -> MultiplexedConnection {
