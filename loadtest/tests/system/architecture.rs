@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::{fs, path::Path};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 #[test]
 fn decisions_are_pure() {
@@ -126,13 +126,13 @@ fn the_top_level_is_what_it_should_be() {
 }
 
 /// A file without its comments and its tests, which may use what they like.
-fn code(path: impl AsRef<Path>) -> String {
+pub(crate) fn code(path: impl AsRef<Path>) -> String {
     let text = fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
 }
 
-fn sources(path: &Path) -> Vec<String> {
+pub(crate) fn sources(path: &Path) -> Vec<String> {
     if path.is_file() {
         return vec![path.display().to_string()];
     }

@@ -1,0 +1,94 @@
+//! What the documents point at is there: files, headings, test names.
+
+use crate::architecture::ROOT;
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+/// What one reads in one sitting.
+const README_LINES_MAX: usize = 220;
+const README_BYTES_MAX: usize = 18 * 1024;
+
+#[test]
+fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
+    let mut links = 0;
+    for document in tracked(".md") {
+        let folder = Path::new(&document).parent().unwrap();
+        for link in links_of(&read(&document)) {
+            links += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if path.is_empty() { Path::new(&document).to_path_buf() } else { folder.join(path) };
+            assert!(Path::new(ROOT).join(&target).exists(), "{document}: {link} leads nowhere");
+            let is_heading = || headings(&read(&target.to_string_lossy())).contains(anchor);
+            assert!(anchor.is_empty() || is_heading(), "{document}: {link} is no heading");
+        }
+    }
+    assert!(links > 30, "links are found");
+}
+
+#[test]
+fn every_test_and_file_that_the_guarantees_name_exists() {
+    let readme = read("README.md");
+    let table: Vec<&str> = readme
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("**") && first_cell_is_a_number(line))
+        .collect();
+    assert_eq!(table.len(), 16, "sixteen guarantees");
+    let code: String = tracked(".rs").iter().map(|path| read(path)).collect();
+    for line in table {
+        let cell = line.trim_end_matches('|').rsplit_once('|').unwrap().1;
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing tests it: {line}");
+        for name in names {
+            let path = name.replace("G/", "loadtest/tests/guarantees/");
+            let exists = if name.contains(['/', '.']) {
+                Path::new(ROOT).join(path).exists()
+            } else {
+                code.contains(&format!("fn {name}("))
+            };
+            assert!(exists, "there is no {name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_read_in_one_sitting() {
+    let readme = read("README.md");
+    assert!(readme.lines().count() <= README_LINES_MAX && readme.len() <= README_BYTES_MAX);
+}
+
+#[test]
+fn a_dead_link_is_seen() {
+    assert_eq!(links_of("[a](b.md#c), `[no](code)`, [d](https://x) and\n```\n[e](f)\n```\n[g](h)"), ["b.md#c", "h"]);
+    assert!(headings("# A b, `c`\n").contains("a-b-c"));
+}
+
+fn first_cell_is_a_number(line: &str) -> bool {
+    line.split('|').nth(1).is_some_and(|cell| cell.trim().parse::<u32>().is_ok())
+}
+
+/// Links to what is not on the web, outside code.
+fn links_of(text: &str) -> Vec<String> {
+    let prose: String = text.split("```").step_by(2).flat_map(|prose| prose.split('`').step_by(2)).collect();
+    let targets =
+        prose.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(target, _)| target.to_owned()));
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+/// As GitHub makes anchors of them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let is_kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+    headings.map(|heading| heading.chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+fn tracked(end: &str) -> Vec<String> {
+    let listed = Command::new("git").args(["ls-files"]).current_dir(ROOT).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().filter(|path| path.ends_with(end)).map(ToOwned::to_owned).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join(path)).unwrap()
+}
