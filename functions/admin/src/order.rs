@@ -31,7 +31,7 @@ SELECT request_id, payment_method, asked_at, charge_id FROM payments WHERE order
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The order's id, as the verdict `reserved` told it.
+    /// The order's id, as the verdict `reserved` names it.
     #[arg(value_name = "ID")]
     order: Uuid,
     #[command(flatten)]

@@ -146,7 +146,7 @@ ORDER BY id LIMIT $1",
     },
     Check {
         name: "outbox_fails_nowhere",
-        should: "no event was set aside because it could not be told",
+        should: "no event was set aside because it could not be published",
         limit: None,
         sql: "
 SELECT format('%s %s (%s)', id, kind, reason) AS name, count(*) OVER () AS offenders FROM outbox_failed
