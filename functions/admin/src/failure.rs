@@ -1,29 +1,25 @@
-//! Why a command has nothing to show, and the exit code that says so.
-//!
-//! An audit that finds something is not a failure but a report. Invariant: each variant has exactly one exit code.
+//! Why a command has nothing to show, and the exit code that says so. An audit that finds something is no failure.
 
 use shared::{amqp, db::OpenError, error::Error};
 use std::process::ExitCode;
 
-/// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What was named is not there, or something broke on the way. Exit code 1.
+    /// What was named is not there, or something broke on the way.
     #[error("{0:#}")]
     Broken(anyhow::Error),
-    /// A server is missing or does not answer, or nobody answered a request in time. Exit code 69.
+    /// A server is missing or does not answer, or nobody answered a request in time.
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
-    /// The set-up is wrong; the text says what to change. Exit code 78.
+    /// The set-up is wrong; the text says what to change.
     #[error("{0:#}")]
     Configuration(anyhow::Error),
-    /// Ctrl-C. Exit code 130.
+    /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl Failure {
-    /// The process's exit code.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {

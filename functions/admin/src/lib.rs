@@ -1,8 +1,7 @@
 //! The operator's command line: looks at a sale, audits it, and repairs what is off.
 //!
-//! It is no function: it consumes no requests and has no worker. Whatever changes an item goes as a message to the restock
-//! function, as any other system's wish would. Invariant: what only looks takes no lock that a sale would feel ([`read`]),
-//! and is counted as a worker by nobody.
+//! What only looks takes no lock that a sale would feel ([`look`]), and is counted as a worker by nobody. What changes an
+//! item goes as a request to the restock function, as any other system's would.
 
 pub mod audit;
 pub mod conflicts;
@@ -10,41 +9,113 @@ pub mod dead;
 pub mod failure;
 pub mod item;
 pub mod items;
-pub mod options;
+pub mod look;
 pub mod order;
 pub mod orders;
 pub mod queues;
-pub mod read;
 pub mod report;
-pub mod stock;
+pub mod restock;
 
+use clap::{Args, Parser, Subcommand};
 use failure::Failure;
-use options::{Command, CommandLine};
-use report::{Report, Style};
+use report::{Output, Report};
+use shared::{config::StoreOptions, table::Style};
 
 /// What the broker's and the database's operators see.
-pub const NAME: &str = "turnstile-admin";
+const NAME: &str = "turnstile-admin";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "admin",
+    version,
+    about = "The operator's command line of a Turnstile shop: looks at a sale, audits it, and repairs what is off.",
+    after_help = "What only looks (items, item, conflicts, order, orders, queues, audit, dead list, dead show) changes \
+                  nothing, and no sale waits for it. create, add, remove, open, close and rules send a message to the \
+                  restock function and wait for its verdict.\n\n\
+                  Exit codes: 0 done, 1 something is off (audit), refused or not there, 2 usage, 69 a server is \
+                  unreachable or nobody answers, 78 configuration, 130 interrupted.",
+    arg_required_else_help = true
+)]
+pub struct CommandLine {
+    /// Print one JSON document instead of tables. Its names are stable; ids and times (RFC 3339) are strings.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the items: stock, held, sold, version, conflicts; hot ones first.
+    Items(ListOptions),
+    /// Show one item, its rules and its latest orders.
+    Item(item::Options),
+    /// Show which items are contended: how often a decision had to be made again.
+    Conflicts(ListOptions),
+    /// Show one order and its whole history.
+    Order(order::Options),
+    /// List the latest orders, of an item or in a state.
+    Orders(orders::Options),
+    /// Show every queue's depth and consumers, and the active worker of each partition.
+    Queues(queues::Options),
+    /// Check stock, orders, verdicts, payments and outbox against each other; exit with 1 if anything is off.
+    Audit(audit::Options),
+    /// List, show, send again or drop the messages that could not be handled.
+    #[command(subcommand)]
+    Dead(dead::Command),
+    #[command(flatten)]
+    Restock(restock::Command),
+}
 
 /// Runs one command.
 ///
 /// # Errors
 /// Why there is nothing to show, with the exit code that says so.
 pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
-    let shape = line.shape(style);
-    match line.command {
-        Command::Items(options) => items::run(options, shape).await,
-        Command::Item(options) => item::run(options, shape).await,
-        Command::Conflicts(options) => conflicts::run(options, shape).await,
-        Command::Order(options) => order::run(options, shape).await,
-        Command::Orders(options) => orders::run(options, shape).await,
-        Command::Queues(options) => queues::run(options, shape).await,
-        Command::Audit(options) => audit::run(options, shape).await,
-        Command::Dead(command) => dead::run(command, shape).await,
-        Command::Create(options) => stock::create(options, shape).await,
-        Command::Add(options) => stock::add(options, shape).await,
-        Command::Remove(options) => stock::remove(options, shape).await,
-        Command::Open(options) => stock::open(options, shape).await,
-        Command::Close(options) => stock::close(options, shape).await,
-        Command::Rules(options) => stock::rules(options, shape).await,
+    let output = if line.json { Output::Json } else { Output::Text(style) };
+    Ok(match line.command {
+        Command::Items(options) => output.report(&items::run(options).await?),
+        Command::Item(options) => output.report(&item::run(options).await?),
+        Command::Conflicts(options) => output.report(&conflicts::run(options).await?),
+        Command::Order(options) => output.report(&order::run(options).await?),
+        Command::Orders(options) => output.report(&orders::run(options).await?),
+        Command::Queues(options) => output.report(&queues::run(options).await?),
+        Command::Audit(options) => output.report(&audit::run(options).await?),
+        Command::Dead(command) => dead::run(command, output).await?,
+        Command::Restock(command) => output.report(&restock::run(command).await?),
+    })
+}
+
+#[derive(Debug, Args)]
+pub struct BrokerOptions {
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f. Of a cluster, one for
+    /// each node, with commas between them.
+    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
+    amqp_url: String,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Limit {
+    /// The most lines.
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct ListOptions {
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    store: StoreOptions,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        CommandLine::command().debug_assert();
     }
 }

@@ -1,7 +1,8 @@
-//! The operator's command line: see the library.
+//! The process around [`admin::run`]: threads, Ctrl-C, what is printed, and the exit code.
 
-use admin::{failure::Failure, options::CommandLine, report::Style, run};
+use admin::{CommandLine, failure::Failure, run};
 use clap::Parser;
+use shared::table::Style;
 use std::{
     io::{ErrorKind, Write},
     process::ExitCode,
@@ -29,12 +30,10 @@ fn main() -> ExitCode {
         }
     });
     runtime.shutdown_background();
-    let printed = outcome.and_then(|report| {
-        match std::io::stdout().write_all(report.text.as_bytes()) {
-            // Whoever reads us has seen enough.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Broken(error.into())),
-            Ok(()) | Err(_) => Ok(report.is_well),
-        }
+    let printed = outcome.and_then(|report| match std::io::stdout().write_all(report.text.as_bytes()) {
+        // Whoever reads us has seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Broken(error.into())),
+        Ok(()) | Err(_) => Ok(report.is_well),
     });
     match printed {
         Ok(true) => ExitCode::SUCCESS,

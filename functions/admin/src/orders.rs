@@ -1,19 +1,19 @@
 //! `orders`: the latest orders, of an item or in a state.
 //!
-//! What it costs: orders have no index by item, because each purchase would pay for it. Order ids begin with the time at
-//! which they were made, so the primary key, read from its end, gives the latest ones, and those are looked through, up to
-//! a limit; 100,000 take a tenth of a second. How far that went is said.
+//! Orders have no index by item, because each purchase would pay for it. Their ids begin with the time at which they were
+//! made, so the primary key, read from its end, gives the latest, and those are looked through, up to a limit: 100,000 take
+//! a tenth of a second. How far that went is said.
 
 use crate::{
+    Limit,
     failure::Failure,
-    options::Limit,
-    read::{self, BY_KEY_SECONDS_MAX, LookBack, Way},
-    report::{Column, Report, Shape, table, time_text},
+    look::{LookBack, Scan, look},
+    report::{Document, table_or, time_text},
 };
 use clap::Args;
 use serde::Serialize;
-use shared::{config::StoreOptions, order::State};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use shared::{config::StoreOptions, order::State, table::Style};
+use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -25,161 +25,98 @@ FROM (SELECT * FROM orders ORDER BY id DESC LIMIT $1) AS latest
 WHERE ($2::text IS NULL OR item = $2) AND ($3::text IS NULL OR state = $3)
 ORDER BY id DESC LIMIT $4";
 
-/// Whether there are more than $1 orders, and when the oldest of the latest $1 was made.
+/// Whether there are more than $1 orders, and when the youngest behind the latest $1 was made.
 pub const REACH: &str = "
 SELECT created_at FROM orders ORDER BY id DESC OFFSET $1 LIMIT 1";
 
-/// What `orders` takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub struct Options {
     /// Only orders of this item.
     #[arg(long, value_name = "NAME")]
-    pub item: Option<String>,
+    item: Option<String>,
     /// Only orders in this state.
     #[arg(long, value_name = "STATE", value_parser = state)]
-    pub state: Option<State>,
-    /// How much to show.
+    state: Option<State>,
     #[command(flatten)]
-    pub limit: Limit,
-    /// How far to look.
+    limit: Limit,
     #[command(flatten)]
-    pub look_back: LookBack,
-    /// The database.
+    look_back: LookBack,
     #[command(flatten)]
-    pub store: StoreOptions,
+    store: StoreOptions,
 }
 
-/// Which orders are wanted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
-    /// Of this item.
-    pub item: Option<&'a str>,
-    /// In this state.
-    pub state: Option<State>,
-}
-
-/// The document of `orders --json`.
-#[derive(Debug, Serialize)]
-pub struct Found {
-    /// The latest first.
-    pub orders: Vec<Order>,
+/// The document of `orders --json`, the latest first.
+#[derive(Serialize)]
+pub struct Orders {
+    orders: Vec<Order>,
     /// Orders made before this time were not looked at; `null`: all were, or as many were found as were wanted.
     #[serde(with = "time::serde::rfc3339::option")]
-    pub not_looked_at_before: Option<OffsetDateTime>,
+    not_looked_at_before: Option<OffsetDateTime>,
 }
 
-/// An order.
-#[derive(Debug, Clone, Serialize)]
-pub struct Order {
-    /// Its id.
-    pub id: Uuid,
-    /// The purchase request that it came from.
-    pub request_id: String,
-    /// The item's id.
-    pub item: String,
-    /// Who ordered.
-    pub buyer: String,
-    /// Units.
-    pub quantity: i64,
-    /// Its state.
-    pub state: String,
-    /// Its units are kept until then.
+/// A row of [`FIND`], or of a query with the same columns.
+#[derive(Serialize, FromRow)]
+pub(crate) struct Order {
+    pub(crate) id: Uuid,
+    pub(crate) request_id: String,
+    pub(crate) item: String,
+    pub(crate) buyer: String,
+    pub(crate) quantity: i64,
+    pub(crate) state: String,
     #[serde(with = "time::serde::rfc3339")]
-    pub hold_until: OffsetDateTime,
-    /// When it was made.
+    pub(crate) hold_until: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
+    pub(crate) created_at: OffsetDateTime,
 }
 
-/// Runs the command.
-///
-/// # Errors
-/// The database's.
-pub async fn run(options: Options, shape: Shape) -> Result<Report, Failure> {
-    let pool = read::open(&options.store).await?;
-    let wanted = Wanted { item: options.item.as_deref(), state: options.state };
-    let found = read::look(&pool, Way::ByKey, BY_KEY_SECONDS_MAX, async |connection| {
-        find(connection, wanted, options.limit, options.look_back).await
-    })
-    .await?;
-    Ok(Report::of(shape, &found, |_| text(&found)))
+pub(crate) async fn run(options: Options) -> Result<Orders, Failure> {
+    let Options { item, state, limit, look_back, store } = options;
+    look(&store, Scan::ByKey, async |connection| find(connection, item.as_deref(), state, limit, look_back).await).await
 }
 
-/// Finds the latest orders that are wanted.
+/// Finds the latest orders, of an item or in a state where given.
 ///
 /// # Errors
 /// The database's.
 pub async fn find(
     connection: &mut PgConnection,
-    wanted: Wanted<'_>,
-    limit: Limit,
-    back: LookBack,
-) -> Result<Found, sqlx::Error> {
-    let rows = sqlx::query(FIND)
-        .bind(i64::from(back.look_back))
-        .bind(wanted.item)
-        .bind(wanted.state.map(State::as_str))
-        .bind(i64::from(limit.limit))
-        .fetch_all(&mut *connection)
-        .await?;
-    let orders = rows.iter().map(Order::read).collect::<Result<Vec<_>, _>>()?;
-    let not_looked_at_before = if rows.len() < usize::try_from(limit.limit).unwrap_or(usize::MAX) {
-        let next = sqlx::query(REACH).bind(i64::from(back.look_back)).fetch_optional(connection).await?;
-        next.map(|row| row.try_get("created_at")).transpose()?
-    } else {
-        None
+    item: Option<&str>,
+    state: Option<State>,
+    Limit { limit }: Limit,
+    LookBack { look_back }: LookBack,
+) -> Result<Orders, sqlx::Error> {
+    let (limit, look_back) = (i64::from(limit), i64::from(look_back));
+    let query = sqlx::query_as(FIND).bind(look_back).bind(item).bind(state.map(State::as_str)).bind(limit);
+    let orders: Vec<Order> = query.fetch_all(&mut *connection).await?;
+    let is_full = i64::try_from(orders.len()).is_ok_and(|found| found >= limit);
+    let not_looked_at_before = match is_full {
+        true => None,
+        false => sqlx::query_scalar(REACH).bind(look_back).fetch_optional(connection).await?,
     };
-    Ok(Found { orders, not_looked_at_before })
+    Ok(Orders { orders, not_looked_at_before })
 }
 
-impl Order {
-    /// Reads a row of [`FIND`], or of one with the same columns.
-    ///
-    /// # Errors
-    /// A column is missing.
-    pub fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            request_id: row.try_get("request_id")?,
-            item: row.try_get("item")?,
-            buyer: row.try_get("buyer")?,
-            quantity: row.try_get("quantity")?,
-            state: row.try_get("state")?,
-            hold_until: row.try_get("hold_until")?,
-            created_at: row.try_get("created_at")?,
-        })
+impl Document for Orders {
+    fn text(&self, style: Style) -> String {
+        let headings = ["ORDER", "ITEM", "BUYER", ">QUANTITY", "STATE", "CREATED", "HOLD UNTIL"];
+        let row = |order: &Order| {
+            vec![
+                order.id.to_string(),
+                order.item.clone(),
+                order.buyer.clone(),
+                order.quantity.to_string(),
+                order.state.clone(),
+                time_text(order.created_at),
+                time_text(order.hold_until),
+            ]
+        };
+        let mut text = table_or("No such orders.", &headings, self.orders.iter().map(row).collect(), style);
+        if let Some(time) = self.not_looked_at_before.map(time_text) {
+            text +=
+                &format!("\nOrders made before about {time} were not looked at; --look-back N goes further back.\n");
+        }
+        text
     }
-}
-
-/// The orders found, for people.
-#[must_use]
-pub fn text(found: &Found) -> String {
-    let columns = [
-        Column::Words("ORDER"),
-        Column::Words("ITEM"),
-        Column::Words("BUYER"),
-        Column::Number("QUANTITY"),
-        Column::Words("STATE"),
-        Column::Words("CREATED"),
-        Column::Words("HOLD UNTIL"),
-    ];
-    let row = |order: &Order| {
-        vec![
-            order.id.to_string(),
-            order.item.clone(),
-            order.buyer.clone(),
-            order.quantity.to_string(),
-            order.state.clone(),
-            time_text(order.created_at),
-            time_text(order.hold_until),
-        ]
-    };
-    let mut text = table(&columns, found.orders.iter().map(row).collect(), "No such orders.");
-    if let Some(time) = found.not_looked_at_before {
-        let time = time_text(time);
-        text += &format!("\nOrders made before about {time} were not looked at; --look-back N goes further back.\n");
-    }
-    text
 }
 
 fn state(word: &str) -> Result<State, String> {

@@ -1,151 +1,72 @@
-//! What a command shows: one JSON document for programs, or tables for people. Pure.
+//! What a command shows: one JSON document for programs, or text for people. Pure.
 //!
-//! Invariant: text that others sent is never written to a terminal as it is ([`visible`]).
+//! Text that others sent is never written to a terminal as it is ([`visible`]).
 
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;
-use std::io::IsTerminal;
+use shared::table::{Style, table};
 use time::{OffsetDateTime, UtcOffset, macros::format_description};
 
-/// What to print, and what it means.
-#[derive(Debug)]
-pub struct Report {
-    /// The whole output.
-    pub text: String,
+/// What a command found. Its fields are the JSON document's.
+pub(crate) trait Document: Serialize {
+    /// The same for people.
+    fn text(&self, style: Style) -> String;
+
     /// False: something is off, and the program exits with 1.
-    pub is_well: bool,
+    fn is_well(&self) -> bool {
+        true
+    }
 }
 
-/// For whom a report is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// For programs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Output {
     Json,
-    /// For people.
     Text(Style),
 }
 
-/// Whether there are colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Text alone.
-    Plain,
-    /// With ANSI colours.
-    Coloured,
+/// What to print, and whether all is well.
+#[derive(Debug)]
+pub struct Report {
+    pub text: String,
+    pub is_well: bool,
 }
 
-impl Report {
-    /// A report of something that only says what is there.
-    pub fn of(shape: Shape, document: &impl Serialize, text: impl FnOnce(Style) -> String) -> Self {
-        Self::judged(shape, true, document, text)
-    }
-
-    /// A report that may say that something is off.
-    pub fn judged(shape: Shape, is_well: bool, document: &impl Serialize, text: impl FnOnce(Style) -> String) -> Self {
-        let mut text = match shape {
-            Shape::Json => serde_json::to_string_pretty(document).expect("a report is representable as JSON"),
-            Shape::Text(style) => text(style),
+impl Output {
+    pub(crate) fn report(self, document: &impl Document) -> Report {
+        let text = match self {
+            Self::Json => serde_json::to_string_pretty(document).expect("a document is representable as JSON"),
+            Self::Text(style) => document.text(style),
         };
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-        Self { text, is_well }
+        Report { text: format!("{}\n", text.trim_end()), is_well: document.is_well() }
     }
 }
 
-impl Style {
-    /// Colours on a terminal, unless `NO_COLOR` is set.
-    #[must_use]
-    pub fn of_stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if std::io::stdout().is_terminal() && !refused { Self::Coloured } else { Self::Plain }
-    }
-
-    /// Something that is as it should be.
-    #[must_use]
-    pub fn good(self, text: &str) -> String {
-        self.paint("32", text)
-    }
-
-    /// Something that is off.
-    #[must_use]
-    pub fn bad(self, text: &str) -> String {
-        self.paint("1;31", text)
-    }
-
-    /// What stands above something.
-    #[must_use]
-    pub fn title(self, text: &str) -> String {
-        self.paint("1", text)
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::Plain => text.to_owned(),
-            Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),
-        }
-    }
-}
-
-/// A column of a table.
-#[derive(Debug, Clone, Copy)]
-pub enum Column {
-    /// Words, which begin at the left.
-    Words(&'static str),
-    /// Numbers, which end at the right.
-    Number(&'static str),
-}
-
-/// A table with a line for each row; `none` where there are none.
-#[must_use]
-pub fn table(columns: &[Column], rows: Vec<Vec<String>>, none: &str) -> String {
-    if rows.is_empty() {
-        return format!("{none}\n");
-    }
-    let mut table = Table::new();
-    table.load_style(NOTHING);
-    table.set_header(columns.iter().map(|column| match column {
-        Column::Words(name) | Column::Number(name) => *name,
-    }));
-    table.add_rows(rows);
-    for (drawn, column) in table.column_iter_mut().zip(columns) {
-        drawn.set_padding((0, 2));
-        drawn.set_cell_alignment(match column {
-            Column::Words(_) => CellAlignment::Left,
-            Column::Number(_) => CellAlignment::Right,
-        });
-    }
-    format!("{}\n", table.trim_fmt())
+/// A table, or `none` where there are no rows.
+pub(crate) fn table_or(none: &str, headings: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
+    if rows.is_empty() { format!("{none}\n") } else { table(headings, rows, style) }
 }
 
 /// A time as people read it, in UTC.
-#[must_use]
-pub fn time_text(time: OffsetDateTime) -> String {
+pub(crate) fn time_text(time: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
     time.to_offset(UtcOffset::UTC).format(&format).expect("a time of the database can be written")
 }
 
 /// The same to the millisecond, where one event follows another.
-#[must_use]
-pub fn moment_text(time: OffsetDateTime) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
-    time.to_offset(UtcOffset::UTC).format(&format).expect("a time of the database can be written")
+pub(crate) fn moment_text(time: OffsetDateTime) -> String {
+    let seconds = time_text(time);
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), time.millisecond())
 }
 
-/// So many of something.
-#[must_use]
-pub fn counted(count: i64, one: &str) -> String {
+pub(crate) fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "–".to_owned())
+}
+
+pub(crate) fn counted(count: i64, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A time that need not be.
-#[must_use]
-pub fn time_or_dash(time: Option<OffsetDateTime>) -> String {
-    time.map_or_else(|| "–".to_owned(), time_text)
-}
-
 /// A length of time as people read it.
-#[must_use]
-pub fn span_text(milliseconds: i64) -> String {
+pub(crate) fn span_text(milliseconds: i64) -> String {
     let seconds = milliseconds / 1_000;
     match seconds {
         0 => format!("{milliseconds} ms"),
@@ -157,8 +78,7 @@ pub fn span_text(milliseconds: i64) -> String {
 }
 
 /// Text that somebody sent, harmless to a terminal: what is not to be seen is written as Rust would.
-#[must_use]
-pub fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let shown = |character: char| match character {
         '\n' => "\n".to_owned(),
         // Also what turns the direction of writing round.
@@ -174,6 +94,7 @@ pub fn visible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use time::macros::datetime;
 
     #[test]
     fn what_others_sent_cannot_steer_a_terminal() {
@@ -182,18 +103,22 @@ mod tests {
     }
 
     #[test]
-    fn words_begin_at_the_left_and_numbers_end_at_the_right() {
-        let columns = [Column::Words("item"), Column::Number("stock")];
-        let rows = vec![vec!["a".into(), "5".into()], vec!["concert".into(), "12345".into()]];
-        let drawn = table(&columns, rows, "none");
-        let lines: Vec<&str> = drawn.lines().map(str::trim_end).collect();
-        assert_eq!(lines, ["item     stock", "a            5", "concert  12345"]);
-        assert_eq!(table(&columns, vec![], "No items."), "No items.\n");
+    fn a_span_is_told_in_the_unit_that_fits() {
+        let spans: Vec<String> = [7, 1_500, 600_000, 7_200_000, 864_000_000].map(span_text).into();
+        assert_eq!(spans, ["7 ms", "1 s", "10 min", "2 h", "10 d"]);
     }
 
     #[test]
-    fn a_span_is_told_in_the_unit_that_fits() {
-        let told: Vec<String> = [7, 1_500, 600_000, 7_200_000, 864_000_000].map(span_text).into();
-        assert_eq!(told, ["7 ms", "1 s", "10 min", "2 h", "10 d"]);
+    fn a_moment_is_written_in_utc_to_the_millisecond() {
+        let time = datetime!(2026-11-27 11:00:00.0256 +1);
+        assert_eq!(
+            (time_text(time), moment_text(time)),
+            ("2026-11-27 10:00:00Z".into(), "2026-11-27 10:00:00.025Z".into())
+        );
+    }
+
+    #[test]
+    fn where_there_are_no_rows_it_says_so() {
+        assert_eq!(table_or("No items.", &["ITEM"], vec![], Style::Plain), "No items.\n");
     }
 }

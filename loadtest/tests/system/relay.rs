@@ -1,4 +1,4 @@
-//! What happened is told: once it is committed, each event with its id, and in the order of its item.
+//! What happened is published once it is committed: each event with its id, and in the order of its item.
 
 mod faults;
 mod listener;
@@ -14,19 +14,21 @@ use shared::{
 };
 use std::{collections::BTreeMap, process::Stdio};
 
-const IS_EMPTY: &str = "SELECT count(*) FROM outbox";
+const OUTBOX: &str = "SELECT count(*) FROM outbox";
 
 #[tokio::test]
 async fn every_reservation_is_told_once_with_its_key_and_in_the_order_of_its_item() {
     let mut shop = Shop::open(&[("opera", 500), ("concert.42", 500)]).await;
     let mut listener = Listener::to(&shop, "order.reserved.#").await;
     let folder = Folder::create().unwrap();
-    let ready = ["r1", "r2"].map(|id| folder.path().join(id));
     let mut relays = Vec::new();
-    for (id, ready) in ["r1", "r2"].into_iter().zip(&ready) {
-        relays.push(shop.worker_of("relay", id, &[("READY_FILE", ready.to_str().unwrap())]).await);
+    for id in ["r1", "r2"] {
+        let ready = folder.path().join(id);
+        let relay = shop.worker_of("relay", id, &[("READY_FILE", ready.to_str().unwrap())]).await;
+        relays.push((relay, ready));
     }
-    until("both are ready, the one that stands by, too", async || ready.iter().all(|file| file.exists())).await;
+    let are_ready = async || relays.iter().all(|(_, file)| file.exists());
+    until("both are ready, the one that stands by, too", are_ready).await;
     let _purchases = [shop.worker("w1", &[("BATCH_MAX", "20")]).await, shop.worker("w2", &[]).await];
     for number in 0..300 {
         for item in ["opera", "concert.42"] {
@@ -51,8 +53,8 @@ async fn every_reservation_is_told_once_with_its_key_and_in_the_order_of_its_ite
         assert_eq!(requests, &sent, "in the order in which they were decided");
         assert!(listener::are_in_order(ids), "and none comes twice");
     }
-    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
-    for (relay, file) in relays.iter_mut().zip(&ready) {
+    outbox_is_empty(&shop).await;
+    for (relay, file) in &mut relays {
         relay.send(Signal::Terminate).unwrap();
         assert_eq!(relay.wait().await.unwrap().code(), Some(0));
         assert!(!file.exists(), "who has left is not ready");
@@ -74,7 +76,7 @@ async fn the_end_of_an_order_is_told_after_its_beginning() {
     shop.send_to("", RELEASE_QUEUE, body.as_bytes(), shop.properties("c-1")).await;
     let cancelled = listener.next().await;
     assert_eq!(cancelled.routing_key, "order.cancelled.ticket");
-    assert_eq!(cancelled.event.order, Some(order), "told as it was at the beginning");
+    assert_eq!(cancelled.event.order, Some(order), "as it was at the beginning");
 
     sqlx::query("UPDATE items SET hold_ms = 1").execute(&shop.pool).await.unwrap();
     shop.buy("lost", "ticket").await;
@@ -82,7 +84,7 @@ async fn the_end_of_an_order_is_told_after_its_beginning() {
     assert_eq!((reserved.event, expired.event), (EventKind::OrderReserved, EventKind::OrderExpired));
     assert_eq!(reserved.order, expired.order);
     assert!(reserved.at < expired.at);
-    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
+    outbox_is_empty(&shop).await;
 }
 
 #[tokio::test]
@@ -94,13 +96,13 @@ async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     let mut never = shop.pool.begin().await.unwrap();
     record_items(&mut late, &[change(EventKind::ItemOpened, "late")]).await.unwrap();
     record_items(&mut never, &[change(EventKind::ItemOpened, "never")]).await.unwrap();
-    say(&shop, EventKind::ItemOpened, "first").await;
+    record(&shop, EventKind::ItemOpened, "first").await;
     assert_eq!(listener.next().await.event.item, "first", "what has higher numbers does not wait");
     late.commit().await.unwrap();
     let heard = listener.next().await.event;
     assert_eq!((heard.item.as_str(), heard.event_id.as_str()), ("late", "1.0"), "a lower number is not passed over");
     never.rollback().await.unwrap();
-    say(&shop, EventKind::ItemClosed, "last").await;
+    record(&shop, EventKind::ItemClosed, "last").await;
     assert_eq!(listener.next().await.event.item, "last");
 }
 
@@ -131,8 +133,12 @@ async fn help_names_what_a_relay_takes_and_a_server_that_is_not_there_is_told_by
     }
 }
 
+async fn outbox_is_empty(shop: &Shop) {
+    until("the outbox is empty", async || shop.count(OUTBOX).await == 0).await;
+}
+
 /// Commits an event of an item, as whoever changes one does, but for the notifier.
-async fn say(shop: &Shop, kind: EventKind, item: &str) {
+async fn record(shop: &Shop, kind: EventKind, item: &str) {
     record_items(&mut shop.pool.acquire().await.unwrap(), &[change(kind, item)]).await.unwrap();
 }
 
@@ -141,7 +147,7 @@ fn change(kind: EventKind, item: &str) -> ItemChange {
 }
 
 /// Commits many orders, and one row of the outbox for each `per_row` of them.
-async fn say_many(shop: &Shop, orders: i64, per_row: i64) {
+async fn record_orders(shop: &Shop, orders: i64, per_row: i64) {
     let insert = "
         WITH made AS (
             INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)

@@ -1,56 +1,26 @@
 //! Each check as one statement: it returns the offenders, and none where all is well.
 //!
-//! $1 is how many offenders are named, $2 the limit that the check goes by (seconds or days), where it has one. Every
-//! statement returns `name` and `offenders`, the count of all. Invariant: each is a plain `SELECT`.
+//! $1 is how many offenders are named, $2 the limit that the check goes by, where it has one. Every statement is a plain
+//! `SELECT` of a name, and of the count of all offenders.
 
 use super::Limits;
 
-/// A check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Check {
-    /// A stable name.
     pub name: &'static str,
     /// What should be.
     pub should: &'static str,
-    /// What it goes by.
-    pub limit: LimitOf,
-    /// The statement.
-    pub sql: &'static str,
+    /// Which limit it goes by: seconds or days.
+    pub(super) limit: Option<fn(Limits) -> u32>,
+    pub(super) sql: &'static str,
 }
 
-/// Which of the [`Limits`] a check goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitOf {
-    /// None.
-    Nothing,
-    /// How long verdicts are kept.
-    VerdictsDays,
-    /// How long an order may be in `paying`.
-    PayingSeconds,
-    /// How long a hold may outlive its time.
-    OverdueSeconds,
-    /// How long an event may wait.
-    OutboxSeconds,
-}
-
-impl LimitOf {
-    pub(super) fn of(self, limits: Limits) -> Option<u32> {
-        match self {
-            Self::Nothing => None,
-            Self::VerdictsDays => Some(limits.verdicts_days),
-            Self::PayingSeconds => Some(limits.paying_seconds_max),
-            Self::OverdueSeconds => Some(limits.overdue_seconds_max),
-            Self::OutboxSeconds => Some(limits.outbox_lag_seconds_max),
-        }
-    }
-}
-
-/// Every check, in reading order.
+/// In reading order.
 pub const CHECKS: [Check; 11] = [
     Check {
         name: "stock_conserved",
         should: "available + held + sold = stock, none below zero",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: "
 SELECT format('%s (%s + %s + %s, stock %s)', id, available, held, sold, stock) AS name, count(*) OVER () AS offenders
 FROM items WHERE available + held + sold <> stock OR least(available, held, sold) < 0
@@ -59,7 +29,7 @@ ORDER BY id LIMIT $1",
     Check {
         name: "stock_matches_orders",
         should: "held and sold of an item are what its orders add up to",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: "
 WITH sums AS (
     SELECT item, coalesce(sum(quantity) FILTER (WHERE state IN ('reserved', 'paying')), 0) AS held,
@@ -79,7 +49,7 @@ ORDER BY coalesce(items.id, sums.item) LIMIT $1",
     Check {
         name: "orders_have_verdicts",
         should: "each order came with a reserved verdict, as long as verdicts are kept",
-        limit: LimitOf::VerdictsDays,
+        limit: Some(|limits| limits.verdicts_days),
         sql: "
 SELECT format('%s (request %s)', id, request_id) AS name, count(*) OVER () AS offenders FROM orders
 WHERE created_at > now() - make_interval(days => $2::int) + interval '1 hour' AND NOT EXISTS (
@@ -90,7 +60,7 @@ ORDER BY id LIMIT $1",
     Check {
         name: "verdicts_have_orders",
         should: "each reserved verdict has the order that its buyer was told of",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: r#"
 SELECT format('request %s (item %s)', request_id, item) AS name, count(*) OVER () AS offenders FROM verdicts
 WHERE status = 'reserved' AND NOT EXISTS (
@@ -102,7 +72,7 @@ ORDER BY request_id LIMIT $1"#,
     Check {
         name: "holds_end",
         should: "no reserved order is kept past its time (else: does release run?)",
-        limit: LimitOf::OverdueSeconds,
+        limit: Some(|limits| limits.overdue_seconds_max),
         sql: "
 SELECT format('%s (of %s, since %s)', id, item, hold_until) AS name, count(*) OVER () AS offenders FROM orders
 WHERE state = 'reserved' AND hold_until < now() - make_interval(secs => $2)
@@ -111,7 +81,7 @@ ORDER BY hold_until LIMIT $1",
     Check {
         name: "payments_end",
         should: "no order is being paid for without end (else: does payment run?)",
-        limit: LimitOf::PayingSeconds,
+        limit: Some(|limits| limits.paying_seconds_max),
         sql: "
 WITH paying AS (
     SELECT id, item, (SELECT max(at) FROM order_history WHERE order_id = orders.id AND to_state = 'paying') AS since
@@ -124,7 +94,7 @@ ORDER BY since, id LIMIT $1",
     Check {
         name: "orders_end_once",
         should: "an order that ended has one row of history that ends it, any other has none",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: "
 WITH ends AS (
     SELECT order_id, count(*) AS ends FROM order_history WHERE to_state IN ('paid', 'expired', 'cancelled')
@@ -138,7 +108,7 @@ ORDER BY id LIMIT $1",
     Check {
         name: "history_leads_to_state",
         should: "an order's history is one chain from reserved to its state",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: "
 WITH steps AS (
     SELECT order_id, at, to_state, from_state,
@@ -157,7 +127,7 @@ ORDER BY id LIMIT $1",
     Check {
         name: "charges_match_paid_orders",
         should: "an order is paid exactly where its payment has a charge",
-        limit: LimitOf::Nothing,
+        limit: None,
         sql: "
 SELECT format('%s (%s, %s)', id, state, coalesce('charge ' || charge_id, 'no charge')) AS name,
        count(*) OVER () AS offenders
@@ -168,7 +138,7 @@ ORDER BY id LIMIT $1",
     Check {
         name: "outbox_is_told",
         should: "no event waits too long (else: does relay run?)",
-        limit: LimitOf::OutboxSeconds,
+        limit: Some(|limits| limits.outbox_lag_seconds_max),
         sql: "
 SELECT format('%s %s (since %s)', id, kind, at) AS name, count(*) OVER () AS offenders FROM outbox
 WHERE at < now() - make_interval(secs => $2)
@@ -176,8 +146,8 @@ ORDER BY id LIMIT $1",
     },
     Check {
         name: "outbox_fails_nowhere",
-        should: "no event was set aside because it could not be told",
-        limit: LimitOf::Nothing,
+        should: "no event was set aside because it could not be published",
+        limit: None,
         sql: "
 SELECT format('%s %s (%s)', id, kind, reason) AS name, count(*) OVER () AS offenders FROM outbox_failed
 ORDER BY id LIMIT $1",

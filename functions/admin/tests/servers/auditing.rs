@@ -2,10 +2,11 @@
 
 use crate::Shop;
 use admin::audit::{CHECKS, Limits, audit};
+use serde_json::json;
 use shared::order::State;
 use std::collections::BTreeSet;
 
-const LIMITS: Limits =
+pub(crate) const LIMITS: Limits =
     Limits { verdicts_days: 30, paying_seconds_max: 300, overdue_seconds_max: 60, outbox_lag_seconds_max: 60 };
 
 /// Lets the database hold what the schema forbids, as a fault in the schema would.
@@ -62,7 +63,7 @@ async fn sale() -> Shop {
         shop.order("ticket", state).await;
     }
     for statement in DROP_CHECKS {
-        sqlx::query(statement).execute(&shop.pool).await.unwrap();
+        shop.execute(statement).await;
     }
     shop
 }
@@ -89,22 +90,22 @@ async fn each_fault_that_is_seeded_in_the_database_is_seen() {
 #[tokio::test]
 async fn all_offenders_are_counted_and_the_first_are_named() {
     let shop = sale().await;
-    sqlx::query("UPDATE verdicts SET reply = '{}'").execute(&shop.pool).await.unwrap();
+    shop.execute("UPDATE verdicts SET reply = '{}'").await;
     let report = shop.run(&["audit", "--names", "2"]).await.unwrap();
     assert!(!report.is_well, "the program exits with 1");
     assert!(report.text.contains("✗ verdicts_have_orders") && report.text.contains("and 3 more"), "{}", report.text);
     let audit = shop.json(&["audit", "--names", "2"]).await;
-    let check =
-        audit["checks"].as_array().unwrap().iter().find(|check| check["name"] == "verdicts_have_orders").unwrap();
-    assert_eq!((&check["offenders"], check["named"].as_array().unwrap().len()), (&serde_json::json!(5), 2));
+    let mut checks = audit["checks"].as_array().unwrap().iter();
+    let check = checks.find(|check| check["name"] == "verdicts_have_orders").unwrap();
+    assert_eq!((&check["offenders"], check["named"].as_array().unwrap().len()), (&json!(5), 2));
     assert_eq!(audit["holds"], false);
 }
 
 #[tokio::test]
 async fn an_order_whose_verdict_has_left_in_time_is_not_off() {
     let shop = sale().await;
-    sqlx::query("DELETE FROM verdicts").execute(&shop.pool).await.unwrap();
-    sqlx::query("UPDATE orders SET created_at = now() - interval '31 days'").execute(&shop.pool).await.unwrap();
+    shop.execute("DELETE FROM verdicts").await;
+    shop.execute("UPDATE orders SET created_at = now() - interval '31 days'").await;
     assert!(shop.run(&["audit"]).await.unwrap().is_well);
     assert!(!shop.run(&["audit", "--verdicts-days", "40"]).await.unwrap().is_well, "they should be kept still");
 }
@@ -112,10 +113,9 @@ async fn an_order_whose_verdict_has_left_in_time_is_not_off() {
 #[tokio::test]
 async fn what_waits_in_the_outbox_is_counted_in_events() {
     let shop = sale().await;
-    let insert = "INSERT INTO outbox (kind, order_ids) SELECT 'order.reserved', array_agg(id) FROM orders";
-    sqlx::query(insert).execute(&shop.pool).await.unwrap();
+    shop.execute("INSERT INTO outbox (kind, order_ids) SELECT 'order.reserved', array_agg(id) FROM orders").await;
     let audit = shop.json(&["audit"]).await;
-    assert_eq!((&audit["outbox"]["rows"], &audit["outbox"]["events"]), (&serde_json::json!(1), &serde_json::json!(5)));
+    assert_eq!((&audit["outbox"]["rows"], &audit["outbox"]["events"]), (&json!(1), &json!(5)));
     assert_eq!(audit["holds"], true);
 }
 

@@ -7,16 +7,11 @@ mod reading;
 mod unfelt;
 mod unprepared;
 
-use admin::{
-    failure::Failure,
-    options::CommandLine,
-    report::{Report, Style},
-    run,
-};
+use admin::{CommandLine, failure::Failure, report::Report, run};
 use clap::Parser;
 use serde_json::Value;
-use shared::{db, devstack::Fixture, order::State};
-use sqlx::{PgConnection, PgPool};
+use shared::{config::StoreOptions, db, devstack::Fixture, order::State, table::Style};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 const PUT_ON_SALE: &str = "
@@ -41,17 +36,26 @@ WHERE id = $1";
 
 /// A database of the test's own.
 struct Shop {
-    url: String,
+    store: StoreOptions,
     pool: PgPool,
 }
 
 impl Shop {
     /// Its schema up to date, nothing on sale.
     async fn open() -> Self {
-        let url = Fixture::new().await.database_url;
-        let pool = db::pool(&url, "test", 4).unwrap();
-        db::migrate(&pool).await.unwrap();
-        Self { url, pool }
+        let shop = Self::without_schema().await;
+        db::migrate(&shop.pool).await.unwrap();
+        shop
+    }
+
+    async fn without_schema() -> Self {
+        let database_url = Fixture::new().await.database_url;
+        let pool = db::pool(&database_url, "test", 4).unwrap();
+        Self { store: StoreOptions { database_url, database_connections_max: 1 }, pool }
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
     }
 
     async fn put_on_sale(&self, item: &str, stock: i64, version: i64, conflicts: i64) {
@@ -62,43 +66,45 @@ impl Shop {
     /// Makes an order of one unit with all that belongs to one in this state.
     async fn order(&self, item: &str, state: State) -> Uuid {
         let id = Uuid::now_v7();
-        let mut connection = self.pool.acquire().await.unwrap();
-        sqlx::query(ORDER).bind(id).bind(item).bind(state.as_str()).execute(&mut *connection).await.unwrap();
-        sqlx::query(VERDICT).bind(id).execute(&mut *connection).await.unwrap();
-        match state {
-            State::Reserved => {}
-            State::Paying => begin_payment(&mut connection, id, None).await,
-            State::Paid => {
-                begin_payment(&mut connection, id, Some("charge-1")).await;
-                step(&mut connection, id, ("paying", "paid", "payment_captured")).await;
-            }
-            State::Expired => step(&mut connection, id, ("reserved", "expired", "hold_passed")).await,
-            State::Cancelled => step(&mut connection, id, ("reserved", "cancelled", "cancel")).await,
+        let order = sqlx::query(ORDER).bind(id).bind(item).bind(state.as_str());
+        order.execute(&self.pool).await.unwrap();
+        sqlx::query(VERDICT).bind(id).execute(&self.pool).await.unwrap();
+        let begun = ("reserved", "paying", "payment_begun");
+        let (charge, steps) = match state {
+            State::Reserved => (None, vec![]),
+            State::Paying => (None, vec![begun]),
+            State::Paid => (Some("charge-1"), vec![begun, ("paying", "paid", "payment_captured")]),
+            State::Expired => (None, vec![("reserved", "expired", "hold_passed")]),
+            State::Cancelled => (None, vec![("reserved", "cancelled", "cancel")]),
+        };
+        if steps.contains(&begun) {
+            sqlx::query(PAYMENT).bind(id).bind(charge).execute(&self.pool).await.unwrap();
         }
-        if state.holds_units() || state == State::Paid {
-            let is_sold = state == State::Paid;
-            sqlx::query(MOVE_UNIT).bind(item).bind(is_sold).execute(&mut *connection).await.unwrap();
+        for (from, to, cause) in steps {
+            sqlx::query(STEP).bind(id).bind(from).bind(to).bind(cause).execute(&self.pool).await.unwrap();
+        }
+        let is_sold = state == State::Paid;
+        if state.holds_units() || is_sold {
+            sqlx::query(MOVE_UNIT).bind(item).bind(is_sold).execute(&self.pool).await.unwrap();
         }
         id
     }
 
     /// Runs a command on this database.
     async fn run(&self, arguments: &[&str]) -> Result<Report, Failure> {
-        let line = [&["admin"], arguments, &["--database-url", &self.url]].concat();
-        run(CommandLine::try_parse_from(line).unwrap(), Style::Plain).await
+        run_with(&[arguments, &["--database-url", &self.store.database_url]].concat()).await
+    }
+
+    async fn text(&self, arguments: &[&str]) -> String {
+        self.run(arguments).await.unwrap().text
     }
 
     /// The document that a command prints for programs.
     async fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.run(&[arguments, &["--json"]].concat()).await.unwrap().text).unwrap()
+        serde_json::from_str(&self.text(&[arguments, &["--json"]].concat()).await).unwrap()
     }
 }
 
-async fn begin_payment(connection: &mut PgConnection, id: Uuid, charge: Option<&str>) {
-    sqlx::query(PAYMENT).bind(id).bind(charge).execute(&mut *connection).await.unwrap();
-    step(connection, id, ("reserved", "paying", "payment_begun")).await;
-}
-
-async fn step(connection: &mut PgConnection, id: Uuid, (from, to, cause): (&str, &str, &str)) {
-    sqlx::query(STEP).bind(id).bind(from).bind(to).bind(cause).execute(connection).await.unwrap();
+async fn run_with(arguments: &[&str]) -> Result<Report, Failure> {
+    run(CommandLine::try_parse_from([&["admin"], arguments].concat()).unwrap(), Style::Plain).await
 }

@@ -13,8 +13,8 @@ async fn the_latest_orders_are_read_from_the_end_of_the_primary_key() {
     let shop = Shop::open().await;
     for is_full in [false, true] {
         if is_full {
-            sqlx::query(MANY).execute(&shop.pool).await.unwrap();
-            sqlx::query("ANALYZE orders").execute(&shop.pool).await.unwrap();
+            shop.execute(MANY).await;
+            shop.execute("ANALYZE orders").await;
         }
         for (statement, types, arguments) in
             [(FIND, "(bigint, text, text, bigint)", "(1000, 'a', NULL, 50)"), (REACH, "(bigint)", "(1000)")]

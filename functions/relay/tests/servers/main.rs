@@ -4,18 +4,14 @@
 mod plans;
 mod turns;
 
-use relay::{
-    round::{Round, round},
-    settings,
-    teller::Teller,
-};
+use relay::{Round, publish::EventPublisher, publish_round, settings};
 use shared::{
     amqp::{self, Nodes, Publisher},
     db,
     devstack::Fixture,
     topology::Topology,
 };
-use sqlx::{PgConnection, PgPool, Row, postgres::PgConnectOptions};
+use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
 
 /// Nothing here takes this long.
@@ -30,8 +26,8 @@ struct Servers {
 
 /// A relay, without what has it go round by itself.
 struct Instance {
-    rounds: PgConnection,
-    teller: Teller,
+    store: PgConnection,
+    publisher: EventPublisher,
 }
 
 impl Servers {
@@ -40,31 +36,36 @@ impl Servers {
         let pool = db::pool(&fixture.database_url, "test", 4).unwrap();
         db::migrate(&pool).await.unwrap();
         let nodes = Nodes::read(&fixture.amqp_url).unwrap();
-        let outgoing = Publisher::open(&nodes, "test", "test").await.unwrap();
-        amqp::declare(outgoing.channel(), &Topology::read()).await.unwrap();
-        outgoing.close().await;
+        let publisher = Publisher::open(&nodes, "test", "test").await.unwrap();
+        amqp::declare(publisher.channel(), &Topology::read()).await.unwrap();
+        publisher.close().await;
         Self { pool, nodes }
     }
 
-    async fn instance(&self, turn_seconds_max: u32) -> Instance {
+    /// A connection as a relay's rounds have it.
+    async fn connect(&self, turn_seconds_max: u32) -> PgConnection {
         let options = PgConnectOptions::clone(&self.pool.connect_options()).options(settings(turn_seconds_max));
-        let rounds = db::connect(&options).await.unwrap();
-        Instance { rounds, teller: Teller::connect(&self.nodes, "test", "test").await.unwrap() }
+        db::connect(&options).await.unwrap()
+    }
+
+    async fn instance(&self) -> Instance {
+        let publisher = EventPublisher::connect(&self.nodes, "test", "test").await.unwrap();
+        Instance { store: self.connect(TURN_SECONDS_MAX).await, publisher }
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
     /// Commits rows of an item each.
-    async fn say(&self, rows: i64) {
+    async fn add_rows(&self, rows: i64) {
         let insert = "INSERT INTO outbox (kind, item, detail)
                       SELECT 'item.opened', 'a', '{}' FROM generate_series(1, $1)";
         sqlx::query(insert).bind(rows).execute(&self.pool).await.unwrap();
     }
 
     /// Commits rows of this many orders each.
-    async fn say_orders(&self, rows: i64, orders: i64) {
+    async fn add_rows_of_orders(&self, rows: i64, orders: i64) {
         let insert = "
             WITH made AS (
                 INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
@@ -77,7 +78,7 @@ impl Servers {
 }
 
 impl Instance {
-    async fn round(&mut self) -> anyhow::Result<Round> {
-        round(&mut self.rounds, &mut self.teller, WITHIN).await
+    async fn round(&mut self) -> Round {
+        publish_round(&mut self.store, &mut self.publisher, WITHIN).await.unwrap()
     }
 }

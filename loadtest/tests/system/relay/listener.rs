@@ -9,9 +9,9 @@ use lapin::{
     types::FieldTable,
 };
 use shared::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, Event};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-/// What is heard.
+/// An event as it comes.
 pub(crate) struct Heard {
     pub(crate) routing_key: String,
     pub(crate) event: Event,
@@ -20,6 +20,8 @@ pub(crate) struct Heard {
 
 pub(crate) struct Listener {
     events: Consumer,
+    /// By their ids.
+    pub(crate) known: BTreeMap<String, Event>,
 }
 
 impl Listener {
@@ -28,9 +30,14 @@ impl Listener {
         let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let queue = shop.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
         bind(&shop.channel, queue.name().as_str(), pattern).await;
+        Self::of(&shop.channel, queue.name().as_str()).await
+    }
+
+    /// Listens to what is in a queue, and what comes.
+    pub(crate) async fn of(channel: &Channel, queue: &str) -> Self {
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let consume = shop.channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default());
-        Self { events: consume.await.unwrap() }
+        let events = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
+        Self { events, known: BTreeMap::new() }
     }
 
     /// The next event. Its properties say what its body says.
@@ -40,13 +47,13 @@ impl Listener {
     }
 
     /// The next event that is not known already; what is known is the same each time.
-    pub(crate) async fn next_new(&mut self, known: &mut Vec<Event>) -> Event {
+    pub(crate) async fn next_new(&mut self) -> Event {
         loop {
             let event = self.next().await.event;
-            match known.iter().find(|earlier| earlier.event_id == event.event_id) {
+            match self.known.get(&event.event_id) {
                 Some(earlier) => assert_eq!(earlier, &event, "a repeat is the same"),
                 None => {
-                    known.push(event.clone());
+                    self.known.insert(event.event_id.clone(), event.clone());
                     return event;
                 }
             }
@@ -72,7 +79,7 @@ pub(crate) async fn bind(channel: &Channel, queue: &str, pattern: &str) {
     channel.queue_bind(queue.into(), EVENTS_EXCHANGE.into(), pattern.into(), options, none).await.unwrap();
 }
 
-pub(crate) fn heard(delivery: Delivery) -> Heard {
+fn heard(delivery: Delivery) -> Heard {
     let event: Event = serde_json::from_slice(&delivery.data).unwrap();
     let properties = delivery.properties;
     let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();

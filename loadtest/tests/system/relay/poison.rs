@@ -1,9 +1,9 @@
-//! A row that cannot be told is kept with its reason, and nothing waits behind it; what is refused by all is no such row.
+//! A row that cannot be published is kept with its reason, and nothing waits behind it; what is refused by all is no such row.
 
 use super::{
-    IS_EMPTY,
+    OUTBOX,
     listener::{Listener, bind},
-    say,
+    outbox_is_empty, record,
 };
 use crate::shop::{Shop, until};
 use lapin::{
@@ -12,7 +12,6 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use shared::messages::EventKind;
-use sqlx::Row;
 
 /// A queue that is full, and says no to what it is bound for.
 const FULL: &str = "full";
@@ -30,20 +29,19 @@ async fn rows_that_cannot_be_told_are_kept_with_their_reasons_and_block_nothing(
     let mut listener = Listener::to(&shop, "item.created.#").await;
     fill(&shop, "item.closed.#").await;
     sqlx::query(ANY_KIND).execute(&shop.pool).await.unwrap();
-    say(&shop, EventKind::ItemCreated, "first").await;
-    for bad in [TOO_LARGE, NO_JSON, NO_ORDER, LATER_KIND] {
-        sqlx::query(bad).execute(&shop.pool).await.unwrap();
+    record(&shop, EventKind::ItemCreated, "first").await;
+    for poison in [TOO_LARGE, NO_JSON, NO_ORDER, LATER_KIND] {
+        sqlx::query(poison).execute(&shop.pool).await.unwrap();
     }
-    say(&shop, EventKind::ItemClosed, "refused").await;
-    say(&shop, EventKind::ItemCreated, "last").await;
+    record(&shop, EventKind::ItemClosed, "refused").await;
+    record(&shop, EventKind::ItemCreated, "last").await;
 
     let _relay = shop.worker_of("relay", "r", &[]).await;
-    let mut known = Vec::new();
-    assert_eq!(listener.next_new(&mut known).await.item, "first");
-    assert_eq!(listener.next_new(&mut known).await.item, "last");
-    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
-    let kept = sqlx::query("SELECT id, reason FROM outbox_failed ORDER BY id").fetch_all(&shop.pool).await.unwrap();
-    let kept: Vec<(i64, String)> = kept.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(listener.next_new().await.item, "first");
+    assert_eq!(listener.next_new().await.item, "last");
+    outbox_is_empty(&shop).await;
+    let kept = "SELECT id, reason FROM outbox_failed ORDER BY id";
+    let kept: Vec<(i64, String)> = sqlx::query_as(kept).fetch_all(&shop.pool).await.unwrap();
     let expected = [
         (2, "message size"),
         (3, "the detail is not a JSON object"),
@@ -63,17 +61,16 @@ async fn a_row_that_is_refused_while_nothing_else_is_taken_waits() {
     let shop = Shop::open(&[]).await;
     let mut listener = Listener::to(&shop, "#").await;
     fill(&shop, "item.closed.#").await;
-    say(&shop, EventKind::ItemClosed, "a").await;
-    say(&shop, EventKind::ItemClosed, "b").await;
+    record(&shop, EventKind::ItemClosed, "a").await;
+    record(&shop, EventKind::ItemClosed, "b").await;
     let _relay = shop.worker_of("relay", "r", &[]).await;
     until("it says so", async || shop.log("r").await.contains("RabbitMQ takes no event")).await;
-    assert_eq!(shop.count(IS_EMPTY).await, 2);
+    assert_eq!(shop.count(OUTBOX).await, 2);
     shop.channel.queue_delete(FULL.into(), QueueDeleteOptions::default()).await.unwrap();
-    until("the outbox is empty", async || shop.count(IS_EMPTY).await == 0).await;
+    outbox_is_empty(&shop).await;
     assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0);
-    let mut known = Vec::new();
     for item in ["a", "b"] {
-        assert_eq!(listener.next_new(&mut known).await.item, item);
+        assert_eq!(listener.next_new().await.item, item);
     }
 }
 

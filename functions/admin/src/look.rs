@@ -1,20 +1,16 @@
-//! Reading the database without being felt: every look is a read-only transaction with limits of its own.
+//! Looking at the database without being felt: every look is a read-only transaction with limits of its own.
 //!
-//! Invariants: nothing here locks a row (no `FOR UPDATE`, no write), so no purchase, payment or release ever waits for an
-//! operator, nor an operator for them: of tables, the weakest lock there is is taken, which conflicts with a change of the
-//! schema alone. And nothing reads for longer than it may: an old snapshot keeps old versions of hot rows alive.
+//! Nothing here locks a row, so no sale ever waits for an operator, nor an operator for a sale: of tables, the weakest lock
+//! is taken. And no look lasts longer than it may: an old snapshot keeps old versions of hot rows alive.
 
 use crate::{NAME, failure::Failure};
 use anyhow::anyhow;
 use clap::Args;
 use shared::{config::StoreOptions, db};
-use sqlx::{PgConnection, PgPool};
-
-/// How many of the latest orders are looked through for those that are wanted, unless asked otherwise.
-pub const LOOK_BACK: u32 = 100_000;
+use sqlx::PgConnection;
 
 /// How long a look that goes by key may take, in seconds a statement.
-pub const BY_KEY_SECONDS_MAX: u32 = 10;
+const BY_KEY_SECONDS_MAX: u32 = 10;
 
 /// All statements of a look see one instant.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -22,58 +18,50 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Until the transaction ends. Waiting for a change of the schema would have all others wait behind us.
 const LIMIT: &str = "SELECT set_config('statement_timeout', $1, true), set_config('lock_timeout', '1s', true)";
 
-/// For statements that read tables whole: [`store`]'s connections are made for those that look rows up by key. By one
-/// process each, so that a sale keeps the other processors.
+/// For statements that read tables whole: the connection is made for those that look rows up by key. By one process
+/// each, so that a sale keeps the other processors.
 const READ_WHOLE: &str = "
 SELECT set_config('enable_seqscan', 'on', true), set_config('plan_cache_mode', 'auto', true),
        set_config('max_parallel_workers_per_gather', '0', true)";
 
 /// How a look reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Scan {
     /// By key, or along an index.
     ByKey,
-    /// Tables from their beginning to their end.
-    Whole,
+    /// Tables from their beginning to their end, for so many seconds a statement at most.
+    Whole { seconds_max: u32 },
 }
 
-/// What commands take that look through orders without an index for it.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct LookBack {
     /// How many of the latest orders, of all items, are looked through for those that are wanted. Orders have no index by
     /// item: each purchase would pay for it.
-    #[arg(long, default_value_t = LOOK_BACK, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub look_back: u32,
 }
 
-/// The database, its schema as this program knows it; nothing is changed to make it so.
+/// Looks at the database at one instant. Its schema has to be there already; nothing is changed to make it so.
 ///
 /// # Errors
-/// It cannot be reached, or its schema is another.
-pub async fn open(options: &StoreOptions) -> Result<PgPool, Failure> {
-    Ok(db::open_as_it_is(options, NAME).await?)
-}
-
-/// Looks at the database at one instant, for so many seconds a statement at most.
-///
-/// # Errors
-/// The database's.
+/// It cannot be reached, its schema is another, or a statement took too long.
 pub async fn look<T>(
-    pool: &PgPool,
-    way: Way,
-    seconds_max: u32,
-    look: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    store: &StoreOptions,
+    scan: Scan,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, Failure> {
+    let pool = db::open_as_it_is(store, NAME).await?;
+    let seconds_max = match scan {
+        Scan::ByKey => BY_KEY_SECONDS_MAX,
+        Scan::Whole { seconds_max } => seconds_max,
+    };
     let looking = async {
         let mut transaction = pool.begin_with(BEGIN).await?;
         sqlx::query(LIMIT).bind(format!("{seconds_max}s")).execute(&mut *transaction).await?;
-        match way {
-            Way::ByKey => {}
-            Way::Whole => {
-                sqlx::query(READ_WHOLE).execute(&mut *transaction).await?;
-            }
+        if scan != Scan::ByKey {
+            sqlx::query(READ_WHOLE).execute(&mut *transaction).await?;
         }
-        let seen = look(&mut transaction).await?;
+        let seen = read(&mut transaction).await?;
         transaction.rollback().await?;
         Ok(seen)
     };

@@ -1,0 +1,190 @@
+//! `create`, `add`, `remove`, `open`, `close`, `rules`: requests to the restock function, sent as any other system would.
+//!
+//! Nothing here touches the database; what is allowed is the restock function's to say, and a request that is sent twice
+//! with one id is granted once.
+
+use crate::{
+    BrokerOptions, NAME,
+    failure::Failure,
+    report::{Document, or_dash, visible},
+};
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use shared::{
+    amqp::{self, Nodes, OutgoingRequest, RequestOutcome},
+    messages::{
+        HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, STOCK_MAX, Status, TIME_MS_MAX, Verdict,
+        is_id,
+    },
+    table::Style,
+};
+use std::{collections::BTreeSet, time::Duration};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put a new item on sale.
+    Create {
+        #[command(flatten)]
+        request: RequestOptions,
+        /// Units.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=STOCK_MAX))]
+        stock: i64,
+        /// How long an order keeps its units, in milliseconds.
+        #[arg(long, default_value_t = HOLD_MS_DEFAULT, value_name = "MILLISECONDS", value_parser = clap::value_parser!(i64).range(1..=TIME_MS_MAX))]
+        hold_ms: i64,
+        #[command(flatten)]
+        window: Window,
+        #[command(flatten)]
+        rules: RuleOptions,
+    },
+    /// Put more units of an item on sale.
+    Add {
+        #[command(flatten)]
+        request: RequestOptions,
+        /// Units.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
+        quantity: i64,
+    },
+    /// Take units of an item off sale that are neither held nor sold.
+    Remove {
+        #[command(flatten)]
+        request: RequestOptions,
+        /// Units.
+        #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
+        quantity: i64,
+    },
+    /// Open the sale of an item, now or at a time.
+    Open {
+        #[command(flatten)]
+        request: RequestOptions,
+        #[command(flatten)]
+        window: Window,
+    },
+    /// Close the sale of an item, now. What is held may still be paid for.
+    Close {
+        #[command(flatten)]
+        request: RequestOptions,
+    },
+    /// Replace all rules of an item's sale; those that are not named are gone. `item NAME` shows them.
+    Rules {
+        #[command(flatten)]
+        request: RequestOptions,
+        #[command(flatten)]
+        rules: RuleOptions,
+        /// No rules from then on. To be said, so that none is lost by who only wanted to look.
+        #[arg(long, required_unless_present_any = RULE_OPTIONS, conflicts_with_all = RULE_OPTIONS)]
+        none: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RequestOptions {
+    /// The item's id.
+    #[arg(value_name = "NAME", value_parser = id)]
+    item: String,
+    /// The request's id; give the same again to repeat a request whose answer was lost. A new one where absent.
+    #[arg(long, value_name = "ID", value_parser = id)]
+    request_id: Option<String>,
+    /// How long to wait for the verdict.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    wait_seconds_max: u64,
+    #[command(flatten)]
+    broker: BrokerOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct Window {
+    /// The sale begins then, such as 2026-12-01T18:00:00Z; without it, at once.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    opens_at: Option<OffsetDateTime>,
+    /// The sale ends then; without it, it does not end.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    closes_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug, Args)]
+pub struct RuleOptions {
+    /// Units that one buyer may hold and have paid for, in all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
+    max_per_buyer: Option<i64>,
+    /// No second purchase by the same buyer within this time.
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(i64).range(1..=TIME_MS_MAX))]
+    cooldown_ms: Option<i64>,
+    /// Only buyers of one of these tiers, with commas between them.
+    #[arg(long, value_name = "TIER,…", value_delimiter = ',', value_parser = id)]
+    tiers: Vec<String>,
+}
+
+/// The names of [`RuleOptions`].
+const RULE_OPTIONS: [&str; 3] = ["max_per_buyer", "cooldown_ms", "tiers"];
+
+pub(crate) async fn run(command: Command) -> Result<Verdict, Failure> {
+    let (request, operation) = match command {
+        Command::Create { request, stock, hold_ms, window: Window { opens_at, closes_at }, rules } => {
+            (request, Operation::Create { stock, hold_ms, opens_at, closes_at, rules: rules.read() })
+        }
+        Command::Add { request, quantity } => (request, Operation::Add { quantity }),
+        Command::Remove { request, quantity } => (request, Operation::Remove { quantity }),
+        Command::Open { request, window: Window { opens_at, closes_at } } => {
+            (request, Operation::Open { opens_at, closes_at })
+        }
+        Command::Close { request } => (request, Operation::Close),
+        Command::Rules { request, rules, none: _ } => (request, Operation::Rules { rules: rules.read() }),
+    };
+    send(request, operation).await
+}
+
+/// Sends the request and waits for the verdict.
+async fn send(options: RequestOptions, operation: Operation) -> Result<Verdict, Failure> {
+    let RequestOptions { item, request_id, wait_seconds_max, broker } = options;
+    let request_id = request_id.unwrap_or_else(|| format!("admin-{}", Uuid::now_v7()));
+    let request = RestockRequest { request_id, item, operation };
+    let body = serde_json::to_string(&request).expect("a request is representable as JSON");
+    let request_id = &request.request_id;
+    let outgoing = OutgoingRequest { queue: RESTOCK_QUEUE, request_id, body: &body };
+    let (nodes, wait) = (Nodes::read(&broker.amqp_url)?, Duration::from_secs(wait_seconds_max));
+    match amqp::ask(&nodes, NAME, outgoing, wait).await? {
+        RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)
+            .with_context(|| format!("the verdict on {request_id} is none that this program knows"))
+            .map_err(Failure::Broken),
+        RequestOutcome::NotYet => Err(Failure::Unreachable(anyhow!(
+            "nobody answered within {wait_seconds_max} s; the request is in the queue {RESTOCK_QUEUE} and will be decided \
+             once a restock function runs and has come to it. Ask again with --request-id {request_id} for its verdict; it \
+             is granted once"
+        ))),
+        RequestOutcome::NoQueue => Err(Failure::Unreachable(anyhow!(
+            "there is no queue {RESTOCK_QUEUE}, so nothing was sent; start a restock function, which declares it"
+        ))),
+    }
+}
+
+impl RuleOptions {
+    fn read(self) -> Rules {
+        let tiers = (!self.tiers.is_empty()).then(|| BTreeSet::from_iter(self.tiers));
+        Rules { max_per_buyer: self.max_per_buyer, cooldown_ms: self.cooldown_ms, tiers }
+    }
+}
+
+impl Document for Verdict {
+    fn text(&self, style: Style) -> String {
+        let code = self.code.as_str();
+        let code = if self.is_well() { style.good(code) } else { style.bad(code) };
+        format!("{code}: {}\nRequest {}.\n", visible(&self.message), or_dash(self.request_id.clone()))
+    }
+
+    fn is_well(&self) -> bool {
+        self.status == Status::Done
+    }
+}
+
+fn id(text: &str) -> Result<String, String> {
+    if is_id(text) { Ok(text.to_owned()) } else { Err("an id matches [A-Za-z0-9._:-]{1,128}".to_owned()) }
+}
+
+fn time(text: &str) -> Result<OffsetDateTime, String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339);
+    let time = time.map_err(|_| "a time is written as RFC 3339 has it, such as 2026-12-01T18:00:00Z".to_owned())?;
+    time.checked_to_offset(UtcOffset::UTC).ok_or_else(|| "the time is too far away".to_owned())
+}

@@ -1,0 +1,128 @@
+//! From a row of the outbox to its events, and from what the broker refused to the rows that are given up. Pure.
+//!
+//! The same row gives the same events, with the same ids, whenever it is read and by whichever instance. A row that cannot
+//! be published gives no event at all, and the reason.
+
+use shared::messages::{Event, EventKind, EventOrder};
+use std::collections::HashMap;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The longest routing key that AMQP has room for, in bytes.
+const ROUTING_KEY_BYTES_MAX: usize = 255;
+
+/// A row as it is read: something happened to these orders, or to this item.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    /// Events of one item, and those of one order, have their rows numbered in the order in which they happened.
+    pub(crate) id: i64,
+    /// An [`EventKind`]'s word, or one of a later version.
+    pub(crate) kind: String,
+    pub(crate) order_ids: Option<Vec<Option<Uuid>>>,
+    pub(crate) item: Option<String>,
+    /// The item as it was after the change: a JSON object.
+    pub(crate) detail: Option<String>,
+    pub(crate) at: OffsetDateTime,
+}
+
+/// An order with its item.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) item: String,
+    pub(crate) order: EventOrder,
+}
+
+/// An event, ready to be published.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) event_id: String,
+    pub(crate) kind: EventKind,
+    pub(crate) routing_key: String,
+    pub(crate) at: OffsetDateTime,
+    pub(crate) body: String,
+}
+
+/// Why a row cannot be published; trying again would change nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Poison {
+    /// It was written by a later version, or by hand.
+    #[error("this version knows no event {0}")]
+    UnknownKind(String),
+    #[error("it happened to no order and to no item")]
+    Nothing,
+    /// The array has a hole.
+    #[error("the order at place {0} has no id")]
+    NoOrder(usize),
+    #[error("the order {0} is gone")]
+    OrderGone(Uuid),
+    #[error("the routing key would have {0} bytes, and AMQP has room for {ROUTING_KEY_BYTES_MAX}")]
+    KeyTooLong(usize),
+    #[error("the detail is not a JSON object ({0})")]
+    NotJson(serde_json::Error),
+    /// A year that RFC 3339 cannot write, for example.
+    #[error("the event cannot be written as JSON ({0})")]
+    Unwritable(serde_json::Error),
+}
+
+/// What the broker said of a row that was published alone.
+#[derive(Debug, Clone)]
+pub(crate) enum Refusal {
+    /// This very message can never be taken.
+    Unfit(String),
+    /// Which may be the fault of the broker, or of who is bound to the exchange.
+    NotTaken(String),
+}
+
+/// The events of a row, in order. `orders` holds those that the row names, as far as they are there.
+pub(crate) fn messages(row: &Row, orders: &HashMap<Uuid, Order>) -> Result<Vec<Message>, Poison> {
+    let kind = EventKind::read(&row.kind).ok_or_else(|| Poison::UnknownKind(row.kind.clone()))?;
+    let event = |place: usize, item: &str| {
+        let event_id = format!("{}.{place}", row.id);
+        Event { event_id, event: kind, item: item.to_owned(), at: row.at, order: None, detail: None }
+    };
+    if let Some(ids) = &row.order_ids {
+        let messages = ids.iter().enumerate().map(|(place, id)| {
+            let id = id.ok_or(Poison::NoOrder(place))?;
+            let Order { item, order } = orders.get(&id).ok_or(Poison::OrderGone(id))?;
+            message(Event { order: Some(order.clone()), ..event(place, item) })
+        });
+        return messages.collect();
+    }
+    let item = row.item.as_ref().ok_or(Poison::Nothing)?;
+    let detail: serde_json::Map<_, _> =
+        serde_json::from_str(row.detail.as_deref().unwrap_or_default()).map_err(Poison::NotJson)?;
+    Ok(vec![message(Event { detail: Some(detail.into()), ..event(0, item) })?])
+}
+
+fn message(event: Event) -> Result<Message, Poison> {
+    let routing_key = event.event.routing_key(&event.item);
+    if routing_key.len() > ROUTING_KEY_BYTES_MAX {
+        return Err(Poison::KeyTooLong(routing_key.len()));
+    }
+    let body = serde_json::to_string(&event).map_err(Poison::Unwritable)?;
+    Ok(Message { event_id: event.event_id, kind: event.event, routing_key, at: event.at, body })
+}
+
+/// Whose fault it is, of rows that were published one by one: that of a row which is refused while others are taken, and
+/// the broker's where none is. Returns what became of each row, from the first on: published, or given up for a reason.
+///
+/// # Errors
+/// None is taken: the broker's reason.
+pub(crate) fn given_up(rows: Vec<Result<(), Refusal>>) -> Result<Vec<Result<(), String>>, String> {
+    let is_any_taken = rows.iter().any(Result::is_ok);
+    let mut outcomes = Vec::with_capacity(rows.len());
+    for row in rows {
+        outcomes.push(match row {
+            Ok(()) => Ok(()),
+            Err(Refusal::Unfit(reason)) => Err(reason),
+            Err(Refusal::NotTaken(reason)) if is_any_taken => Err(reason),
+            // None behind it was taken, so it may wait, and its item's order stays.
+            Err(Refusal::NotTaken(reason)) if outcomes.is_empty() => return Err(reason),
+            Err(Refusal::NotTaken(_)) => break,
+        });
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests;
