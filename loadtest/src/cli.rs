@@ -1,6 +1,4 @@
-//! The command line, read and checked. Knows nothing of how a sale is run.
-//!
-//! Invariant: whatever is accepted here is a sale that can be run; what cannot is refused with the reason.
+//! The command line, read and checked: whatever is accepted can be run, what cannot is refused with the reason.
 
 mod compare;
 mod contend;
@@ -17,8 +15,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use shared::config::WorkerOptions;
 use shared::messages::QUANTITY_MAX;
 
-use crate::events::Point;
-use crate::scenario::{BUYERS_MAX, Scenario};
+use crate::faults::{Action, Event, Point};
+use crate::schedule::{BUYERS_MAX, Scenario};
+use crate::servers::Urls;
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
@@ -166,7 +165,19 @@ pub struct EventOptions {
 }
 
 impl EventOptions {
-    /// How long a worker stays frozen.
+    /// Every event that is asked for.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let asked = [
+            (Action::Add, self.add_worker_at.as_slice()),
+            (Action::Stop, &self.stop_worker_at),
+            (Action::Kill, &self.kill_worker_at),
+            (Action::Freeze, &self.freeze_worker_at),
+            (Action::KillBroker, self.kill_broker_at.as_slice()),
+            (Action::KillRedis, self.kill_redis_at.as_slice()),
+        ];
+        asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect()
+    }
+
     #[must_use]
     pub fn freeze(&self) -> Duration {
         Duration::from_secs(self.freeze_seconds)
@@ -237,10 +248,13 @@ impl SaleOptions {
         }
     }
 
-    /// The longest that the buyers wait.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
+    }
+
+    pub(crate) fn urls(&self) -> Urls<'_> {
+        Urls { amqp: &self.amqp_url, database: &self.database_url, redis: &self.redis_url }
     }
 }
 

@@ -86,3 +86,31 @@ fn what_no_sale_can_be_is_refused() {
         assert!(run(&[wrong]).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn events_are_in_order_of_points_and_at_one_point_a_worker_comes_before_another_goes() {
+    let asked = [
+        "--add-worker-at=50%",
+        "--add-worker-at=10%",
+        "--stop-worker-at=50%",
+        "--kill-worker-at=30%",
+        "--kill-worker-at=30%",
+        "--freeze-worker-at=0%",
+        "--kill-broker-at=30%",
+        "--kill-redis-at=50%",
+    ];
+    let mut events = run(&asked).unwrap().events.events();
+    events.sort_unstable();
+    let expected = [
+        ("0%", Action::Freeze),
+        ("10%", Action::Add),
+        ("30%", Action::Kill),
+        ("30%", Action::Kill),
+        ("30%", Action::KillBroker),
+        ("50%", Action::Add),
+        ("50%", Action::Stop),
+        ("50%", Action::KillRedis),
+    ];
+    assert_eq!(events, expected.map(|(at, action)| Event { at: at.parse().unwrap(), action }));
+    assert!(run(&[]).unwrap().events.events().is_empty());
+}

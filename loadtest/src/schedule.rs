@@ -1,7 +1,6 @@
-//! Who asks for what, and when: a whole sale worked out before its first message is sent.
+//! Who asks for what, and when: a whole sale worked out before its first message is sent. Pure.
 //!
-//! Pure: no clock, no broker, no database. Invariant: equal scenario and equal salt give an equal schedule, in
-//! every field; another salt gives other item ids and request ids, and the same choices.
+//! Equal scenario and salt give an equal schedule; another salt gives other ids, and the same choices.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
