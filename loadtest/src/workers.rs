@@ -6,7 +6,6 @@
 mod process;
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
@@ -157,12 +156,6 @@ impl Workers {
         self.kill(index).await?;
         self.start_one(self.started[index].function).await?;
         Ok(self.id(index))
-    }
-
-    /// Waits until the worker with this index has ended by itself.
-    pub async fn wait(&mut self, index: usize) -> Result<ExitStatus, Failure> {
-        let worker = self.worker(index)?;
-        worker.process.wait().await.map_err(|error| Failure::Broken(error.into()))
     }
 
     /// How many were ever started: the index of the next.
