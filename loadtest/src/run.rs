@@ -128,7 +128,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         gateway = Some(opened);
     }
     let workers = Workers::start(specs, endpoints).await?;
-    let mut buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
+    let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
     let orders = match orders.zip(gateway) {
         Some((orders, gateway)) => Some(orders.begin(gateway, endpoints, &schedule).await?),
         None => None,
@@ -144,6 +144,29 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     let injector = Injector::of(faults, &amqp_url, buyer_count, crashes_over, scenario.seed).await?;
 
     let answered = buyers.answered();
+    let (opening, buying) = at_the_opening(buyers, probe, amqp_url, time_max);
+    Ok(Running {
+        workers,
+        endpoints: endpoints.clone(),
+        schedule,
+        answered,
+        opening: Some(opening),
+        buying,
+        injector,
+        orders,
+        dead_before,
+        scenario: report,
+        servers,
+    })
+}
+
+/// Has the buyers buy, and the queues watched, once the sale is opened.
+fn at_the_opening(
+    mut buyers: Buyers,
+    probe: Probe,
+    amqp_url: String,
+    time_max: Duration,
+) -> (oneshot::Sender<()>, JoinSet<Bought>) {
     let (opening, opened) = oneshot::channel::<()>();
     let mut buying = JoinSet::new();
     buying.spawn(async move {
@@ -158,19 +181,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         let depth = sampling.join_next().await.and_then(Result::ok).unwrap_or_default();
         Bought { buyers, result, depth }
     });
-    Ok(Running {
-        workers,
-        endpoints: endpoints.clone(),
-        schedule,
-        answered,
-        opening: Some(opening),
-        buying,
-        injector,
-        orders,
-        dead_before,
-        scenario: report,
-        servers,
-    })
+    (opening, buying)
 }
 
 /// The versions of what takes part where purchases are decided in this way.

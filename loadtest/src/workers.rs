@@ -15,7 +15,7 @@ use crate::auditor::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::strategy::Strategy;
-use process::Worker;
+use process::{Condition, Worker};
 
 /// What the processes of the purchase function are called, with a number.
 const PURCHASE: &str = "worker";
@@ -119,7 +119,7 @@ impl Workers {
 
     /// Waits until every worker is ready, but for those that were killed.
     pub async fn all_ready(&mut self) -> Result<(), Failure> {
-        for worker in self.started.iter_mut().filter(|worker| !worker.killed) {
+        for worker in self.started.iter_mut().filter(|worker| worker.condition != Condition::Killed) {
             worker.ready().await?;
         }
         Ok(())
@@ -130,9 +130,12 @@ impl Workers {
         let sent = worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id));
         sent.map_err(Failure::Broken)?;
         match signal {
-            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => worker.stopping = true,
-            Signal::Stop => worker.frozen = true,
-            Signal::Continue => worker.frozen = false,
+            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => {
+                worker.condition = Condition::Stopping;
+            }
+            Signal::Stop if worker.condition == Condition::AtWork => worker.condition = Condition::Frozen,
+            Signal::Continue if worker.condition == Condition::Frozen => worker.condition = Condition::AtWork,
+            Signal::Stop | Signal::Continue => {}
         }
         Ok(())
     }
@@ -141,7 +144,7 @@ impl Workers {
     pub async fn kill(&mut self, index: usize) -> Result<(), Failure> {
         self.sample_memory();
         let worker = self.worker(index)?;
-        worker.killed = true;
+        worker.condition = Condition::Killed;
         worker.process.kill().await.map_err(Failure::Broken)?;
         Ok(())
     }
