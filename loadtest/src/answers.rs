@@ -45,20 +45,17 @@ pub struct Answers {
 }
 
 impl Answers {
-    #[must_use]
     pub fn to(requests: &[Due]) -> Self {
         Self::to_ids(requests.iter().map(|due| due.request_id))
     }
 
     /// Of these request ids, in the order of their indices.
-    #[must_use]
     pub fn to_ids(ids: impl Iterator<Item = Uuid>) -> Self {
         let index_of: HashMap<Uuid, usize> = ids.enumerate().map(|(index, id)| (id, index)).collect();
         Self { answers: vec![Answer::default(); index_of.len()], index_of, ..Self::default() }
     }
 
     /// The request that a reply with this correlation id is for.
-    #[must_use]
     pub fn index(&self, correlation_id: &str) -> Option<usize> {
         Uuid::try_parse(correlation_id).ok().and_then(|id| self.index_of.get(&id).copied())
     }
@@ -86,7 +83,6 @@ impl Answers {
     }
 
     /// The indices of the requests without a reply, in publish order.
-    #[must_use]
     pub fn unanswered(&self) -> Vec<usize> {
         (0..self.answers.len()).filter(|&index| self.answers[index].body.is_none()).collect()
     }

@@ -78,7 +78,6 @@ impl Buyers {
     }
 
     /// How many requests have a verdict, as it grows.
-    #[must_use]
     pub fn answered(&self) -> watch::Receiver<usize> {
         self.shared.answered.subscribe()
     }

@@ -179,7 +179,6 @@ impl EventOptions {
         asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect()
     }
 
-    #[must_use]
     pub fn freeze(&self) -> Duration {
         Duration::from_secs(self.freeze_seconds)
     }
@@ -237,7 +236,6 @@ pub struct SaleOptions {
 
 impl SaleOptions {
     /// The sale that these options describe.
-    #[must_use]
     pub fn scenario(&self) -> Scenario {
         Scenario {
             buyers: self.buyers,
@@ -249,7 +247,6 @@ impl SaleOptions {
         }
     }
 
-    #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }

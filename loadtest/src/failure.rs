@@ -66,7 +66,6 @@ impl Failure {
         }
     }
 
-    #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Configuration(_) => EXIT_CONFIGURATION,

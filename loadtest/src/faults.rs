@@ -60,7 +60,6 @@ pub enum Action {
 
 impl Action {
     /// For people: what became of it.
-    #[must_use]
     pub fn past(self) -> &'static str {
         match self {
             Self::Add => "added",
@@ -81,7 +80,6 @@ pub struct Event {
 
 impl Event {
     /// How many of so many buyers have their verdict when it is due, rounded up.
-    #[must_use]
     pub fn answered(&self, buyers: usize) -> usize {
         (buyers * self.at.percent() as usize).div_ceil(100)
     }

@@ -34,7 +34,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    #[must_use]
     pub fn here() -> Self {
         Self::read(Path::new("/proc"))
     }

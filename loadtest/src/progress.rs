@@ -28,7 +28,6 @@ impl Progress {
     }
 
     /// Shows the verdicts as they come, until the result is dropped.
-    #[must_use]
     pub(crate) fn follow(
         &self,
         what: impl Into<Cow<'static, str>>,

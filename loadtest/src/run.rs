@@ -51,7 +51,6 @@ pub struct Sale<'a> {
 
 impl Sale<'_> {
     /// An undisturbed one, in which nothing happens to the orders.
-    #[must_use]
     pub fn of(scenario: Scenario, workers: WorkerSpec, timeout: Duration) -> Self {
         Self { scenario, workers, timeout, orders: None, faults: Faults::default() }
     }
@@ -203,13 +202,11 @@ pub(crate) async fn versions(endpoints: &Endpoints, strategy: Option<Strategy>) 
 
 impl Running<'_> {
     /// What is on sale, and who asks for it.
-    #[must_use]
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
     /// How many requests have a verdict, as it grows.
-    #[must_use]
     pub fn answered(&self) -> watch::Receiver<usize> {
         self.answered.clone()
     }

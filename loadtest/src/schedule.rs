@@ -57,7 +57,6 @@ pub struct Schedule {
 
 impl Schedule {
     /// Works out the sale; `salt` keeps the ids of two runs on one database apart (only `[A-Za-z0-9._:-]`, short).
-    #[must_use]
     pub fn new(scenario: &Scenario, salt: &str) -> Self {
         let item_count = u64::from(scenario.items);
         let items_prefix = format!("sale-{salt}-");
@@ -84,7 +83,6 @@ impl Schedule {
         Self { items_prefix, items, requests }
     }
 
-    #[must_use]
     pub fn buyer(index: usize) -> String {
         format!("buyer-{index}")
     }

@@ -19,7 +19,6 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Optimistic => "optimistic",

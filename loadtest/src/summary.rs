@@ -16,7 +16,6 @@ const LABEL_COLUMNS: usize = 24;
 const INVARIANT_COLUMNS: usize = 28;
 
 /// The whole summary, with a final newline.
-#[must_use]
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
     let line = headline(outcome);

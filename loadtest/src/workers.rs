@@ -48,7 +48,6 @@ pub struct WorkerSpec {
 
 impl WorkerSpec {
     /// Those who decide purchases.
-    #[must_use]
     pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         Self {
             name: PURCHASE,
@@ -63,14 +62,12 @@ impl WorkerSpec {
     }
 
     /// Those who say `reserved` to everybody, and touch no database.
-    #[must_use]
     pub fn ceiling(ourselves: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         let arguments = vec!["ceiling-worker".to_owned()];
         Self { arguments, strategy: None, ..Self::purchase(ourselves, count, batch_max) }
     }
 
     /// One process of another function, called by its name.
-    #[must_use]
     pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { name, environment, strategy: None, ..Self::purchase(program, 1, None) }
     }
@@ -162,24 +159,20 @@ impl Workers {
     }
 
     /// How many were ever started: the index of the next.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.started.len()
     }
 
-    #[must_use]
     pub fn id(&self, index: usize) -> Option<String> {
         self.started.get(index).map(|worker| worker.id.clone())
     }
 
     /// The process ids, in the order of the indices.
-    #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         self.started.iter().map(|worker| worker.process.pid()).collect()
     }
 
     /// What the worker with this index has logged so far.
-    #[must_use]
     pub fn log(&self, index: usize) -> Option<String> {
         Some(self.started.get(index)?.logged())
     }
@@ -201,7 +194,6 @@ impl Workers {
     }
 
     /// Id and peak memory, as last noted, of those who decide purchases.
-    #[must_use]
     pub fn memory(&self) -> Vec<(String, Option<f64>)> {
         let deciding = self.started.iter().filter(|worker| worker.function == DECIDING);
         deciding.map(|worker| (worker.id.clone(), worker.rss_mib)).collect()
