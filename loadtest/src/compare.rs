@@ -17,16 +17,16 @@ mod tests;
 
 use std::path::Path;
 
+use crate::cli::CompareOptions;
+use crate::doors;
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::options::CompareOptions;
-use crate::outcome::round;
 use crate::progress::Progress;
-use crate::sale::{database_failed, open_database, redis_version};
+use crate::run;
+use crate::servers::Endpoints;
+use crate::stats::round;
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
-use crate::workers::Endpoints;
-use crate::{doors, facts, probe};
 use bench::Bench;
 use figures::Repetition;
 pub(crate) use notes::of as notes;
@@ -77,12 +77,9 @@ pub(crate) async fn compare(
 }
 
 async fn versions(endpoints: &Endpoints, options: &CompareOptions) -> Result<Versions, Failure> {
-    let rabbitmq = probe::broker_version(&endpoints.amqp_url).await?;
-    let database = open_database(&endpoints.database_url).await?;
-    let postgresql = facts::server_version(&database).await.map_err(database_failed)?;
-    database.close().await;
-    let strategy = options.needs_redis().then_some(Strategy::Redis);
-    Ok(Versions { rabbitmq, postgresql, redis: redis_version(endpoints, strategy).await? })
+    let strategy = if options.needs_redis() { Strategy::Redis } else { Strategy::default() };
+    let found = run::versions(endpoints, Some(strategy)).await?;
+    Ok(Versions { rabbitmq: found.rabbitmq, postgresql: found.postgresql.unwrap_or_default(), redis: found.redis })
 }
 
 fn scenario(options: &CompareOptions) -> ComparedScenario {

@@ -15,12 +15,12 @@ use shared::config::StoreOptions;
 use shared::db;
 use sqlx::PgPool;
 
+use crate::cli::ContendOptions;
+use crate::database::{failed as database_failed, open as open_database};
 use crate::facts::{self, RecordedItem};
 use crate::failure::Failure;
-use crate::options::ContendOptions;
 use crate::progress::Progress;
-use crate::sale::{database_failed, open_database};
-use crate::scenario::ItemOnSale;
+use crate::schedule::ItemOnSale;
 use figures::Race;
 pub use figures::{Figures, SleptReport};
 pub(crate) use table::render;

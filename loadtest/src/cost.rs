@@ -18,11 +18,11 @@ use std::path::Path;
 use anyhow::anyhow;
 use shared::devstack::Servers;
 
+use crate::cli::CostOptions;
 use crate::failure::Failure;
-use crate::options::CostOptions;
-use crate::outcome::{Outcome, ServersReport};
 use crate::progress::Progress;
-use crate::workers::Endpoints;
+use crate::result::{Outcome, ServersReport};
+use crate::servers::Endpoints;
 use bench::{Bench, ServerPids};
 use figures::{Figures, Taken, ratio_of_pairs};
 pub use report::{Age, Comparison, Cost, Step};

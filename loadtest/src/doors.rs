@@ -30,7 +30,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use uuid::Uuid;
 
 use crate::failure::Failure;
-use crate::scenario::{Due, Scenario, Schedule};
+use crate::schedule::{Due, Scenario, Schedule};
 use crowd::Visits;
 use crowds::Crowds;
 pub(crate) use files::processes_for;

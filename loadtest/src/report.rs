@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::compare::Comparison;
 use crate::failure::Failure;
-use crate::outcome::Outcome;
+use crate::result::Outcome;
 pub(crate) use file::ReportFile;
 use html::{Html, script_json};
 

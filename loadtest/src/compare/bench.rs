@@ -13,15 +13,17 @@ use super::counted::{self, Counted};
 use super::figures::Repetition;
 use super::plan::{Contender, door};
 use super::report::Form;
+use crate::cli::CompareOptions;
+use crate::database::{EVERYBODY, OURS};
 use crate::doors::{self, DoorOutcome, DoorScenario};
 use crate::failure::Failure;
-use crate::options::CompareOptions;
 use crate::programs;
 use crate::progress::Progress;
-use crate::readings::{EVERYBODY, OURS};
-use crate::sale::{Ceiling, Sale};
+use crate::queues::{await_no_consumers, refuse_queues_in_use};
+use crate::run::{self, Sale};
+use crate::servers::Endpoints;
 use crate::strategy::Strategy;
-use crate::workers::{Crew, Endpoints, Workers, await_end};
+use crate::workers::{WorkerSpec, Workers};
 
 /// Buyers of the sale that is not measured: what is done for the first time is slow.
 const WARM_UP_BUYERS: u32 = 1_000;
@@ -74,7 +76,7 @@ impl<'a> Bench<'a> {
     /// (messages that mean nothing) looks like requests from outside.
     async fn warm_up(&self) -> Result<(), Failure> {
         const WHAT: &str = "warming up";
-        Ceiling::refuse_queues_in_use(self.endpoints).await?;
+        refuse_queues_in_use(&self.endpoints.amqp_url).await?;
         self.ceiling(&Contender { buyers: WARM_UP_BUYERS, form: Form::Ceiling, strategy: None }, WHAT).await?;
         let strategy = Some(Strategy::default());
         self.sale(&Contender { buyers: WARM_UP_BUYERS, form: Form::Batched, strategy }, WHAT).await?;
@@ -94,24 +96,23 @@ impl<'a> Bench<'a> {
     }
 
     async fn ceiling(&self, contender: &Contender, what: &str) -> Result<Repetition, Failure> {
-        let (scenario, crew) = (self.options.scenario(contender.buyers), self.crew(contender));
-        let progress = (self.progress, what);
-        let outcome = Ceiling::measure(self.endpoints, &scenario, crew, self.options.patience(), progress).await?;
+        let sale = self.prepared(contender);
+        let outcome = run::run(self.endpoints, sale, (self.progress, what.to_owned())).await?;
+        await_no_consumers(&self.endpoints.amqp_url).await?;
         Ok(Repetition::of_sale(contender, &outcome, None))
     }
 
     async fn sale(&self, contender: &Contender, what: &str) -> Result<Repetition, Failure> {
         self.progress.stage(format!("{what}: starting the workers"));
-        let scenario = self.options.scenario(contender.buyers);
-        let sale = Sale::prepare(self.endpoints, &scenario, self.crew(contender)).await?;
+        let running = run::start(self.endpoints, self.prepared(contender)).await?;
         let before = self.counted(&OURS).await?;
-        let following = self.progress.follow(what.to_owned(), sale.answered(), contender.buyers);
-        let drained = sale.open(self.options.patience()).drain().await?;
+        let following = self.progress.follow(what.to_owned(), running.answered(), contender.buyers);
+        let drained = running.drain().await?;
         drop(following);
         let after = self.counted(&EVERYBODY).await?;
         self.progress.stage(format!("{what}: auditing"));
         let outcome = drained.audit().await?;
-        await_end(self.endpoints).await?;
+        await_no_consumers(&self.endpoints.amqp_url).await?;
         Ok(Repetition::of_sale(contender, &outcome, Some(self.taken(contender, after - before))))
     }
 
@@ -145,11 +146,11 @@ impl<'a> Bench<'a> {
         match contender.form {
             Form::Ceiling => Ok(Counted::default()),
             Form::Batched | Form::OneByOne | Form::Competing => {
-                let workers = Workers::start(self.crew(contender), self.endpoints).await?;
+                let workers = Workers::start(vec![self.workers(contender)], self.endpoints).await?;
                 let before = self.counted(&OURS).await?;
                 workers.drain().await;
                 let after = self.counted(&EVERYBODY).await?;
-                await_end(self.endpoints).await?;
+                await_no_consumers(&self.endpoints.amqp_url).await?;
                 Ok(after - before)
             }
             Form::Http => {
@@ -169,11 +170,14 @@ impl<'a> Bench<'a> {
         counted - idle
     }
 
-    fn crew(&self, contender: &Contender) -> Crew {
+    fn prepared(&self, contender: &Contender) -> Sale<'static> {
+        Sale::of(self.options.scenario(contender.buyers), self.workers(contender), self.options.timeout())
+    }
+
+    fn workers(&self, contender: &Contender) -> WorkerSpec {
         let workers = self.options.workers;
         let Some(strategy) = contender.strategy else {
-            let arguments = vec![Ceiling::WORKER.to_owned()];
-            return Crew { arguments, strategy: None, ..Crew::purchase(self.ourselves.clone(), workers, None) };
+            return WorkerSpec::ceiling(self.ourselves.clone(), workers, None);
         };
         // Both in every form, whatever our own environment says: one connection for each request that competes.
         let in_flight = contender.in_flight(self.options.in_flight).unwrap_or(1);
@@ -182,8 +186,8 @@ impl<'a> Bench<'a> {
             ("IN_FLIGHT".to_owned(), in_flight.to_string()),
             ("DATABASE_CONNECTIONS_MAX".to_owned(), connections.to_string()),
         ];
-        let crew = Crew::purchase(self.program.to_owned(), workers, contender.batch_max());
-        Crew { environment, strategy: Some(strategy), ..crew }
+        let spec = WorkerSpec::purchase(self.program.to_owned(), workers, contender.batch_max());
+        WorkerSpec { environment, strategy: Some(strategy), ..spec }
     }
 }
 

@@ -8,10 +8,10 @@ use std::ops::Sub;
 
 use sqlx::{PgConnection, Row};
 
+use crate::database;
+use crate::database::failed as database_failed;
 use crate::failure::Failure;
-use crate::outcome::median;
-use crate::readings;
-use crate::sale::database_failed;
+use crate::stats::median;
 
 /// Counted in this database since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -64,8 +64,8 @@ impl Sub for Counted {
 /// The database is away, or somebody stays.
 pub(super) async fn read(database_url: &str, gone: &[&str]) -> Result<Counted, Failure> {
     // Waiting takes a transaction open for as long, and is counted in its turn: so one waits, and the next one counts.
-    readings::once_gone(database_url, gone, async |_connection| Ok(())).await?;
-    readings::once_gone(database_url, gone, async |connection| count(connection).await.map_err(database_failed)).await
+    database::once_gone(database_url, gone, async |_connection| Ok(())).await?;
+    database::once_gone(database_url, gone, async |connection| count(connection).await.map_err(database_failed)).await
 }
 
 // By way of JSON, so that a column which older servers do not have is NULL and no error.

@@ -10,7 +10,8 @@ use super::plan::Contender;
 use super::report::{AtDoor, Row};
 use crate::auditor::Invariant;
 use crate::doors::DoorOutcome;
-use crate::outcome::{Latency, Outcome, median, round};
+use crate::result::Outcome;
+use crate::stats::{Latency, median, round};
 
 /// The promise that some rows do not make: see [`Contender::keeps_order`].
 const ORDER: &str = "first_come_first_served";

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::outcome::Latency;
+use crate::stats::Latency;
 use crate::strategy::Strategy;
 
 /// The result.

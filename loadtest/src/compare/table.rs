@@ -6,8 +6,8 @@ use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 use super::notes;
 use super::report::{Comparison, Form, Row};
-use crate::summary::Style;
 use crate::summary::figures::{count, decimal, plural};
+use shared::table::Style;
 
 /// What came of it; numbers end at the right.
 const CAME: [&str; 10] =

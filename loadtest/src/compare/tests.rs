@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::machine::Machine;
-use crate::outcome::Latency;
+use crate::stats::Latency;
 use crate::strategy::Strategy;
-use crate::summary::Style;
+use shared::table::Style;
 
 fn row(form: Form, strategy: Option<Strategy>, per_second: f64) -> Row {
     let contender = plan::Contender { buyers: 1_000, form, strategy };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::race::{Run, Update};
-use crate::outcome::round;
+use crate::stats::round;
 
 /// What came of a race.
 #[derive(Debug, Clone, PartialEq, Serialize)]

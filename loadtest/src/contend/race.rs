@@ -18,9 +18,9 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::cli::ContendOptions;
+use crate::database::failed as database_failed;
 use crate::failure::Failure;
-use crate::options::ContendOptions;
-use crate::sale::database_failed;
 
 /// Whether waits are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::{Contention, Figures};
-use crate::summary::Style;
 use crate::summary::figures::{count, decimal, plural, signed};
+use shared::table::Style;
 
 /// Above the race with drawn waits.
 const WITH: &str = "jitter";

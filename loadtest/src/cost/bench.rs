@@ -12,13 +12,14 @@ use tokio::time::timeout;
 use super::counters;
 use super::cpu;
 use super::figures::{CpuTimes, Taken};
+use crate::cli::CostOptions;
+use crate::database::{EVERYBODY, OURS};
 use crate::failure::Failure;
-use crate::options::CostOptions;
-use crate::outcome::Outcome;
 use crate::progress::Progress;
-use crate::readings::{EVERYBODY, OURS};
-use crate::sale::Sale;
-use crate::workers::{Crew, Endpoints, Workers};
+use crate::result::Outcome;
+use crate::run::{self, Running, Sale};
+use crate::servers::Endpoints;
+use crate::workers::{WorkerSpec, Workers};
 
 /// Between two looks at whether there are workers left.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
@@ -65,7 +66,7 @@ impl<'a> Bench<'a> {
         const BUYERS: u32 = 1_000;
         let mut bench = Self { options, program, progress, pids, idle_transactions: 0 };
         bench.sale(endpoints, BUYERS, 1, "warming up").await?;
-        let workers = Workers::start(bench.crew(), endpoints).await?;
+        let workers = Workers::start(vec![bench.workers()], endpoints).await?;
         let before = counters::read(&endpoints.database_url, &OURS).await?;
         workers.drain().await;
         let after = counters::read(&endpoints.database_url, &EVERYBODY).await?;
@@ -86,15 +87,16 @@ impl<'a> Bench<'a> {
     ) -> Result<(Taken, Outcome), Failure> {
         self.progress.stage(format!("{what}: starting the workers"));
         let scenario = self.options.scenario(buyers, items);
-        let mut sale = Sale::prepare(endpoints, &scenario, self.crew()).await?;
+        let sale = Sale::of(scenario, self.workers(), self.options.timeout());
+        let mut sale = run::start(endpoints, sale).await?;
         let item_ids: Vec<String> = sale.schedule().items.iter().map(|item| item.id.clone()).collect();
-        let pids: Vec<u32> = (0..sale.workers().count()).filter_map(|index| sale.workers().pid(index)).collect();
+        let pids: Vec<u32> = sale.workers.pids();
         let database = &endpoints.database_url;
 
         let before = counters::read(database, &OURS).await?;
         let cpu_before = self.cpu(&pids);
         let following = self.progress.follow(what.to_owned(), sale.answered(), buyers);
-        let mut sale = sale.open(self.options.patience());
+        sale.open();
         self.last_verdict(&mut sale, buyers).await;
         let cpu_at_last_verdict = self.cpu(&pids);
         let drained = sale.drain().await?;
@@ -122,11 +124,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Waits for it, or for the end of patience, or of the workers: what came of the sale is told by its audit.
-    async fn last_verdict(&self, sale: &mut Sale<'_>, buyers: u32) {
+    async fn last_verdict(&self, sale: &mut Running<'_>, buyers: u32) {
         let (mut answered, started) = (sale.answered(), Instant::now());
         let all = |answered: &usize| u64::try_from(*answered) == Ok(buyers.into());
         while timeout(WATCH_PAUSE, answered.wait_for(all)).await.is_err() {
-            if started.elapsed() > self.options.patience() || sale.workers().all_ended() {
+            if started.elapsed() > self.options.timeout() || sale.workers.all_ended() {
                 return;
             }
         }
@@ -141,7 +143,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn crew(&self) -> Crew {
-        Crew::purchase(self.program.to_owned(), self.options.workers, self.options.batch_max)
+    fn workers(&self) -> WorkerSpec {
+        WorkerSpec::purchase(self.program.to_owned(), self.options.workers, self.options.batch_max)
     }
 }

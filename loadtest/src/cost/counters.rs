@@ -2,9 +2,9 @@
 
 use sqlx::Row;
 
+use crate::database;
+use crate::database::failed as database_failed;
 use crate::failure::Failure;
-use crate::readings;
-use crate::sale::database_failed;
 
 /// Counted since the cluster was made; only differences mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ const READ_COUNTERS: &str = "
 /// # Errors
 /// The database is away, or somebody stays.
 pub(super) async fn read(database_url: &str, gone: &[&str]) -> Result<Counters, Failure> {
-    readings::once_gone(database_url, gone, async |connection| {
+    database::once_gone(database_url, gone, async |connection| {
         let row = sqlx::query(READ_COUNTERS).fetch_one(connection).await.map_err(database_failed)?;
         let read = |column| row.try_get(column).map_err(database_failed);
         Ok(Counters { transactions: read("transactions")?, wal_bytes: read("wal_bytes")? })
@@ -42,7 +42,7 @@ const COUNT_BATCHES: &str = "SELECT count(DISTINCT xmin::text) FROM verdicts WHE
 /// # Errors
 /// The database is away.
 pub(super) async fn batches(database_url: &str, items: &[String]) -> Result<i64, Failure> {
-    readings::at_once(database_url, async |connection| {
+    database::at_once(database_url, async |connection| {
         sqlx::query_scalar(COUNT_BATCHES).bind(items).fetch_one(connection).await.map_err(database_failed)
     })
     .await
@@ -55,7 +55,7 @@ const COUNT_VERDICTS: &str = "SELECT count(*) FROM verdicts";
 /// # Errors
 /// The database is away.
 pub(super) async fn verdicts(database_url: &str) -> Result<i64, Failure> {
-    readings::at_once(database_url, async |connection| {
+    database::at_once(database_url, async |connection| {
         sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await.map_err(database_failed)
     })
     .await

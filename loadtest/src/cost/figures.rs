@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::outcome::{median, round};
+use crate::stats::{median, round};
 
 /// CPU time of everybody who takes part; `None` for whoever runs elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -10,10 +10,10 @@ use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Row};
 
+use crate::database::NAME;
+use crate::database::{failed as database_failed, open as open_database};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::readings::NAME;
-use crate::sale::{database_failed, open_database};
 
 /// Verdicts of one statement.
 const VERDICTS_PER_STATEMENT: u32 = 50_000;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::figures::Figures;
-use crate::outcome::ServersReport;
+use crate::result::ServersReport;
 
 /// The result.
 #[derive(Debug, Clone, Serialize)]

@@ -2,8 +2,8 @@
 
 use super::figures::Figures;
 use super::report::{Age, Cost};
-use crate::summary::Style;
 use crate::summary::figures::{count, decimal, plural, signed};
+use shared::table::Style;
 
 /// Above the figures of a purchase; their columns are [`COLUMNS`] wide.
 const FIGURES: [&str; 10] = [
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::cost::figures::CpuFigures;
     use crate::cost::report::{Comparison, Step};
-    use crate::outcome::ServersReport;
+    use crate::result::ServersReport;
 
     fn figures(broker: Option<f64>) -> Figures {
         let cpu = CpuFigures { broker, workers: Some(30.25), database: Some(9.5), buyers: Some(40.0) };

@@ -13,8 +13,8 @@ use super::kernel::Counters;
 use super::schema::Truth;
 use super::server::Counts;
 use super::{DoorOutcome, FailureKind};
-use crate::outcome::round;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
+use crate::stats::round;
 
 /// The system sends a dropped SYN again after this time.
 const SYN_RESENT_AFTER: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ impl Known<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Scenario;
+    use crate::schedule::Scenario;
 
     fn schedule(buyers: u32, stock: u64) -> Schedule {
         Schedule::new(&Scenario { buyers, items: 1, stock, quantities: 1..=1, rate: 0.0, seed: 1 }, "t")

@@ -6,7 +6,7 @@
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::scenario::ItemOnSale;
+use crate::schedule::ItemOnSale;
 
 /// As lean as a competent user would have them. Of the item, no index but the key, so that an update stays on its page, and
 /// room on that page for many versions of the hot row, as the product's own table has it; of the orders, no foreign key,

@@ -31,8 +31,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use super::files;
+use crate::cli::DoorServerOptions;
 use crate::failure::Failure;
-use crate::options::DoorServerOptions;
 use counts::Counting;
 pub(super) use counts::Counts;
 use desk::{Decision, Desk, Fault, Purchase};

@@ -5,7 +5,9 @@ mod life;
 use super::html::Html;
 use super::parts::{Cell, Column, Lane, Paint, Tone, chart, folded, lanes, section, share_of, table, tiles};
 use super::place::place;
-use crate::outcome::{DepthSample, Latency, Outcome};
+use crate::queues::DepthSample;
+use crate::result::Outcome;
+use crate::stats::Latency;
 use crate::summary::figures::{count, decimal, plural, share};
 use crate::summary::{circumstances, endings, event_text, headline};
 

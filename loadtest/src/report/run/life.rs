@@ -5,8 +5,8 @@ use super::super::parts::{Cell, Column, Tone, section, table, tiles};
 use super::{latency_table, share_lane};
 use crate::life::report::LifeReport;
 use crate::life::show::ShownStep;
-use crate::outcome::Outcome;
 use crate::report::parts::lanes;
+use crate::result::Outcome;
 use crate::summary::figures::{count, decimal, plural, share};
 
 /// Both sections, where there is something to tell.

@@ -3,16 +3,15 @@
 use loadtest::{
     auditor::{Invariant, VerdictCounts},
     compare::{ComparedScenario, Comparison, Form, Row, Versions},
-    events::Action,
+    faults::{Action, CrashReport, EventReport},
     life::{
         report::{LifeReport, QuietReport},
         show::ShownStep,
     },
     machine::Machine,
-    outcome::{
-        CeilingReport, CrashReport, CurvePoint, DepthSample, EventReport, Latency, Outcome, ScenarioReport,
-        ServersReport, WorkerReport,
-    },
+    queues::DepthSample,
+    result::{CeilingReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
+    stats::{CurvePoint, Latency},
     strategy::Strategy,
 };
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
 use crate::compare::{Form, rows};
-use crate::scenario::{BUYERS_MAX, Scenario};
+use crate::schedule::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
 
 /// The most repetitions.
@@ -138,7 +138,7 @@ impl CompareOptions {
 
     /// The longest that the buyers of a sale wait.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 }
@@ -163,7 +163,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::options::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     fn compare(arguments: &[&str]) -> Result<CompareOptions, clap::Error> {
         let command = Cli::try_parse_from(["loadtest", "compare"].iter().chain(arguments))?.check()?.command;

@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::crashes::Crashes;
 use crate::life::gateway::GatewayOptions;
 use crate::life::ledger::Manners;
 use crate::life::plan::{Plan, Share};
-use crate::scenario::Schedule;
 
 /// The most crashes of one run.
 const CRASHES_MAX: i64 = 1_000;
 /// The longest hold, and the longest that the gateway may think.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
-/// How long crashes go on after the last request where no hold runs out.
-const CRASHES_GO_ON: Duration = Duration::from_secs(1);
 
 /// What becomes of orders after their verdict. With any of the first three, the functions release, payment and relay are
 /// started beside the workers, with a payment gateway, and the audit covers it all.
@@ -71,13 +67,6 @@ impl LifeOptions {
         GatewayOptions { manners, latency: self.gateway_latency }
     }
 
-    /// Who is killed, and when: until the last hold of the sale runs out.
-    #[must_use]
-    pub fn crashes(&self, schedule: &Schedule, seed: u64) -> Crashes {
-        let last = schedule.requests.last().map_or(Duration::ZERO, |due| due.at);
-        Crashes::plan(self.crashes, last + self.hold.unwrap_or(CRASHES_GO_ON), seed)
-    }
-
     /// What does not go together, for people.
     pub(super) fn conflict(&self, rate: f64) -> Option<&'static str> {
         let (pay, cancel) = (self.pay_share.unwrap_or_default(), self.cancel_share.unwrap_or_default());
@@ -109,7 +98,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::options::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     fn life(arguments: &[&str]) -> Result<LifeOptions, String> {
         let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments));

@@ -45,7 +45,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::options::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     fn contend(arguments: &[&str]) -> Result<ContendOptions, clap::Error> {
         let command = Cli::try_parse_from(["loadtest", "contend"].iter().chain(arguments))?.command;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{BATCH_MAX, ITEMS_MAX, WORKERS_MAX};
-use crate::scenario::{BUYERS_MAX, Scenario};
+use crate::schedule::{BUYERS_MAX, Scenario};
 
 /// Sales of which the cost is measured, unless others are asked for: by buyers, ...
 const BUYERS_DEFAULT: [u32; 3] = [1_000, 10_000, 100_000];
@@ -82,7 +82,7 @@ impl CostOptions {
 
     /// The longest that the buyers of a sale wait.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 
@@ -98,7 +98,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::options::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
         let command = Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command;
