@@ -15,6 +15,8 @@ pub mod metrics;
 pub mod order;
 pub mod outbox;
 pub mod retry;
+#[cfg(feature = "table")]
+pub mod table;
 pub mod telemetry;
 pub mod topology;
 pub mod worker;
