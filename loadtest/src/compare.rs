@@ -17,6 +17,7 @@ mod tests;
 
 use std::path::Path;
 
+use crate::bench::baseline;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::options::CompareOptions;
@@ -26,13 +27,13 @@ use crate::sale::{database_failed, open_database, redis_version};
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::Endpoints;
-use crate::{doors, facts, probe};
+use crate::{facts, probe};
 use bench::Bench;
 use figures::Repetition;
 pub(crate) use notes::of as notes;
 pub(crate) use plan::rows;
 use plan::turns;
-pub use report::{AtDoor, ComparedScenario, Comparison, Form, Row, Versions};
+pub use report::{ComparedScenario, Comparison, Form, Row, Versions};
 pub use table::render;
 
 /// Runs every row that the options ask for, in turns, on servers that nobody else uses meanwhile.
@@ -48,7 +49,7 @@ pub(crate) async fn compare(
     let contenders = rows(&options.sizes(), &options.forms(), &options.strategies());
     // Said at once, and not after an hour of other rows.
     if let Some(crowd) = contenders.iter().filter(|row| row.form == Form::Http).map(|row| row.buyers).max() {
-        doors::processes_for(crowd)?;
+        baseline::processes_for(crowd)?;
     }
     let versions = versions(endpoints, options).await?;
     let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;

@@ -16,7 +16,7 @@ use shared::devstack::{Missing, Servers};
 use shared::{amqp, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::doors::{crowds, server};
+use crate::bench::baseline::{clients, server};
 use crate::failure::Failure;
 use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
 use crate::outcome::Outcome;
@@ -80,14 +80,8 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
                 contend::execute(&options).await
             }
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
-            Command::DoorServer(options) => {
-                start_log()?;
-                server::serve(&options).await.map(|()| true)
-            }
-            Command::DoorCrowd(options) => {
-                start_log()?;
-                crowds::serve(options.socket).await.map(|()| true).map_err(Failure::Broken)
-            }
+            Command::BaselineServer => server::serve().await.map(|()| true),
+            Command::BaselineClients => clients::serve().await.map(|()| true),
         }
     })
 }

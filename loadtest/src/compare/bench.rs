@@ -13,7 +13,7 @@ use super::counted::{self, Counted};
 use super::figures::Repetition;
 use super::plan::{Contender, door};
 use super::report::Form;
-use crate::doors::{self, DoorOutcome, DoorScenario};
+use crate::bench::baseline::{self, Baseline, BaselineResult};
 use crate::failure::Failure;
 use crate::options::CompareOptions;
 use crate::programs;
@@ -123,13 +123,13 @@ impl<'a> Bench<'a> {
         Ok(Repetition::of_door(contender, &outcome, self.taken(contender, after - before)))
     }
 
-    async fn open_door(&self, contender: &Contender, buyers: u32, stock: u64) -> Result<DoorOutcome, Failure> {
+    async fn open_door(&self, contender: &Contender, buyers: u32, stock: u64) -> Result<BaselineResult, Failure> {
         let Some(strategy) = contender.strategy.and_then(door) else {
             return Err(Failure::Broken(anyhow!("by HTTP, {} is not there", contender.name())));
         };
         let payment = Duration::from_millis(self.options.payment_ms);
-        let scenario = DoorScenario { payment, ..DoorScenario::new(strategy, buyers, stock, self.options.seed) };
-        doors::run(&self.ourselves, &self.endpoints.database_url, &scenario).await
+        let scenario = Baseline { payment, ..Baseline::new(strategy, buyers, stock) };
+        baseline::run(&self.ourselves, &self.endpoints.database_url, &scenario).await
     }
 
     /// What is counted of it when nobody buys: how long a start takes varies, so it is measured more than once.

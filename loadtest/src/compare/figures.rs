@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use super::counted::Counted;
 use super::plan::Contender;
-use super::report::{AtDoor, Row};
+use super::report::Row;
 use crate::auditor::Invariant;
-use crate::doors::DoorOutcome;
+use crate::bench::baseline::{AtServer, BaselineResult};
 use crate::outcome::{Latency, Outcome, median, round};
 
 /// The promise that some rows do not make: see [`Contender::keeps_order`].
@@ -31,7 +31,7 @@ pub(super) struct Repetition {
     pub(super) counted: Option<Counted>,
     pub(super) order_inversions: u64,
     pub(super) oversold: u64,
-    pub(super) door: Option<AtDoor>,
+    pub(super) door: Option<AtServer>,
     /// Promises that it broke, each with what is known about it.
     pub(super) broken: Vec<String>,
 }
@@ -62,7 +62,7 @@ impl Repetition {
 
     /// By HTTP. That buyers fail there is a figure and no broken promise; that more is sold than there is, or that a buyer is
     /// not accounted for, is one.
-    pub(super) fn of_door(contender: &Contender, outcome: &DoorOutcome, counted: Counted) -> Self {
+    pub(super) fn of_door(contender: &Contender, outcome: &BaselineResult, counted: Counted) -> Self {
         let accounted = outcome.sold + outcome.sold_out + outcome.failed();
         let mut broken = Vec::new();
         if outcome.oversold > 0 {
@@ -77,9 +77,9 @@ impl Repetition {
         Self {
             sold: outcome.sold,
             refused: outcome.sold_out,
-            failures: outcome.failures.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),
+            failures: outcome.failures.clone(),
             stalled: Some(outcome.stalled),
-            crowd_lag_ms: Some(outcome.crowd_lag_ms),
+            crowd_lag_ms: Some(outcome.lag_ms),
             seconds: outcome.seconds,
             purchases_per_second: outcome.answers_per_second,
             latency_ms: outcome.latency_ms,
@@ -87,15 +87,7 @@ impl Repetition {
             counted: Some(counted),
             order_inversions: outcome.order_inversions,
             oversold: outcome.oversold,
-            door: Some(AtDoor {
-                pool_wait_ms_per_purchase: outcome.pool_wait_ms / f64::from(contender.buyers.max(1)),
-                pool_timeouts: outcome.pool_timeouts,
-                lock_timeouts: outcome.lock_timeouts,
-                untold: outcome.untold,
-                zombie_units: outcome.zombie_units,
-                syn_drops: outcome.syn_drops,
-                syn_retransmits: outcome.syn_retransmits,
-            }),
+            door: Some(outcome.at_server),
             broken,
         }
     }
@@ -158,11 +150,11 @@ pub(super) fn row(contender: &Contender, competing: u32, repetitions: &[Repetiti
 }
 
 /// The median of each figure, where every repetition was at a door.
-fn at_door(repetitions: &[Repetition]) -> Option<AtDoor> {
-    let doors: Vec<AtDoor> = repetitions.iter().map(|repetition| repetition.door).collect::<Option<_>>()?;
-    let count = |of: fn(&AtDoor) -> u64| whole_median(doors.iter().map(of));
+fn at_door(repetitions: &[Repetition]) -> Option<AtServer> {
+    let doors: Vec<AtServer> = repetitions.iter().map(|repetition| repetition.door).collect::<Option<_>>()?;
+    let count = |of: fn(&AtServer) -> u64| whole_median(doors.iter().map(of));
     let waits: Vec<f64> = doors.iter().map(|door| door.pool_wait_ms_per_purchase).collect();
-    Some(AtDoor {
+    Some(AtServer {
         pool_wait_ms_per_purchase: round(median(&waits), 1e1),
         pool_timeouts: count(|door| door.pool_timeouts),
         lock_timeouts: count(|door| door.lock_timeouts),
@@ -281,10 +273,10 @@ mod tests {
     #[test]
     fn a_door_that_sells_too_much_or_loses_a_buyer_breaks_a_promise_and_one_that_fails_buyers_does_not() {
         let door = |outcome| Repetition::of_door(&contender(Form::Http), &outcome, Counted::default()).broken;
-        let kind = crate::doors::FailureKind::Reset;
-        let sound = DoorOutcome { sold: 40, sold_out: 30, failures: [(kind, 30)].into(), ..DoorOutcome::default() };
+        let sound =
+            BaselineResult { sold: 40, sold_out: 30, failures: [("reset", 30)].into(), ..BaselineResult::default() };
         assert_eq!(door(sound.clone()), [""; 0]);
-        assert_eq!(door(DoorOutcome { oversold: 1, ..sound.clone() }).len(), 1);
-        assert_eq!(door(DoorOutcome { sold: 39, ..sound }), ["every_buyer_accounted_for: 99 of 100"]);
+        assert_eq!(door(BaselineResult { oversold: 1, ..sound.clone() }).len(), 1);
+        assert_eq!(door(BaselineResult { sold: 39, ..sound }), ["every_buyer_accounted_for: 99 of 100"]);
     }
 }

@@ -4,7 +4,7 @@
 //! round touches all of them; and one round goes forward, the next one back, so that within a round nobody is always first.
 
 use super::report::Form;
-use crate::doors::DoorStrategy;
+use crate::bench::baseline::BaselineStrategy;
 use crate::strategy::Strategy;
 
 /// A way to sell to so many buyers.
@@ -69,11 +69,11 @@ pub(crate) fn rows(sizes: &[u32], forms: &[Form], strategies: &[Strategy]) -> Ve
 }
 
 /// The HTTP server with this strategy, where there is one.
-pub(super) fn door(strategy: Strategy) -> Option<DoorStrategy> {
+pub(super) fn door(strategy: Strategy) -> Option<BaselineStrategy> {
     match strategy {
-        Strategy::Optimistic => Some(DoorStrategy::Optimistic),
-        Strategy::Pessimistic => Some(DoorStrategy::Pessimistic),
-        Strategy::Atomic => Some(DoorStrategy::Atomic),
+        Strategy::Optimistic => Some(BaselineStrategy::Optimistic),
+        Strategy::Pessimistic => Some(BaselineStrategy::Pessimistic),
+        Strategy::Atomic => Some(BaselineStrategy::Atomic),
         Strategy::Redis => None,
     }
 }

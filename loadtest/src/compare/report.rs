@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::bench::baseline::AtServer;
 use crate::machine::Machine;
 use crate::outcome::Latency;
 use crate::strategy::Strategy;
@@ -113,7 +114,7 @@ pub struct Row {
     pub refused: u64,
     /// Buyers who were told neither.
     pub failed: u64,
-    /// These by kind, without the kinds that did not occur: by HTTP those of [`crate::doors::FailureKind`]; on the queue
+    /// These by kind, without the kinds that did not occur: by HTTP those of [`crate::bench::baseline::BaselineResult`]; on the queue
     /// `lost` (no verdict) and `invalid`.
     pub failures: BTreeMap<&'static str, u64>,
     /// Answers that came only after 1 s or more, as they do when the system sends the first packet of a connection again;
@@ -147,24 +148,5 @@ pub struct Row {
     /// Units sold beyond the stock.
     pub oversold: u64,
     /// What only an HTTP server can tell; `null` on the queue.
-    pub door: Option<AtDoor>,
-}
-
-/// Where buyers waited at an HTTP server, and what became of some of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct AtDoor {
-    /// How long requests waited for a connection from the pool, by buyers.
-    pub pool_wait_ms_per_purchase: f64,
-    /// Requests that got no connection in time.
-    pub pool_timeouts: u64,
-    /// Requests that waited too long for the row's lock.
-    pub lock_timeouts: u64,
-    /// Buyers who have an order and do not know it: they had gone when it was made.
-    pub untold: u64,
-    /// Units that were taken off the item without an order in the end.
-    pub zombie_units: u64,
-    /// First packets of connections that this machine dropped meanwhile, as a queue of connections was full.
-    pub syn_drops: u64,
-    /// First packets of connections that were sent again meanwhile.
-    pub syn_retransmits: u64,
+    pub door: Option<AtServer>,
 }

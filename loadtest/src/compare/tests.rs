@@ -66,7 +66,7 @@ fn usual() -> Vec<Row> {
         stalled: Some(37),
         crowd_lag_ms: Some(250.0),
         order_inversions: 123,
-        door: Some(AtDoor {
+        door: Some(crate::bench::baseline::AtServer {
             pool_wait_ms_per_purchase: 1_234.5,
             pool_timeouts: 7,
             lock_timeouts: 6,

@@ -1,11 +1,13 @@
 //! Reports, as a real browser shows them. Where none can be had, that is said, and nothing is shown.
 
 mod browser;
-mod made_up;
 
+use crate::fixtures;
 use crate::sales::{command, endpoints};
 use crate::shop::purchase_program;
 use browser::{Browser, Canvas, Look, Seen};
+use loadtest::auditor::Invariant;
+use loadtest::compare::Comparison;
 use loadtest::report::{of_comparison, of_run};
 use serde::Serialize;
 use serde_json::Value;
@@ -77,7 +79,7 @@ fn kept(name: &str, page: &str) {
 
 #[tokio::test]
 async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
-    let outcome = made_up::outcome();
+    let outcome = fixtures::outcome();
     let page = of_run(&outcome).unwrap();
     kept("run.html", &page);
     let Some(browser) = Browser::find().await else { return };
@@ -99,7 +101,7 @@ async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
 
 #[tokio::test]
 async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone() {
-    let comparison = made_up::comparison();
+    let comparison = fixtures::comparison();
     let page = of_comparison(&comparison).unwrap();
     kept("compare.html", &page);
     let Some(browser) = Browser::find().await else { return };
@@ -116,36 +118,60 @@ async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone()
 
 #[tokio::test]
 async fn text_stays_text_whatever_it_would_like_to_be() {
-    let outcome = made_up::hostile();
+    let outcome = fixtures::hostile();
     let page = of_run(&outcome).unwrap();
     let Some(browser) = Browser::find().await else { return };
     let seen = browser.look("hostile", &page, Look::Light).await;
     assert_sound(&seen, &CHARTS);
     assert_holds(&seen, &outcome);
     assert_eq!(seen.ran, 0);
-    for name in made_up::HOSTILE {
+    for name in fixtures::HOSTILE {
         assert!(seen.text.contains(name), "{name} is shown as it is");
     }
     browser.close().await;
 }
 
 #[tokio::test]
+async fn a_broken_promise_is_said_in_words_and_stands_first() {
+    let mut broken = fixtures::outcome();
+    broken.passed = false;
+    broken.invariants.push(Invariant { name: "stock_conserved", holds: false, detail: "1: concert by 3".to_owned() });
+    let left_alone =
+        Comparison { rows: vec![], broken: vec!["<b>: a promise".to_owned()], passed: false, ..fixtures::comparison() };
+    let Some(browser) = Browser::find().await else { return };
+    let seen = browser.look("broken", &of_run(&broken).unwrap(), Look::Light).await;
+    assert_sound(&seen, &CHARTS);
+    assert!(seen.text.contains("✗ BROKEN 1 of 3 promises were not kept."), "{}", seen.text);
+    let place = |text: &str| seen.text.find(text).unwrap_or_else(|| panic!("{text} is there"));
+    assert!(place("1: concert by 3") < place("never oversold"));
+    // A comparison in which nothing was left is a page, too.
+    let seen = browser.look("empty", &of_comparison(&left_alone).unwrap(), Look::Light).await;
+    assert_eq!(seen.errors, [] as [String; 0]);
+    assert!(
+        seen.text.contains("✗ BROKEN Not kept: 1 promise.") && seen.text.contains("<b>: a promise"),
+        "{}",
+        seen.text
+    );
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_page_that_cannot_draw_or_asks_elsewhere_is_found_out() {
-    let sound = of_run(&made_up::outcome()).unwrap();
+    let sound = of_run(&fixtures::outcome()).unwrap();
     let Some(browser) = Browser::find().await else { return };
     let broken = sound.replacen("new uPlot(", "new uPlots(", 1);
     assert_ne!(broken, sound);
-    let told = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.contains("uPlots is not defined")), "{told:?}");
-    assert!(told.contains(&"over-time is blank on the screen".to_owned()), "{told:?}");
+    let found = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("uPlots is not defined")), "{found:?}");
+    assert!(found.contains(&"over-time is blank on the screen".to_owned()), "{found:?}");
     let image = format!("<main><img src=\"{ELSEWHERE}\">");
     let curious = sound.replacen("<main>", &image, 1);
-    let told = faults(&browser.look("forbidden", &curious, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.contains("forbidden: http://127.0.0.1:9")), "the policy holds: {told:?}");
-    assert!(!told.iter().any(|fault| fault.starts_with("request: \"http")), "nothing was asked: {told:?}");
+    let found = faults(&browser.look("forbidden", &curious, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("forbidden: http://127.0.0.1:9")), "the policy holds: {found:?}");
+    assert!(!found.iter().any(|fault| fault.starts_with("request: \"http")), "nothing was asked: {found:?}");
     let free = curious.replacen("Content-Security-Policy", "X-Nothing", 1);
-    let told = faults(&browser.look("asking", &free, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.starts_with("request: ") && fault.contains(ELSEWHERE)), "{told:?}");
+    let found = faults(&browser.look("asking", &free, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.starts_with("request: ") && fault.contains(ELSEWHERE)), "{found:?}");
     browser.close().await;
 }
 

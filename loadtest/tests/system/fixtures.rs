@@ -132,13 +132,13 @@ pub(crate) fn hostile() -> Outcome {
     outcome
 }
 
-/// Every strategy in every form, before crowds of three sizes.
+/// Every strategy in every form, with three numbers of buyers.
 pub(crate) fn comparison() -> Comparison {
     let buyers = [1_000, 5_000, 20_000];
     let rows = buyers.into_iter().flat_map(|buyers| {
         let ceiling = 9_050.0 + f64::from(buyers) / 20.0;
         let ways = WAYS.into_iter().map(move |way| on_the_queue(buyers, ceiling, way));
-        ways.chain(DOORS.into_iter().map(move |door| at_a_door(buyers, ceiling, door)))
+        ways.chain(HTTP_SERVERS.into_iter().map(move |door| by_http(buyers, ceiling, door)))
     });
     Comparison {
         scenario: ComparedScenario {
@@ -182,7 +182,7 @@ const WAYS: [Way<'static>; 13] = [
     ("redis, competing", Form::Competing, Some(Strategy::Redis), 0.07, 0.0),
 ];
 /// Name, strategy, share of the ceiling, share of the buyers who got no verdict of 20,000.
-const DOORS: [(&str, Strategy, f64, f64); 3] = [
+const HTTP_SERVERS: [(&str, Strategy, f64, f64); 3] = [
     ("optimistic, HTTP", Strategy::Optimistic, 0.052, 0.71),
     ("pessimistic, HTTP", Strategy::Pessimistic, 0.071, 0.42),
     ("atomic, HTTP", Strategy::Atomic, 0.12, 0.31),
@@ -225,7 +225,7 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn at_a_door(buyers: u32, ceiling: f64, (name, strategy, ratio, failing): (&str, Strategy, f64, f64)) -> Row {
+fn by_http(buyers: u32, ceiling: f64, (name, strategy, ratio, failing): (&str, Strategy, f64, f64)) -> Row {
     let share = failing * (f64::from(buyers) / 20_000.0).sqrt();
     let failed = (f64::from(buyers) * share) as u64;
     let kinds = [("timed_out", failed / 2), ("unavailable", failed / 4)];

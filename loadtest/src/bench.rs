@@ -1,0 +1,3 @@
+//! What is measured beyond one sale: each is a plan and a table over the same run.
+
+pub mod baseline;
