@@ -8,12 +8,11 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection};
 
+use crate::database::{self, NAME};
 use crate::failure::Failure;
 use crate::progress::Progress;
-use crate::readings::NAME;
-use crate::sale::{database_failed, open_database};
 
 /// Verdicts of one statement.
 const VERDICTS_PER_STATEMENT: u32 = 50_000;
@@ -61,27 +60,28 @@ const READ_SIZE: &str = "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*
 /// # Errors
 /// The database is away or refuses: only a superuser may ask for a checkpoint.
 pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress: &Progress) -> Result<(), Failure> {
-    open_database(database_url).await?.close().await;
+    database::open(database_url).await?.close().await;
     let mut connection = connect(database_url).await?;
     let items = i64::from(items);
-    sqlx::query(PUT_OLD_ITEMS).bind(items).execute(&mut connection).await.map_err(database_failed)?;
+    sqlx::query(PUT_OLD_ITEMS).bind(items).execute(&mut connection).await.map_err(database::failed)?;
     let mut first = 0;
     while first < verdicts {
         progress.stage(format!("filling tables: {first} of {verdicts} verdicts"));
         let next = first.saturating_add(VERDICTS_PER_STATEMENT).min(verdicts);
         let put = sqlx::query(PUT_OLD_VERDICTS).bind(i64::from(first)).bind(i64::from(next));
         let put = put.bind(i64::from(verdicts)).bind(items);
-        put.execute(&mut connection).await.map_err(database_failed)?;
+        put.execute(&mut connection).await.map_err(database::failed)?;
         first = next;
     }
     progress.stage("filling tables: vacuum and checkpoint");
-    sqlx::query(SELL_OLD_ITEMS).execute(&mut connection).await.map_err(database_failed)?;
+    sqlx::query(SELL_OLD_ITEMS).execute(&mut connection).await.map_err(database::failed)?;
     for statement in SETTLE {
-        sqlx::query(statement).execute(&mut connection).await.map_err(database_failed)?;
+        sqlx::query(statement).execute(&mut connection).await.map_err(database::failed)?;
     }
-    let row = sqlx::query(READ_SIZE).fetch_one(&mut connection).await.map_err(database_failed)?;
-    tracing::info!(verdicts = row.get::<i64, _>(0), orders = row.get::<i64, _>(1), "the tables are full");
-    connection.close().await.map_err(database_failed)
+    let size = sqlx::query_as(READ_SIZE).fetch_one(&mut connection).await;
+    let (verdicts, orders): (i64, i64) = size.map_err(database::failed)?;
+    tracing::info!(verdicts, orders, "the tables are full");
+    connection.close().await.map_err(database::failed)
 }
 
 // What refers to them goes with them.
@@ -93,12 +93,12 @@ const EMPTY: &str = "TRUNCATE items, orders, verdicts CASCADE";
 /// The database is away, or refuses.
 pub(super) async fn empty(database_url: &str) -> Result<(), Failure> {
     let mut connection = connect(database_url).await?;
-    sqlx::query(EMPTY).execute(&mut connection).await.map_err(database_failed)?;
-    connection.close().await.map_err(database_failed)
+    sqlx::query(EMPTY).execute(&mut connection).await.map_err(database::failed)?;
+    connection.close().await.map_err(database::failed)
 }
 
 /// Without the limits of the purchase function: filling, and vacuum, take their time.
 async fn connect(database_url: &str) -> Result<PgConnection, Failure> {
     let options = PgConnectOptions::from_str(database_url).context("DATABASE_URL").map_err(Failure::Configuration)?;
-    options.application_name(NAME).connect().await.map_err(database_failed)
+    options.application_name(NAME).connect().await.map_err(database::failed)
 }
