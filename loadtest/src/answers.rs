@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::scenario::Due;
+use crate::schedule::Due;
 
 /// The most replies of unknown correlation that are kept by name; the rest is only counted.
 const STRANGERS_KEPT_MAX: usize = 16;
@@ -117,7 +117,7 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Scenario, Schedule};
+    use crate::schedule::{Scenario, Schedule};
 
     fn three() -> (Answers, Vec<String>) {
         let scenario = Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };

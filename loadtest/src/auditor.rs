@@ -18,7 +18,7 @@ use shared::messages::{Status, Verdict};
 
 use crate::answers::Answers;
 use crate::facts::{Recorded, RecordedOrder, RecordedVerdict};
-use crate::scenario::{Due, Schedule};
+use crate::schedule::{Due, Schedule};
 pub use life::LifeFacts;
 use life::replay::Replay;
 

@@ -21,7 +21,7 @@ use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::life::follow_ups::FollowUps;
 use crate::life::plan::Plan;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
 use session::Session;
 
 /// How often the broker may be lost in one sale.

@@ -10,7 +10,7 @@ use shared::messages::Status;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use crate::scenario::{ItemOnSale, Schedule};
+use crate::schedule::{ItemOnSale, Schedule};
 
 /// Longer than any sale: unless holds are to run out, none may while the auditor counts on a stock that only shrinks.
 const HOLD_MS: i64 = 24 * 60 * 60 * 1_000;

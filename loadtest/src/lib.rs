@@ -1,48 +1,40 @@
 //! The load generator: one sale on real servers, its auditor and its report.
 //!
-//! A [`scenario`] is worked out before the first message; [`buyers`] send it and keep the [`answers`]; a [`round`] runs
-//! them against [`workers`] and watches the queues; a [`sale`] is a round with a database behind it, whose [`facts`] the
-//! [`auditor`] holds against the answers; [`life`] is what becomes of the orders after that; [`events`] and [`crashes`] are
-//! what happens to the workers meanwhile; the [`outcome`] is printed by [`summary`] and made a page by [`report`]; [`cost`] is what purchases take of the
-//! machines, over many sales; [`bench`] has what all this replaces; [`contend`] shows what conflicts cost. [`run`] is the command line.
+//! A [`schedule`] is worked out before the first message; [`run`] has [`workers`] and [`buyers`] carry it out, and
+//! [`faults`] happen; the auditor holds what the database says against the [`answers`]. The [`result`] is printed by
+//! [`summary`] and made a page by [`report`]. [`bench`] measures over many sales. [`cli`] is the command line, and [`commands`] does what it says.
 
 // So that the fixtures name this crate as the tests outside of it do.
 #[cfg(test)]
 extern crate self as loadtest;
 
-pub mod aftermath;
 pub mod answers;
 pub mod auditor;
 pub mod bench;
 pub mod buyers;
 mod ceiling;
-pub mod cluster;
-pub mod compare;
-pub mod contend;
-pub mod cost;
-pub mod crashes;
-mod depth;
-pub mod events;
+pub mod cli;
+pub mod commands;
+mod database;
 pub mod facts;
 pub mod failure;
+pub mod faults;
 #[cfg(test)]
 #[path = "../tests/system/fixtures.rs"]
 mod fixtures;
 pub mod life;
 pub mod machine;
-pub mod options;
-pub mod outcome;
-pub mod probe;
+mod output;
 pub mod programs;
 mod progress;
+pub mod queues;
 mod random;
-mod readings;
 pub mod report;
-pub mod round;
+pub mod result;
 pub mod run;
-pub mod sale;
-pub mod scenario;
+pub mod schedule;
+pub mod servers;
+pub mod stats;
 pub mod strategy;
 pub mod summary;
-mod unrest;
 pub mod workers;

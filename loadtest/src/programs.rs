@@ -14,7 +14,7 @@ use crate::life::living::Functions;
 /// The purchase function's program.
 const WORKER: &str = "purchase";
 /// The programs of release, payment and relay.
-const OF_LIFE: [&str; 3] = ["release", "payment", "relay"];
+const FUNCTIONS: [&str; 3] = ["release", "payment", "relay"];
 
 /// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), every
 /// program of the workspace is built first.
@@ -29,13 +29,13 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     function(WORKER)
 }
 
-/// The programs of the functions that live an order's life, beside this program; built first as in [`worker`].
+/// The programs of the functions that go on with the orders, beside this program; built first as in [`worker`].
 ///
 /// # Errors
 /// As [`worker`].
-pub async fn of_life() -> Result<Functions, Failure> {
+pub async fn functions() -> Result<Functions, Failure> {
     build_if_cargo().await?;
-    let [release, payment, relay] = OF_LIFE.map(function);
+    let [release, payment, relay] = FUNCTIONS.map(function);
     Ok(Functions { release: release?, payment: payment?, relay: relay? })
 }
 

@@ -13,9 +13,9 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::compare::{Comparison, notes};
+use crate::bench::compare::{Comparison, notes};
 use crate::failure::Failure;
-use crate::outcome::Outcome;
+use crate::result::Outcome;
 use crate::summary::{circumstances, endings, event_text, headline};
 
 /// `{{NAME}}` stands for a part.

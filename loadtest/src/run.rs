@@ -1,285 +1,288 @@
-//! From the command line to the exit code: servers, rounds, report. Knows the order of things and nothing of each.
+//! One sale: workers, buyers, faults, and the audit of both sides. [`run`] is all of it; [`start`] hands over its steps
+//! to whoever measures, or interferes, between them.
 //!
-//! Invariant: whatever was started is stopped before [`execute`] returns, also after a failure or a signal.
+//! Whatever the audit reads, it reads from the database after the last worker has ended, on a connection of its own. The
+//! ceiling is a sale whose workers have no strategy: then no database takes part, and the replies alone are judged.
 
-mod contend;
-mod rounds;
+mod drained;
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use futures_util::future::BoxFuture;
-use serde::Serialize;
-use shared::config::WorkerOptions;
-use shared::devstack::{Missing, Servers};
-use shared::{amqp, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::Context;
+use shared::devstack::redis;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+use uuid::Uuid;
 
-use crate::bench::baseline::{clients, server};
+use crate::buyers::Buyers;
+use crate::database;
+use crate::facts;
 use crate::failure::Failure;
-use crate::options::{Cli, Command, CompareOptions, CostOptions, SaleOptions};
-use crate::outcome::Outcome;
+use crate::faults::{Faults, Injector};
+use crate::life::living::{Life, Living};
 use crate::progress::Progress;
-use crate::report::{self, ReportFile};
-use crate::sale::Ceiling;
+use crate::queues::{DepthSample, Probe, broker_version, sample_depth};
+use crate::result::{Outcome, ScenarioReport, ServersReport};
+use crate::schedule::{Scenario, Schedule};
+use crate::servers::Endpoints;
 use crate::strategy::Strategy;
-use crate::workers::Endpoints;
-use crate::{ceiling, compare, cost, programs, summary};
-use rounds::{ceiling_report, run, run_ceiling};
+use crate::workers::{WorkerSpec, Workers};
+pub use drained::Drained;
 
-/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
-/// statement that takes a second, as an audit does.
-const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
-/// The virtual host and the database of private servers; both have nothing else in them.
-const VHOST: &str = "sale";
-/// See [`VHOST`].
-const DATABASE: &str = "sale";
-/// The database whose tables are filled before the first sale.
-const DATABASE_AGED: &str = "aged";
+/// Between two looks at the workers while the buyers wait.
+const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// How long crashes go on after the last request where no hold runs out.
+const CRASHES_GO_ON: Duration = Duration::from_secs(1);
 
-/// Does what the command line says; returns whether every invariant holds.
-///
-/// # Errors
-/// There is no result; the failure says why.
-///
-/// Boxed, so that all of this is compiled here and not once more in the program.
-pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
-    Box::pin(async move {
-        match cli.command {
-            Command::Run(options) => {
-                start_log()?;
-                let programs = or_interrupted(rounds::Programs::find(&options)).await?;
-                let needed =
-                    Needed { broker_nodes: options.broker_nodes, redis: options.sale.strategy == Strategy::Redis };
-                measure(&options.sale, needed, async |endpoints, servers, progress| {
-                    run(endpoints, servers, &options, programs, progress).await
-                })
-                .await
-            }
-            Command::Ceiling(options) => {
-                start_log()?;
-                measure(&options, Needed { broker_nodes: 1, redis: false }, async |endpoints, _servers, progress| {
-                    Ceiling::refuse_queues_in_use(endpoints).await?;
-                    let outcome = run_ceiling(endpoints, &options, progress).await?;
-                    let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
-                    Ok(Outcome { ceiling, ..outcome })
-                })
-                .await
-            }
-            Command::Cost(options) => {
-                start_log()?;
-                measure_cost(&options).await
-            }
-            Command::Compare(options) => {
-                start_log()?;
-                measure_side_by_side(&options).await
-            }
-            Command::Contend(options) => {
-                start_log()?;
-                contend::execute(&options).await
-            }
-            Command::CeilingWorker(options) => serve_ceiling(&options).await,
-            Command::BaselineServer => server::serve().await.map(|()| true),
-            Command::BaselineClients => clients::serve().await.map(|()| true),
-        }
+/// All that a sale is.
+pub struct Sale<'a> {
+    pub scenario: Scenario,
+    /// Who decides; without a strategy it is the ceiling.
+    pub workers: WorkerSpec,
+    /// The longest that the buyers wait, from the first request.
+    pub timeout: Duration,
+    /// What happens to the orders after their verdict.
+    pub orders: Option<Life>,
+    pub faults: Faults<'a>,
+}
+
+impl Sale<'_> {
+    /// An undisturbed one, in which nothing happens to the orders.
+    #[must_use]
+    pub fn of(scenario: Scenario, workers: WorkerSpec, timeout: Duration) -> Self {
+        Self { scenario, workers, timeout, orders: None, faults: Faults::default() }
+    }
+}
+
+/// Runs a sale from beginning to end; `what` is said of it meanwhile.
+pub(crate) async fn run(
+    endpoints: &Endpoints,
+    sale: Sale<'_>,
+    (progress, what): (&Progress, impl Into<Cow<'static, str>>),
+) -> Result<Outcome, Failure> {
+    drained(endpoints, sale, (progress, what)).await?.audit().await
+}
+
+/// The same, up to the audit.
+pub(crate) async fn drained(
+    endpoints: &Endpoints,
+    sale: Sale<'_>,
+    (progress, what): (&Progress, impl Into<Cow<'static, str>>),
+) -> Result<Drained, Failure> {
+    progress.stage("starting the workers");
+    let (buyers, workers) = (sale.scenario.buyers, sale.workers.count);
+    let mut running = start(endpoints, sale).await?;
+    let following = progress.follow(what, running.answered(), buyers);
+    running.open();
+    tracing::info!(buyers, workers, "the sale is open");
+    let drained = running.drain().await?;
+    drop(following);
+    Ok(drained)
+}
+
+/// A sale that is ready for its first buyer, or under way.
+pub struct Running<'a> {
+    /// Their processes, for whoever interferes.
+    pub workers: Workers,
+    endpoints: Endpoints,
+    schedule: Arc<Schedule>,
+    answered: watch::Receiver<usize>,
+    opening: Option<oneshot::Sender<()>>,
+    /// The buyers are in its only task, and end when this is dropped.
+    buying: JoinSet<Bought>,
+    injector: Injector<'a>,
+    orders: Option<Living>,
+    dead_before: i64,
+    scenario: ScenarioReport,
+    servers: ServersReport,
+}
+
+struct Bought {
+    buyers: Buyers,
+    result: Result<(), Failure>,
+    depth: Vec<DepthSample>,
+}
+
+/// Makes topology and schema, starts the workers, puts the items on sale and connects the buyers.
+pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<'a>, Failure> {
+    let Sale { scenario, workers: spec, timeout: time_max, orders, faults } = sale;
+    // Keeps the ids of this run apart from those of any other.
+    let salt = Uuid::now_v7().simple().to_string();
+    let schedule = Arc::new(Schedule::new(&scenario, &salt));
+    let servers = versions(endpoints, spec.strategy).await?;
+    let report = drained::scenario(&scenario, &spec);
+    let has_database = spec.strategy.is_some();
+    let hold = orders.as_ref().and_then(|orders| orders.plan.hold);
+
+    let probe = Probe::connect(&endpoints.amqp_url).await?;
+    probe.declare_topology().await?;
+    let dead_before = probe.dead().await?;
+    let plan = orders.as_ref().map(|orders| orders.plan);
+    let (mut specs, mut gateway) = (vec![spec], None);
+    if let Some(orders) = &orders {
+        let (opened, others) = orders.open().await?;
+        specs.extend(others);
+        gateway = Some(opened);
+    }
+    let workers = Workers::start(specs, endpoints).await?;
+    let mut buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
+    let orders = match orders.zip(gateway) {
+        Some((orders, gateway)) => Some(orders.begin(gateway, endpoints, &schedule).await?),
+        None => None,
+    };
+    if has_database {
+        let database = database::open(&endpoints.database_url).await?;
+        facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database::failed)?;
+        database.close().await;
+    }
+    let last = schedule.requests.last().map_or(Duration::ZERO, |due| due.at);
+    let crashes_over = last + hold.unwrap_or(CRASHES_GO_ON);
+    let (buyer_count, amqp_url) = (schedule.requests.len(), endpoints.amqp_url.clone());
+    let injector = Injector::of(faults, &amqp_url, buyer_count, crashes_over, scenario.seed).await?;
+
+    let answered = buyers.answered();
+    let (opening, opened) = oneshot::channel::<()>();
+    let mut buying = JoinSet::new();
+    buying.spawn(async move {
+        // An error says that the sale was given up: then this task is, too.
+        drop(opened.await);
+        let (stop, stopped) = oneshot::channel();
+        let mut sampling = JoinSet::new();
+        sampling.spawn(sample_depth(probe, amqp_url, buyers.waiting(), stopped));
+        // Running out of time is no failure: the audit names whoever got no verdict.
+        let result = timeout(time_max, buyers.buy()).await.unwrap_or(Ok(()));
+        drop(stop);
+        let depth = sampling.join_next().await.and_then(Result::ok).unwrap_or_default();
+        Bought { buyers, result, depth }
+    });
+    Ok(Running {
+        workers,
+        endpoints: endpoints.clone(),
+        schedule,
+        answered,
+        opening: Some(opening),
+        buying,
+        injector,
+        orders,
+        dead_before,
+        scenario: report,
+        servers,
     })
 }
 
-async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
-    telemetry::start(&options.log, options.log_json).map_err(Failure::Configuration)?;
-    ceiling::serve(options).await.map_err(|error| match error.downcast::<amqp::Error>() {
-        Ok(error) => error.into(),
-        Err(error) => Failure::Broken(error),
-    })?;
-    Ok(true)
+/// The versions of what takes part where purchases are decided in this way.
+pub(crate) async fn versions(endpoints: &Endpoints, strategy: Option<Strategy>) -> Result<ServersReport, Failure> {
+    let rabbitmq = broker_version(&endpoints.amqp_url).await?;
+    let Some(strategy) = strategy else { return Ok(ServersReport { rabbitmq, postgresql: None, redis: None }) };
+    let database = database::open(&endpoints.database_url).await?;
+    let postgresql = Some(facts::server_version(&database).await.map_err(database::failed)?);
+    database.close().await;
+    let redis = match (strategy, &endpoints.redis_url) {
+        (Strategy::Redis, Some(url)) => {
+            let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
+            Some(version.map_err(Failure::Unreachable)?)
+        }
+        (Strategy::Redis, None) | (Strategy::Optimistic | Strategy::Pessimistic | Strategy::Atomic, _) => None,
+    };
+    Ok(ServersReport { rabbitmq, postgresql, redis })
 }
 
-fn start_log() -> Result<(), Failure> {
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
-    telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)
-}
+impl Running<'_> {
+    /// What is on sale, and who asks for it.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
 
-/// What a run needs besides a broker and a database.
-struct Needed {
-    broker_nodes: usize,
-    redis: bool,
-}
+    /// How many requests have a verdict, as it grows.
+    #[must_use]
+    pub fn answered(&self) -> watch::Receiver<usize> {
+        self.answered.clone()
+    }
 
-/// Runs on the servers that the options name, or on private ones, with which the rounds may do what they like; then
-/// reports.
-async fn measure(
-    options: &SaleOptions,
-    needed: Needed,
-    rounds: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>, &Progress) -> Result<Outcome, Failure>,
-) -> Result<bool, Failure> {
-    let page = ReportFile::open(options.report.as_deref())?;
-    let progress = Progress::new();
-    let given = given(&options.amqp_url, &options.database_url)?;
-    let given = if needed.redis { with_redis(given, &options.redis_url)? } else { given };
-    let outcome = match given {
-        Some(endpoints) => or_interrupted(rounds(&endpoints, None, &progress)).await,
-        None => {
-            on_private_servers(needed.broker_nodes, &progress, async |servers, progress| {
-                let mut endpoints = private_endpoints(servers, DATABASE).await?;
-                if needed.redis {
-                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
+    /// Lets the buyers in, unless they are.
+    pub fn open(&mut self) {
+        if let Some(opening) = self.opening.take() {
+            self.injector.open();
+            // An error says that the buyers are gone, which is seen when they are waited for.
+            let _ = opening.send(());
+        }
+    }
+
+    /// Waits for every verdict, drains the workers, audits.
+    pub async fn finish(self) -> Result<Outcome, Failure> {
+        self.drain().await?.audit().await
+    }
+
+    /// Waits for every verdict (or the end of the time, or of the last worker) and for what happens to the orders, and
+    /// drains the workers. Faults happen while this is waited for.
+    pub async fn drain(mut self) -> Result<Drained, Failure> {
+        self.open();
+        let mut buying = std::mem::take(&mut self.buying);
+        let bought = self.meanwhile(async { buying.join_next().await }).await?;
+        let bought = bought.context("the buyers are gone").map_err(Failure::Broken)?;
+        let Bought { buyers, result, depth } = bought.map_err(|error| Failure::Broken(error.into()))?;
+        result?;
+        if let Some(orders) = &self.orders {
+            let rest = orders.rest(self.endpoints.database_url.clone(), Arc::clone(&self.schedule));
+            self.meanwhile(rest).await??;
+        }
+        let Self { mut workers, endpoints, schedule, mut answered, mut injector, orders, .. } = self;
+        injector.finish(&mut answered, &mut workers).await?;
+        workers.sample_memory();
+        let memory = workers.memory();
+        let endings = workers.drain().await;
+        let (answers, follow_ups, reconnects) = buyers.leave().await;
+        let probe = Probe::connect(&endpoints.amqp_url).await?;
+        let dead_growth = probe.dead().await? - self.dead_before;
+        probe.close().await;
+        let orders = match orders {
+            Some(orders) => Some(orders.end().await?),
+            None => None,
+        };
+        let (events, crashes) = injector.reports(&schedule, &answers);
+        Ok(Drained {
+            schedule,
+            database_url: endpoints.database_url,
+            scenario: self.scenario,
+            servers: self.servers,
+            workers: drained::shares(&answers, memory),
+            answers,
+            follow_ups,
+            orders,
+            depth,
+            dead_growth,
+            events,
+            crashes,
+            endings,
+            reconnects,
+        })
+    }
+
+    /// Waits, and has faults happen, and watches the workers.
+    async fn meanwhile<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Failure> {
+        let Self { injector, workers, answered, schedule, .. } = self;
+        let mut waiting = std::pin::pin!(waiting);
+        let mut watch = interval(WATCH_PAUSE);
+        let mut looked = answered.clone();
+        loop {
+            tokio::select! {
+                done = &mut waiting => return Ok(done),
+                () = injector.due(answered) => {
+                    let answered = *answered.borrow();
+                    injector.act(answered, workers).await?;
                 }
-                rounds(&endpoints, Some(servers), progress).await
-            })
-            .await
-        }
-    };
-    progress.clear();
-    let outcome = outcome?;
-    report(&outcome, options.json.as_deref(), || summary::render(&outcome, summary::Style::of_stdout()))?;
-    if let Some(page) = page {
-        page.write(&report::of_run(&outcome)?)?;
-    }
-    Ok(outcome.passed)
-}
-
-/// As [`measure`], for what purchases cost.
-async fn measure_cost(options: &CostOptions) -> Result<bool, Failure> {
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-    let progress = Progress::new();
-    let cost = match given(&options.amqp_url, &options.database_url)? {
-        Some(endpoints) => or_interrupted(cost::of_given(&endpoints, options, &program, &progress)).await,
-        None => {
-            on_private_servers(1, &progress, async |servers, progress| {
-                let (empty, aged) =
-                    (private_endpoints(servers, DATABASE).await?, private_endpoints(servers, DATABASE_AGED).await?);
-                cost::of_private(servers, &empty, &aged, options, &program, progress).await
-            })
-            .await
-        }
-    };
-    progress.clear();
-    let cost = cost?;
-    report(&cost, options.json.as_deref(), || cost::render(&cost, summary::Style::of_stdout()))?;
-    Ok(cost.passed)
-}
-
-/// As [`measure`], for ways to sell beside each other.
-async fn measure_side_by_side(options: &CompareOptions) -> Result<bool, Failure> {
-    let page = ReportFile::open(options.report.as_deref())?;
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-    let progress = Progress::new();
-    let given = given(&options.amqp_url, &options.database_url)?;
-    let given = if options.needs_redis() { with_redis(given, &options.redis_url)? } else { given };
-    let comparison = match given {
-        Some(endpoints) => or_interrupted(compare::compare(&endpoints, options, &program, &progress)).await,
-        None => {
-            on_private_servers(1, &progress, async |servers, progress| {
-                // Before there is a database, as only those that come later are counted in.
-                servers.postgres.count_statements().await.map_err(servers_failed)?;
-                let mut endpoints = private_endpoints(servers, DATABASE).await?;
-                if options.needs_redis() {
-                    endpoints.redis_url = Some(private_redis(servers, progress).await?);
+                _ = watch.tick() => {
+                    workers.sample_memory();
+                    // After the last verdict nobody needs them, and an event may have ended them all.
+                    if *looked.borrow_and_update() < schedule.requests.len() && workers.all_ended() {
+                        return Err(workers.all_gone());
+                    }
                 }
-                compare::compare(&endpoints, options, &program, progress).await
-            })
-            .await
+            }
         }
-    };
-    progress.clear();
-    let comparison = comparison?;
-    report(&comparison, options.json.as_deref(), || compare::render(&comparison, summary::Style::of_stdout()))?;
-    if let Some(page) = page {
-        page.write(&report::of_comparison(&comparison)?)?;
-    }
-    Ok(comparison.passed)
-}
-
-/// The servers that the command line or the environment names: both or none.
-fn given(amqp_url: &Option<String>, database_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
-    let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
-    match (url(amqp_url), url(database_url)) {
-        (Some(amqp_url), Some(database_url)) => Ok(Some(Endpoints { amqp_url, database_url, redis_url: None })),
-        (None, None) => Ok(None),
-        (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
-            "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones"
-        ))),
-    }
-}
-
-/// The same, with the Redis that goes with them.
-fn with_redis(given: Option<Endpoints>, redis_url: &Option<String>) -> Result<Option<Endpoints>, Failure> {
-    match (given, redis_url.clone().filter(|url| !url.is_empty())) {
-        (Some(endpoints), Some(url)) => Ok(Some(Endpoints { redis_url: Some(url), ..endpoints })),
-        (None, None) => Ok(None),
-        (Some(_), None) | (None, Some(_)) => Err(Failure::Configuration(anyhow!(
-            "with --strategy redis (which is one of compare's unless others are named), AMQP_URL, DATABASE_URL and REDIS_URL \
-             go together: set them all to use your servers, or none to use private ones"
-        ))),
-    }
-}
-
-async fn on_private_servers<T>(
-    broker_nodes: usize,
-    progress: &Progress,
-    rounds: impl AsyncFnOnce(&mut Servers, &Progress) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    progress.stage("starting a private RabbitMQ and a private PostgreSQL");
-    let starting = async { Servers::start_cluster(&[VHOST], broker_nodes).await.map_err(servers_failed) };
-    let mut servers = or_interrupted(starting).await?;
-    let outcome = or_interrupted(rounds(&mut servers, progress)).await;
-    progress.stage("stopping the private servers");
-    let stopped = servers.stop().await.context("stop the private servers").map_err(Failure::Broken);
-    outcome.and_then(|outcome| stopped.map(|()| outcome))
-}
-
-/// The virtual host, and a new database of this name.
-async fn private_endpoints(servers: &Servers, database: &str) -> Result<Endpoints, Failure> {
-    servers.postgres.create_database(database).await.map_err(servers_failed)?;
-    let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(database));
-    Ok(Endpoints { amqp_url, database_url, redis_url: None })
-}
-
-/// The URL of a Redis beside them.
-async fn private_redis(servers: &mut Servers, progress: &Progress) -> Result<String, Failure> {
-    progress.stage("starting a private Redis");
-    Ok(servers.start_redis().await.map_err(servers_failed)?.url())
-}
-
-fn servers_failed(error: anyhow::Error) -> Failure {
-    match error.downcast_ref::<Missing>() {
-        Some(_) => Failure::Unreachable(error),
-        None => Failure::Unreachable(error.context("the private servers do not start")),
-    }
-}
-
-/// Prints the result for people and writes it as JSON to the file; `-` prints the JSON alone.
-fn report(result: &impl Serialize, json_to: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(result).context("write the result as JSON").map_err(Failure::Broken)?;
-    if json_to.is_some_and(|path| path.as_os_str() == "-") {
-        return print(&(json + "\n"));
-    }
-    print(&text())?;
-    if let Some(path) = json_to {
-        let written = std::fs::write(path, json + "\n");
-        written.with_context(|| format!("write {}", path.display())).map_err(Failure::Broken)?;
-    }
-    Ok(())
-}
-
-/// A reader who has seen enough (`| head`) is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Broken(error.into())),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Lets the work go when a signal asks to stop (Ctrl-C, SIGTERM, or the terminal going away).
-async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let listen = |kind| signal(kind).context("listen for signals").map_err(Failure::Broken);
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let mut hangup = listen(SignalKind::hangup())?;
-    tokio::select! {
-        done = work => done,
-        _ = interrupt.recv() => Err(Failure::Interrupted),
-        _ = terminate.recv() => Err(Failure::Interrupted),
-        _ = hangup.recv() => Err(Failure::Interrupted),
     }
 }

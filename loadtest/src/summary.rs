@@ -4,14 +4,14 @@
 
 pub(crate) mod figures;
 mod life;
-mod style;
 
 use std::fmt::Write;
 
-use crate::events::Action;
-use crate::outcome::{DepthSample, EventReport, Outcome};
+use crate::faults::{Action, EventReport};
+use crate::queues::DepthSample;
+use crate::result::Outcome;
 use figures::{count, decimal, plural, share, signed, sparkline};
-pub use style::Style;
+use shared::table::Style;
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;

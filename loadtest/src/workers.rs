@@ -1,53 +1,45 @@
-//! The worker processes of a crew: started, watched, signalled and drained. Knows nothing of what they do.
+//! The worker processes of a run: started, watched, signalled and drained.
 //!
-//! Invariant: no worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was
-//! ever started has an [`Ending`] after [`Workers::drain`].
+//! No worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was ever started
+//! has an [`Ending`] after [`Workers::drain`].
 
 mod process;
-mod staff;
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
 use shared::devstack::{Folder, Signal};
-use tokio::time::{Instant, sleep};
 
 use crate::auditor::Ending;
 use crate::failure::Failure;
-use crate::probe::Probe;
+use crate::servers::Endpoints;
 use crate::strategy::Strategy;
 use process::Worker;
-pub(crate) use staff::Staff;
 
-/// How long the workers before may take to be gone.
-const GONE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks while waiting for that.
-const GONE_POLL: Duration = Duration::from_millis(20);
 /// What the processes of the purchase function are called, with a number.
 const PURCHASE: &str = "worker";
-
+/// The place of those who decide purchases among the functions of a run.
+const DECIDING: usize = 0;
 /// What a worker logs once it has subscribed to all of its queues. The broker cannot be asked: a passive declare counts
 /// only the active one of several single active consumers (3.10), or not even consumers (4.0 to 4.2, fixed by pull
 /// request 16185 of rabbitmq-server).
 const CONSUMING: &str = "consuming";
 
-/// What to start, and how often.
+/// The workers of one function: what to start, and how often.
 #[derive(Debug, Clone)]
-pub struct Crew {
+pub struct WorkerSpec {
     /// What its processes are called, with a number.
     pub name: &'static str,
-    /// The worker program.
     pub program: PathBuf,
     /// What comes before the flags that every worker takes (a subcommand).
     pub arguments: Vec<String>,
     /// Set for the workers on top of our own environment (a fail point, say).
     pub environment: Vec<(String, String)>,
-    /// How many; 0 leaves the deciding to workers that run already.
+    /// 0 leaves the deciding to workers that run already.
     pub count: u32,
-    /// The batch limit; `None` leaves the worker its own.
+    /// `None` leaves the worker its own.
     pub batch_max: Option<u32>,
     /// How purchases are decided; `None` where none are.
     pub strategy: Option<Strategy>,
@@ -55,7 +47,7 @@ pub struct Crew {
     pub ready_logged: &'static str,
 }
 
-impl Crew {
+impl WorkerSpec {
     /// Those who decide purchases.
     #[must_use]
     pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
@@ -71,6 +63,13 @@ impl Crew {
         }
     }
 
+    /// Those who say `reserved` to everybody, and touch no database.
+    #[must_use]
+    pub fn ceiling(ourselves: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
+        let arguments = vec!["ceiling-worker".to_owned()];
+        Self { arguments, strategy: None, ..Self::purchase(ourselves, count, batch_max) }
+    }
+
     /// One process of another function, called by its name.
     #[must_use]
     pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
@@ -78,70 +77,61 @@ impl Crew {
     }
 }
 
-/// Where the servers are.
-#[derive(Debug, Clone)]
-pub struct Endpoints {
-    /// The broker, with the virtual host.
-    pub amqp_url: String,
-    /// The database.
-    pub database_url: String,
-    /// What counts for the strategy of that name; `None` where workers of no such strategy are started.
-    pub redis_url: Option<String>,
-}
-
-/// The worker processes of a run.
+/// The worker processes of a run. Those who decide purchases have the first indices, in the order of their start.
 pub struct Workers {
-    crew: Crew,
+    specs: Vec<WorkerSpec>,
     endpoints: Endpoints,
     logs: Folder,
     started: Vec<Worker>,
 }
 
 impl Workers {
-    /// Starts the crew and returns when each of them consumes every partition.
-    ///
-    /// # Errors
-    /// A worker cannot be started, ends, or is not ready in time; the text has the end of its log.
-    pub async fn start(crew: Crew, endpoints: &Endpoints) -> Result<Self, Failure> {
+    /// Starts the workers of each function, those who decide purchases first, and returns when all are ready.
+    pub async fn start(specs: Vec<WorkerSpec>, endpoints: &Endpoints) -> Result<Self, Failure> {
         let logs = Folder::create().map_err(Failure::Broken)?;
-        let endpoints = endpoints.clone();
-        let mut workers = Self { crew, endpoints, logs, started: Vec::new() };
-        for _ in 0..workers.crew.count {
-            workers.start_another().await?;
+        let mut workers = Self { specs, endpoints: endpoints.clone(), logs, started: Vec::new() };
+        for function in 0..workers.specs.len() {
+            for _ in 0..workers.specs[function].count {
+                workers.start_one(function).await?;
+            }
+            workers.all_ready().await?;
         }
-        workers.all_ready().await?;
         Ok(workers)
     }
 
-    /// Starts one more of the crew and returns at once; [`Workers::ready`] waits for it.
-    ///
-    /// # Errors
-    /// The program cannot be started.
+    /// Starts one more of those who decide purchases and returns at once; [`Workers::ready`] waits for it.
     pub async fn start_another(&mut self) -> Result<(), Failure> {
-        let id = format!("{}-{}", self.crew.name, self.started.len() + 1);
+        self.start_one(DECIDING).await
+    }
+
+    async fn start_one(&mut self, function: usize) -> Result<(), Failure> {
+        let spec = &self.specs[function];
+        let number = self.started.iter().filter(|worker| worker.function == function).count() + 1;
+        let id = format!("{}-{number}", spec.name);
         let log = self.logs.path().join(format!("{id}.log"));
-        self.started.push(Worker::start(&self.crew, &self.endpoints, id, log).await?);
+        self.started.push(Worker::start(spec, &self.endpoints, function, id, log).await?);
         Ok(())
     }
 
-    /// Waits until the worker with this index consumes every partition.
-    ///
-    /// # Errors
-    /// It ends, or takes longer than its limit; the text has the end of its log.
+    /// Waits until the worker with this index is ready for work.
     pub async fn ready(&mut self, index: usize) -> Result<(), Failure> {
         self.worker(index)?.ready().await
     }
 
-    /// Sends the worker with this index (in order of their start) a signal.
-    ///
-    /// # Errors
-    /// There is none, or the system refuses.
+    /// Waits until every worker is ready, but for those that were killed.
+    pub async fn all_ready(&mut self) -> Result<(), Failure> {
+        for worker in self.started.iter_mut().filter(|worker| !worker.killed) {
+            worker.ready().await?;
+        }
+        Ok(())
+    }
+
     pub fn signal(&mut self, index: usize, signal: Signal) -> Result<(), Failure> {
         let worker = self.worker(index)?;
         let sent = worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id));
         sent.map_err(Failure::Broken)?;
         match signal {
-            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => worker.told_to_stop = true,
+            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => worker.stopping = true,
             Signal::Stop => worker.frozen = true,
             Signal::Continue => worker.frozen = false,
         }
@@ -149,9 +139,6 @@ impl Workers {
     }
 
     /// Kills a worker with `kill -9` and waits for its end, which then counts as clean.
-    ///
-    /// # Errors
-    /// There is none, or the system refuses.
     pub async fn kill(&mut self, index: usize) -> Result<(), Failure> {
         self.sample_memory();
         let worker = self.worker(index)?;
@@ -160,23 +147,19 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits until every worker consumes every partition, but for those that were killed.
-    ///
-    /// # Errors
-    /// As [`Workers::ready`].
-    pub async fn all_ready(&mut self) -> Result<(), Failure> {
-        for index in 0..self.started.len() {
-            if !self.worker(index)?.killed {
-                self.ready(index).await?;
-            }
-        }
-        Ok(())
+    /// Kills one of all workers that are at work, chosen by `pick`, and starts another of its function. Returns the id of
+    /// the one that was killed; `None` where nobody is at work.
+    pub(crate) async fn crash(&mut self, pick: u64) -> Result<Option<String>, Failure> {
+        let mut at_work: Vec<usize> = (0..self.started.len()).filter(|&at| self.started[at].is_at_work()).collect();
+        at_work.sort_by_key(|&index| self.started[index].function);
+        let Some(chosen) = pick.checked_rem(at_work.len() as u64) else { return Ok(None) };
+        let index = at_work[usize::try_from(chosen).expect("it is below a length")];
+        self.kill(index).await?;
+        self.start_one(self.started[index].function).await?;
+        Ok(self.id(index))
     }
 
     /// Waits until the worker with this index has ended by itself.
-    ///
-    /// # Errors
-    /// There is none, or the system cannot wait.
     pub async fn wait(&mut self, index: usize) -> Result<ExitStatus, Failure> {
         let worker = self.worker(index)?;
         worker.process.wait().await.map_err(|error| Failure::Broken(error.into()))
@@ -188,27 +171,15 @@ impl Workers {
         self.started.len()
     }
 
-    /// The id of the worker with this index.
     #[must_use]
     pub fn id(&self, index: usize) -> Option<String> {
         self.started.get(index).map(|worker| worker.id.clone())
     }
 
-    /// The index of the worker that was started first of those that run, are not frozen and were not told to stop.
-    pub fn first_at_work(&mut self) -> Option<usize> {
-        self.started.iter_mut().position(Worker::is_at_work)
-    }
-
-    /// The indices of the workers that run, are not frozen and were not told to stop.
-    pub fn at_work(&mut self) -> Vec<usize> {
-        let workers = self.started.iter_mut().enumerate();
-        workers.filter_map(|(index, worker)| worker.is_at_work().then_some(index)).collect()
-    }
-
-    /// The process id of the worker with this index.
+    /// The process ids, in the order of the indices.
     #[must_use]
-    pub fn pid(&self, index: usize) -> Option<u32> {
-        self.started.get(index).map(|worker| worker.process.pid())
+    pub fn pids(&self) -> Vec<u32> {
+        self.started.iter().map(|worker| worker.process.pid()).collect()
     }
 
     /// What the worker with this index has logged so far.
@@ -217,73 +188,57 @@ impl Workers {
         Some(self.started.get(index)?.logged())
     }
 
-    /// Whether the deciding is ours alone and every worker has ended.
+    /// The first of those who decide purchases that runs, is not frozen and was not asked to stop.
+    pub(crate) fn first_at_work(&mut self) -> Option<usize> {
+        self.started.iter_mut().position(|worker| worker.function == DECIDING && worker.is_at_work())
+    }
+
+    /// Whether the deciding is ours alone and everybody who decides has ended.
     pub fn all_ended(&mut self) -> bool {
-        self.crew.count > 0 && self.started.iter_mut().all(|worker| matches!(worker.process.try_wait(), Ok(Some(_))))
+        let mut deciding = self.started.iter_mut().filter(|worker| worker.function == DECIDING);
+        self.specs[DECIDING].count > 0 && deciding.all(|worker| matches!(worker.process.try_wait(), Ok(Some(_))))
     }
 
     /// Notes each running worker's peak memory.
     pub fn sample_memory(&mut self) {
-        for worker in &mut self.started {
-            worker.sample_memory();
-        }
+        self.started.iter_mut().for_each(Worker::sample_memory);
     }
 
-    /// Each worker's id and peak memory as last noted.
+    /// Id and peak memory, as last noted, of those who decide purchases.
     #[must_use]
     pub fn memory(&self) -> Vec<(String, Option<f64>)> {
-        self.started.iter().map(|worker| (worker.id.clone(), worker.rss_mib)).collect()
+        let deciding = self.started.iter().filter(|worker| worker.function == DECIDING);
+        deciding.map(|worker| (worker.id.clone(), worker.rss_mib)).collect()
     }
 
-    /// Asks every worker to drain, waits for their ends, and says how each ended.
+    /// Asks every worker to drain, first those who decide purchases, and says how each ended.
     pub async fn drain(mut self) -> Vec<Ending> {
         self.sample_memory();
-        let endings = join_all(self.started.iter_mut().map(Worker::drain)).await;
+        let mut endings = Vec::new();
+        for function in 0..self.specs.len() {
+            let workers = self.started.iter_mut().filter(|worker| worker.function == function);
+            endings.extend(join_all(workers.map(Worker::drain)).await);
+        }
         // Whatever stays of the logs goes with the folder's keeper.
         drop(self.logs.remove().await);
         endings
     }
 
-    fn worker(&mut self, index: usize) -> Result<&mut Worker, Failure> {
-        self.started.get_mut(index).context("there is no such worker").map_err(Failure::Broken)
-    }
-
     /// Why there is nobody left to decide.
-    #[must_use]
-    pub fn all_gone(&mut self) -> anyhow::Error {
-        let Some(worker) = self.started.last_mut() else { return anyhow!("no worker was started") };
+    pub(crate) fn all_gone(&mut self) -> Failure {
+        let deciding = self.started.iter_mut().rfind(|worker| worker.function == DECIDING);
+        let Some(worker) = deciding else { return Failure::Broken(anyhow!("no worker was started")) };
         let how = match worker.process.try_wait() {
             Ok(Some(status)) => status.to_string(),
             Ok(None) => "still running".to_owned(),
             Err(error) => error.to_string(),
         };
         let (id, log) = (&worker.id, worker.last_logged());
-        anyhow!("every worker has ended in the middle of the sale; {id} ({how}) logged last\n{log}")
+        let text = anyhow!("every worker has ended in the middle of the sale; {id} ({how}) logged last\n{log}");
+        Failure::Broken(text)
     }
-}
 
-/// Waits until nobody consumes any partition: the workers before are gone.
-///
-/// # Errors
-/// The broker went away, or somebody still consumes when the limit has passed.
-pub async fn await_nobody(probe: &Probe) -> Result<(), Failure> {
-    let started = Instant::now();
-    while probe.consumers().await? > 0 {
-        if started.elapsed() > GONE_WAIT_MAX {
-            return Err(Failure::Broken(anyhow!("somebody still consumes after the workers have ended")));
-        }
-        sleep(GONE_POLL).await;
+    fn worker(&mut self, index: usize) -> Result<&mut Worker, Failure> {
+        self.started.get_mut(index).context("there is no such worker").map_err(Failure::Broken)
     }
-    Ok(())
-}
-
-/// The same, on a connection of its own: workers are gone before the broker knows.
-///
-/// # Errors
-/// As [`await_nobody`]; or the broker cannot be reached.
-pub(crate) async fn await_end(endpoints: &Endpoints) -> Result<(), Failure> {
-    let probe = Probe::connect(&endpoints.amqp_url).await?;
-    await_nobody(&probe).await?;
-    probe.close().await;
-    Ok(())
 }

@@ -40,7 +40,7 @@ fn kept_units(case: &Case<'_>, units: u64) -> String {
 
 /// Items that are gone, whose stock is not what was put on sale, or whose units do not add up.
 fn unconserved(case: &Case<'_>, items: &HashMap<&str, &RecordedItem>) -> Vec<String> {
-    let broken = |on_sale: &crate::scenario::ItemOnSale| match items.get(on_sale.id.as_str()) {
+    let broken = |on_sale: &crate::schedule::ItemOnSale| match items.get(on_sale.id.as_str()) {
         None => Some(format!("{} is gone", on_sale.id)),
         Some(item) => {
             let sound = u64::try_from(item.stock) == Ok(on_sale.stock)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::facts::RecordedItem;
-use crate::scenario::Scenario;
+use crate::schedule::Scenario;
 
 /// A sale and what came of it; the tests break one thing and look.
 struct Sale {

@@ -14,15 +14,18 @@ use anyhow::anyhow;
 use serde::Serialize;
 use shared::config::StoreOptions;
 use shared::db;
-use shared::retry::RetryPolicy;
+use shared::retry::{RetryPolicy, Waits};
+use shared::table::Style;
 use sqlx::PgPool;
 
 use crate::cli::ContendOptions;
 use crate::database;
 use crate::facts::{self, RecordedItem};
 use crate::failure::Failure;
+use crate::output;
 use crate::progress::Progress;
 use crate::schedule::ItemOnSale;
+use crate::servers::{or_interrupted, with_private_postgres};
 use crate::stats::round;
 use race::Run;
 pub(crate) use table::render;
@@ -79,25 +82,31 @@ pub struct SleptReport {
     pub max_ms: f64,
 }
 
-/// Races for an item that is there, and that others may update meanwhile.
+/// Races, and prints; returns whether every success is an increment of its own.
 ///
 /// # Errors
 /// The database is away or has no schema of ours, or there is no such item.
-pub(crate) async fn of_given(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
+pub(crate) async fn execute(options: &ContendOptions) -> Result<bool, Failure> {
+    let progress = Progress::new();
+    let contention = match options.database_url.as_deref().filter(|url| !url.is_empty()) {
+        Some(url) => or_interrupted(of_given(url, options, &progress)).await,
+        None => with_private_postgres(&progress, async |url| of_private(&url, options, &progress).await).await,
+    };
+    progress.clear();
+    let contention = contention?;
+    output::write(&contention, options.json.as_deref(), || render(&contention, Style::of_stdout()))?;
+    Ok(contention.passed)
+}
+
+/// Races for an item that is there, and that others may update meanwhile.
+async fn of_given(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
     let store = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
     let database = db::open_as_it_is(&store, "turnstile-loadtest").await?;
     contend(url, &database, options, progress, true).await
 }
 
 /// Makes the item, and races for it.
-///
-/// # Errors
-/// The database is away.
-pub(crate) async fn of_private(
-    url: &str,
-    options: &ContendOptions,
-    progress: &Progress,
-) -> Result<Contention, Failure> {
+async fn of_private(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
     let pool = database::open(url).await?;
     let item = ItemOnSale { id: options.item.clone(), stock: STOCK };
     facts::put_on_sale(&pool, &[item], None).await.map_err(database::failed)?;
@@ -113,7 +122,7 @@ async fn contend(
 ) -> Result<Contention, Failure> {
     let postgresql = facts::server_version(pool).await.map_err(database::failed)?;
     let before = item(pool, &options.item).await?;
-    let race = async |what: &'static str, waits| {
+    let race = async |what: &'static str, waits: fn(&RetryPolicy) -> Waits| {
         progress.stage(what);
         let before = item(pool, &options.item).await?.version;
         let run = race::run(url, options, waits).await?;

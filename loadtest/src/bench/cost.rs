@@ -13,7 +13,6 @@ use anyhow::anyhow;
 use serde::Serialize;
 use shared::devstack::Servers;
 use shared::table::Style;
-use sqlx::PgConnection;
 
 use super::measure::{self, Counted, ServerPids};
 use crate::cli::CostOptions;
@@ -277,7 +276,7 @@ const COUNT_BATCHES: &str = "SELECT count(DISTINCT xmin::text) FROM verdicts WHE
 
 /// In how many transactions the verdicts on these items were committed.
 async fn batches(database_url: &str, items: &[String]) -> Result<i64, Failure> {
-    at_once(database_url, async |connection: &mut PgConnection| {
+    at_once(database_url, async |connection| {
         sqlx::query_scalar(COUNT_BATCHES).bind(items).fetch_one(connection).await.map_err(database::failed)
     })
     .await
@@ -287,7 +286,7 @@ const COUNT_VERDICTS: &str = "SELECT count(*) FROM verdicts";
 
 /// How many verdicts are on record.
 async fn verdicts(database_url: &str) -> Result<i64, Failure> {
-    at_once(database_url, async |connection: &mut PgConnection| {
+    at_once(database_url, async |connection| {
         sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await.map_err(database::failed)
     })
     .await

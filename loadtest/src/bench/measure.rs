@@ -22,7 +22,7 @@ use crate::workers::{WorkerSpec, Workers};
 /// Between two looks at whether there are workers left.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 /// How often is measured what is caused without a buyer: how long a start takes varies.
-const IDLE_REPETITIONS: u32 = 3;
+pub(super) const IDLE_REPETITIONS: u32 = 3;
 
 /// A sale that is over, and what it took.
 pub(super) struct Measured {
@@ -82,23 +82,14 @@ async fn last_verdict(running: &mut Running<'_>, limit: Duration) {
 ///
 /// # Errors
 /// As [`sale`]'s.
-pub(super) async fn idle(endpoints: &Endpoints, workers: &WorkerSpec) -> Result<Counted, Failure> {
-    idle_of(async || {
-        let workers = Workers::start(vec![workers.clone()], endpoints).await?;
-        let before = Counted::read(&endpoints.database_url, &OURS).await?;
-        workers.drain().await;
-        let after = Counted::read(&endpoints.database_url, &EVERYBODY).await?;
-        await_no_consumers(&endpoints.amqp_url).await?;
-        Ok(after - before)
-    })
-    .await
-}
-
-/// The median of what this causes.
-pub(super) async fn idle_of(once: impl AsyncFn() -> Result<Counted, Failure>) -> Result<Counted, Failure> {
+pub(super) async fn idle(endpoints: &Endpoints, spec: &WorkerSpec) -> Result<Counted, Failure> {
     let mut idle = Vec::new();
     for _ in 0..IDLE_REPETITIONS {
-        idle.push(once().await?);
+        let workers = Workers::start(vec![spec.clone()], endpoints).await?;
+        let before = Counted::read(&endpoints.database_url, &OURS).await?;
+        workers.drain().await;
+        idle.push(Counted::read(&endpoints.database_url, &EVERYBODY).await? - before);
+        await_no_consumers(&endpoints.amqp_url).await?;
     }
     Ok(Counted::median(&idle))
 }
@@ -153,8 +144,10 @@ impl Counted {
     pub(super) async fn read(database_url: &str, gone: &[&str]) -> Result<Self, Failure> {
         // Waiting takes a transaction open for as long, and is counted in its turn: so one waits, and the next one counts.
         database::once_gone(database_url, gone, async |_connection| Ok(())).await?;
-        let count = async |connection: &mut PgConnection| Self::count(connection).await.map_err(database::failed);
-        database::once_gone(database_url, gone, count).await
+        database::once_gone(database_url, gone, async |connection| {
+            Self::count(connection).await.map_err(database::failed)
+        })
+        .await
     }
 
     async fn count(connection: &mut PgConnection) -> sqlx::Result<Self> {
@@ -167,7 +160,7 @@ impl Counted {
     }
 
     /// Of each figure by itself; what was not counted once is unknown.
-    fn median(all: &[Self]) -> Self {
+    pub(super) fn median(all: &[Self]) -> Self {
         let whole = |of: fn(&Self) -> Option<i64>| {
             let mut values: Vec<i64> = all.iter().map(of).collect::<Option<_>>()?;
             values.sort_unstable();

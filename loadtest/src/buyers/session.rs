@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::Told;
 use super::following::Following;
 use crate::failure::Failure;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
 
 /// The most publishes that wait for their confirm. Only a broker that is this far behind delays the next send.
 const CONFIRMS_MAX: usize = 8_192;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::facts::WITHOUT_LIMIT;
 use crate::life::plan::FollowUp;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
 
 /// Everything recorded about the lives of a sale's orders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

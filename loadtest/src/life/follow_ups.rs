@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::answers::Answers;
 use crate::life::plan::{FollowUp, Plan, Wish};
-use crate::scenario::Due;
+use crate::schedule::Due;
 
 /// What a verdict that reserves has in it, whatever else it says: spares reading all the others.
 const RESERVED: &[u8] = br#""status":"reserved""#;
@@ -96,7 +96,7 @@ impl FollowUps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Scenario, Schedule};
+    use crate::schedule::{Scenario, Schedule};
 
     const AT: Duration = Duration::from_millis(3);
 

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 
+use crate::database;
 use crate::failure::Failure;
 use crate::life::events::Events;
 use crate::life::facts;
@@ -18,10 +19,9 @@ use crate::life::gateway::{Gateway, GatewayOptions};
 use crate::life::ledger::Ledger;
 use crate::life::listener::{Keeping, Listener};
 use crate::life::plan::Plan;
-use crate::round::Beside;
-use crate::sale::open_database;
-use crate::scenario::Schedule;
-use crate::workers::{Crew, Endpoints};
+use crate::schedule::Schedule;
+use crate::servers::Endpoints;
+use crate::workers::WorkerSpec;
 
 /// How long, after its time, the last hold may take to end: a payment may have prolonged it, or a crash held it up.
 const HOLDS_WAIT_MAX: Duration = Duration::from_secs(120);
@@ -46,14 +46,14 @@ pub struct Functions {
 impl Functions {
     /// One process of each, whose payments go to this gateway.
     #[must_use]
-    pub fn crews(&self, gateway: &Gateway) -> Vec<Crew> {
+    pub fn workers(&self, gateway: &Gateway) -> Vec<WorkerSpec> {
         let to_gateway = [("GATEWAY", "http".to_owned()), ("GATEWAY_URL", gateway.url())];
         let to_gateway = to_gateway.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let relay = Crew::one("relay", self.relay.clone(), Vec::new());
+        let relay = WorkerSpec::one("relay", self.relay.clone(), Vec::new());
         vec![
-            Crew::one("release", self.release.clone(), Vec::new()),
-            Crew::one("payment", self.payment.clone(), to_gateway),
-            Crew { ready_logged: RELAY_READY_LOGGED, ..relay },
+            WorkerSpec::one("release", self.release.clone(), Vec::new()),
+            WorkerSpec::one("payment", self.payment.clone(), to_gateway),
+            WorkerSpec { ready_logged: RELAY_READY_LOGGED, ..relay },
         ]
     }
 }
@@ -89,14 +89,14 @@ pub(crate) struct Lived {
 }
 
 impl Life {
-    /// Opens the gateway, and says who works beside the purchase crew.
+    /// Opens the gateway, and says who works beside those who decide purchases.
     ///
     /// # Errors
     /// There is no port for it.
-    pub(crate) async fn open(&self) -> Result<(Gateway, Beside), Failure> {
+    pub(crate) async fn open(&self) -> Result<(Gateway, Vec<WorkerSpec>), Failure> {
         let gateway = Gateway::open(self.gateway).await?;
-        let crews = self.functions.crews(&gateway);
-        Ok((gateway, Beside { plan: self.plan, crews }))
+        let workers = self.functions.workers(&gateway);
+        Ok((gateway, workers))
     }
 
     /// Begins to listen: to be called before the items are on sale, on a broker that has the topology.
@@ -125,7 +125,7 @@ impl Living {
     ) -> BoxFuture<'static, Result<(), Failure>> {
         let hold = self.plan.hold;
         Box::pin(async move {
-            let database = open_database(&database_url).await?;
+            let database = database::open(&database_url).await?;
             if let Some(hold) = hold {
                 until_ended(&database, &schedule, hold + HOLDS_WAIT_MAX).await;
             }

@@ -12,7 +12,7 @@ use shared::messages::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequ
 use uuid::Uuid;
 
 use crate::random::Random;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
 
 /// All of a share.
 const PERCENT_MAX: u8 = 100;

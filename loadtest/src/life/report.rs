@@ -10,7 +10,7 @@ use crate::facts::Recorded;
 use crate::life::follow_ups::FollowUps;
 use crate::life::living::Lived;
 use crate::life::plan::{Share, Wish};
-use crate::outcome::Latency;
+use crate::stats::Latency;
 
 /// The lives of a sale's orders.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -14,16 +14,17 @@ use shared::order::State;
 use uuid::Uuid;
 
 use crate::auditor::Invariant;
+use crate::database::{failed as database_failed, open as open_database};
 use crate::facts::{self, Recorded};
 use crate::failure::Failure;
 use crate::life::gateway::{Gateway, GatewayOptions};
 use crate::life::ledger::Ledger;
 use crate::life::living::Functions;
 use crate::life::patron::Patron;
-use crate::outcome::round;
-use crate::sale::{database_failed, open_database};
-use crate::scenario::{ItemOnSale, Schedule};
-use crate::workers::{Crew, Endpoints, Staff};
+use crate::schedule::{ItemOnSale, Schedule};
+use crate::servers::Endpoints;
+use crate::stats::round;
+use crate::workers::{WorkerSpec, Workers};
 
 /// How long the shown item is held.
 const HOLD: Duration = Duration::from_secs(1);
@@ -91,8 +92,9 @@ impl Show<'_> {
         let database = open_database(&self.endpoints.database_url).await?;
         facts::put_on_sale(&database, std::slice::from_ref(&item), Some(HOLD)).await.map_err(database_failed)?;
         let gateway = Gateway::open(self.gateway).await?;
-        let purchase = Crew::purchase(self.purchase, 1, None);
-        let staff = Staff::start(purchase, self.functions.crews(&gateway), self.endpoints).await?;
+        let mut specs = vec![WorkerSpec::purchase(self.purchase, 1, None)];
+        specs.extend(self.functions.workers(&gateway));
+        let workers = Workers::start(specs, self.endpoints).await?;
         let mut items = vec![item.id.as_str()];
         items.extend(winner.as_ref().map(|winner| winner.order.item.as_str()));
         let patron = Patron::connect(&self.endpoints.amqp_url, &items).await?;
@@ -104,7 +106,7 @@ impl Show<'_> {
         stage.play().await?;
         let Stage { patron, steps, mut wrong, paid, .. } = stage;
         patron.leave().await;
-        let unclean = staff.drain().await.into_iter().filter(|ending| !ending.clean);
+        let unclean = workers.drain().await.into_iter().filter(|ending| !ending.clean);
         wrong.extend(unclean.map(|ending| format!("{} ended with {}", ending.worker_id, ending.how)));
         let ledger = gateway.close().await;
         let schedule = Schedule { items_prefix: item.id.clone(), items: vec![item], requests: Vec::new() };

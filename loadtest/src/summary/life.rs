@@ -3,7 +3,8 @@
 use super::Page;
 use super::figures::{count, decimal, plural};
 use crate::life::report::LifeReport;
-use crate::outcome::{Latency, Outcome};
+use crate::result::Outcome;
+use crate::stats::Latency;
 
 /// The column where a shown step's result begins, from that of its text on.
 const STEP_COLUMNS: usize = 58;

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::auditor::{Invariant, VerdictCounts};
+use crate::faults::CrashReport;
 use crate::life::report::{LifeReport, QuietReport};
 use crate::life::show::ShownStep;
 use crate::machine::Machine;
-use crate::outcome::{CeilingReport, CrashReport, EventReport, Latency, ScenarioReport, ServersReport, WorkerReport};
+use crate::result::{CeilingReport, ScenarioReport, ServersReport, WorkerReport};
+use crate::stats::Latency;
 
 pub(crate) fn outcome() -> Outcome {
     let kept = Invariant { name: "never_oversold", holds: true, detail: "at most 1 unit reserved".into() };

@@ -1,15 +1,17 @@
 //! One worker process: how it is started, when it is ready, and how it ends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use shared::devstack::{Program, Signal, Supervised};
 use tokio::time::{Instant, sleep};
 
-use super::{Crew, Endpoints};
+use super::WorkerSpec;
 use crate::auditor::Ending;
 use crate::failure::Failure;
+use crate::servers::Endpoints;
+use crate::stats::round;
 
 /// How long a worker may take to be ready for work.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -18,7 +20,7 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// How long a worker may take to drain before it is killed; longer than its own limit.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Makes sure that it is logged, whatever else is.
-const READY_FILTER: &str = "shared::runtime=info,relay=info";
+const READY_FILTER: &str = "shared::worker=info,relay=info";
 /// The rest of the filter, unless `RUST_LOG` says otherwise.
 const LOG_FILTER_DEFAULT: &str = "info";
 /// How much of a failed worker's log an error shows.
@@ -29,6 +31,8 @@ const KIB_PER_MIB: f64 = 1_024.0;
 /// One worker process, running or not.
 pub(super) struct Worker {
     pub(super) id: String,
+    /// The place of its spec among those of the run.
+    pub(super) function: usize,
     pub(super) process: Supervised,
     log: PathBuf,
     ready_logged: &'static str,
@@ -36,17 +40,23 @@ pub(super) struct Worker {
     /// Killed on purpose: its exit status says nothing.
     pub(super) killed: bool,
     /// Asked to end by a signal; it may still be draining.
-    pub(super) told_to_stop: bool,
+    pub(super) stopping: bool,
     /// Suspended by a signal.
     pub(super) frozen: bool,
 }
 
 impl Worker {
-    /// Starts one of the crew, with a log of its own.
-    pub(super) async fn start(crew: &Crew, endpoints: &Endpoints, id: String, log: PathBuf) -> Result<Self, Failure> {
+    /// Starts one, with a log of its own.
+    pub(super) async fn start(
+        spec: &WorkerSpec,
+        endpoints: &Endpoints,
+        function: usize,
+        id: String,
+        log: PathBuf,
+    ) -> Result<Self, Failure> {
         let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
-        let mut program = Program::new(&crew.program)
-            .args(&crew.arguments)
+        let mut program = Program::new(&spec.program)
+            .args(&spec.arguments)
             .args(["--worker-id", &id])
             // In the environment, not on the command line: URLs have passwords in them.
             .env("AMQP_URL", &endpoints.amqp_url)
@@ -54,24 +64,24 @@ impl Worker {
             .env("RUST_LOG", format!("{filter},{READY_FILTER}"))
             .log(&log)
             .stop(Signal::Terminate, DRAIN_WAIT_MAX);
-        if let Some(batch_max) = crew.batch_max {
+        if let Some(batch_max) = spec.batch_max {
             program = program.args(["--batch-max", &batch_max.to_string()]);
         }
-        if let Some(strategy) = crew.strategy {
+        if let Some(strategy) = spec.strategy {
             program = program.env("STRATEGY", strategy.as_str());
         }
         if let Some(redis_url) = &endpoints.redis_url {
             program = program.env("REDIS_URL", redis_url);
         }
-        for (name, value) in &crew.environment {
+        for (name, value) in &spec.environment {
             program = program.env(name, value);
         }
         let process = Supervised::spawn(program).await.map_err(Failure::Configuration)?;
-        let ready_logged = crew.ready_logged;
-        Ok(Self { id, process, log, ready_logged, rss_mib: None, killed: false, told_to_stop: false, frozen: false })
+        let ready_logged = spec.ready_logged;
+        let (rss_mib, killed, stopping, frozen) = (None, false, false, false);
+        Ok(Self { id, function, process, log, ready_logged, rss_mib, killed, stopping, frozen })
     }
 
-    /// Waits until it is ready for work.
     pub(super) async fn ready(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
         while !self.logged().contains(self.ready_logged) {
@@ -91,9 +101,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether it runs, is not frozen and was not told to stop.
+    /// Whether it runs, is not frozen and was not asked to stop.
     pub(super) fn is_at_work(&mut self) -> bool {
-        !self.frozen && !self.told_to_stop && matches!(self.process.try_wait(), Ok(None))
+        !self.frozen && !self.stopping && matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Notes its peak memory, while it runs.
@@ -113,7 +123,8 @@ impl Worker {
 
     /// What it has logged so far.
     pub(super) fn logged(&self) -> String {
-        read_log(&self.log)
+        // A log that cannot be read has nothing to show.
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     /// The end of that, for people.
@@ -129,10 +140,5 @@ fn peak_rss_mib(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(crate::outcome::round(kib / KIB_PER_MIB, 10.0))
-}
-
-fn read_log(log: &Path) -> String {
-    // A log that cannot be read has nothing to show.
-    String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+    Some(round(kib / KIB_PER_MIB, 10.0))
 }

@@ -4,7 +4,7 @@ use loadtest::{
     answers::Answers,
     auditor::{Audit, Facts},
     facts,
-    scenario::{Scenario, Schedule},
+    schedule::{Scenario, Schedule},
 };
 use shared::{
     db,

@@ -6,7 +6,7 @@ use loadtest::{
         facts::{self as life_facts, RecordedLife, RecordedPayment, RecordedTransition},
         plan::FollowUp,
     },
-    scenario::{Scenario, Schedule},
+    schedule::{Scenario, Schedule},
 };
 use shared::{db, devstack::Fixture};
 use sqlx::PgPool;

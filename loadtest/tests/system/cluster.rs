@@ -1,22 +1,20 @@
 //! A broker of three nodes, one of which dies in mid-sale: nothing is lost, nothing is doubled, the order stays.
 
-use crate::sales::{PATIENCE, assert_passed, crew};
+use crate::sales::{TIME_MAX, assert_passed, workers};
 use crate::shop::{Shop, until};
 use loadtest::{
-    cluster::Cluster,
-    events,
-    options::EventOptions,
-    outcome::Outcome,
-    sale::Sale,
-    scenario::{Scenario, Schedule},
-    workers::Endpoints,
+    faults::{Action, Event, PrivateBroker},
+    result::Outcome,
+    run::{Running, Sale, start},
+    schedule::{Scenario, Schedule},
+    servers::Endpoints,
 };
 use serde_json::Value;
 use shared::{
     db,
     devstack::{RabbitMq, Servers},
 };
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 use tokio::sync::Mutex;
 
 const NODES: usize = 3;
@@ -29,10 +27,13 @@ async fn the_death_of_the_node_that_leads_the_hot_items_partition_costs_nobody_a
     let (mut servers, endpoints) = cluster().await;
     // Twice as many as there are units: the last one goes while the node dies.
     let scenario = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=1, rate: 0.0, seed: 7 };
-    let sale = Sale::prepare(&endpoints, &scenario, crew(2, Some(50)).await).await.unwrap();
-    let (pids, answered) = (servers.rabbitmq.pids(), sale.answered());
-    let cluster = Cluster::of(&mut servers.rabbitmq, "/").await.unwrap();
-    let ((outcome, asked), answered_at_death) = tokio::join!(sell(sale, &scenario, Some(cluster)), async {
+    let pids = servers.rabbitmq.pids();
+    let mut sale = Sale::of(scenario, workers(2, Some(50)).await, TIME_MAX);
+    sale.faults.events = vec![Event { at: "50%".parse().unwrap(), action: Action::KillBroker }];
+    sale.faults.broker = Some(PrivateBroker { rabbitmq: &mut servers.rabbitmq, vhost: "/" });
+    let sale = start(&endpoints, sale).await.unwrap();
+    let answered = sale.answered();
+    let ((outcome, asked), answered_at_death) = tokio::join!(finish(sale), async {
         until("a node is dead", async || !pids.iter().all(|pid| is_running(*pid))).await;
         *answered.borrow()
     });
@@ -48,11 +49,12 @@ async fn the_death_of_the_node_that_the_buyers_are_connected_to_costs_nobody_a_v
     let _turn = ONE_AT_A_TIME.lock().await;
     let (mut servers, endpoints) = cluster().await;
     let scenario = Scenario { buyers: 12_000, items: 400, stock: 8_000, quantities: 1..=2, rate: 0.0, seed: 11 };
-    let sale = Sale::prepare(&endpoints, &scenario, crew(3, Some(50)).await).await.unwrap();
+    let sale = Sale::of(scenario, workers(3, Some(50)).await, TIME_MAX);
+    let sale = start(&endpoints, sale).await.unwrap();
     assert_replicated(&servers.rabbitmq).await;
     let node = node_of("turnstile-loadtest replies", &servers.rabbitmq).await;
     let mut answered = sale.answered();
-    let (sold, killed) = tokio::join!(sell(sale, &scenario, None), async {
+    let (sold, killed) = tokio::join!(finish(sale), async {
         answered.wait_for(|answered| *answered >= 6_000).await.unwrap();
         servers.rabbitmq.kill_node(&node).await
     });
@@ -81,13 +83,10 @@ async fn cluster() -> (Servers, Endpoints) {
     (servers, endpoints)
 }
 
-/// Sells it all, and kills a node of the cluster, if one is given, at the middle; returns what was asked, in order, too.
-async fn sell(sale: Sale<'_>, scenario: &Scenario, cluster: Option<Cluster<'_>>) -> (Outcome, Vec<(u32, String)>) {
+/// Sells it all; returns what was asked, in order, too.
+async fn finish(sale: Running<'_>) -> (Outcome, Vec<(u32, String)>) {
     let asked = asked(sale.schedule());
-    let kill_broker_at = cluster.as_ref().map(|_| "50%".parse().unwrap());
-    let plan = events::plan(&EventOptions { kill_broker_at, ..EventOptions::default() }, scenario.buyers);
-    let outcome = sale.disturbed(plan, Duration::ZERO, cluster).open(PATIENCE).finish().await.unwrap();
-    (outcome, asked)
+    (sale.finish().await.unwrap(), asked)
 }
 
 /// Item and request id of every request, in the order of publishing.

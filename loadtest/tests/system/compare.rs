@@ -3,7 +3,7 @@
 
 use crate::sales::{command, endpoints, json, keys, script};
 use crate::shop::{purchase_program, until};
-use loadtest::workers::Endpoints;
+use loadtest::servers::Endpoints;
 use serde_json::Value;
 use shared::devstack::Folder;
 use std::{path::Path, process::Output};

@@ -2,17 +2,16 @@
 
 use loadtest::{
     auditor::{Invariant, VerdictCounts},
-    compare::{ComparedScenario, Comparison, Form, Row, Versions},
-    events::Action,
+    bench::compare::{ComparedScenario, Comparison, Form, Row},
+    faults::{Action, CrashReport, EventReport},
     life::{
         report::{LifeReport, QuietReport},
         show::ShownStep,
     },
     machine::Machine,
-    outcome::{
-        CeilingReport, CrashReport, CurvePoint, DepthSample, EventReport, Latency, Outcome, ScenarioReport,
-        ServersReport, WorkerReport,
-    },
+    queues::DepthSample,
+    result::{CeilingReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
+    stats::{CurvePoint, Latency},
     strategy::Strategy,
 };
 use std::collections::BTreeMap;
@@ -112,26 +111,6 @@ fn life() -> LifeReport {
     }
 }
 
-/// Who is called this would like to be more than text.
-pub(crate) const HOSTILE: [&str; 4] = [
-    "</script><script>hostile()</script>",
-    "<!--<script>hostile()//",
-    "\"><img src=x onerror=\"hostile()\">",
-    "' onmouseover='hostile()' {{script}} &lt;b&gt;",
-];
-
-/// The same sale by workers of such names.
-pub(crate) fn hostile() -> Outcome {
-    let mut outcome = outcome();
-    outcome.workers = HOSTILE.map(|id| WorkerReport { id: id.to_owned(), verdicts: 2_500, rss_mib: None }).into();
-    for (event, id) in outcome.events.iter_mut().zip(HOSTILE) {
-        event.worker = Some(id.to_owned());
-    }
-    outcome.crashes = HOSTILE.map(|id| CrashReport { worker: id.to_owned(), seconds: 0.1 }).into();
-    outcome.invariants[0].detail = HOSTILE.join(" ");
-    outcome
-}
-
 /// Every strategy in every form, with three numbers of buyers.
 pub(crate) fn comparison() -> Comparison {
     let buyers = [1_000, 5_000, 20_000];
@@ -151,9 +130,9 @@ pub(crate) fn comparison() -> Comparison {
             payment_ms: 20,
             seed: 42,
         },
-        servers: Versions {
+        servers: ServersReport {
             rabbitmq: "3.10.8".to_owned(),
-            postgresql: "15.18".to_owned(),
+            postgresql: Some("15.18".to_owned()),
             redis: Some("7.0.15".to_owned()),
         },
         machine: Machine::here(),
@@ -207,7 +186,7 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
         failed: 0,
         failures: BTreeMap::new(),
         stalled: None,
-        crowd_lag_ms: None,
+        lag_ms: None,
         seconds,
         purchases_per_second: pace,
         ratio: measured(ratio),
@@ -220,7 +199,7 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
         connection_ms_per_purchase: measured(if is_batched { 0.08 } else { 1.7 * (1.0 + conflicts * 4.0) }),
         order_inversions: if form == Form::Competing { u64::from(buyers / 40) } else { 0 },
         oversold: 0,
-        door: None,
+        at_server: None,
     }
 }
 

@@ -1,8 +1,7 @@
 //! Whole lives of orders, by real processes of every function: paid, cancelled, expired, told; through crashes.
 
-use crate::sales::{PATIENCE, assert_passed, command, crew, endpoints, json};
+use crate::sales::{TIME_MAX, assert_passed, command, endpoints, json, workers};
 use loadtest::{
-    crashes::Crashes,
     life::{
         gateway::GatewayOptions,
         ledger::Manners,
@@ -10,11 +9,11 @@ use loadtest::{
         living::Life,
         plan::{Plan, Share},
     },
-    outcome::Outcome,
     programs,
-    sale::Sale,
-    scenario::Scenario,
-    workers::Endpoints,
+    result::Outcome,
+    run::{self, Sale},
+    schedule::Scenario,
+    servers::Endpoints,
 };
 use std::time::Duration;
 
@@ -28,17 +27,15 @@ async fn life(decline: &str, failure: &str, seed: u64) -> Life {
             manners: Manners { decline: share(decline), failure: share(failure), seed },
             latency: Duration::from_millis(20),
         },
-        functions: programs::of_life().await.unwrap(),
+        functions: programs::functions().await.unwrap(),
         keeping: Keeping::InMemory,
     }
 }
 
 async fn live(endpoints: &Endpoints, scenario: &Scenario, life: Life, crashes: u32) -> Outcome {
-    let workers = crew(2, None).await;
-    let sale = Sale::prepare_to_live(endpoints, scenario, workers, Some(life)).await.unwrap();
-    let last = sale.schedule().requests.last().unwrap().at;
-    let crashes = Crashes::plan(crashes, last + Duration::from_secs(1), scenario.seed);
-    sale.crashing(crashes).open(PATIENCE).finish().await.unwrap()
+    let mut sale = Sale::of(scenario.clone(), workers(2, None).await, TIME_MAX);
+    (sale.orders, sale.faults.crashes) = (Some(life), crashes);
+    run::start(endpoints, sale).await.unwrap().finish().await.unwrap()
 }
 
 #[tokio::test]
@@ -67,7 +64,7 @@ async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
 
 #[tokio::test]
 async fn the_life_shown_after_a_sale_is_told_step_by_step_and_true() {
-    programs::of_life().await.unwrap();
+    programs::functions().await.unwrap();
     let arguments = ["run", "--buyers", "50", "--show-life", "--json", "-"];
     let output = command(&endpoints().await, &arguments).output().await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -88,7 +85,7 @@ async fn the_life_shown_after_a_sale_is_told_step_by_step_and_true() {
 
 #[tokio::test]
 async fn a_sale_with_payments_is_compared_with_the_same_sale_without_them() {
-    programs::of_life().await.unwrap();
+    programs::functions().await.unwrap();
     let sale = "run --buyers 400 --stock 100 --pay-share 50% --hold 500ms --with-quiet --json -";
     let arguments: Vec<&str> = sale.split_whitespace().collect();
     let output = command(&endpoints().await, &arguments).output().await.unwrap();

@@ -3,17 +3,17 @@
 //! while units are left.
 
 use crate::{
-    sales::{PATIENCE, assert_passed, crew, endpoints, json, run, verdicts_reach},
+    sales::{TIME_MAX, assert_passed, endpoints, json, run, verdicts_reach, workers},
     shop::{Shop, purchase_program, until},
 };
 use loadtest::{
-    events,
-    options::EventOptions,
-    outcome::Outcome,
-    sale::Sale,
-    scenario::Scenario,
+    faults::{Action, Event},
+    result::Outcome,
+    run::{Sale, start},
+    schedule::Scenario,
+    servers::Endpoints,
     strategy::Strategy,
-    workers::{Crew, Endpoints},
+    workers::WorkerSpec,
 };
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
@@ -21,7 +21,7 @@ use shared::{
     db,
     devstack::{Folder, Redis, Supervised},
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// A third of the buyers come too late.
 const SALE: Scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
@@ -29,10 +29,10 @@ const SALE: Scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantit
 #[tokio::test]
 async fn a_redis_that_dies_in_mid_sale_and_starts_empty_costs_nobody_a_verdict_or_a_unit() {
     let mut redis = redis().await;
-    let (sale, endpoints) = prepare(&redis).await;
-    let options = EventOptions { kill_redis_at: Some("40%".parse().unwrap()), ..EventOptions::default() };
-    let sale = sale.disturbed(events::plan(&options, SALE.buyers), Duration::ZERO, None).with_redis(Some(&mut redis));
-    let outcome = sale.open(PATIENCE).finish().await.unwrap();
+    let (mut sale, endpoints) = prepare(&redis).await;
+    sale.faults.events = vec![Event { at: "40%".parse().unwrap(), action: Action::KillRedis }];
+    sale.faults.redis = Some(&mut redis);
+    let outcome = start(&endpoints, sale).await.unwrap().finish().await.unwrap();
     assert_eq!(outcome.events.len(), 1);
     assert_sold(&outcome, &endpoints).await;
 }
@@ -41,7 +41,8 @@ async fn a_redis_that_dies_in_mid_sale_and_starts_empty_costs_nobody_a_verdict_o
 async fn a_redis_that_comes_back_with_an_old_snapshot_costs_nobody_a_verdict_or_a_unit() {
     let mut redis = redis().await;
     let (sale, endpoints) = prepare(&redis).await;
-    let sale = sale.open(PATIENCE);
+    let mut sale = start(&endpoints, sale).await.unwrap();
+    sale.open();
     verdicts_reach(&sale, 600).await;
     redis.save().await.unwrap();
     verdicts_reach(&sale, 2_400).await;
@@ -99,7 +100,7 @@ async fn a_worker_whose_redis_is_not_there_says_so_and_exits_with_69() {
     redis.stop().await.unwrap();
     let environment = [("STRATEGY", "redis"), ("REDIS_URL", url.as_str()), ("STARTUP_SECONDS_MAX", "1")];
     let mut worker = shop.worker("alone", &environment).await;
-    let status = tokio::time::timeout(PATIENCE, worker.wait()).await.unwrap().unwrap();
+    let status = tokio::time::timeout(TIME_MAX, worker.wait()).await.unwrap().unwrap();
     let log = shop.log("alone").await;
     assert_eq!(status.code(), Some(69), "{log}");
     assert!(log.contains("does REDIS_URL name it?"), "{log}");
@@ -139,10 +140,10 @@ async fn worker(shop: &Shop, id: &str, redis: &Redis, environment: &[(&str, &str
     shop.worker(id, &[&of_strategy, environment].concat()).await
 }
 
-async fn prepare(redis: &Redis) -> (Sale<'static>, Endpoints) {
+async fn prepare<'a>(redis: &Redis) -> (Sale<'a>, Endpoints) {
     let endpoints = Endpoints { redis_url: Some(redis.url()), ..endpoints().await };
-    let crew = Crew { strategy: Some(Strategy::Redis), ..crew(2, Some(20)).await };
-    (Sale::prepare(&endpoints, &SALE, crew).await.unwrap(), endpoints)
+    let workers = WorkerSpec { strategy: Some(Strategy::Redis), ..workers(2, Some(20)).await };
+    (Sale::of(SALE, workers, TIME_MAX), endpoints)
 }
 
 /// Every promise is kept, and Redis was what decided: the workers have passed its fence.

@@ -7,8 +7,10 @@ use crate::sales::{command, endpoints};
 use crate::shop::purchase_program;
 use browser::{Browser, Canvas, Look, Seen};
 use loadtest::auditor::Invariant;
-use loadtest::compare::Comparison;
+use loadtest::bench::compare::Comparison;
+use loadtest::faults::CrashReport;
 use loadtest::report::{of_comparison, of_run};
+use loadtest::result::{Outcome, WorkerReport};
 use serde::Serialize;
 use serde_json::Value;
 use shared::devstack::Folder;
@@ -77,6 +79,26 @@ fn kept(name: &str, page: &str) {
     fs::write(folder.join(name), page).unwrap();
 }
 
+/// Who is called this would like to be more than text.
+const HOSTILE: [&str; 4] = [
+    "</script><script>hostile()</script>",
+    "<!--<script>hostile()//",
+    "\"><img src=x onerror=\"hostile()\">",
+    "' onmouseover='hostile()' {{script}} &lt;b&gt;",
+];
+
+/// The same sale by workers of such names.
+fn hostile() -> Outcome {
+    let mut outcome = fixtures::outcome();
+    outcome.workers = HOSTILE.map(|id| WorkerReport { id: id.to_owned(), verdicts: 2_500, rss_mib: None }).into();
+    for (event, id) in outcome.events.iter_mut().zip(HOSTILE) {
+        event.worker = Some(id.to_owned());
+    }
+    outcome.crashes = HOSTILE.map(|id| CrashReport { worker: id.to_owned(), seconds: 0.1 }).into();
+    outcome.invariants[0].detail = HOSTILE.join(" ");
+    outcome
+}
+
 #[tokio::test]
 async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
     let outcome = fixtures::outcome();
@@ -118,14 +140,14 @@ async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone()
 
 #[tokio::test]
 async fn text_stays_text_whatever_it_would_like_to_be() {
-    let outcome = fixtures::hostile();
+    let outcome = hostile();
     let page = of_run(&outcome).unwrap();
     let Some(browser) = Browser::find().await else { return };
     let seen = browser.look("hostile", &page, Look::Light).await;
     assert_sound(&seen, &CHARTS);
     assert_holds(&seen, &outcome);
     assert_eq!(seen.ran, 0);
-    for name in fixtures::HOSTILE {
+    for name in HOSTILE {
         assert!(seen.text.contains(name), "{name} is shown as it is");
     }
     browser.close().await;

@@ -2,10 +2,11 @@
 
 use crate::shop::purchase_program;
 use loadtest::{
-    outcome::Outcome,
-    sale::Sale,
-    scenario::Scenario,
-    workers::{Crew, Endpoints},
+    result::Outcome,
+    run::{self, Running, Sale},
+    schedule::Scenario,
+    servers::Endpoints,
+    workers::WorkerSpec,
 };
 use serde_json::Value;
 use shared::devstack::{Fixture, Folder, Servers, Signal};
@@ -21,7 +22,7 @@ use tokio::{
 };
 
 /// Nothing here takes this long; buyers who wait longer have lost something.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(120);
 /// The load generator's program.
 const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 
@@ -32,15 +33,23 @@ pub(crate) async fn endpoints() -> Endpoints {
     Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url, redis_url: None }
 }
 
-pub(crate) async fn crew(count: u32, batch_max: Option<u32>) -> Crew {
-    Crew::purchase(purchase_program().await, count, batch_max)
+pub(crate) async fn workers(count: u32, batch_max: Option<u32>) -> WorkerSpec {
+    WorkerSpec::purchase(purchase_program().await, count, batch_max)
 }
 
-pub(crate) async fn prepare(endpoints: &Endpoints, scenario: &Scenario, crew: Crew) -> Sale<'static> {
-    Sale::prepare(endpoints, scenario, crew).await.unwrap().open(PATIENCE)
+/// A sale that is ready, and not open.
+pub(crate) async fn start(endpoints: &Endpoints, scenario: &Scenario, workers: WorkerSpec) -> Running<'static> {
+    run::start(endpoints, Sale::of(scenario.clone(), workers, TIME_MAX)).await.unwrap()
 }
 
-pub(crate) async fn verdicts_reach(sale: &Sale<'_>, count: usize) {
+/// A sale that is open.
+pub(crate) async fn open(endpoints: &Endpoints, scenario: &Scenario, workers: WorkerSpec) -> Running<'static> {
+    let mut sale = start(endpoints, scenario, workers).await;
+    sale.open();
+    sale
+}
+
+pub(crate) async fn verdicts_reach(sale: &Running<'_>, count: usize) {
     sale.answered().wait_for(|answered| *answered >= count).await.unwrap();
 }
 
@@ -50,7 +59,7 @@ pub(crate) fn assert_passed(outcome: &Outcome) {
 
 #[tokio::test]
 async fn a_thousand_buyers_for_one_ticket_one_gets_it_and_everybody_else_is_told() {
-    let sale = prepare(&endpoints().await, &ONE_TICKET, crew(2, None).await).await;
+    let sale = open(&endpoints().await, &ONE_TICKET, workers(2, None).await).await;
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     let verdicts = outcome.verdicts;
@@ -64,7 +73,7 @@ async fn a_thousand_buyers_for_one_ticket_one_gets_it_and_everybody_else_is_told
 #[tokio::test]
 async fn many_items_and_mixed_quantities_are_sold_in_order() {
     let scenario = Scenario { buyers: 3_000, items: 17, stock: 2_000, quantities: 1..=5, rate: 0.0, seed: 7 };
-    let outcome = prepare(&endpoints().await, &scenario, crew(2, Some(50)).await).await.finish().await.unwrap();
+    let outcome = open(&endpoints().await, &scenario, workers(2, Some(50)).await).await.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(outcome.verdicts.sold_out > 0 && outcome.verdicts.reserved > 0);
 }
@@ -72,13 +81,13 @@ async fn many_items_and_mixed_quantities_are_sold_in_order() {
 #[tokio::test]
 async fn a_worker_killed_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let scenario = Scenario { buyers: 4_000, items: 3, stock: 3_000, quantities: 1..=1, rate: 0.0, seed: 7 };
-    let mut sale = prepare(&endpoints().await, &scenario, crew(2, Some(20)).await).await;
+    let mut sale = open(&endpoints().await, &scenario, workers(2, Some(20)).await).await;
     verdicts_reach(&sale, 200).await;
-    sale.workers().kill(0).await.unwrap();
+    sale.workers.kill(0).await.unwrap();
     verdicts_reach(&sale, 2_000).await;
-    sale.workers().start_another().await.unwrap();
-    sale.workers().signal(1, Signal::Stop).unwrap();
-    sale.workers().signal(1, Signal::Continue).unwrap();
+    sale.workers.start_another().await.unwrap();
+    sale.workers.signal(1, Signal::Stop).unwrap();
+    sale.workers.signal(1, Signal::Continue).unwrap();
     assert_passed(&sale.finish().await.unwrap());
 }
 
@@ -89,7 +98,7 @@ async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
     let endpoints = Endpoints { amqp_url, database_url, redis_url: None };
     let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
-    let sale = prepare(&endpoints, &scenario, crew(2, Some(20)).await).await;
+    let sale = open(&endpoints, &scenario, workers(2, Some(20)).await).await;
     verdicts_reach(&sale, 200).await;
     servers.rabbitmq.kill_and_restart().await.unwrap();
     let outcome = sale.finish().await.unwrap();

@@ -1,8 +1,8 @@
 //! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
 
-use crate::sales::{PATIENCE, assert_passed, crew, endpoints, prepare, verdicts_reach};
+use crate::sales::{assert_passed, endpoints, open, start, verdicts_reach, workers};
 use crate::shop::{Shop, until};
-use loadtest::{outcome::Outcome, sale::Sale, scenario::Scenario};
+use loadtest::{result::Outcome, run::Running, schedule::Scenario};
 use shared::devstack::Signal;
 
 /// Scarce, so that who comes first matters; many items, so that every partition has traffic.
@@ -15,7 +15,7 @@ fn shares(outcome: &Outcome) -> Vec<u64> {
 
 #[tokio::test]
 async fn two_workers_share_the_partitions_and_keep_the_order() {
-    let outcome = prepare(&endpoints().await, &SCARCE, crew(2, Some(50)).await).await.finish().await.unwrap();
+    let outcome = open(&endpoints().await, &SCARCE, workers(2, Some(50)).await).await.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
 }
@@ -23,15 +23,15 @@ async fn two_workers_share_the_partitions_and_keep_the_order() {
 #[tokio::test]
 async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
     const MOVED: &str = "handed a partition over";
-    let mut sale = Sale::prepare(&endpoints().await, &SCARCE, crew(1, Some(50)).await).await.unwrap();
-    sale.workers().start_another().await.unwrap();
-    let moved = |sale: &mut Sale<'_>| -> Vec<usize> {
-        (0..2).map(|worker| sale.workers().log(worker).unwrap().matches(MOVED).count()).collect()
+    let mut sale = start(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
+    sale.workers.start_another().await.unwrap();
+    let moved = |sale: &Running<'_>| -> Vec<usize> {
+        (0..2).map(|worker| sale.workers.log(worker).unwrap().matches(MOVED).count()).collect()
     };
-    until("the first has handed over half of the partitions", async || moved(&mut sale) == [4, 0]).await;
-    let mut sale = sale.open(PATIENCE);
+    until("the first has handed over half of the partitions", async || moved(&sale) == [4, 0]).await;
+    sale.open();
     verdicts_reach(&sale, 20_000).await;
-    assert_eq!(moved(&mut sale), [4, 0]);
+    assert_eq!(moved(&sale), [4, 0]);
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 4), "half of the partitions each: {outcome:?}");
@@ -39,9 +39,9 @@ async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_part
 
 #[tokio::test]
 async fn a_worker_that_joins_in_mid_sale_gets_its_share_and_the_order_stays() {
-    let mut sale = prepare(&endpoints().await, &SCARCE, crew(1, Some(50)).await).await;
+    let mut sale = open(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
     verdicts_reach(&sale, 3_000).await;
-    sale.workers().start_another().await.unwrap();
+    sale.workers.start_another().await.unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome)[1] >= 2_000, "the newcomer took part: {:?}", shares(&outcome));
@@ -49,18 +49,18 @@ async fn a_worker_that_joins_in_mid_sale_gets_its_share_and_the_order_stays() {
 
 #[tokio::test]
 async fn workers_that_come_drain_die_and_freeze_cost_nobody_a_verdict_or_a_place() {
-    let mut sale = prepare(&endpoints().await, &SCARCE, crew(3, Some(50)).await).await;
+    let mut sale = open(&endpoints().await, &SCARCE, workers(3, Some(50)).await).await;
     verdicts_reach(&sale, 4_000).await;
-    sale.workers().kill(0).await.unwrap();
-    sale.workers().start_another().await.unwrap();
+    sale.workers.kill(0).await.unwrap();
+    sale.workers.start_another().await.unwrap();
     verdicts_reach(&sale, 8_000).await;
-    sale.workers().signal(1, Signal::Terminate).unwrap();
+    sale.workers.signal(1, Signal::Terminate).unwrap();
     verdicts_reach(&sale, 12_000).await;
     // Frozen, it keeps its partitions until it is awake again: others go on with theirs.
-    sale.workers().signal(2, Signal::Stop).unwrap();
-    sale.workers().start_another().await.unwrap();
+    sale.workers.signal(2, Signal::Stop).unwrap();
+    sale.workers.start_another().await.unwrap();
     verdicts_reach(&sale, 13_000).await;
-    sale.workers().signal(2, Signal::Continue).unwrap();
+    sale.workers.signal(2, Signal::Continue).unwrap();
     assert_passed(&sale.finish().await.unwrap());
 }
 
@@ -97,14 +97,14 @@ async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdic
     let mut endpoints = endpoints().await;
     // The broker gives a silent connection up after two heartbeats.
     endpoints.amqp_url += "?heartbeat=1";
-    let mut sale = prepare(&endpoints, &hot, crew(1, Some(50)).await).await;
-    sale.workers().start_another().await.unwrap();
-    sale.workers().ready(1).await.unwrap();
+    let mut sale = open(&endpoints, &hot, workers(1, Some(50)).await).await;
+    sale.workers.start_another().await.unwrap();
+    sale.workers.ready(1).await.unwrap();
     verdicts_reach(&sale, 2_000).await;
-    sale.workers().signal(0, Signal::Stop).unwrap();
+    sale.workers.signal(0, Signal::Stop).unwrap();
     // By the other one: there is but one partition.
     verdicts_reach(&sale, 6_000).await;
-    sale.workers().signal(0, Signal::Continue).unwrap();
+    sale.workers.signal(0, Signal::Continue).unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 1_000), "both took part: {:?}", shares(&outcome));

@@ -1,15 +1,11 @@
 //! Whole sales with each way to keep stock, and what a worker tells of its attempts.
 
 use crate::{
-    sales::{assert_passed, crew, endpoints, prepare},
+    sales::{assert_passed, endpoints, open, workers},
     shop::{Shop, until},
 };
 use clap::ValueEnum;
-use loadtest::{
-    scenario::Scenario,
-    strategy::Strategy,
-    workers::{Crew, Endpoints},
-};
+use loadtest::{schedule::Scenario, servers::Endpoints, strategy::Strategy, workers::WorkerSpec};
 use shared::devstack::fixture;
 use std::{net::Ipv4Addr, time::Duration};
 use tokio::{
@@ -21,11 +17,11 @@ use tokio::{
 async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
     let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, rate: 0.0, seed: 7 };
     for strategy in Strategy::value_variants() {
-        let crew = Crew { strategy: Some(*strategy), ..crew(2, Some(20)).await };
+        let workers = WorkerSpec { strategy: Some(*strategy), ..workers(2, Some(20)).await };
         let endpoints = Endpoints { redis_url: Some(fixture::redis().await.url()), ..endpoints().await };
-        let mut sale = prepare(&endpoints, &scenario, crew).await;
+        let mut sale = open(&endpoints, &scenario, workers).await;
         crate::sales::verdicts_reach(&sale, 300).await;
-        sale.workers().kill(0).await.unwrap();
+        sale.workers.kill(0).await.unwrap();
         let outcome = sale.finish().await.unwrap();
         assert_passed(&outcome);
         assert_eq!(outcome.scenario.strategy, strategy.as_str());

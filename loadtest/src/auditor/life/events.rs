@@ -11,7 +11,7 @@ use super::{Lives, names};
 use crate::auditor::{Case, Invariant, invariant};
 use crate::facts::RecordedOrder;
 use crate::life::events::First;
-use crate::scenario::Schedule;
+use crate::schedule::Schedule;
 
 /// Every check, in reading order.
 pub(super) fn check(lives: &Lives<'_>, case: &Case<'_>) -> Vec<Invariant> {

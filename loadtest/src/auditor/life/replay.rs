@@ -15,7 +15,7 @@ use shared::messages::{EventKind, Status, Verdict};
 use super::LifeFacts;
 use crate::auditor::Case;
 use crate::facts::RecordedItem;
-use crate::scenario::ItemOnSale;
+use crate::schedule::ItemOnSale;
 
 /// What the replay finds.
 #[derive(Debug, Default, PartialEq, Eq)]

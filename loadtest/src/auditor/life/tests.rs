@@ -16,7 +16,7 @@ use crate::life::facts::RecordedPayment;
 use crate::life::ledger::{Bill, Ledger, Manners};
 use crate::life::listener::Heard;
 use crate::life::plan::{FollowUp, Plan, Share, Wish};
-use crate::scenario::{Scenario, Schedule};
+use crate::schedule::{Scenario, Schedule};
 
 const NOON: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const KIND: Manners = Manners { decline: Share::NONE, failure: Share::NONE, seed: 1 };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::clients::{Ending, Visit, Visits};
 use super::server::Counts;
-use crate::outcome::{Latency, round};
+use crate::stats::{Latency, round};
 
 /// The system sends a dropped SYN again after this time.
 const SYN_RESENT_AFTER: Duration = Duration::from_secs(1);

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::process::{allow_most_files, print_line, read_line, until_input_ends};
 use crate::failure::Failure;
+use crate::strategy::Strategy;
 
 /// Connections to the database.
 const POOL_CONNECTIONS: u32 = 50;
@@ -44,6 +45,18 @@ pub enum BaselineStrategy {
     Pessimistic,
     /// `UPDATE … SET quantity = quantity - n WHERE quantity >= n`, then pay, then write the order: no transaction around it.
     Atomic,
+}
+
+impl BaselineStrategy {
+    /// The one of this name, where there is one.
+    pub(crate) fn of(strategy: Strategy) -> Option<Self> {
+        match strategy {
+            Strategy::Optimistic => Some(Self::Optimistic),
+            Strategy::Pessimistic => Some(Self::Pessimistic),
+            Strategy::Atomic => Some(Self::Atomic),
+            Strategy::Redis => None,
+        }
+    }
 }
 
 /// Everybody comes at once, on a connection of their own, for one unit of the same item.

@@ -1,6 +1,6 @@
 //! The two races side by side, with bars: those of one row are drawn to one scale, the larger of the two being full.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::table::{Style, table};
 
@@ -68,9 +68,9 @@ fn attempts(with: &Figures, without: &Figures) -> Vec<Vec<String>> {
     let (with, without) = (&with.attempts_histogram, &without.attempts_histogram);
     let most = with.values().chain(without.values()).copied().max().unwrap_or(0);
     let numbers: BTreeSet<u32> = with.keys().chain(without.keys()).copied().collect();
-    let updates = |race: &std::collections::BTreeMap<u32, u64>, attempts| number(race.get(attempts).copied().unwrap_or(0));
-    let of = |attempts: &u32| (updates(with, attempts), updates(without, attempts));
-    numbers.iter().map(|attempts| row(&count((*attempts).into()), of(attempts), 0, number(most))).collect()
+    let updates = |race: &BTreeMap<u32, u64>, attempts: u32| number(race.get(&attempts).copied().unwrap_or(0));
+    let of = |attempts: u32| (updates(with, attempts), updates(without, attempts));
+    numbers.into_iter().map(|attempts| row(&count(attempts.into()), of(attempts), 0, number(most))).collect()
 }
 
 fn row(label: &str, (left, right): (f64, f64), places: usize, full: f64) -> Vec<String> {

@@ -1,0 +1,280 @@
+//! The command line, read and checked: whatever is accepted can be run, what cannot is refused with the reason.
+
+mod compare;
+mod contend;
+mod cost;
+mod life;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use shared::config::WorkerOptions;
+use shared::messages::QUANTITY_MAX;
+
+use crate::faults::{Action, Event, Point};
+use crate::schedule::{BUYERS_MAX, Scenario};
+use crate::servers::Urls;
+use crate::strategy::Strategy;
+pub use compare::CompareOptions;
+pub use contend::ContendOptions;
+pub use cost::CostOptions;
+pub use life::LifeOptions;
+
+/// The most items in one sale.
+const ITEMS_MAX: i64 = 1_000_000;
+/// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
+const STOCK_MAX: u64 = 1 << 53;
+/// The most worker processes of one run.
+const WORKERS_MAX: i64 = 256;
+/// The largest batch that a worker takes on.
+const BATCH_MAX: i64 = 5_000;
+/// The most arrivals per second.
+const RATE_MAX: f64 = 1_000_000.0;
+
+/// One sale on real servers: buyers, their verdicts, and an audit of both.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// Passes on what can be run.
+    ///
+    /// # Errors
+    /// Options that do not go together.
+    pub fn check(self) -> Result<Self, clap::Error> {
+        let conflict = match &self.command {
+            Command::Run(options) => options.conflict().map(str::to_owned),
+            Command::Compare(options) => options.conflict(),
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Contend(_) | Command::BaselineServer | Command::BaselineClients => None,
+        };
+        match conflict {
+            Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
+            None => Ok(self),
+        }
+    }
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant broke · 2 wrong usage · \
+    69 a server is missing or unreachable · 78 wrong configuration · 130 interrupted";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one sale: buyers, worker processes, audit.
+    Run(RunOptions),
+    /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
+    Ceiling(SaleOptions),
+    /// Run growing sales on the same servers, and tell what a purchase costs each of them.
+    Cost(CostOptions),
+    /// Run every way to keep stock beside every other, on the queue and by HTTP, and beside the broker's limit.
+    Compare(CompareOptions),
+    /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
+    Contend(ContendOptions),
+    /// Be a worker that touches no database; `ceiling` starts these.
+    #[command(hide = true)]
+    CeilingWorker(WorkerOptions),
+    /// Be an HTTP server that Turnstile is measured against; `compare` starts these.
+    #[command(hide = true)]
+    BaselineServer,
+    /// Be (some of) the buyers at such a server.
+    #[command(hide = true)]
+    BaselineClients,
+}
+
+/// What `run` takes.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// The sale.
+    #[command(flatten)]
+    pub sale: SaleOptions,
+    /// Measure the ceiling too, before and after the sale and on the same servers, and report the ratio.
+    #[arg(long)]
+    pub with_ceiling: bool,
+    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
+    #[arg(long, value_name = "PATH")]
+    pub worker_program: Option<PathBuf>,
+    /// Nodes of the private broker, as one cluster: 1 or 3.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_broker_nodes)]
+    pub broker_nodes: usize,
+    /// What happens meanwhile. This and the next come last, as a heading holds for whatever follows.
+    #[command(flatten)]
+    pub events: EventOptions,
+    /// What becomes of the orders.
+    #[command(flatten)]
+    pub life: LifeOptions,
+}
+
+impl RunOptions {
+    /// What does not go together, for people.
+    fn conflict(&self) -> Option<&'static str> {
+        if self.broker_nodes > 1 && self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty()) {
+            return Some("--broker-nodes is for private servers: leave AMQP_URL and --amqp-url away");
+        }
+        if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
+            return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");
+        }
+        let is_given = self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty());
+        if self.events.kill_redis_at.is_some() && (is_given || self.sale.strategy != Strategy::Redis) {
+            return Some(
+                "--kill-redis-at goes with --strategy redis on private servers: leave AMQP_URL and --amqp-url away",
+            );
+        }
+        self.life.conflict(self.sale.rate)
+    }
+}
+
+/// What happens to workers and servers in mid-sale, and when.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Events (those of workers may be given several times)")]
+pub struct EventOptions {
+    /// Start one more worker when this share of the buyers has a verdict, such as 25%.
+    #[arg(long, value_name = "PERCENT")]
+    pub add_worker_at: Vec<Point>,
+    /// Tell a worker to drain (SIGTERM) at this point: as with the next two, the one that was started first of those that
+    /// still run, are not frozen and were not told to stop. At one point, workers are added, stopped, killed and frozen in
+    /// this order.
+    #[arg(long, value_name = "PERCENT")]
+    pub stop_worker_at: Vec<Point>,
+    /// Kill a worker (SIGKILL) at this point.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_worker_at: Vec<Point>,
+    /// Freeze a worker (SIGSTOP) at this point, for --freeze-seconds.
+    #[arg(long, value_name = "PERCENT")]
+    pub freeze_worker_at: Vec<Point>,
+    /// How long a worker stays frozen before it is woken (SIGCONT); the last verdict wakes it too.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub freeze_seconds: u64,
+    /// Kill (SIGKILL) one node of the private broker at this point, for good: the one that leads the partitions in which
+    /// most requests wait; where none wait, the one that leads most partitions. Needs --broker-nodes 3.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_broker_at: Option<Point>,
+    /// Kill (SIGKILL) the private Redis at this point, and start it again: it has lost its counts then. Needs
+    /// --strategy redis.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_redis_at: Option<Point>,
+}
+
+impl EventOptions {
+    /// Every event that is asked for.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let asked = [
+            (Action::Add, self.add_worker_at.as_slice()),
+            (Action::Stop, &self.stop_worker_at),
+            (Action::Kill, &self.kill_worker_at),
+            (Action::Freeze, &self.freeze_worker_at),
+            (Action::KillBroker, self.kill_broker_at.as_slice()),
+            (Action::KillRedis, self.kill_redis_at.as_slice()),
+        ];
+        asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect()
+    }
+
+    #[must_use]
+    pub fn freeze(&self) -> Duration {
+        Duration::from_secs(self.freeze_seconds)
+    }
+}
+
+/// What every run of buyers takes.
+#[derive(Debug, Clone, Args)]
+pub struct SaleOptions {
+    /// Buyers; each sends one request.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
+    pub buyers: u32,
+    /// Units on sale over all items: spread evenly, the first items get the remainder.
+    #[arg(long, value_name = "UNITS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=STOCK_MAX))]
+    pub stock: u64,
+    /// Items on sale; each buyer picks one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    pub items: u32,
+    /// Worker processes to start; 0 uses workers that are running already.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=WORKERS_MAX))]
+    pub workers: u32,
+    /// Arrivals per second, as a Poisson process; 0 sends everything at once.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
+    pub rate: f64,
+    /// The most requests that a worker decides at once [default: the worker's own].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    pub batch_max: Option<u32>,
+    /// How the workers keep stock while they decide; measured without a database, nobody does.
+    #[arg(long, value_enum, default_value_t)]
+    pub strategy: Strategy,
+    /// Units that a buyer asks for: a number, or a range such as 1-4.
+    #[arg(long, value_name = "UNITS", default_value = "1", value_parser = parse_quantities)]
+    pub quantity: RangeInclusive<u32>,
+    /// Chooses who buys what and when; the same seed gives the same sale.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// The longest that the buyers wait, in seconds from the first request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
+    #[arg(long, value_name = "PATH")]
+    pub json: Option<PathBuf>,
+    /// Write the result as a page with charts, all in one file, to show or to keep.
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
+    /// The broker to use, of a cluster each node with commas between them; without it (and --database-url), private servers are started and stopped.
+    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+    /// The database to use; goes with --amqp-url.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The Redis to use; goes with --amqp-url, where the strategy is redis.
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+}
+
+impl SaleOptions {
+    /// The sale that these options describe.
+    #[must_use]
+    pub fn scenario(&self) -> Scenario {
+        Scenario {
+            buyers: self.buyers,
+            items: self.items,
+            stock: self.stock,
+            quantities: self.quantity.clone(),
+            rate: self.rate,
+            seed: self.seed,
+        }
+    }
+
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    pub(crate) fn urls(&self) -> Urls<'_> {
+        Urls { amqp: &self.amqp_url, database: &self.database_url, redis: &self.redis_url }
+    }
+}
+
+/// Two nodes are no better than one: without both, there is no majority.
+fn parse_broker_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().ok().filter(|nodes| [1, 3].contains(nodes));
+    nodes.ok_or_else(|| "a broker has 1 node or 3".to_owned())
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
+    let allowed = rate == 0.0 || (0.001..=RATE_MAX).contains(&rate);
+    allowed.then_some(rate).ok_or_else(|| format!("a rate is 0, or 0.001 to {RATE_MAX} per second"))
+}
+
+fn parse_quantities(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (least, most) = text.split_once('-').unwrap_or((text, text));
+    let parse = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("`{part}` is not a whole number"));
+    let (least, most) = (parse(least)?, parse(most)?);
+    let allowed = 1 <= least && least <= most && most <= QUANTITY_MAX;
+    allowed.then_some(least..=most).ok_or_else(|| format!("a quantity is 1 to {QUANTITY_MAX}, such as 2 or 1-4"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What `cost` takes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{BATCH_MAX, ITEMS_MAX, WORKERS_MAX};
+use crate::schedule::{BUYERS_MAX, Scenario};
+
+/// Sales of which the cost is measured, unless others are asked for: by buyers, ...
+const BUYERS_DEFAULT: [u32; 3] = [1_000, 10_000, 100_000];
+/// ... and each of these by items.
+const ITEMS_DEFAULT: [u32; 2] = [1, 1_000];
+/// The most old verdicts.
+const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
+/// Old verdicts in private servers, unless a number is given.
+const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
+/// The most repetitions.
+const REPETITIONS_MAX: i64 = 100;
+
+/// What `cost` takes.
+#[derive(Debug, Clone, Args)]
+pub struct CostOptions {
+    /// Buyers of a sale; may be given several times.
+    #[arg(long, value_name = "N", default_values_t = BUYERS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
+    pub buyers: Vec<u32>,
+    /// Items on sale; may be given several times: each goes with each number of buyers.
+    #[arg(long, value_name = "N", default_values_t = ITEMS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    pub items: Vec<u32>,
+    /// Old verdicts, with their orders, that fill tables to be compared with empty ones; 0 compares nothing. Only private
+    /// servers are filled [default: 1000000 there].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=VERDICTS_BEFORE_MAX))]
+    pub verdicts_before: Option<u32>,
+    /// Items that these verdicts are about.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    pub items_before: u32,
+    /// How often empty and full tables are compared, in turns.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
+    pub repetitions: u32,
+    /// Worker processes to start.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
+    pub workers: u32,
+    /// The most requests that a worker decides at once [default: the worker's own].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
+    pub batch_max: Option<u32>,
+    /// Chooses who buys what; the same seed gives the same sales.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// The longest that the buyers of a sale wait, in seconds from the first request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
+    #[arg(long, value_name = "PATH")]
+    pub json: Option<PathBuf>,
+    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
+    #[arg(long, value_name = "PATH")]
+    pub worker_program: Option<PathBuf>,
+    /// The broker to use; without it (and --database-url), private servers are started and stopped.
+    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+    /// The database to use, by nobody else meanwhile; goes with --amqp-url.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The process of the broker that you gave (its Erlang machine, beam.smp), where it runs on this machine: without it
+    /// the broker's CPU is not measured.
+    #[arg(long, value_name = "PID", requires = "amqp_url")]
+    pub broker_pid: Option<u32>,
+    /// The first process of the database that you gave (its postmaster), where it runs on this machine: without it the
+    /// database's CPU is not measured.
+    #[arg(long, value_name = "PID", requires = "database_url")]
+    pub database_pid: Option<u32>,
+}
+
+impl CostOptions {
+    /// A sale of which nobody goes without: every purchase is a reservation, the verdict that costs most.
+    #[must_use]
+    pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
+        let stock = u64::from(buyers) * u64::from(items);
+        Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.seed }
+    }
+
+    /// The longest that the buyers of a sale wait.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Old verdicts to fill private servers with.
+    #[must_use]
+    pub fn verdicts_before_or_default(&self) -> u32 {
+        self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
+        let command = Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command;
+        let Command::Cost(options) = command else { unreachable!("the subcommand is cost") };
+        Ok(options)
+    }
+
+    #[test]
+    fn the_defaults_are_growing_sales_of_one_item_and_of_many() {
+        let options = cost(&[]).unwrap();
+        assert_eq!((options.buyers, options.items), (vec![1_000, 10_000, 100_000], vec![1, 1_000]));
+        assert_eq!(options.verdicts_before, None);
+    }
+
+    #[test]
+    fn numbers_of_buyers_and_items_replace_the_defaults() {
+        let options = cost(&["--buyers", "50", "--buyers=60", "--items", "7"]).unwrap();
+        assert_eq!((options.buyers, options.items), (vec![50, 60], vec![7]));
+    }
+
+    #[test]
+    fn there_is_a_unit_of_every_item_for_everybody() {
+        let scenario = cost(&[]).unwrap().scenario(5_000_000, 1_000_000);
+        assert_eq!(scenario.stock, 5_000_000_000_000);
+    }
+
+    #[test]
+    fn processes_can_be_named_of_given_servers_only() {
+        assert!(cost(&["--broker-pid", "1"]).is_err());
+        let given = ["--amqp-url=amqp://h", "--database-url=postgres://h/d", "--broker-pid=1", "--database-pid=2"];
+        assert_eq!(cost(&given).unwrap().database_pid, Some(2));
+    }
+}

@@ -1,0 +1,116 @@
+//! What the command line takes, and what it refuses.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
+    let command = Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command;
+    let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+    Ok(options)
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_defaults_are_a_thousand_buyers_for_one_ticket() {
+    let scenario = run(&[]).unwrap().sale.scenario();
+    let expected = Scenario { buyers: 1_000, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 42 };
+    assert_eq!(scenario, expected);
+}
+
+#[test]
+fn a_quantity_is_a_number_or_a_range() {
+    assert_eq!(run(&["--quantity", "3"]).unwrap().sale.quantity, 3..=3);
+    assert_eq!(run(&["--quantity", "1-4"]).unwrap().sale.quantity, 1..=4);
+    for wrong in ["0", "4-1", "1001", "1-1001", "x", "1-", "-1", ""] {
+        assert!(run(&[&format!("--quantity={wrong}")]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn events_are_repeatable_and_a_point_that_is_none_is_wrong_usage() {
+    let events = run(&["--kill-worker-at", "25%", "--kill-worker-at=50%", "--add-worker-at=25%"]).unwrap().events;
+    assert_eq!((events.kill_worker_at.len(), events.add_worker_at.len(), events.stop_worker_at.len()), (2, 1, 0));
+    assert_eq!(events.freeze(), Duration::from_secs(2));
+    for wrong in ["25", "abc", "101%"] {
+        let error = run(&["--freeze-worker-at", wrong]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("0% to 100%, such as 25%"), "{error}");
+    }
+}
+
+#[test]
+fn a_node_can_be_killed_of_three_private_ones_alone() {
+    let check = |arguments: &[&str]| {
+        let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments)).unwrap();
+        cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
+    };
+    assert_eq!(check(&["--broker-nodes", "3", "--kill-broker-at", "50%"]), Ok(()));
+    let (code, text) = check(&["--kill-broker-at", "50%"]).unwrap_err();
+    assert!(code == 2 && text.contains("--broker-nodes 3"), "{code} {text}");
+    let cli = Cli::try_parse_from(["loadtest", "run", "--broker-nodes=3", "--amqp-url=amqp://a"]).unwrap();
+    let error = cli.check().unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("AMQP_URL"), "{error}");
+}
+
+#[test]
+fn redis_can_be_killed_only_where_it_counts_and_is_ours() {
+    let check = |arguments: &[&str]| {
+        let command = ["loadtest", "run", "--kill-redis-at=40%"];
+        let cli = Cli::try_parse_from(command.iter().chain(arguments)).unwrap();
+        cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
+    };
+    assert_eq!(check(&["--strategy=redis", "--amqp-url="]), Ok(()));
+    for wrong in [&["--amqp-url="][..], &["--strategy=redis", "--amqp-url=amqp://a"]] {
+        let (code, text) = check(wrong).unwrap_err();
+        assert!(code == 2 && text.contains("--strategy redis on private servers"), "{code} {text}");
+    }
+}
+
+#[test]
+fn what_no_sale_can_be_is_refused() {
+    for wrong in [
+        "--broker-nodes=2",
+        "--buyers=0",
+        "--items=0",
+        "--rate=-1",
+        "--rate=NaN",
+        "--rate=inf",
+        "--batch-max=0",
+        "--timeout=0",
+    ] {
+        assert!(run(&[wrong]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn events_are_in_order_of_points_and_at_one_point_a_worker_comes_before_another_goes() {
+    let asked = [
+        "--add-worker-at=50%",
+        "--add-worker-at=10%",
+        "--stop-worker-at=50%",
+        "--kill-worker-at=30%",
+        "--kill-worker-at=30%",
+        "--freeze-worker-at=0%",
+        "--kill-broker-at=30%",
+        "--kill-redis-at=50%",
+    ];
+    let mut events = run(&asked).unwrap().events.events();
+    events.sort_unstable();
+    let expected = [
+        ("0%", Action::Freeze),
+        ("10%", Action::Add),
+        ("30%", Action::Kill),
+        ("30%", Action::Kill),
+        ("30%", Action::KillBroker),
+        ("50%", Action::Add),
+        ("50%", Action::Stop),
+        ("50%", Action::KillRedis),
+    ];
+    assert_eq!(events, expected.map(|(at, action)| Event { at: at.parse().unwrap(), action }));
+    assert!(run(&[]).unwrap().events.events().is_empty());
+}

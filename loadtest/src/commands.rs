@@ -1,0 +1,236 @@
+//! From the command line to the exit code: `run` and `ceiling`, and the way to the others.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use shared::config::WorkerOptions;
+use shared::devstack::Servers;
+use shared::table::Style;
+use shared::{amqp, telemetry};
+
+use crate::auditor::Invariant;
+use crate::bench::baseline::{clients, server};
+use crate::bench::{compare, contend, cost};
+use crate::cli::{Cli, Command, RunOptions, SaleOptions};
+use crate::failure::Failure;
+use crate::faults::PrivateBroker;
+use crate::life::listener::Keeping;
+use crate::life::living::{Functions, Life};
+use crate::life::report::QuietReport;
+use crate::life::show::{Show, Shown, Winner};
+use crate::progress::Progress;
+use crate::queues::{await_no_consumers, refuse_queues_in_use};
+use crate::report::{self, ReportFile};
+use crate::result::{CeilingReport, Outcome};
+use crate::run::{Sale, drained, run};
+use crate::servers::{Endpoints, Needs, Urls, VHOST, or_interrupted, with_servers};
+use crate::stats::round;
+use crate::strategy::Strategy;
+use crate::workers::WorkerSpec;
+use crate::{ceiling, output, programs, summary};
+
+/// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
+/// statement that takes a second, as an audit does.
+const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
+
+/// Does what the command line says; returns whether every invariant holds.
+///
+/// Boxed, so that all of this is compiled here and not once more in the program.
+pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
+    Box::pin(async move {
+        if let Command::CeilingWorker(options) = &cli.command {
+            return serve_ceiling(options).await;
+        }
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
+        telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
+        match cli.command {
+            Command::Run(options) => run_command(&options).await,
+            Command::Ceiling(options) => ceiling_command(&options).await,
+            Command::Cost(options) => cost::execute(&options).await,
+            Command::Compare(options) => compare::execute(&options).await,
+            Command::Contend(options) => contend::execute(&options).await,
+            Command::CeilingWorker(options) => serve_ceiling(&options).await,
+            Command::BaselineServer => server::serve().await.map(|()| true),
+            Command::BaselineClients => clients::serve().await.map(|()| true),
+        }
+    })
+}
+
+async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
+    telemetry::start(&options.log, options.log_json).map_err(Failure::Configuration)?;
+    ceiling::serve(options).await.map_err(|error| match error.downcast::<amqp::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => Failure::Broken(error),
+    })?;
+    Ok(true)
+}
+
+async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
+    let programs = or_interrupted(Programs::find(options)).await?;
+    let sale = &options.sale;
+    let redis = sale.strategy == Strategy::Redis;
+    let needs = Needs { broker_nodes: options.broker_nodes, redis, ..Needs::PLAIN };
+    let page = ReportFile::open(sale.report.as_deref())?;
+    let progress = Progress::new();
+    let outcome = with_servers(sale.urls(), needs, &progress, async |endpoints, servers| {
+        Rounds { endpoints, options, programs: &programs, progress: &progress }.run(servers).await
+    });
+    finish(&outcome.await?, sale, page)
+}
+
+async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
+    let page = ReportFile::open(options.report.as_deref())?;
+    let progress = Progress::new();
+    let urls = Urls { redis: &None, ..options.urls() };
+    let outcome = with_servers(urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
+        refuse_queues_in_use(&endpoints.amqp_url).await?;
+        let outcome = run_ceiling(endpoints, options, &progress).await?;
+        let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
+        Ok(Outcome { ceiling, ..outcome })
+    });
+    finish(&outcome.await?, options, page)
+}
+
+fn finish(outcome: &Outcome, options: &SaleOptions, page: Option<ReportFile>) -> Result<bool, Failure> {
+    output::write(outcome, options.json.as_deref(), || summary::render(outcome, Style::of_stdout()))?;
+    if let Some(page) = page {
+        page.write(&report::of_run(outcome)?)?;
+    }
+    Ok(outcome.passed)
+}
+
+/// The programs of a run.
+struct Programs {
+    purchase: PathBuf,
+    /// Those that go on with the orders, where anything happens to them.
+    functions: Option<Functions>,
+}
+
+impl Programs {
+    async fn find(options: &RunOptions) -> Result<Self, Failure> {
+        let purchase = programs::worker(options.worker_program.as_deref()).await?;
+        let is_needed = options.life.show_life || options.life.plan(options.sale.seed).is_some();
+        let functions = if is_needed { Some(programs::functions().await?) } else { None };
+        Ok(Self { purchase, functions })
+    }
+}
+
+/// The sales of one run.
+struct Rounds<'a> {
+    endpoints: &'a Endpoints,
+    options: &'a RunOptions,
+    programs: &'a Programs,
+    progress: &'a Progress,
+}
+
+impl Rounds<'_> {
+    /// One sale, with the ceiling before and after it where that is asked for: whatever warms up, or slows down, then
+    /// touches both sides of the ratio. The quiet sale comes before it, and the demo of two orders after it.
+    async fn run(&self, servers: Option<&mut Servers>) -> Result<Outcome, Failure> {
+        let Self { endpoints, options: RunOptions { sale, life, with_ceiling, .. }, progress, .. } = self;
+        let mut ceilings = Vec::new();
+        if *with_ceiling {
+            // Not before the second one: workers leave messages behind that mean nothing, and look like requests.
+            refuse_queues_in_use(&endpoints.amqp_url).await?;
+            ceilings.push(run_ceiling(endpoints, sale, progress).await?);
+        }
+        let mut quiet = None;
+        if life.with_quiet {
+            let sale = Sale::of(sale.scenario(), self.workers(), sale.timeout());
+            quiet = Some(run(endpoints, sale, (progress, "selling without payments")).await?);
+            await_no_consumers(&endpoints.amqp_url).await?;
+        }
+        let (winner, mut outcome) = self.sell(servers).await?;
+        if *with_ceiling && outcome.lost == 0 {
+            await_no_consumers(&endpoints.amqp_url).await?;
+            ceilings.push(run_ceiling(endpoints, sale, progress).await?);
+        }
+        if !ceilings.is_empty() {
+            outcome.ceiling = Some(ceiling_report(&ceilings, Some(outcome.purchases_per_second)));
+            add(&mut outcome, sound("ceiling_sound", "every buyer got a reply", &ceilings));
+        }
+        if let (Some(life), Some(quiet)) = (&mut outcome.life, &quiet) {
+            let per_second = quiet.purchases_per_second;
+            let ratio = if per_second > 0.0 { round(outcome.purchases_per_second / per_second, 1e3) } else { 0.0 };
+            life.quiet = Some(QuietReport { seconds: quiet.seconds, purchases_per_second: per_second, ratio });
+            add(&mut outcome, sound("quiet_sale_sound", "every invariant held in it too", std::slice::from_ref(quiet)));
+        }
+        if life.show_life && outcome.life.is_none() {
+            let Shown { steps, invariant } = self.show(winner).await?;
+            outcome.shown = Some(steps);
+            add(&mut outcome, invariant);
+        }
+        Ok(outcome)
+    }
+
+    /// The sale itself.
+    async fn sell(&self, servers: Option<&mut Servers>) -> Result<(Option<Winner>, Outcome), Failure> {
+        let RunOptions { sale: options, life, events, .. } = self.options;
+        // What dies with the broker would be missed.
+        let keeping = if events.kill_broker_at.is_some() { Keeping::OnDisk } else { Keeping::InMemory };
+        let (plan, gateway) = (life.plan(options.seed), life.gateway(options.seed));
+        let orders = plan.zip(self.programs.functions.clone());
+        let mut sale = Sale::of(options.scenario(), self.workers(), options.timeout());
+        sale.orders = orders.map(|(plan, functions)| Life { plan, gateway, functions, keeping });
+        (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
+        sale.faults.crashes = life.crashes;
+        if let Some(Servers { rabbitmq, redis, .. }) = servers {
+            sale.faults.redis = redis.as_mut();
+            sale.faults.broker = events.kill_broker_at.map(|_| PrivateBroker { rabbitmq, vhost: VHOST });
+        }
+        let drained = drained(self.endpoints, sale, (self.progress, "selling")).await?;
+        Ok((drained.winner(), drained.audit().await?))
+    }
+
+    /// How the winner of the sale pays, and how a unit that is not paid for comes back.
+    async fn show(&self, winner: Option<Winner>) -> Result<Shown, Failure> {
+        await_no_consumers(&self.endpoints.amqp_url).await?;
+        self.progress.stage("showing the life of two orders");
+        let gateway = self.options.life.gateway(self.options.sale.seed);
+        let functions = self.programs.functions.clone().context("the functions' programs were not looked for");
+        let functions = functions.map_err(Failure::Broken)?;
+        let purchase = self.programs.purchase.clone();
+        Show { endpoints: self.endpoints, purchase, functions, gateway }.run(winner).await
+    }
+
+    fn workers(&self) -> WorkerSpec {
+        let sale = &self.options.sale;
+        let spec = WorkerSpec::purchase(self.programs.purchase.clone(), sale.workers, sale.batch_max);
+        WorkerSpec { strategy: Some(sale.strategy), ..spec }
+    }
+}
+
+/// The same buyers against workers that say `reserved` to everybody; returns when those are gone.
+async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Progress) -> Result<Outcome, Failure> {
+    let workers = WorkerSpec::ceiling(programs::ourselves()?, options.workers, options.batch_max);
+    let sale = Sale::of(options.scenario(), workers, options.timeout());
+    let outcome = run(endpoints, sale, (progress, "measuring the ceiling")).await?;
+    await_no_consumers(&endpoints.amqp_url).await?;
+    Ok(outcome)
+}
+
+/// The mean of the ceilings, beside the sale's purchases per second.
+fn ceiling_report(ceilings: &[Outcome], sale_per_second: Option<f64>) -> CeilingReport {
+    #[allow(clippy::cast_precision_loss)]
+    let mean = |of: fn(&Outcome) -> f64| ceilings.iter().map(of).sum::<f64>() / ceilings.len() as f64;
+    let seconds = mean(|ceiling| ceiling.seconds);
+    let replies = mean(|ceiling| ceiling.purchases_per_second * ceiling.seconds);
+    let purchases_per_second = if seconds > 0.0 { replies / seconds } else { 0.0 };
+    let ratio =
+        sale_per_second.filter(|_| purchases_per_second > 0.0).map(|sale| round(sale / purchases_per_second, 1e3));
+    CeilingReport { seconds: round(seconds, 1e6), purchases_per_second: round(purchases_per_second, 1e1), ratio }
+}
+
+/// Whether the other sales of this run are good for a comparison.
+fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant {
+    let broken = outcomes.iter().flat_map(|outcome| &outcome.invariants).filter(|invariant| !invariant.holds);
+    let broken: Vec<String> = broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect();
+    let holds = broken.is_empty();
+    Invariant { name, holds, detail: if holds { when_kept.to_owned() } else { broken.join("; ") } }
+}
+
+fn add(outcome: &mut Outcome, invariant: Invariant) {
+    outcome.passed &= invariant.holds;
+    outcome.invariants.push(invariant);
+}

@@ -1,0 +1,90 @@
+//! The load generator's own connections to the database, and readings of what it counts by itself, between sales.
+//!
+//! A backend reports what it did when it ends, or at most once a second: so a reading first waits until the backends that
+//! have gone are gone.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use shared::config::StoreOptions;
+use shared::db;
+use sqlx::{PgConnection, PgPool};
+use tokio::time::{Instant, sleep};
+
+use crate::failure::Failure;
+
+/// How long to wait for a database that is away.
+const DATABASE_WAIT_SECONDS_MAX: u64 = 30;
+/// How we sign our connections.
+pub(crate) const NAME: &str = "turnstile-readings";
+/// What the names of our own connections begin with, the sale's among them, ...
+pub(crate) const OURS: [&str; 2] = [NAME, "turnstile-loadtest"];
+/// ... and those of everybody, workers as well.
+pub(crate) const EVERYBODY: [&str; 1] = ["turnstile-"];
+/// How long backends may take to end after their clients.
+const GONE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks.
+const GONE_POLL: Duration = Duration::from_millis(10);
+
+/// One connection, to a database that has the schema then.
+pub(crate) async fn open(url: &str) -> Result<PgPool, Failure> {
+    let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
+    Ok(db::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
+}
+
+pub(crate) fn failed(error: sqlx::Error) -> Failure {
+    Failure::Unreachable(anyhow::Error::new(error).context("PostgreSQL went away, or refuses"))
+}
+
+/// Reads once nobody is connected whose name begins with one of `gone`.
+pub(crate) async fn once_gone<T>(
+    database_url: &str,
+    gone: &[&str],
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    at_once(database_url, async |connection| {
+        let started = Instant::now();
+        while count_connected(connection, gone).await.map_err(failed)? > 0 {
+            if started.elapsed() > GONE_WAIT_MAX {
+                let text = "other workers are connected to this database, and what they do would be counted; \
+                    measure on a database that nobody else uses";
+                return Err(Failure::Configuration(anyhow!(text)));
+            }
+            sleep(GONE_POLL).await;
+        }
+        read(connection).await
+    })
+    .await
+}
+
+// Within one transaction, what was seen first is seen again.
+const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
+const COUNT_CONNECTED: &str = "
+    SELECT count(*) FROM pg_stat_activity, UNNEST($1::text[]) AS gone (name)
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND starts_with(application_name, gone.name)";
+
+async fn count_connected(connection: &mut PgConnection, gone: &[&str]) -> sqlx::Result<i64> {
+    sqlx::query(LOOK_AGAIN).execute(&mut *connection).await?;
+    sqlx::query_scalar(COUNT_CONNECTED).bind(gone).fetch_one(connection).await
+}
+
+// A worker's statements take milliseconds, and are limited; some of these read whole tables.
+const WITHOUT_LIMIT: &str = "SET LOCAL statement_timeout = 0";
+
+/// Reads in one transaction on a connection that is gone afterwards.
+pub(crate) async fn at_once<T>(
+    database_url: &str,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let pool: PgPool = db::pool(database_url, NAME, 1).map_err(|error| Failure::Configuration(error.into()))?;
+    let done = async {
+        let mut transaction = pool.begin().await.map_err(failed)?;
+        sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await.map_err(failed)?;
+        let done = read(&mut transaction).await?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(done)
+    }
+    .await;
+    pool.close().await;
+    done
+}

@@ -1,0 +1,240 @@
+//! What may be done to workers and servers in mid-sale, and for how long the buyers feel it. Pure; the [`injector`] does it.
+//!
+//! Events are due when a share of the buyers has a verdict; crashes are `kill -9` of workers of any function, at moments
+//! that the seed chooses.
+
+mod injector;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use shared::devstack::{RabbitMq, Redis};
+
+use crate::answers::Answers;
+use crate::schedule::Schedule;
+pub(crate) use injector::Injector;
+
+/// The last point: everybody has a verdict.
+const PERCENT_MAX: u8 = 100;
+/// What a worker decided this shortly before an event, it was active on.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// What is to happen to workers and servers.
+#[derive(Debug, Default)]
+pub struct Faults<'a> {
+    /// In any order; of several at one point, the order is that of [`Action`].
+    pub events: Vec<Event>,
+    /// Who is frozen stays so for this long, or until the last verdict.
+    pub freeze: Duration,
+    /// Workers of any function that are killed, at moments chosen by the sale's seed, and replaced at once.
+    pub crashes: u32,
+    /// The broker, where one of its nodes is to be killed.
+    pub broker: Option<PrivateBroker<'a>>,
+    /// Redis, where it is to be killed.
+    pub redis: Option<&'a mut Redis>,
+}
+
+#[derive(Debug)]
+pub struct PrivateBroker<'a> {
+    pub rabbitmq: &'a mut RabbitMq,
+    pub vhost: &'a str,
+}
+
+/// A moment of the sale: the share of the buyers who have their verdict, in whole percent, 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point(u8);
+
+impl Point {
+    /// How many of `buyers` have their verdict at this point, rounded up.
+    #[must_use]
+    pub fn answered(self, buyers: usize) -> usize {
+        (buyers * usize::from(self.0)).div_ceil(usize::from(PERCENT_MAX))
+    }
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
+        let percent = digits.and_then(|digits| digits.parse().ok()).filter(|percent| *percent <= PERCENT_MAX);
+        percent.map(Self).ok_or_else(|| {
+            "a point of the sale is a whole percentage of its buyers, 0% to 100%, such as 25%".to_owned()
+        })
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}%", self.0)
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// In the order in which it is done at one point: whoever comes, comes before others go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// One more worker is started.
+    Add,
+    /// SIGTERM: a worker drains and exits with 0.
+    Stop,
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP: a worker stands still until it is woken.
+    Freeze,
+    /// SIGKILL, to a node of the broker.
+    KillBroker,
+    /// SIGKILL, to Redis, which is started again at once, and is empty then.
+    KillRedis,
+}
+
+impl Action {
+    /// For people: what became of it.
+    #[must_use]
+    pub fn past(self) -> &'static str {
+        match self {
+            Self::Add => "added",
+            Self::Stop => "stopped",
+            Self::Kill | Self::KillBroker => "killed",
+            Self::Freeze => "frozen",
+            Self::KillRedis => "killed and started again",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    pub at: Point,
+    pub action: Action,
+}
+
+/// One event that came to pass.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EventReport {
+    /// The point of the sale that it was planned for.
+    pub at: Point,
+    pub event: Action,
+    /// To which worker; `null` where none was left to do it to, and where it was done to a server.
+    pub worker: Option<String>,
+    /// When, from the start of the sale.
+    pub seconds: f64,
+    /// How long the buyers felt it; see [`until_next_verdict`].
+    pub next_verdict_seconds: Option<f64>,
+    /// To which node of the broker; `null` where it was done to something else.
+    pub broker_node: Option<String>,
+}
+
+/// A worker that was killed by `--crashes`, and replaced at once.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CrashReport {
+    pub worker: String,
+    /// When, from the start of the sale.
+    pub seconds: f64,
+}
+
+/// From the event, at `at` since the start of the sale, to the first verdict of the worker that was added; or, where one
+/// went, until each item that it was active on has a verdict of another worker. For one hot item that is its partition's
+/// next verdict; over many items it is an upper bound, as a quiet item waits for its next buyer, too. `None`: there was
+/// none, or nothing to wait for. A worker was active on an item if it decided one of its requests shortly before.
+pub(crate) fn until_next_verdict(
+    schedule: &Schedule,
+    answers: &Answers,
+    action: Action,
+    worker: &str,
+    at: Duration,
+) -> Option<Duration> {
+    // A worker that is not known by now never replied; then every reply is another's.
+    let worker = answers.worker_ids.iter().position(|id| id == worker);
+    let replied = schedule.requests.iter().zip(&answers.answers).filter(|(_, answer)| answer.body.is_some());
+    let next = match action {
+        Action::Add => replied.filter(|(_, answer)| Some(answer.worker) == worker).map(|(_, answer)| answer.at).min(),
+        Action::Stop | Action::Kill | Action::Freeze => {
+            let mut nexts: HashMap<u32, Option<Duration>> = replied
+                .clone()
+                .filter(|(_, answer)| {
+                    Some(answer.worker) == worker && (at.saturating_sub(RECENT)..=at).contains(&answer.at)
+                })
+                .map(|(due, _)| (due.item, None))
+                .collect();
+            for (due, answer) in replied.filter(|(_, answer)| Some(answer.worker) != worker && answer.at > at) {
+                if let Some(next) = nexts.get_mut(&due.item) {
+                    *next = Some(next.map_or(answer.at, |next| next.min(answer.at)));
+                }
+            }
+            nexts.into_values().flatten().max()
+        }
+        // Verdicts were under way past what died; which of those after it shows that it is over, cannot be seen.
+        Action::KillBroker | Action::KillRedis => None,
+    };
+    next.map(|next| next.saturating_sub(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Scenario;
+
+    const KILLED_AT: Duration = Duration::from_millis(5_000);
+
+    /// What happened: (item, worker, ms of the verdict).
+    fn after(action: Action, worker: &str, verdicts: &[(u32, &str, u64)]) -> Option<u128> {
+        let buyers = u32::try_from(verdicts.len()).unwrap();
+        let scenario = Scenario { buyers, items: 3, stock: 3, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let mut schedule = Schedule::new(&scenario, "t");
+        let mut answers = Answers::to(&schedule.requests);
+        for (due, (item, worker, at_ms)) in schedule.requests.iter_mut().zip(verdicts) {
+            due.item = *item;
+            answers.record(&due.request_id.to_string(), worker, vec![], Duration::from_millis(*at_ms));
+        }
+        until_next_verdict(&schedule, &answers, action, worker, KILLED_AT).map(|after| after.as_millis())
+    }
+
+    #[test]
+    fn a_newcomer_is_there_with_its_first_verdict() {
+        let verdicts = [(0, "old", 4_000), (0, "new", 7_000), (1, "new", 6_200)];
+        assert_eq!(after(Action::Add, "new", &verdicts), Some(1_200));
+        assert_eq!(after(Action::Add, "never seen", &verdicts), None);
+    }
+
+    #[test]
+    fn who_went_is_replaced_when_each_of_its_items_has_a_verdict_of_another() {
+        let verdicts = [
+            (0, "gone", 4_900),
+            (1, "gone", 4_990),
+            (2, "gone", 3_000),
+            (0, "gone", 5_001),
+            (0, "next", 5_300),
+            (1, "next", 5_700),
+            (1, "next", 5_900),
+            (2, "next", 9_000),
+        ];
+        for action in [Action::Kill, Action::Stop, Action::Freeze] {
+            assert_eq!(after(action, "gone", &verdicts), Some(700), "item 2 was not its own any more");
+        }
+        assert_eq!(after(Action::Kill, "next", &verdicts), None, "it was active on nothing");
+    }
+
+    #[test]
+    fn a_point_is_a_share_of_the_buyers_rounded_up() {
+        let answered = |text: &str, buyers| text.parse::<Point>().unwrap().answered(buyers);
+        assert_eq!((answered("0%", 1_000), answered("25%", 1_000), answered("100%", 1_000)), (0, 250, 1_000));
+        assert_eq!((answered("1%", 1), answered("50%", 3), answered("100%", 5_000_000)), (1, 2, 5_000_000));
+    }
+
+    #[test]
+    fn what_is_no_point_is_refused_and_says_what_one_is() {
+        for wrong in ["25", "abc", "", "%", "101%", "256%", "-1%", "+5%", "2.5%", " 5%", "5 %", "5%%"] {
+            let error = wrong.parse::<Point>().expect_err(wrong);
+            assert!(error.contains("0% to 100%, such as 25%"), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The servers of a run: those that the command line names, or private ones. Whatever is started is stopped, also
+//! after a failure or a signal.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use shared::devstack::{Folder, Missing, Postgres, Servers, install};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// The virtual host of private servers; it has nothing else in it.
+pub(crate) const VHOST: &str = "sale";
+/// The database of private servers.
+const DATABASE: &str = "sale";
+
+/// Where the servers are.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    /// The broker, with the virtual host.
+    pub amqp_url: String,
+    pub database_url: String,
+    /// `None` where no worker's strategy needs it.
+    pub redis_url: Option<String>,
+}
+
+/// The URLs as the command line or the environment gives them; an empty one counts as none.
+pub(crate) struct Urls<'a> {
+    pub(crate) amqp: &'a Option<String>,
+    pub(crate) database: &'a Option<String>,
+    pub(crate) redis: &'a Option<String>,
+}
+
+/// What a run needs besides a broker and a database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    pub(crate) broker_nodes: usize,
+    pub(crate) redis: bool,
+    /// Whether private PostgreSQL counts its statements.
+    pub(crate) statements: bool,
+}
+
+impl Needs {
+    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, redis: false, statements: false };
+}
+
+/// Works on the servers that are given, or on private ones; only those are handed over to be killed and filled.
+pub(crate) async fn with_servers<T>(
+    urls: Urls<'_>,
+    needs: Needs,
+    progress: &Progress,
+    work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let done = async {
+        match given(&urls, needs.redis)? {
+            Some(endpoints) => or_interrupted(work(&endpoints, None)).await,
+            None => on_private_servers(needs, progress, work).await,
+        }
+    };
+    let done = done.await;
+    progress.clear();
+    done
+}
+
+async fn on_private_servers<T>(
+    needs: Needs,
+    progress: &Progress,
+    work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    progress.stage("starting a private RabbitMQ and a private PostgreSQL");
+    let start = async { Servers::start_cluster(&[VHOST], needs.broker_nodes).await.map_err(not_started) };
+    let mut servers = or_interrupted(start).await?;
+    let work = async {
+        let endpoints = private_endpoints(&mut servers, needs, progress).await?;
+        work(&endpoints, Some(&mut servers)).await
+    };
+    let worked = or_interrupted(work).await;
+    progress.stage("stopping the private servers");
+    let stopped = servers.stop().await.context("stop the private servers").map_err(Failure::Broken);
+    worked.and_then(|done| stopped.map(|()| done))
+}
+
+/// Works on a new database of a private PostgreSQL alone. The caller clears the progress.
+pub(crate) async fn with_private_postgres<T>(
+    progress: &Progress,
+    work: impl AsyncFnOnce(String) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    progress.stage("starting a private PostgreSQL");
+    // Before the folder, which belongs to the server's user.
+    or_interrupted(async { install::ensure(&[install::Server::Postgres]).await.map_err(not_started) }).await?;
+    let folder = Arc::new(Folder::create().map_err(not_started)?);
+    let start = async {
+        let postgres = Postgres::start(&folder).await.map_err(not_started)?;
+        postgres.create_database(DATABASE).await.map_err(not_started)?;
+        Ok(postgres)
+    };
+    let postgres = or_interrupted(start).await?;
+    let worked = or_interrupted(work(postgres.url(DATABASE))).await;
+    progress.stage("stopping the private PostgreSQL");
+    let stopped = async {
+        postgres.stop().await?;
+        Arc::into_inner(folder).context("somebody else holds the private folder")?.remove().await
+    };
+    let stopped = stopped.await.context("stop the private PostgreSQL").map_err(Failure::Broken);
+    worked.and_then(|done| stopped.map(|()| done))
+}
+
+/// Gives the work up when a signal asks to stop (Ctrl-C, SIGTERM, or the terminal going away).
+pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let listen = |kind| signal(kind).context("listen for signals").map_err(Failure::Broken);
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hangup = listen(SignalKind::hangup())?;
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err(Failure::Interrupted),
+        _ = terminate.recv() => Err(Failure::Interrupted),
+        _ = hangup.recv() => Err(Failure::Interrupted),
+    }
+}
+
+/// Both or none; and Redis with them, where it is needed.
+fn given(urls: &Urls<'_>, needs_redis: bool) -> Result<Option<Endpoints>, Failure> {
+    let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
+    let configuration = |text: &'static str| Err(Failure::Configuration(anyhow!(text)));
+    let redis_url = url(urls.redis).filter(|_| needs_redis);
+    match (url(urls.amqp), url(urls.database)) {
+        (Some(amqp_url), Some(database_url)) if redis_url.is_some() || !needs_redis => {
+            Ok(Some(Endpoints { amqp_url, database_url, redis_url }))
+        }
+        (None, None) if redis_url.is_none() => Ok(None),
+        (Some(_), Some(_)) | (None, None) => configuration(
+            "with --strategy redis (which is one of compare's unless others are named), AMQP_URL, DATABASE_URL and \
+             REDIS_URL go together: set them all to use your servers, or none to use private ones",
+        ),
+        (Some(_), None) | (None, Some(_)) => configuration(
+            "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones",
+        ),
+    }
+}
+
+/// The virtual host, a new database, and a Redis where it is needed.
+async fn private_endpoints(servers: &mut Servers, needs: Needs, progress: &Progress) -> Result<Endpoints, Failure> {
+    if needs.statements {
+        // Before there is a database, as only those that come later are counted in.
+        servers.postgres.count_statements().await.map_err(not_started)?;
+    }
+    servers.postgres.create_database(DATABASE).await.map_err(not_started)?;
+    let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(DATABASE));
+    let redis_url = if needs.redis {
+        progress.stage("starting a private Redis");
+        Some(servers.start_redis().await.map_err(not_started)?.url())
+    } else {
+        None
+    };
+    Ok(Endpoints { amqp_url, database_url, redis_url })
+}
+
+pub(crate) fn not_started(error: anyhow::Error) -> Failure {
+    match error.downcast_ref::<Missing>() {
+        Some(_) => Failure::Unreachable(error),
+        None => Failure::Unreachable(error.context("the private servers do not start")),
+    }
+}

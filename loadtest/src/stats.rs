@@ -1,0 +1,176 @@
+//! The one place for medians, percentiles and the latency curve. Pure.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::answers::Answers;
+use crate::schedule::Schedule;
+
+/// Latencies are counted in microseconds; three digits of them are exact.
+const LATENCY_DIGITS: u8 = 3;
+/// The longest latency that is told apart: a day, the longest timeout of a sale.
+const LATENCY_US_MAX: u64 = 86_400_000_000;
+/// Points of a latency curve for each time that the share of slower verdicts halves: some hundred points in all.
+const CURVE_POINTS_PER_HALF: u32 = 5;
+
+/// Milliseconds; all 0 where nobody got a verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Latency {
+    pub min: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p95: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+/// This percentage of the verdicts, 0 to 100, came within so many milliseconds. In JSON a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CurvePoint(pub f64, pub f64);
+
+/// What the clock says about a sale.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timing {
+    /// From the first intended send to the last verdict.
+    pub seconds: f64,
+    /// Verdicts by seconds.
+    pub purchases_per_second: f64,
+    /// From the intended send to the verdict.
+    pub latency_ms: Latency,
+    pub latency_curve: Vec<CurvePoint>,
+}
+
+impl Timing {
+    #[must_use]
+    pub fn of(schedule: &Schedule, answers: &Answers) -> Self {
+        let mut histogram = histogram();
+        let mut last = Duration::ZERO;
+        for (due, answer) in schedule.requests.iter().zip(&answers.answers) {
+            if answer.body.is_some() {
+                last = last.max(answer.at);
+                record(&mut histogram, answer.at.saturating_sub(due.at));
+            }
+        }
+        let first = schedule.requests.first().map_or(Duration::ZERO, |due| due.at);
+        let seconds = last.saturating_sub(first).as_secs_f64();
+        #[allow(clippy::cast_precision_loss)]
+        let verdicts = histogram.len() as f64;
+        Self {
+            seconds: round(seconds, 1e6),
+            purchases_per_second: if seconds > 0.0 { round(verdicts / seconds, 1e1) } else { 0.0 },
+            latency_ms: Latency::of(&histogram),
+            latency_curve: curve(&histogram),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile: f64| ms(histogram.value_at_quantile(quantile));
+        Self {
+            min: ms(histogram.min()),
+            p50: at(0.50),
+            p90: at(0.90),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: ms(histogram.max()),
+        }
+    }
+}
+
+impl FromIterator<Duration> for Latency {
+    fn from_iter<Durations: IntoIterator<Item = Duration>>(durations: Durations) -> Self {
+        let mut histogram = histogram();
+        for duration in durations {
+            record(&mut histogram, duration);
+        }
+        Self::of(&histogram)
+    }
+}
+
+/// The one in the middle, or the mean of the two there; 0 of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => values[middle],
+        _even => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+/// `value` to the nearest `1 / parts`, so that JSON shows no noise.
+pub(crate) fn round(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+/// The percentages at which the share of slower verdicts is halved, and some between; the last is 100.
+fn curve(histogram: &Histogram<u64>) -> Vec<CurvePoint> {
+    let points = histogram.iter_quantiles(CURVE_POINTS_PER_HALF);
+    points.map(|point| CurvePoint(round(point.quantile() * 100.0, 1e6), ms(point.value_iterated_to()))).collect()
+}
+
+fn record(histogram: &mut Histogram<u64>, latency: Duration) {
+    histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn ms(microseconds: u64) -> f64 {
+    round(microseconds as f64 / 1e3, 1e3)
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS).expect("three digits of a day are within its limits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Scenario;
+
+    const TWO: Scenario = Scenario { buyers: 2, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+
+    #[test]
+    fn a_latency_curve_rises_to_the_slowest_verdict_in_a_bounded_number_of_points() {
+        let mut histogram = histogram();
+        for microseconds in 1..=1_000_000 {
+            histogram.saturating_record(microseconds);
+        }
+        let curve = curve(&histogram);
+        assert!((50..=150).contains(&curve.len()), "{}", curve.len());
+        assert!(curve.is_sorted_by(|one, next| one.0 <= next.0 && one.1 <= next.1), "{curve:?}");
+        let CurvePoint(percentage, slowest) = curve[curve.len() - 1];
+        assert!(percentage == 100.0 && (slowest - 1_000.0).abs() < 1.0, "{percentage} {slowest}");
+    }
+
+    #[test]
+    fn latency_counts_from_the_intended_time_and_seconds_from_the_first() {
+        let mut schedule = Schedule::new(&TWO, "t");
+        schedule.requests[0].at = Duration::from_millis(1_000);
+        schedule.requests[1].at = Duration::from_millis(1_500);
+        let mut answers = Answers::to(&schedule.requests);
+        for (due, at) in schedule.requests.iter().zip([1_010, 3_000]) {
+            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(at));
+        }
+        let timing = Timing::of(&schedule, &answers);
+        assert_eq!((timing.seconds, timing.purchases_per_second), (2.0, 1.0));
+        assert_eq!(timing.latency_ms.min, 10.0);
+        assert!((timing.latency_ms.max - 1_500.0).abs() < 1.5, "{:?}", timing.latency_ms);
+    }
+
+    #[test]
+    fn where_nobody_was_answered_every_figure_is_zero() {
+        let schedule = Schedule::new(&TWO, "t");
+        assert_eq!(Timing::of(&schedule, &Answers::to(&schedule.requests)), Timing::default());
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0]), median(&[])), (2.0, 2.5, 0.0));
+    }
+}
