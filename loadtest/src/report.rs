@@ -4,7 +4,6 @@
 //! policy forbids the rest. A picture of one, as the README has it, is made by any Chromium (as root with `--no-sandbox`):
 //! `chromium --headless --hide-scrollbars --window-size=1120,1100 --screenshot=loadtest/report.png report.html`
 
-use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,6 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::bench::compare::{Comparison, notes};
 use crate::failure::Failure;
 use crate::result::Outcome;
 use crate::summary::{circumstances, endings, event_text, headline};
@@ -39,18 +37,11 @@ pub fn of_run(outcome: &Outcome) -> Result<String, Failure> {
     page(&headline(outcome), &words, outcome)
 }
 
-/// The page of a comparison.
+/// The page of any result that the template knows; `words` are the sentences that the terminal has, too.
 ///
 /// # Errors
 /// As [`of_run`].
-pub fn of_comparison(comparison: &Comparison) -> Result<String, Failure> {
-    let buyers = comparison.scenario.buyers.iter();
-    let notes: BTreeMap<u32, Vec<String>> = buyers.map(|&buyers| (buyers, notes(comparison, buyers))).collect();
-    page("Ways to sell, side by side", &json!({ "notes": notes }), comparison)
-}
-
-/// `words` are the sentences that the terminal has, too.
-fn page(title: &str, words: &Value, result: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn page(title: &str, words: &Value, result: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(result).context("write the report's JSON").map_err(Failure::Broken)?;
     Ok(fill(&[
         ("title", &format!("{title} · Turnstile")),

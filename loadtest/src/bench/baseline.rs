@@ -1,7 +1,7 @@
 //! What Turnstile replaces: purchases over HTTP, decided in the request, as shops are commonly built. A baseline only.
 //!
-//! A `server` in a process of its own decides by one of three well-known strategies; `clients`, in processes of their own,
-//! come to it at once, a connection each. Each server is tuned as a competent user would, and nothing is done to make it fail.
+//! A `server` in a process of its own decides by one of three well-known strategies; `clients`, in
+//! processes of their own, come to it at once, a connection each. The server is tuned as a competent user would, and nothing is done to make it fail.
 
 pub(crate) mod clients;
 mod process;
@@ -9,7 +9,7 @@ mod result;
 pub(crate) mod server;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::failure::Failure;
-use clients::{Clients, exchange};
+use clients::exchange;
 use process::Process;
 pub(crate) use process::processes_for;
 pub use result::{AtServer, BaselineResult};
@@ -53,7 +53,7 @@ pub async fn run(program: &Path, database_url: &str, baseline: &Baseline) -> Res
 pub struct Opened {
     server: Process,
     address: SocketAddr,
-    clients: Clients,
+    program: PathBuf,
     item: String,
     baseline: Baseline,
     database: PgConnectOptions,
@@ -65,17 +65,14 @@ impl Opened {
     /// # Errors
     /// As [`run`]'s.
     pub async fn new(program: &Path, database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
-        let processes = processes_for(baseline.buyers)?;
         let database: PgConnectOptions =
             database_url.parse().context("DATABASE_URL cannot be read").map_err(Failure::Configuration)?;
         let database = database.application_name("loadtest baseline");
         let item = format!("sale-{}", Uuid::now_v7().simple());
         put_on_sale(&database, &item, baseline.stock).await.map_err(database_failed)?;
-        let mut server = Process::start(program, SERVER)?;
-        server.send(&Serve { baseline: baseline.clone(), database_url: database_url.to_owned() }).await?;
-        let address = server.receive().await?;
-        let clients = Clients::start(program, processes)?;
-        Ok(Self { server, address, clients, item, baseline: baseline.clone(), database })
+        let serve = Serve { baseline: baseline.clone(), database_url: database_url.to_owned() };
+        let (server, address) = Process::start(program, SERVER, &serve).await?.receive().await?;
+        Ok(Self { server, address, program: program.to_owned(), item, baseline: baseline.clone(), database })
     }
 
     /// The id of what is on sale, in `baseline.items`.
@@ -89,9 +86,9 @@ impl Opened {
     /// # Errors
     /// The database or the server is gone.
     pub async fn run(self) -> Result<BaselineResult, Failure> {
-        let Self { server, address, clients, item, baseline, database } = self;
+        let Self { server, address, program, item, baseline, database } = self;
         let before = KernelCounters::read();
-        let visits = clients.come(address, &item, baseline.buyers, baseline.timeout).await?;
+        let visits = clients::come(&program, address, &item, &baseline).await?;
         let kernel = KernelCounters::read() - before;
         let counts = settled_counts(address).await?;
         server.end().await?;

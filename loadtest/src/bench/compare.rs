@@ -4,6 +4,7 @@
 //! audited, and whatever a repetition broke is in the result.
 
 mod notes;
+mod plan;
 mod row;
 mod table;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use serde::Serialize;
+use serde_json::json;
 use shared::table::Style;
 
 use super::baseline::{self, Baseline, BaselineResult, BaselineStrategy};
@@ -32,9 +34,9 @@ use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::WorkerSpec;
 use crate::{output, programs};
-pub(crate) use notes::of as notes;
-pub(crate) use row::{Contender, rows};
-pub use row::{Form, Row};
+pub use plan::Form;
+pub(crate) use plan::{Contender, rows};
+pub use row::Row;
 pub use table::render;
 
 /// Buyers of the sale that is not measured: what is done for the first time is slow.
@@ -93,9 +95,19 @@ pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
     let comparison = comparison.await?;
     output::write(&comparison, options.json.as_deref(), || render(&comparison, Style::of_stdout()))?;
     if let Some(page) = page {
-        page.write(&report::of_comparison(&comparison)?)?;
+        page.write(&page_of(&comparison)?)?;
     }
     Ok(comparison.passed)
+}
+
+/// The page with charts.
+///
+/// # Errors
+/// The comparison is no JSON, which would be a fault of ours.
+pub fn page_of(comparison: &Comparison) -> Result<String, Failure> {
+    let notes = |&buyers: &u32| (buyers, notes::of(comparison, buyers));
+    let notes: BTreeMap<u32, Vec<String>> = comparison.scenario.buyers.iter().map(notes).collect();
+    report::page("Ways to sell, side by side", &json!({ "notes": notes }), comparison)
 }
 
 /// Runs every row that the options ask for, on servers that nobody else uses meanwhile.

@@ -7,9 +7,9 @@ use crate::sales::{command, endpoints};
 use crate::shop::purchase_program;
 use browser::{Browser, Canvas, Look, Seen};
 use loadtest::auditor::Invariant;
-use loadtest::bench::compare::Comparison;
+use loadtest::bench::compare::{Comparison, page_of};
 use loadtest::faults::CrashReport;
-use loadtest::report::{of_comparison, of_run};
+use loadtest::report::of_run;
 use loadtest::result::{Outcome, WorkerReport};
 use serde::Serialize;
 use serde_json::Value;
@@ -124,7 +124,7 @@ async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
 #[tokio::test]
 async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone() {
     let comparison = fixtures::comparison();
-    let page = of_comparison(&comparison).unwrap();
+    let page = page_of(&comparison).unwrap();
     kept("compare.html", &page);
     let Some(browser) = Browser::find().await else { return };
     let [light, dark, phone] = everywhere(&browser, &page).await;
@@ -167,7 +167,7 @@ async fn a_broken_promise_is_said_in_words_and_stands_first() {
     let place = |text: &str| seen.text.find(text).unwrap_or_else(|| panic!("{text} is there"));
     assert!(place("1: concert by 3") < place("never oversold"));
     // A comparison in which nothing was left is a page, too.
-    let seen = browser.look("empty", &of_comparison(&left_alone).unwrap(), Look::Light).await;
+    let seen = browser.look("empty", &page_of(&left_alone).unwrap(), Look::Light).await;
     assert_eq!(seen.errors, [] as [String; 0]);
     assert!(
         seen.text.contains("✗ BROKEN Not kept: 1 promise.") && seen.text.contains("<b>: a promise"),

@@ -15,18 +15,18 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::process::{Process, allow_most_files, print_line, read_line};
-use super::server::Purchase;
+use super::process::{Process, processes_for, received};
+use super::server::{Baseline, Purchase};
 use crate::failure::Failure;
 
-/// From the word to the first buyer: long enough for the word to reach every process.
-const RUN_UP: Duration = Duration::from_millis(100);
+/// From the word to the first buyer: long enough for every process to be there.
+const RUN_UP: Duration = Duration::from_millis(500);
+/// The subcommand that is a process of clients.
+const CLIENTS: &str = "baseline-clients";
 /// Between two looks at how late this process is.
 const LAG_PAUSE: Duration = Duration::from_millis(10);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
-/// The subcommand that is a process of clients.
-const CLIENTS: &str = "baseline-clients";
 
 /// How one buyer fared. Times are from the moment when everybody begins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ pub(super) enum Ending {
     Other(String),
 }
 
-/// All of them, and the longest that something waited for the clients' own process to get to it: what the buyers saw that
+/// All of them, and the longest that something waited for our own process to get to it: what the buyers saw that
 /// late, the server may have done in time.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Visits {
@@ -70,52 +70,41 @@ pub(super) struct Visits {
     pub(super) lag: Duration,
 }
 
-/// Whom one process sends.
+/// Whom one process sends, and when.
 #[derive(Serialize, Deserialize)]
 struct Share {
     address: SocketAddr,
     item: String,
     buyers: u32,
     timeout: Duration,
+    at: SystemTime,
 }
 
-/// The clients' processes.
-pub(super) struct Clients(Vec<Process>);
-
-impl Clients {
-    pub(super) fn start(program: &Path, processes: usize) -> Result<Self, Failure> {
-        (0..processes).map(|_| Process::start(program, CLIENTS)).collect::<Result<_, _>>().map(Self)
+/// Sends everybody to this address at once, from as many processes as it takes, and returns when the last one has left.
+///
+/// # Errors
+/// A process does not start, or ends early.
+pub(super) async fn come(
+    program: &Path,
+    address: SocketAddr,
+    item: &str,
+    baseline: &Baseline,
+) -> Result<Visits, Failure> {
+    let (number, at) = (processes_for(baseline.buyers)?, SystemTime::now() + RUN_UP);
+    let mut processes = Vec::new();
+    for place in 0..number {
+        let buyers = baseline.buyers / number + u32::from(place < baseline.buyers % number);
+        let share = Share { address, item: item.to_owned(), buyers, timeout: baseline.timeout, at };
+        processes.push(Process::start(program, CLIENTS, &share).await?);
     }
-
-    /// Sends everybody once all processes are ready, and returns when the last one has left.
-    pub(super) async fn come(
-        mut self,
-        address: SocketAddr,
-        item: &str,
-        buyers: u32,
-        timeout: Duration,
-    ) -> Result<Visits, Failure> {
-        let processes = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        for (place, process) in (0..).zip(&mut self.0) {
-            let buyers = buyers / processes + u32::from(place < buyers % processes);
-            process.send(&Share { address, item: item.to_owned(), buyers, timeout }).await?;
-        }
-        for process in &mut self.0 {
-            process.receive::<()>().await?;
-        }
-        let at = SystemTime::now() + RUN_UP;
-        for process in &mut self.0 {
-            process.send(&at).await?;
-        }
-        let mut all = Visits::default();
-        for mut process in self.0 {
-            let Visits { visits, lag } = process.receive().await?;
-            all.visits.extend(visits);
-            all.lag = all.lag.max(lag);
-            process.end().await?;
-        }
-        Ok(all)
+    let mut all = Visits::default();
+    for process in processes {
+        let (process, Visits { visits, lag }) = process.receive().await?;
+        all.visits.extend(visits);
+        all.lag = all.lag.max(lag);
+        process.end().await?;
     }
+    Ok(all)
 }
 
 /// Is one of the processes.
@@ -123,16 +112,14 @@ impl Clients {
 /// # Errors
 /// Whoever started us is gone.
 pub(crate) async fn serve() -> Result<(), Failure> {
-    allow_most_files()?;
-    let served = async {
-        let share = read_line()?;
-        print_line(&())?;
-        print_line(&send_all(share, read_line()?).await?)
-    };
-    served.await.map_err(Failure::Broken)
+    let share = received()?;
+    let visits = send_all(share).await.and_then(|visits| Ok(serde_json::to_string(&visits)?));
+    println!("{}", visits.map_err(Failure::Broken)?);
+    Ok(())
 }
 
-async fn send_all(share: Share, at: SystemTime) -> anyhow::Result<Visits> {
+async fn send_all(share: Share) -> anyhow::Result<Visits> {
+    let Share { address, item, buyers, timeout, at } = share;
     sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
     // All processes know the moment by the clock on the wall alone; from there on, time is measured by the steady one.
     let late = SystemTime::now().duration_since(at).unwrap_or_default();
@@ -140,14 +127,13 @@ async fn send_all(share: Share, at: SystemTime) -> anyhow::Result<Visits> {
     let lag = Arc::new(AtomicU64::default());
     let mut watching = JoinSet::new();
     watching.spawn(watch_lag(Arc::clone(&lag)));
-    let mut buyers = JoinSet::new();
-    for number in 0..share.buyers {
-        let (request_id, item, buyer) = (Uuid::now_v7(), share.item.clone(), format!("buyer-{number}"));
-        let purchase = Purchase { request_id, item, buyer, quantity: 1 };
-        buyers.spawn(visit(share.address, purchase, share.timeout, start));
+    let mut visiting = JoinSet::new();
+    for number in 0..buyers {
+        let (request_id, item, buyer) = (Uuid::now_v7(), item.clone(), format!("buyer-{number}"));
+        visiting.spawn(visit(address, Purchase { request_id, item, buyer, quantity: 1 }, timeout, start));
     }
-    let mut visits = Vec::with_capacity(buyers.len());
-    while let Some(visit) = buyers.join_next().await {
+    let mut visits = Vec::with_capacity(visiting.len());
+    while let Some(visit) = visiting.join_next().await {
         visits.push(visit.context("a buyer broke")?);
     }
     Ok(Visits { visits, lag: Duration::from_micros(lag.load(Ordering::Relaxed)) })
@@ -216,15 +202,23 @@ impl Ending {
     }
 
     fn of_error(error: &io::Error) -> Self {
-        match error.kind() {
-            ErrorKind::ConnectionRefused => Self::Refused,
-            ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::BrokenPipe
-            | ErrorKind::NotConnected
-            | ErrorKind::UnexpectedEof => Self::Reset,
-            ErrorKind::TimedOut => Self::TimedOut,
-            other => Self::Other(format!("{other:?}: {error}")),
+        // `io::ErrorKind` is open-ended, so a `match` could not be exhaustive.
+        const CUT: [ErrorKind; 5] = [
+            ErrorKind::ConnectionReset,
+            ErrorKind::ConnectionAborted,
+            ErrorKind::BrokenPipe,
+            ErrorKind::NotConnected,
+            ErrorKind::UnexpectedEof,
+        ];
+        let kind = error.kind();
+        if kind == ErrorKind::ConnectionRefused {
+            Self::Refused
+        } else if CUT.contains(&kind) {
+            Self::Reset
+        } else if kind == ErrorKind::TimedOut {
+            Self::TimedOut
+        } else {
+            Self::Other(format!("{kind:?}: {error}"))
         }
     }
 }

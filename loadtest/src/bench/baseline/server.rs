@@ -19,10 +19,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::process::{allow_most_files, print_line, read_line, until_input_ends};
+use super::process::received;
 use crate::failure::Failure;
 use crate::strategy::Strategy;
 
@@ -119,19 +120,19 @@ pub(super) struct Purchase {
 /// # Errors
 /// The database cannot be reached, or the system refuses a socket.
 pub(crate) async fn serve() -> Result<(), Failure> {
-    allow_most_files()?;
-    let Serve { baseline, database_url } = read_line().map_err(Failure::Broken)?;
+    let Serve { baseline, database_url } = received()?;
     let pool = open_pool(&database_url).await?;
     let handler = Arc::new(Handler { pool, baseline, counts: Mutex::default() });
     let routes = Router::new().route("/purchase", post(purchase)).route("/counts", get(counts)).with_state(handler);
     let serving = async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port")?;
-        print_line(&listener.local_addr()?)?;
+        println!("{}", serde_json::to_string(&listener.local_addr()?)?);
         // An answer is one small packet, and somebody waits for it.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let input_ends = spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
         tokio::select! {
             served = axum::serve(listener, routes) => Ok(served?),
-            ended = until_input_ends() => ended,
+            ended = input_ends => Ok(ended?.map(drop)?),
         }
     };
     serving.await.map_err(Failure::Broken)

@@ -27,7 +27,7 @@ fn of_each_number_of_buyers_the_ceiling_comes_first_and_then_each_form_with_each
 
 #[test]
 fn everything_is_there_unless_it_is_left_out() {
-    let all = rows(&[10], &Form::value_variants()[..], Strategy::value_variants());
+    let all = rows(&[10], Form::value_variants(), Strategy::value_variants());
     let by_http = all.iter().filter(|row| row.form == Form::Http).count();
     assert_eq!((all.len(), by_http), (1 + 3 * Strategy::value_variants().len() + 3, 3));
     assert_eq!(rows(&[10], &[], &[]).len(), 1);

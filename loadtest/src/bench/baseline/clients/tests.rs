@@ -13,8 +13,8 @@ async fn listener() -> TcpListener {
 }
 
 async fn three(address: SocketAddr, timeout: Duration) -> Vec<Visit> {
-    let share = Share { address, item: "i".into(), buyers: 3, timeout };
-    send_all(share, SystemTime::now()).await.unwrap().visits
+    let share = Share { address, item: "i".into(), buyers: 3, timeout, at: SystemTime::now() };
+    send_all(share).await.unwrap().visits
 }
 
 /// How three buyers fare where the server does this to each connection.
