@@ -3,7 +3,6 @@
 mod compare;
 mod contend;
 mod cost;
-mod door;
 mod life;
 
 use std::ops::RangeInclusive;
@@ -23,7 +22,6 @@ use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
 pub use cost::CostOptions;
-pub use door::{DoorCrowdOptions, DoorServerOptions};
 pub use life::LifeOptions;
 
 /// The most items in one sale.
@@ -56,7 +54,7 @@ impl Cli {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
-            Command::Contend(_) | Command::DoorServer(_) | Command::DoorCrowd(_) => None,
+            Command::Contend(_) | Command::BaselineServer | Command::BaselineClients => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -84,12 +82,12 @@ pub enum Command {
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
-    /// Be the HTTP server of a door; `compare` starts these.
+    /// Be an HTTP server that Turnstile is measured against; `compare` starts these.
     #[command(hide = true)]
-    DoorServer(DoorServerOptions),
-    /// Be (a part of) the crowd at a door.
+    BaselineServer,
+    /// Be (some of) the buyers at such a server.
     #[command(hide = true)]
-    DoorCrowd(DoorCrowdOptions),
+    BaselineClients,
 }
 
 /// What `run` takes.

@@ -10,8 +10,9 @@ use shared::table::Style;
 use shared::{amqp, telemetry};
 
 use crate::auditor::Invariant;
-use crate::cli::{Cli, Command, CompareOptions, ContendOptions, CostOptions, RunOptions, SaleOptions};
-use crate::doors::{crowds, server};
+use crate::bench::baseline::{clients, server};
+use crate::bench::{compare, contend, cost};
+use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::PrivateBroker;
 use crate::life::listener::Keeping;
@@ -23,17 +24,15 @@ use crate::queues::{await_no_consumers, refuse_queues_in_use};
 use crate::report::{self, ReportFile};
 use crate::result::{CeilingReport, Outcome};
 use crate::run::{Sale, drained, run};
-use crate::servers::{Endpoints, Needs, Urls, VHOST, not_started, or_interrupted, with_private_postgres, with_servers};
+use crate::servers::{Endpoints, Needs, Urls, VHOST, or_interrupted, with_servers};
 use crate::stats::round;
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
-use crate::{ceiling, compare, contend, cost, output, programs, summary};
+use crate::{ceiling, output, programs, summary};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
 /// statement that takes a second, as an audit does.
 const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
-/// The database whose tables are filled before the first sale.
-const DATABASE_AGED: &str = "aged";
 
 /// Does what the command line says; returns whether every invariant holds.
 ///
@@ -48,12 +47,12 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
         match cli.command {
             Command::Run(options) => run_command(&options).await,
             Command::Ceiling(options) => ceiling_command(&options).await,
-            Command::Cost(options) => cost_command(&options).await,
-            Command::Compare(options) => compare_command(&options).await,
-            Command::Contend(options) => contend_command(&options).await,
+            Command::Cost(options) => cost::execute(&options).await,
+            Command::Compare(options) => compare::execute(&options).await,
+            Command::Contend(options) => contend::execute(&options).await,
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
-            Command::DoorServer(options) => server::serve(&options).await.map(|()| true),
-            Command::DoorCrowd(options) => crowds::serve(options.socket).await.map(|()| true).map_err(Failure::Broken),
+            Command::BaselineServer => server::serve().await.map(|()| true),
+            Command::BaselineClients => clients::serve().await.map(|()| true),
         }
     })
 }
@@ -234,50 +233,4 @@ fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant
 fn add(outcome: &mut Outcome, invariant: Invariant) {
     outcome.passed &= invariant.holds;
     outcome.invariants.push(invariant);
-}
-
-async fn cost_command(options: &CostOptions) -> Result<bool, Failure> {
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-    let progress = Progress::new();
-    let urls = Urls { amqp: &options.amqp_url, database: &options.database_url, redis: &None };
-    let cost = with_servers(urls, Needs::PLAIN, &progress, async |endpoints, servers| match servers {
-        None => cost::of_given(endpoints, options, &program, &progress).await,
-        Some(servers) => {
-            servers.postgres.create_database(DATABASE_AGED).await.map_err(not_started)?;
-            let aged = Endpoints { database_url: servers.postgres.url(DATABASE_AGED), ..endpoints.clone() };
-            cost::of_private(servers, endpoints, &aged, options, &program, &progress).await
-        }
-    });
-    let cost = cost.await?;
-    output::write(&cost, options.json.as_deref(), || cost::render(&cost, Style::of_stdout()))?;
-    Ok(cost.passed)
-}
-
-async fn compare_command(options: &CompareOptions) -> Result<bool, Failure> {
-    let page = ReportFile::open(options.report.as_deref())?;
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
-    let progress = Progress::new();
-    let urls = Urls { amqp: &options.amqp_url, database: &options.database_url, redis: &options.redis_url };
-    let needs = Needs { redis: options.needs_redis(), statements: true, ..Needs::PLAIN };
-    let comparison = with_servers(urls, needs, &progress, async |endpoints, _servers| {
-        compare::compare(endpoints, options, &program, &progress).await
-    });
-    let comparison = comparison.await?;
-    output::write(&comparison, options.json.as_deref(), || compare::render(&comparison, Style::of_stdout()))?;
-    if let Some(page) = page {
-        page.write(&report::of_comparison(&comparison)?)?;
-    }
-    Ok(comparison.passed)
-}
-
-async fn contend_command(options: &ContendOptions) -> Result<bool, Failure> {
-    let progress = Progress::new();
-    let contention = match options.database_url.as_deref().filter(|url| !url.is_empty()) {
-        Some(url) => or_interrupted(contend::of_given(url, options, &progress)).await,
-        None => with_private_postgres(&progress, async |url| contend::of_private(&url, options, &progress).await).await,
-    };
-    progress.clear();
-    let contention = contention?;
-    output::write(&contention, options.json.as_deref(), || contend::render(&contention, Style::of_stdout()))?;
-    Ok(contention.passed)
 }

@@ -2,22 +2,26 @@
 //!
 //! A [`schedule`] is worked out before the first message; [`run`] has [`workers`] and [`buyers`] carry it out, and
 //! [`faults`] happen; the auditor holds what the database says against the [`answers`]. The [`result`] is printed by
-//! [`summary`] and made a page by [`report`]. [`cli`] is the command line, and [`commands`] does what it says.
+//! [`summary`] and made a page by [`report`]. [`bench`] measures over many sales. [`cli`] is the command line, and [`commands`] does what it says.
+
+// So that the fixtures name this crate as the tests outside of it do.
+#[cfg(test)]
+extern crate self as loadtest;
 
 pub mod answers;
 pub mod auditor;
+pub mod bench;
 pub mod buyers;
 mod ceiling;
 pub mod cli;
 pub mod commands;
-pub mod compare;
-pub mod contend;
-pub mod cost;
 mod database;
-pub mod doors;
 pub mod facts;
 pub mod failure;
 pub mod faults;
+#[cfg(test)]
+#[path = "../tests/system/fixtures.rs"]
+mod fixtures;
 pub mod life;
 pub mod machine;
 mod output;

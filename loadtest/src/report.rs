@@ -1,35 +1,23 @@
-//! A result as one self-contained page: text out of a result, nothing else.
+//! A result as one self-contained page: `report.html` with the JSON in it, from which its script draws everything.
 //!
-//! What can be read is written here; the page's script draws the charts from the JSON that is in it, and offers that for
-//! download. A `run` and a `compare` have a page each; `parts` is what both are made of, and `html` sees to it that text
-//! stays text. Knows no server and no file but `file`, the one that it goes to.
-//!
-//! Invariant: a page asks nothing of anybody: styles, script, the library that draws (uPlot, with its licence) and data are
-//! in it, and its policy forbids the rest.
-//!
-//! A picture of one, as the README has it, is made by any Chromium (as root with `--no-sandbox`):
-//! `chromium --headless --hide-scrollbars --window-size=1120,1240 --screenshot=loadtest/report.png report.html`
+//! It asks nothing of anybody: styles, script, the library that draws (uPlot, with its licence) and data are in it, and its
+//! policy forbids the rest. A picture of one, as the README has it, is made by any Chromium (as root with `--no-sandbox`):
+//! `chromium --headless --hide-scrollbars --window-size=1120,1100 --screenshot=loadtest/report.png report.html`
 
-mod compare;
-mod file;
-mod html;
-mod parts;
-mod place;
-mod run;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::compare::Comparison;
 use crate::failure::Failure;
 use crate::result::Outcome;
-pub(crate) use file::ReportFile;
-use html::{Html, script_json};
+use crate::summary::{circumstances, endings, event_text, headline};
 
-/// The frame of a page; `{{NAME}}` stands for a part.
-const PAGE: &str = include_str!("report/page.html");
-const STYLE: &str = include_str!("report/page.css");
-const SCRIPT: &str = include_str!("report/page.js");
+/// `{{NAME}}` stands for a part.
+const PAGE: &str = include_str!("report.html");
 /// uPlot 1.6.32, as it was published.
 const CHARTS_SCRIPT: &str = include_str!("report/vendor/uPlot.iife.min.js");
 const CHARTS_STYLE: &str = include_str!("report/vendor/uPlot.min.css");
@@ -40,29 +28,37 @@ const CHARTS_LICENCE: &str = include_str!("report/vendor/uPlot.LICENSE");
 /// # Errors
 /// The outcome is no JSON, which would be a fault of ours.
 pub fn of_run(outcome: &Outcome) -> Result<String, Failure> {
-    page(&run::title(outcome), &run::body(outcome), outcome)
+    let words = json!({
+        "headline": headline(outcome),
+        "circumstances": circumstances(outcome),
+        "answers": endings(outcome),
+        "events": outcome.events.iter().map(event_text).collect::<Vec<_>>(),
+    });
+    page(&headline(outcome), &words, outcome)
 }
 
-/// The page of a comparison.
+/// The page of any result that the template knows; `words` are the sentences that the terminal has, too.
 ///
 /// # Errors
 /// As [`of_run`].
-pub fn of_comparison(comparison: &Comparison) -> Result<String, Failure> {
-    page(compare::TITLE, &compare::body(comparison), comparison)
-}
-
-fn page(title: &str, body: &Html, result: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn page(title: &str, words: &Value, result: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(result).context("write the report's JSON").map_err(Failure::Broken)?;
-    let (title, licence) = (Html::of(title), Html::of(CHARTS_LICENCE.trim()));
     Ok(fill(&[
-        ("title", title.as_str()),
-        ("style", &[CHARTS_STYLE, STYLE].join("\n")),
-        ("body", body.as_str()),
-        ("licence", licence.as_str()),
+        ("title", &format!("{title} · Turnstile")),
+        ("charts_style", CHARTS_STYLE),
+        ("licence", CHARTS_LICENCE.trim()),
+        ("words", &script_json(&words.to_string())),
         ("json", &script_json(&json)),
         ("charts", CHARTS_SCRIPT),
-        ("script", SCRIPT),
     ]))
+}
+
+/// JSON as it can stand in a `script` element, which ends at `</script` and changes its ways at `<!--`, wherever they are.
+/// In JSON these characters are in strings alone, where they may as well be written by number.
+fn script_json(json: &str) -> String {
+    let by_number =
+        [('<', r"\u003c"), ('>', r"\u003e"), ('&', r"\u0026"), ('\u{2028}', r"\u2028"), ('\u{2029}', r"\u2029")];
+    by_number.iter().fold(json.to_owned(), |json, (character, number)| json.replace(*character, number))
 }
 
 /// Puts the parts in their places, in one go: what looks like a place within a part stays as it is.
@@ -78,5 +74,103 @@ fn fill(parts: &[(&str, &str)]) -> String {
     page
 }
 
+/// The file that a report is written to: tried before the work begins. One that was there before is untouched until the
+/// report is written; one that was not, is gone if none is.
+#[derive(Debug)]
+pub(crate) struct ReportFile {
+    path: PathBuf,
+    /// Whether it is ours to remove.
+    is_new: bool,
+}
+
+impl ReportFile {
+    /// Sees to it that the file can be written, where one is asked for.
+    ///
+    /// # Errors
+    /// It cannot; the text says why.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Option<Self>, Failure> {
+        path.map(Self::try_open).transpose()
+    }
+
+    fn try_open(path: &Path) -> Result<Self, Failure> {
+        let created = OpenOptions::new().write(true).create_new(true).open(path);
+        let (opened, is_new) = match created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (OpenOptions::new().append(true).open(path), false)
+            }
+            created => (created, true),
+        };
+        let cannot = || format!("--report cannot be written to {}; nothing was run", path.display());
+        opened.with_context(cannot).map_err(Failure::Configuration)?;
+        Ok(Self { path: path.to_owned(), is_new })
+    }
+
+    /// # Errors
+    /// The disk is full, or the file is not what it was.
+    pub(crate) fn write(mut self, html: &str) -> Result<(), Failure> {
+        self.is_new = false;
+        let written = fs::write(&self.path, html);
+        written.with_context(|| format!("write {}", self.path.display())).map_err(Failure::Broken)
+    }
+}
+
+impl Drop for ReportFile {
+    fn drop(&mut self) {
+        if self.is_new
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "an empty report is left behind");
+        }
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::fixtures::outcome;
+
+    /// Whatever makes a browser ask for something.
+    const ASKING: [&str; 7] = ["src=", "href=\"http", "@import", "url(", "<iframe", "fetch(", "XMLHttpRequest"];
+
+    #[test]
+    fn a_page_is_whole_and_asks_for_nothing_and_has_the_licence_of_what_draws() {
+        let page = of_run(&outcome()).unwrap();
+        assert!(!page.contains("{{") && page.contains("The MIT License (MIT)"));
+        assert!(page.contains("default-src 'none'") && page.contains("<noscript>"));
+        for asking in ASKING {
+            assert!(!page.contains(asking), "{asking}");
+        }
+        assert_eq!((page.matches("<script").count(), page.matches("</script").count()), (4, 4));
+        assert!(!page.contains("<!--"));
+    }
+
+    #[test]
+    fn json_in_a_script_neither_ends_it_nor_opens_a_comment_and_is_the_same_json() {
+        let value = json!({"id": "</script><!--<script>&amp;\u{2028}{{json}}"});
+        let text = script_json(&value.to_string());
+        assert!(!text.contains(['<', '>', '&', '\u{2028}']), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_found_out_at_once() {
+        for path in [Path::new("/"), Path::new("/nowhere/report.html")] {
+            let failure = ReportFile::open(Some(path)).unwrap_err();
+            let text = failure.to_string();
+            assert!(matches!(failure, Failure::Configuration(_)) && text.contains("nothing was run"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_there_stays_until_the_report_is_written_and_a_new_file_does_not_stay_empty() {
+        let path = &std::env::temp_dir().join(format!("turnstile-report-{}", uuid::Uuid::now_v7().simple()));
+        drop(ReportFile::open(Some(path)).unwrap());
+        assert!(!path.exists());
+        fs::write(path, "a longer report than the next").unwrap();
+        drop(ReportFile::open(Some(path)).unwrap());
+        assert_eq!(fs::read_to_string(path).unwrap(), "a longer report than the next");
+        ReportFile::open(Some(path)).unwrap().unwrap().write("new").unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "new");
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -8,7 +8,7 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
 use std::time::Duration;
 
 /// How to space attempts. `Default` suits version conflicts: a few milliseconds, over within a second.
-#[derive(Debug, Clone, Copy, PartialEq, clap::Args)]
+#[derive(Debug, Clone, Copy, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
 pub struct RetryPolicy {
     /// The longest wait before the second attempt, in milliseconds; the wait is drawn from zero to here.
     #[arg(long = "retry-wait-ms", env = "RETRY_WAIT_MS", default_value_t = 4, value_name = "MS")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
-use crate::compare::{Form, rows};
+use crate::bench::compare::{Form, rows};
 use crate::schedule::{BUYERS_MAX, Scenario};
 use crate::strategy::Strategy;
 

@@ -1,12 +1,16 @@
 //! Reports, as a real browser shows them. Where none can be had, that is said, and nothing is shown.
 
 mod browser;
-mod made_up;
 
+use crate::fixtures;
 use crate::sales::{command, endpoints};
 use crate::shop::purchase_program;
 use browser::{Browser, Canvas, Look, Seen};
-use loadtest::report::{of_comparison, of_run};
+use loadtest::auditor::Invariant;
+use loadtest::bench::compare::{Comparison, page_of};
+use loadtest::faults::CrashReport;
+use loadtest::report::of_run;
+use loadtest::result::{Outcome, WorkerReport};
 use serde::Serialize;
 use serde_json::Value;
 use shared::devstack::Folder;
@@ -75,9 +79,29 @@ fn kept(name: &str, page: &str) {
     fs::write(folder.join(name), page).unwrap();
 }
 
+/// Who is called this would like to be more than text.
+const HOSTILE: [&str; 4] = [
+    "</script><script>hostile()</script>",
+    "<!--<script>hostile()//",
+    "\"><img src=x onerror=\"hostile()\">",
+    "' onmouseover='hostile()' {{script}} &lt;b&gt;",
+];
+
+/// The same sale by workers of such names.
+fn hostile() -> Outcome {
+    let mut outcome = fixtures::outcome();
+    outcome.workers = HOSTILE.map(|id| WorkerReport { id: id.to_owned(), verdicts: 2_500, rss_mib: None }).into();
+    for (event, id) in outcome.events.iter_mut().zip(HOSTILE) {
+        event.worker = Some(id.to_owned());
+    }
+    outcome.crashes = HOSTILE.map(|id| CrashReport { worker: id.to_owned(), seconds: 0.1 }).into();
+    outcome.invariants[0].detail = HOSTILE.join(" ");
+    outcome
+}
+
 #[tokio::test]
 async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
-    let outcome = made_up::outcome();
+    let outcome = fixtures::outcome();
     let page = of_run(&outcome).unwrap();
     kept("run.html", &page);
     let Some(browser) = Browser::find().await else { return };
@@ -99,8 +123,8 @@ async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
 
 #[tokio::test]
 async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone() {
-    let comparison = made_up::comparison();
-    let page = of_comparison(&comparison).unwrap();
+    let comparison = fixtures::comparison();
+    let page = page_of(&comparison).unwrap();
     kept("compare.html", &page);
     let Some(browser) = Browser::find().await else { return };
     let [light, dark, phone] = everywhere(&browser, &page).await;
@@ -116,36 +140,60 @@ async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone()
 
 #[tokio::test]
 async fn text_stays_text_whatever_it_would_like_to_be() {
-    let outcome = made_up::hostile();
+    let outcome = hostile();
     let page = of_run(&outcome).unwrap();
     let Some(browser) = Browser::find().await else { return };
     let seen = browser.look("hostile", &page, Look::Light).await;
     assert_sound(&seen, &CHARTS);
     assert_holds(&seen, &outcome);
     assert_eq!(seen.ran, 0);
-    for name in made_up::HOSTILE {
+    for name in HOSTILE {
         assert!(seen.text.contains(name), "{name} is shown as it is");
     }
     browser.close().await;
 }
 
 #[tokio::test]
+async fn a_broken_promise_is_said_in_words_and_stands_first() {
+    let mut broken = fixtures::outcome();
+    broken.passed = false;
+    broken.invariants.push(Invariant { name: "stock_conserved", holds: false, detail: "1: concert by 3".to_owned() });
+    let left_alone =
+        Comparison { rows: vec![], broken: vec!["<b>: a promise".to_owned()], passed: false, ..fixtures::comparison() };
+    let Some(browser) = Browser::find().await else { return };
+    let seen = browser.look("broken", &of_run(&broken).unwrap(), Look::Light).await;
+    assert_sound(&seen, &CHARTS);
+    assert!(seen.text.contains("✗ BROKEN 1 of 3 promises were not kept."), "{}", seen.text);
+    let place = |text: &str| seen.text.find(text).unwrap_or_else(|| panic!("{text} is there"));
+    assert!(place("1: concert by 3") < place("never oversold"));
+    // A comparison in which nothing was left is a page, too.
+    let seen = browser.look("empty", &page_of(&left_alone).unwrap(), Look::Light).await;
+    assert_eq!(seen.errors, [] as [String; 0]);
+    assert!(
+        seen.text.contains("✗ BROKEN Not kept: 1 promise.") && seen.text.contains("<b>: a promise"),
+        "{}",
+        seen.text
+    );
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn a_page_that_cannot_draw_or_asks_elsewhere_is_found_out() {
-    let sound = of_run(&made_up::outcome()).unwrap();
+    let sound = of_run(&fixtures::outcome()).unwrap();
     let Some(browser) = Browser::find().await else { return };
     let broken = sound.replacen("new uPlot(", "new uPlots(", 1);
     assert_ne!(broken, sound);
-    let told = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.contains("uPlots is not defined")), "{told:?}");
-    assert!(told.contains(&"over-time is blank on the screen".to_owned()), "{told:?}");
+    let found = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("uPlots is not defined")), "{found:?}");
+    assert!(found.contains(&"over-time is blank on the screen".to_owned()), "{found:?}");
     let image = format!("<main><img src=\"{ELSEWHERE}\">");
     let curious = sound.replacen("<main>", &image, 1);
-    let told = faults(&browser.look("forbidden", &curious, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.contains("forbidden: http://127.0.0.1:9")), "the policy holds: {told:?}");
-    assert!(!told.iter().any(|fault| fault.starts_with("request: \"http")), "nothing was asked: {told:?}");
+    let found = faults(&browser.look("forbidden", &curious, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("forbidden: http://127.0.0.1:9")), "the policy holds: {found:?}");
+    assert!(!found.iter().any(|fault| fault.starts_with("request: \"http")), "nothing was asked: {found:?}");
     let free = curious.replacen("Content-Security-Policy", "X-Nothing", 1);
-    let told = faults(&browser.look("asking", &free, Look::Light).await, &CHARTS);
-    assert!(told.iter().any(|fault| fault.starts_with("request: ") && fault.contains(ELSEWHERE)), "{told:?}");
+    let found = faults(&browser.look("asking", &free, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.starts_with("request: ") && fault.contains(ELSEWHERE)), "{found:?}");
     browser.close().await;
 }
 
