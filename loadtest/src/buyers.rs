@@ -19,8 +19,8 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::failure::Failure;
-use crate::life::follow_ups::FollowUps;
-use crate::life::plan::Plan;
+use crate::orders::follow_ups::FollowUps;
+use crate::orders::plan::Plan;
 use crate::scenario::Schedule;
 use session::Session;
 
@@ -112,7 +112,7 @@ impl Buyers {
         let start = *self.told.start.get_or_init(Instant::now);
         loop {
             let pending = self.told.answers().unanswered();
-            let open = self.told.follow_ups().map_or(0, |follow_ups| follow_ups.open());
+            let open = self.told.follow_ups().map_or(0, |follow_ups| follow_ups.open);
             if pending.is_empty() && open == 0 {
                 return Ok(());
             }

@@ -17,6 +17,7 @@ mod tests;
 
 use std::path::Path;
 
+use crate::audit::database_state;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::options::CompareOptions;
@@ -26,7 +27,7 @@ use crate::sale::{database_failed, open_database, redis_version};
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::Endpoints;
-use crate::{doors, facts, probe};
+use crate::{doors, probe};
 use bench::Bench;
 use figures::Repetition;
 pub(crate) use notes::of as notes;
@@ -79,7 +80,7 @@ pub(crate) async fn compare(
 async fn versions(endpoints: &Endpoints, options: &CompareOptions) -> Result<Versions, Failure> {
     let rabbitmq = probe::broker_version(&endpoints.amqp_url).await?;
     let database = open_database(&endpoints.database_url).await?;
-    let postgresql = facts::server_version(&database).await.map_err(database_failed)?;
+    let postgresql = database_state::server_version(&database).await.map_err(database_failed)?;
     database.close().await;
     let strategy = options.needs_redis().then_some(Strategy::Redis);
     Ok(Versions { rabbitmq, postgresql, redis: redis_version(endpoints, strategy).await? })

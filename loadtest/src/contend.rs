@@ -15,7 +15,7 @@ use shared::config::StoreOptions;
 use shared::db;
 use sqlx::PgPool;
 
-use crate::facts::{self, RecordedItem};
+use crate::audit::database_state::{self, RecordedItem};
 use crate::failure::Failure;
 use crate::options::ContendOptions;
 use crate::progress::Progress;
@@ -85,7 +85,7 @@ pub(crate) async fn of_private(
 ) -> Result<Contention, Failure> {
     let database = open_database(url).await?;
     let item = ItemOnSale { id: options.item.clone(), stock: STOCK };
-    facts::put_on_sale(&database, &[item], None).await.map_err(database_failed)?;
+    database_state::put_on_sale(&database, &[item], None).await.map_err(database_failed)?;
     contend(url, &database, options, progress, false).await
 }
 
@@ -97,7 +97,7 @@ async fn contend(
     progress: &Progress,
     is_shared: bool,
 ) -> Result<Contention, Failure> {
-    let postgresql = facts::server_version(database).await.map_err(database_failed)?;
+    let postgresql = database_state::server_version(database).await.map_err(database_failed)?;
     let before = item(database, &options.item).await?;
     let race = async |what: &'static str, jitter| {
         progress.stage(what);
@@ -130,7 +130,7 @@ async fn contend(
 
 async fn item(database: &PgPool, id: &str) -> Result<RecordedItem, Failure> {
     let mut connection = database.acquire().await.map_err(database_failed)?;
-    let found = facts::read_items(&mut connection, &[id.to_owned()]).await.map_err(database_failed)?;
+    let found = database_state::read_items(&mut connection, &[id.to_owned()]).await.map_err(database_failed)?;
     found.into_iter().next().ok_or_else(|| {
         Failure::Configuration(anyhow!(
             "there is no item {id} in this database; `admin items` lists what there is, `admin create {id} --stock 1` makes \

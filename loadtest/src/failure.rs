@@ -1,6 +1,6 @@
 //! Why the load generator could not do its work, and the exit code that says so.
 //!
-//! A sale that breaks an invariant is not a failure but a result (see `auditor`). Invariant: each variant has
+//! A sale that breaks an invariant is not a failure but a result (see `audit`). Invariant: each variant has
 //! exactly one exit code, written here and nowhere else.
 
 use std::process::{ExitCode, ExitStatus};

@@ -7,11 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::answers::Answers;
-use crate::auditor::{Invariant, VerdictCounts};
+use crate::audit::{Invariant, VerdictCounts};
 use crate::events::{Action, Point};
-use crate::life::report::LifeReport;
-use crate::life::show::ShownStep;
 use crate::machine::Machine;
+use crate::orders::report::{DemoStep, OrdersReport};
 use crate::scenario::Schedule;
 pub use latency::{CurvePoint, Latency};
 
@@ -59,9 +58,9 @@ pub struct Outcome {
     /// The broker's limit, where it was measured.
     pub ceiling: Option<CeilingReport>,
     /// What became of the orders, where they had a life after their verdict.
-    pub life: Option<LifeReport>,
+    pub life: Option<OrdersReport>,
     /// The lives of two orders, where they were to be shown.
-    pub shown: Option<Vec<ShownStep>>,
+    pub shown: Option<Vec<DemoStep>>,
     /// Every promise.
     pub invariants: Vec<Invariant>,
     /// Whether every promise was kept.

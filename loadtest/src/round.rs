@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
 use crate::answers::Answers;
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::buyers::Buyers;
 use crate::crashes::Crashes;
 use crate::depth::DepthSampler;
 use crate::failure::Failure;
-use crate::life::follow_ups::FollowUps;
-use crate::life::plan::Plan;
+use crate::orders::follow_ups::FollowUps;
+use crate::orders::plan::Plan;
 use crate::outcome::{CrashReport, DepthSample, EventReport, Timing, WorkerReport};
 use crate::probe::Probe;
 use crate::scenario::Schedule;

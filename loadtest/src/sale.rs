@@ -17,17 +17,17 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::auditor::Audit;
+use crate::audit::Audit;
+use crate::audit::database_state;
 use crate::cluster::Cluster;
 use crate::crashes::Crashes;
 use crate::events::Event;
-use crate::facts;
 use crate::failure::Failure;
-use crate::life::living::{Life, Living};
 use crate::machine::Machine;
+use crate::orders::{Orders, RunningOrders};
 use crate::outcome::{DepthSample, Outcome, ScenarioReport, ServersReport};
-use crate::probe::broker_version;
-use crate::round::{Round, Tally};
+use crate::probe::{Probe, broker_version};
+use crate::round::{Beside, Round, Tally};
 use crate::scenario::{Scenario, Schedule};
 use crate::strategy::Strategy;
 use crate::unrest::Unrest;
@@ -47,7 +47,7 @@ pub struct Sale<'a> {
     database_url: String,
     report: ScenarioReport,
     servers: ServersReport,
-    living: Option<Living>,
+    orders: Option<RunningOrders>,
 }
 
 impl<'a> Sale<'a> {
@@ -67,28 +67,32 @@ impl<'a> Sale<'a> {
         endpoints: &Endpoints,
         scenario: &Scenario,
         crew: Crew,
-        life: Option<Life>,
+        orders: Option<Orders>,
     ) -> Result<Self, Failure> {
         let rabbitmq = broker_version(&endpoints.amqp_url).await?;
         let schedule = Arc::new(Schedule::new(scenario, &salt()));
         let database = open_database(&endpoints.database_url).await?;
-        let postgresql = Some(facts::server_version(&database).await.map_err(database_failed)?);
+        let postgresql = Some(database_state::server_version(&database).await.map_err(database_failed)?);
         let redis = redis_version(endpoints, crew.strategy).await?;
         let report = ScenarioReport::new(scenario, &crew);
-        let hold = life.as_ref().and_then(|life| life.plan.hold);
-        let (round, living) = match life {
+        let hold = orders.as_ref().and_then(|orders| orders.plan.hold);
+        let (round, orders) = match orders {
             None => (Round::prepare(endpoints, Arc::clone(&schedule), crew, None).await?, None),
-            Some(life) => {
-                let (gateway, beside) = life.open().await?;
-                let round = Round::prepare(endpoints, Arc::clone(&schedule), crew, Some(beside)).await?;
-                (round, Some(life.begin(gateway, endpoints, &schedule).await?))
+            Some(orders) => {
+                let probe = Probe::connect(&endpoints.amqp_url).await?;
+                probe.declare_topology().await?;
+                probe.close().await;
+                let plan = orders.plan;
+                let (running, crews) = orders.start(endpoints, &schedule).await?;
+                let beside = Some(Beside { plan, crews });
+                (Round::prepare(endpoints, Arc::clone(&schedule), crew, beside).await?, Some(running))
             }
         };
-        facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
+        database_state::put_on_sale(&database, &schedule.items, hold).await.map_err(database_failed)?;
         database.close().await;
         let database_url = endpoints.database_url.clone();
         let servers = ServersReport { rabbitmq, postgresql, redis };
-        Ok(Self { round, schedule, database_url, report, servers, living })
+        Ok(Self { round, schedule, database_url, report, servers, orders })
     }
 
     /// Lets the buyers in; they wait for their verdicts no longer than `patience`.
@@ -146,15 +150,15 @@ impl<'a> Sale<'a> {
     /// # Errors
     /// The broker stays away, or the workers are gone.
     pub async fn drain(self) -> Result<Drained, Failure> {
-        let Self { round, schedule, database_url, report, servers, living } = self;
-        let (tally, lived) = match living {
+        let Self { round, schedule, database_url, report, servers, orders } = self;
+        let (tally, orders) = match orders {
             None => (round.finish(std::future::ready(Ok(()))).await?, None),
-            Some(living) => {
-                let rest = living.rest(database_url.clone(), Arc::clone(&schedule));
-                (round.finish(rest).await?, Some(living.end().await?))
+            Some(orders) => {
+                let over = orders.until_over(database_url.clone(), Arc::clone(&schedule));
+                (round.finish(over).await?, Some(orders.finish().await?))
             }
         };
-        Ok(Drained { tally, lived, schedule, database_url, report, servers })
+        Ok(Drained { tally, orders, schedule, database_url, report, servers })
     }
 }
 

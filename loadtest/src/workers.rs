@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use shared::devstack::{Folder, Signal};
 use tokio::time::{Instant, sleep};
 
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::failure::Failure;
 use crate::probe::Probe;
 use crate::strategy::Strategy;

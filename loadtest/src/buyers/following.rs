@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::Told;
 use super::session::{APP_ID, Lost, PERSISTENT};
 use crate::failure::Failure;
-use crate::life::plan::FollowUp;
+use crate::orders::plan::FollowUp;
 
 /// The most that are published before their confirms are waited for.
 const PUBLISHED_MAX: usize = 256;
@@ -62,7 +62,7 @@ impl Following {
             }
             None => follow_ups.answered(correlation_id, app_id, body, at),
         };
-        let open = follow_ups.open();
+        let open = follow_ups.open;
         told.open_follow_ups.send_if_modified(|known| std::mem::replace(known, open) != open);
         is_answer
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::counted::Counted;
 use super::plan::Contender;
 use super::report::{AtDoor, Row};
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::doors::DoorOutcome;
 use crate::outcome::{Latency, Outcome, median, round};
 

@@ -124,8 +124,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::audit::database_state::RecordedItem;
     use crate::contend::{RetryReport, SleptReport};
-    use crate::facts::RecordedItem;
 
     fn race(given_up: u64, attempts_histogram: &[(u32, u64)]) -> Figures {
         Figures {

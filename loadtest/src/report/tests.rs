@@ -1,7 +1,7 @@
 //! What a page is made of. How it looks, a browser says: `tests/system/report.rs`.
 
 use super::*;
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::compare::{ComparedScenario, Versions};
 use crate::machine::Machine;
 use crate::summary::tests::outcome;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use shared::devstack::Servers;
 
 use super::VHOST;
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::life::listener::Keeping;
-use crate::life::living::{Functions, Life};
-use crate::life::report::QuietReport;
-use crate::life::show::{Show, Shown, Winner};
 use crate::options::{RunOptions, SaleOptions};
+use crate::orders::demo::{Demo, Winner};
+use crate::orders::listener::Storage;
+use crate::orders::report::{DemoStep, QuietReport};
+use crate::orders::{Functions, Orders};
 use crate::outcome::{CeilingReport, Outcome, round};
 use crate::progress::Progress;
 use crate::sale::{Ceiling, Sale};
@@ -66,8 +66,9 @@ pub(super) async fn run(
             await_end(endpoints).await?;
             progress.stage("showing the life of two orders");
             let gateway = options.life.gateway(options.sale.seed);
-            let show = Show { endpoints, purchase: programs.purchase, functions, gateway };
-            Ok(with_shown(outcome, show.run(winner).await?))
+            let demo = Demo { endpoints, purchase: programs.purchase, functions, gateway };
+            let (steps, invariant) = demo.run(winner).await?;
+            Ok(with_shown(outcome, steps, invariant))
         }
         Some(_) | None => Ok(outcome),
     }
@@ -83,12 +84,11 @@ async fn sell(
 ) -> Result<(Option<Winner>, Outcome), Failure> {
     progress.stage("starting the workers");
     let RunOptions { sale: sale_options, life, events: event_options, .. } = options;
-    let lived = life.plan(sale_options.seed).zip(programs.of_life.clone());
-    let keeping = if event_options.kill_broker_at.is_some() { Keeping::OnDisk } else { Keeping::InMemory };
-    let gateway = life.gateway(sale_options.seed);
-    let lived = lived.map(|(plan, functions)| Life { plan, gateway, functions, keeping });
+    let orders = life.plan(sale_options.seed).zip(programs.of_life.clone());
+    let storage = if event_options.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
+    let orders = orders.map(|(plan, functions)| Orders { plan, functions, storage });
     let crew = crew(sale_options, &programs.purchase, &[]);
-    let sale = Sale::prepare_to_live(endpoints, &sale_options.scenario(), crew, lived).await?;
+    let sale = Sale::prepare_to_live(endpoints, &sale_options.scenario(), crew, orders).await?;
     let (rabbitmq, redis) = servers.map(|servers| (&mut servers.rabbitmq, servers.redis.as_mut())).unzip();
     let cluster = match rabbitmq.filter(|_| event_options.kill_broker_at.is_some()) {
         Some(rabbitmq) => Some(Cluster::of(rabbitmq, VHOST).await?),
@@ -132,10 +132,10 @@ fn with_quiet(mut outcome: Outcome, quiet: Option<&Outcome>) -> Outcome {
     outcome
 }
 
-fn with_shown(mut outcome: Outcome, shown: Shown) -> Outcome {
-    outcome.passed &= shown.invariant.holds;
-    outcome.invariants.push(shown.invariant);
-    outcome.shown = Some(shown.steps);
+fn with_shown(mut outcome: Outcome, steps: Vec<DemoStep>, invariant: Invariant) -> Outcome {
+    outcome.passed &= invariant.holds;
+    outcome.invariants.push(invariant);
+    outcome.shown = Some(steps);
     outcome
 }
 

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use tokio::sync::watch;
 
 use super::{outcome, salt};
-use crate::auditor::{Audit, Facts};
+use crate::audit::{Audit, Evidence};
 use crate::failure::Failure;
 use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::probe::{Probe, broker_version};
@@ -96,13 +96,13 @@ impl Ceiling {
     /// As [`super::Sale::finish`].
     pub async fn finish(self) -> Result<Outcome, Failure> {
         let tally = self.round.finish(std::future::ready(Ok(()))).await?;
-        let audit = Audit::of(&Facts {
+        let audit = Audit::of(&Evidence {
             schedule: &self.schedule,
             answers: &tally.answers,
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
-            recorded: None,
-            life: None,
+            database: None,
+            orders: None,
         });
         Ok(outcome(self.report, self.servers, audit, tally))
     }

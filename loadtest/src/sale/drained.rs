@@ -5,13 +5,12 @@ use std::sync::Arc;
 use shared::messages::Verdict;
 
 use super::{database_failed, open_database, outcome};
-use crate::auditor::{Audit, Facts, LifeFacts};
-use crate::facts;
+use crate::audit::database_state;
+use crate::audit::{Audit, Evidence, OrdersEvidence};
 use crate::failure::Failure;
-use crate::life;
-use crate::life::living::Lived;
-use crate::life::report::LifeReport;
-use crate::life::show::Winner;
+use crate::orders::FinishedOrders;
+use crate::orders::demo::Winner;
+use crate::orders::report::OrdersReport;
 use crate::outcome::{Outcome, ScenarioReport, ServersReport};
 use crate::round::Tally;
 use crate::scenario::Schedule;
@@ -19,7 +18,7 @@ use crate::scenario::Schedule;
 /// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
 pub struct Drained {
     pub(super) tally: Tally,
-    pub(super) lived: Option<Lived>,
+    pub(super) orders: Option<FinishedOrders>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) database_url: String,
     pub(super) report: ScenarioReport,
@@ -44,29 +43,30 @@ impl Drained {
     pub async fn audit(self) -> Result<Outcome, Failure> {
         let tally = self.tally;
         let database = open_database(&self.database_url).await?;
-        let recorded = facts::read(&database, &self.schedule).await.map_err(database_failed)?;
-        let recorded_life = match &self.lived {
-            Some(_) => Some(life::facts::read(&database, &self.schedule).await.map_err(database_failed)?),
+        let state = database_state::read(&database, &self.schedule).await.map_err(database_failed)?;
+        let history = match &self.orders {
+            Some(_) => Some(database_state::read_history(&database, &self.schedule).await.map_err(database_failed)?),
             None => None,
         };
         database.close().await;
-        let life = (|| {
-            let (lived, recorded) = (self.lived.as_ref()?, recorded_life.as_ref()?);
-            let follow_ups = tally.follow_ups.as_ref()?;
-            let (ledger, events, is_over) = (&lived.ledger, &lived.events, lived.plan.hold.is_some());
-            Some(LifeFacts { follow_ups, ledger, events, recorded, is_over })
-        })();
-        let audit = Audit::of(&Facts {
+        let orders = self.orders.as_ref().zip(tally.follow_ups.as_ref());
+        let evidence = orders.zip(history.as_ref()).map(|((orders, follow_ups), history)| OrdersEvidence {
+            follow_ups,
+            ledger: &orders.ledger,
+            events: &orders.events,
+            history,
+            is_over: orders.plan.hold.is_some(),
+        });
+        let audit = Audit::of(&Evidence {
             schedule: &self.schedule,
             answers: &tally.answers,
             dead_growth: tally.dead_growth,
             endings: &tally.endings,
-            recorded: Some(&recorded),
-            life,
+            database: Some(&state),
+            orders: evidence,
         });
-        let report = self.lived.as_ref().zip(tally.follow_ups.as_ref());
-        let life = report.map(|(lived, follow_ups)| LifeReport::of(lived, follow_ups, &recorded));
+        let life = orders.map(|(orders, follow_ups)| OrdersReport::of(orders, follow_ups, &state));
         let outcome = outcome(self.report, self.servers, audit, tally);
-        Ok(Outcome { attempts: recorded.attempts(), conflicts: recorded.conflicts(), life, ..outcome })
+        Ok(Outcome { attempts: state.attempts(), conflicts: state.conflicts(), life, ..outcome })
     }
 }

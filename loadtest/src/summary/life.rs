@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::figures::{count, decimal, plural};
-use crate::life::report::LifeReport;
+use crate::orders::report::OrdersReport;
 use crate::outcome::{Latency, Outcome};
 
 /// The column where a shown step's result begins, from that of its text on.
@@ -37,7 +37,7 @@ impl Page {
         }
     }
 
-    fn lived(&mut self, life: &LifeReport) {
+    fn lived(&mut self, life: &OrdersReport) {
         self.section("LIFE");
         let orders = [
             ("paid", life.paid),

@@ -8,7 +8,7 @@ use shared::devstack::{Program, Signal, Supervised};
 use tokio::time::{Instant, sleep};
 
 use super::{Crew, Endpoints};
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::failure::Failure;
 
 /// How long a worker may take to be ready for work.

@@ -5,7 +5,7 @@
 use anyhow::Context;
 
 use super::{Crew, Endpoints, Workers};
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::failure::Failure;
 
 /// All crews of a run.

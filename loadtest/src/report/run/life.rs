@@ -3,8 +3,7 @@
 use super::super::html::Html;
 use super::super::parts::{Cell, Column, Tone, section, table, tiles};
 use super::{latency_table, share_lane};
-use crate::life::report::LifeReport;
-use crate::life::show::ShownStep;
+use crate::orders::report::{DemoStep, OrdersReport};
 use crate::outcome::Outcome;
 use crate::report::parts::lanes;
 use crate::summary::figures::{count, decimal, plural, share};
@@ -19,7 +18,7 @@ pub(super) fn life(html: &mut Html, outcome: &Outcome) {
     }
 }
 
-fn lived(html: &mut Html, life: &LifeReport) {
+fn lived(html: &mut Html, life: &OrdersReport) {
     let lead = "Each order ended once: paid, cancelled, or expired when its hold ran out, and its units came back.";
     section(html, "What became of the orders?", lead, |html| {
         let orders =
@@ -53,11 +52,11 @@ fn lived(html: &mut Html, life: &LifeReport) {
     });
 }
 
-fn shown(html: &mut Html, steps: &[ShownStep]) {
+fn shown(html: &mut Html, steps: &[DemoStep]) {
     let lead =
         "After the sale, on an item of its own: a winner pays, and a unit that is not paid for finds its next buyer.";
     section(html, "What is an order's life like?", lead, |html| {
-        let row = |step: &ShownStep| {
+        let row = |step: &DemoStep| {
             let came = Cell(step.came.clone(), Tone::Good);
             vec![format!("{:.2}", step.seconds).into(), step.what.clone().into(), came]
         };
