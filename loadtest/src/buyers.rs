@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::failure::Failure;
-use crate::life::follow_ups::FollowUps;
-use crate::life::plan::Plan;
+use crate::orders::follow_ups::FollowUps;
+use crate::orders::plan::Plan;
 use crate::schedule::Schedule;
 use session::Session;
 

@@ -15,7 +15,7 @@ use shared::config::WorkerOptions;
 use shared::messages::QUANTITY_MAX;
 
 use crate::faults::{Action, Event};
-use crate::life::plan::Share;
+use crate::orders::plan::Share;
 use crate::schedule::{BUYERS_MAX, Scenario};
 use crate::servers::Urls;
 use crate::strategy::Strategy;

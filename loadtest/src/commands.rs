@@ -9,16 +9,17 @@ use shared::devstack::Servers;
 use shared::table::Style;
 use shared::{amqp, telemetry};
 
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::bench::baseline::{clients, server};
 use crate::bench::{compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::PrivateBroker;
-use crate::life::listener::Keeping;
-use crate::life::living::{Functions, Life};
-use crate::life::report::QuietReport;
-use crate::life::show::{Show, Shown, Winner};
+use crate::orders::demo::{Demo, Winner};
+use crate::orders::listener::Storage;
+use crate::orders::report::DemoStep;
+use crate::orders::report::QuietReport;
+use crate::orders::{Functions, Orders};
 use crate::progress::Progress;
 use crate::queues::{await_no_consumers, refuse_queues_in_use};
 use crate::report::{self, ReportFile};
@@ -157,7 +158,7 @@ impl Rounds<'_> {
             add(&mut outcome, sound("quiet_sale_sound", "every invariant held in it too", std::slice::from_ref(quiet)));
         }
         if life.show_life && outcome.life.is_none() {
-            let Shown { steps, invariant } = self.show(winner).await?;
+            let (steps, invariant) = self.show(winner).await?;
             outcome.shown = Some(steps);
             add(&mut outcome, invariant);
         }
@@ -168,11 +169,10 @@ impl Rounds<'_> {
     async fn sell(&self, servers: Option<&mut Servers>) -> Result<(Option<Winner>, Outcome), Failure> {
         let RunOptions { sale: options, life, events, .. } = self.options;
         // What dies with the broker would be missed.
-        let keeping = if events.kill_broker_at.is_some() { Keeping::OnDisk } else { Keeping::InMemory };
-        let (plan, gateway) = (life.plan(options.seed), life.gateway(options.seed));
-        let orders = plan.zip(self.programs.functions.clone());
+        let storage = if events.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
+        let orders = life.plan(options.seed).zip(self.programs.functions.clone());
         let mut sale = Sale::of(options.scenario(), self.workers(), options.timeout());
-        sale.orders = orders.map(|(plan, functions)| Life { plan, gateway, functions, keeping });
+        sale.orders = orders.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
         sale.faults.crashes = life.crashes;
         if let Some(Servers { rabbitmq, redis, .. }) = servers {
@@ -184,14 +184,14 @@ impl Rounds<'_> {
     }
 
     /// How the winner of the sale pays, and how a unit that is not paid for comes back.
-    async fn show(&self, winner: Option<Winner>) -> Result<Shown, Failure> {
+    async fn show(&self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
         await_no_consumers(&self.endpoints.amqp_url).await?;
         self.progress.stage("showing the life of two orders");
         let gateway = self.options.life.gateway(self.options.sale.seed);
         let functions = self.programs.functions.clone().context("the functions' programs were not looked for");
         let functions = functions.map_err(Failure::Broken)?;
         let purchase = self.programs.purchase.clone();
-        Show { endpoints: self.endpoints, purchase, functions, gateway }.run(winner).await
+        Demo { endpoints: self.endpoints, purchase, functions, gateway }.run(winner).await
     }
 
     fn workers(&self) -> WorkerSpec {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use shared::devstack::{RabbitMq, Redis};
 
 use crate::answers::Answers;
-use crate::life::plan::Share;
+use crate::orders::plan::Share;
 use crate::schedule::Schedule;
 pub(crate) use injector::Injector;
 

@@ -1,4 +1,4 @@
-//! The load generator: one sale on real servers, its auditor and its report.
+//! The load generator: one sale on real servers, its audit and its report.
 //!
 //! A [`schedule`] is worked out before the first message; [`run`] has [`workers`] and [`buyers`] carry it out, and
 //! [`faults`] happen; the auditor holds what the database says against the [`answers`]. The [`result`] is printed by
@@ -9,21 +9,20 @@
 extern crate self as loadtest;
 
 pub mod answers;
-pub mod auditor;
+pub mod audit;
 pub mod bench;
 pub mod buyers;
 mod ceiling;
 pub mod cli;
 pub mod commands;
 mod database;
-pub mod facts;
 pub mod failure;
 pub mod faults;
 #[cfg(test)]
 #[path = "../tests/system/fixtures.rs"]
 mod fixtures;
-pub mod life;
 pub mod machine;
+pub mod orders;
 mod output;
 pub mod programs;
 mod progress;

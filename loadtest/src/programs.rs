@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use tokio::process::Command;
 
 use crate::failure::Failure;
-use crate::life::living::Functions;
+use crate::orders::Functions;
 
 /// The purchase function's program.
 const WORKER: &str = "purchase";

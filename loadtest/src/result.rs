@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use crate::auditor::{Invariant, VerdictCounts};
+use crate::audit::{Invariant, VerdictCounts};
 use crate::faults::{CrashReport, EventReport};
-use crate::life::report::LifeReport;
-use crate::life::show::ShownStep;
 use crate::machine::Machine;
+use crate::orders::report::{DemoStep, OrdersReport};
 use crate::queues::DepthSample;
 use crate::stats::{CurvePoint, Latency};
 
@@ -54,9 +53,9 @@ pub struct Outcome {
     /// The broker's limit, where it was measured.
     pub ceiling: Option<CeilingReport>,
     /// What became of the orders, where they had a life after their verdict.
-    pub life: Option<LifeReport>,
+    pub life: Option<OrdersReport>,
     /// The lives of two orders, where they were to be shown.
-    pub shown: Option<Vec<ShownStep>>,
+    pub shown: Option<Vec<DemoStep>>,
     /// Every promise.
     pub invariants: Vec<Invariant>,
     /// Whether every promise was kept.

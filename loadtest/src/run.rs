@@ -17,12 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
+use crate::audit::database_state;
 use crate::buyers::Buyers;
 use crate::database;
-use crate::facts;
 use crate::failure::Failure;
 use crate::faults::{Faults, Injector};
-use crate::life::living::{Life, Living};
+use crate::orders::{Orders, RunningOrders};
 use crate::progress::Progress;
 use crate::queues::{DepthSample, Probe, broker_version, sample_depth};
 use crate::result::{Outcome, ScenarioReport, ServersReport};
@@ -45,7 +45,7 @@ pub struct Sale<'a> {
     /// The longest that the buyers wait, from the first request.
     pub timeout: Duration,
     /// What happens to the orders after their verdict.
-    pub orders: Option<Life>,
+    pub orders: Option<Orders>,
     pub faults: Faults<'a>,
 }
 
@@ -93,7 +93,7 @@ pub struct Running<'a> {
     /// The buyers are in its only task, and end when this is dropped.
     buying: JoinSet<Bought>,
     injector: Injector<'a>,
-    orders: Option<Living>,
+    orders: Option<RunningOrders>,
     dead_before: i64,
     scenario: ScenarioReport,
     servers: ServersReport,
@@ -120,21 +120,17 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     probe.declare_topology().await?;
     let dead_before = probe.dead().await?;
     let plan = orders.as_ref().map(|orders| orders.plan);
-    let (mut specs, mut gateway) = (vec![spec], None);
-    if let Some(orders) = &orders {
-        let (opened, others) = orders.open().await?;
+    let (mut specs, mut running_orders) = (vec![spec], None);
+    if let Some(orders) = orders {
+        let (running, others) = orders.start(endpoints, &schedule).await?;
         specs.extend(others);
-        gateway = Some(opened);
+        running_orders = Some(running);
     }
     let workers = Workers::start(specs, endpoints).await?;
     let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
-    let orders = match orders.zip(gateway) {
-        Some((orders, gateway)) => Some(orders.begin(gateway, endpoints, &schedule).await?),
-        None => None,
-    };
     if has_database {
         let database = database::open(&endpoints.database_url).await?;
-        facts::put_on_sale(&database, &schedule.items, hold).await.map_err(database::failed)?;
+        database_state::put_on_sale(&database, &schedule.items, hold).await.map_err(database::failed)?;
         database.close().await;
     }
     let last = schedule.requests.last().map_or(Duration::ZERO, |due| due.at);
@@ -152,7 +148,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         opening: Some(opening),
         buying,
         injector,
-        orders,
+        orders: running_orders,
         dead_before,
         scenario: report,
         servers,
@@ -188,7 +184,7 @@ pub(crate) async fn versions(endpoints: &Endpoints, strategy: Option<Strategy>) 
     let rabbitmq = broker_version(&endpoints.amqp_url).await?;
     let Some(strategy) = strategy else { return Ok(ServersReport { rabbitmq, postgresql: None, redis: None }) };
     let database = database::open(&endpoints.database_url).await?;
-    let postgresql = Some(facts::server_version(&database).await.map_err(database::failed)?);
+    let postgresql = Some(database_state::server_version(&database).await.map_err(database::failed)?);
     database.close().await;
     let redis = match (strategy, &endpoints.redis_url) {
         (Strategy::Redis, Some(url)) => {
@@ -235,7 +231,7 @@ impl Running<'_> {
         let Bought { buyers, result, depth } = bought.map_err(|error| Failure::Broken(error.into()))?;
         result?;
         if let Some(orders) = &self.orders {
-            let rest = orders.rest(self.endpoints.database_url.clone(), Arc::clone(&self.schedule));
+            let rest = orders.until_over(self.endpoints.database_url.clone(), Arc::clone(&self.schedule));
             self.meanwhile(rest).await??;
         }
         let Self { mut workers, endpoints, schedule, mut answered, mut injector, orders, .. } = self;
@@ -248,7 +244,7 @@ impl Running<'_> {
         let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
         let orders = match orders {
-            Some(orders) => Some(orders.end().await?),
+            Some(orders) => Some(orders.finish().await?),
             None => None,
         };
         let (events, crashes) = injector.reports(&schedule, &answers);

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
 use shared::devstack::{Folder, Signal};
 
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::strategy::Strategy;

@@ -18,9 +18,9 @@ use shared::retry::{RetryPolicy, Waits};
 use shared::table::Style;
 use sqlx::PgPool;
 
+use crate::audit::database_state::{self, RecordedItem};
 use crate::cli::ContendOptions;
 use crate::database;
-use crate::facts::{self, RecordedItem};
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;
@@ -109,7 +109,7 @@ async fn of_given(url: &str, options: &ContendOptions, progress: &Progress) -> R
 async fn of_private(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
     let pool = database::open(url).await?;
     let item = ItemOnSale { id: options.item.clone(), stock: STOCK };
-    facts::put_on_sale(&pool, &[item], None).await.map_err(database::failed)?;
+    database_state::put_on_sale(&pool, &[item], None).await.map_err(database::failed)?;
     contend(url, &pool, options, progress, false).await
 }
 
@@ -120,7 +120,7 @@ async fn contend(
     progress: &Progress,
     is_shared: bool,
 ) -> Result<Contention, Failure> {
-    let postgresql = facts::server_version(pool).await.map_err(database::failed)?;
+    let postgresql = database_state::server_version(pool).await.map_err(database::failed)?;
     let before = item(pool, &options.item).await?;
     let race = async |what: &'static str, waits: fn(&RetryPolicy) -> Waits| {
         progress.stage(what);
@@ -151,7 +151,7 @@ async fn contend(
 
 async fn item(pool: &PgPool, id: &str) -> Result<RecordedItem, Failure> {
     let mut connection = pool.acquire().await.map_err(database::failed)?;
-    let found = facts::read_items(&mut connection, &[id.to_owned()]).await.map_err(database::failed)?;
+    let found = database_state::read_items(&mut connection, &[id.to_owned()]).await.map_err(database::failed)?;
     found.into_iter().next().ok_or_else(|| {
         Failure::Configuration(anyhow!(
             "there is no item {id} in this database; `admin items` lists what there is, `admin create {id} --stock 1` makes \

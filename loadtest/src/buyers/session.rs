@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use crate::failure::Failure;
-use crate::life::plan::FollowUp;
+use crate::orders::plan::FollowUp;
 use crate::schedule::Schedule;
 
 /// The most publishes that wait for their confirm. Only a broker that is this far behind delays the next send.
@@ -268,7 +268,7 @@ async fn read(
                 }
                 None => is_follow_up = follow_ups.answered(correlation_id, app_id, &data, at),
             }
-            let open = follow_ups.open();
+            let open = follow_ups.open;
             shared.open.send_if_modified(|known| std::mem::replace(known, open) != open);
         }
         if !is_follow_up {

@@ -1,12 +1,11 @@
-//! What `run` takes about an order's life after its verdict. Knows nothing of how it is lived.
+//! What `run` takes about orders after their verdicts.
 
 use std::time::Duration;
 
 use clap::Args;
+use shared::devstack::gateway::Behaviour;
 
-use crate::life::gateway::GatewayOptions;
-use crate::life::ledger::Manners;
-use crate::life::plan::{Plan, Share};
+use crate::orders::plan::{Plan, Share};
 
 /// The most crashes of one run.
 const CRASHES_MAX: i64 = 1_000;
@@ -53,24 +52,32 @@ pub struct LifeOptions {
 
 impl LifeOptions {
     /// What buyers do with their units; `None` where they do nothing.
-    #[must_use]
     pub fn plan(&self, seed: u64) -> Option<Plan> {
-        let is_lived = self.pay_share.is_some() || self.cancel_share.is_some() || self.hold.is_some();
-        let (pay, cancel) = (self.pay_share.unwrap_or_default(), self.cancel_share.unwrap_or_default());
-        is_lived.then_some(Plan { pay, cancel, hold: self.hold, seed })
+        let is_wanted = self.pay_share.is_some() || self.cancel_share.is_some() || self.hold.is_some();
+        is_wanted.then(|| self.all(seed))
     }
 
-    /// How the gateway behaves.
-    #[must_use]
-    pub fn gateway(&self, seed: u64) -> GatewayOptions {
-        let manners = Manners { decline: self.decline_share, failure: self.gateway_failure_share, seed };
-        GatewayOptions { manners, latency: self.gateway_latency }
+    /// How the payment gateway behaves.
+    pub fn gateway(&self, seed: u64) -> Behaviour {
+        self.all(seed).gateway()
+    }
+
+    fn all(&self, seed: u64) -> Plan {
+        Plan {
+            pay: self.pay_share.unwrap_or_default(),
+            cancel: self.cancel_share.unwrap_or_default(),
+            hold: self.hold,
+            decline: self.decline_share,
+            gateway_failure: self.gateway_failure_share,
+            gateway_latency: self.gateway_latency,
+            seed,
+        }
     }
 
     /// What does not go together, for people.
     pub(super) fn conflict(&self, rate: f64) -> Option<&'static str> {
-        let (pay, cancel) = (self.pay_share.unwrap_or_default(), self.cancel_share.unwrap_or_default());
-        if !pay.fits_with(cancel) {
+        let Plan { pay, cancel, .. } = self.all(0);
+        if pay.percent() + cancel.percent() > 100 {
             return Some("--pay-share and --cancel-share together are more than all buyers");
         }
         if self.crashes > 0 && rate == 0.0 {
@@ -114,7 +121,7 @@ mod tests {
         let plan = life(&["--pay-share", "50%", "--cancel-share=10%", "--hold=2s"]).unwrap().plan(7).unwrap();
         assert_eq!((plan.pay.percent(), plan.cancel.percent(), plan.seed), (50, 10, 7));
         assert_eq!(plan.hold, Some(Duration::from_secs(2)));
-        assert!(life(&["--hold=500ms"]).unwrap().plan(7).is_some_and(|plan| plan.pay == Share::NONE));
+        assert!(life(&["--hold=500ms"]).unwrap().plan(7).is_some_and(|plan| plan.pay == Share::default()));
     }
 
     #[test]

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use shared::messages::Verdict;
 
 use crate::answers::Answers;
-use crate::auditor::{Audit, Ending, Facts, LifeFacts};
+use crate::audit::{Audit, Ending, Evidence, OrdersEvidence, database_state};
+use crate::database;
 use crate::failure::Failure;
 use crate::faults::{CrashReport, EventReport};
-use crate::life::follow_ups::FollowUps;
-use crate::life::living::Lived;
-use crate::life::report::LifeReport;
-use crate::life::show::Winner;
 use crate::machine::Machine;
+use crate::orders::FinishedOrders;
+use crate::orders::demo::Winner;
+use crate::orders::follow_ups::FollowUps;
+use crate::orders::report::OrdersReport;
 use crate::queues::DepthSample;
 use crate::result::{Outcome, ScenarioReport, ServersReport, WorkerReport};
 use crate::schedule::{Scenario, Schedule};
 use crate::stats::Timing;
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
-use crate::{database, facts, life};
 
 /// What decides in a sale without a database.
 const STRATEGY_OF_CEILING: &str = "none";
@@ -32,7 +32,7 @@ pub struct Drained {
     pub(super) servers: ServersReport,
     pub(super) answers: Answers,
     pub(super) follow_ups: Option<FollowUps>,
-    pub(super) orders: Option<Lived>,
+    pub(super) orders: Option<FinishedOrders>,
     pub(super) depth: Vec<DepthSample>,
     pub(super) dead_growth: i64,
     pub(super) events: Vec<EventReport>,
@@ -54,34 +54,34 @@ impl Drained {
 
     /// Holds what was recorded against what the buyers were told.
     pub async fn audit(self) -> Result<Outcome, Failure> {
-        let (mut recorded, mut recorded_life) = (None, None);
+        let (mut recorded, mut history) = (None, None);
         if self.servers.postgresql.is_some() {
             let database = database::open(&self.database_url).await?;
-            recorded = Some(facts::read(&database, &self.schedule).await.map_err(database::failed)?);
+            recorded = Some(database_state::read(&database, &self.schedule).await.map_err(database::failed)?);
             if self.orders.is_some() {
-                let read = life::facts::read(&database, &self.schedule).await;
-                recorded_life = Some(read.map_err(database::failed)?);
+                let read = database_state::read_history(&database, &self.schedule).await;
+                history = Some(read.map_err(database::failed)?);
             }
             database.close().await;
         }
         let followed = self.orders.as_ref().zip(self.follow_ups.as_ref());
-        let life_facts = followed.zip(recorded_life.as_ref()).map(|((lived, follow_ups), recorded)| LifeFacts {
+        let orders_evidence = followed.zip(history.as_ref()).map(|((orders, follow_ups), recorded)| OrdersEvidence {
             follow_ups,
-            ledger: &lived.ledger,
-            events: &lived.events,
-            recorded,
-            is_over: lived.plan.hold.is_some(),
+            ledger: &orders.ledger,
+            events: &orders.events,
+            history: recorded,
+            is_over: orders.plan.hold.is_some(),
         });
-        let audit = Audit::of(&Facts {
+        let audit = Audit::of(&Evidence {
             schedule: &self.schedule,
             answers: &self.answers,
             dead_growth: self.dead_growth,
             endings: &self.endings,
-            recorded: recorded.as_ref(),
-            life: life_facts,
+            database: recorded.as_ref(),
+            orders: orders_evidence,
         });
         let report = followed.zip(recorded.as_ref());
-        let life = report.map(|((lived, follow_ups), recorded)| LifeReport::of(lived, follow_ups, recorded));
+        let life = report.map(|((orders, follow_ups), recorded)| OrdersReport::of(orders, follow_ups, recorded));
         let timing = Timing::of(&self.schedule, &self.answers);
         Ok(Outcome {
             scenario: self.scenario,

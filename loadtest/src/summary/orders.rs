@@ -2,7 +2,7 @@
 
 use super::Page;
 use super::figures::{count, decimal, plural};
-use crate::life::report::LifeReport;
+use crate::orders::report::OrdersReport;
 use crate::result::Outcome;
 use crate::stats::Latency;
 
@@ -37,7 +37,7 @@ impl Page {
         }
     }
 
-    fn states(&mut self, life: &LifeReport) {
+    fn states(&mut self, life: &OrdersReport) {
         self.section("LIFE");
         let states = [
             ("paid", life.paid),

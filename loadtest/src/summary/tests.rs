@@ -1,11 +1,11 @@
 //! What the summary says of a sale that went well, and of others.
 
 use super::*;
-use crate::auditor::{Invariant, VerdictCounts};
+use crate::audit::{Invariant, VerdictCounts};
 use crate::faults::CrashReport;
-use crate::life::report::{LifeReport, QuietReport};
-use crate::life::show::ShownStep;
 use crate::machine::Machine;
+use crate::orders::report::{LifeReport, QuietReport};
+use crate::orders::show::ShownStep;
 use crate::result::{CeilingReport, ScenarioReport, ServersReport, WorkerReport};
 use crate::stats::Latency;
 
@@ -126,7 +126,7 @@ fn events_are_listed_with_their_points_and_workers_where_there_were_any() {
 
 #[test]
 fn what_became_of_the_orders_is_told_with_the_money_and_the_events() {
-    let life = LifeReport {
+    let life = OrdersReport {
         pay_share: "50%".parse().unwrap(),
         cancel_share: "10%".parse().unwrap(),
         hold_ms: Some(2_000),
@@ -177,7 +177,7 @@ fn what_became_of_the_orders_is_told_with_the_money_and_the_events() {
 
 #[test]
 fn what_was_shown_is_told_step_by_step() {
-    let step = ShownStep { seconds: 0.5, what: "ann pays".into(), came: "paid".into() };
+    let step = DemoStep { seconds: 0.5, what: "ann pays".into(), came: "paid".into() };
     let lines = lines(&Outcome { shown: Some(vec![step]), ..outcome() });
     let last = lines.last().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     assert_eq!(last.as_deref(), Some("0.50 s ann pays paid"));

@@ -8,7 +8,7 @@ use shared::devstack::{Program, Signal, Supervised};
 use tokio::time::{Instant, sleep};
 
 use super::WorkerSpec;
-use crate::auditor::Ending;
+use crate::audit::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::stats::round;

@@ -1,4 +1,4 @@
-//! The auditor's SQL against a real database: each fault that is seeded in it is seen, and nothing else.
+//! The audit's SQL against a real database: each fault that is seeded in it is seen, and nothing else.
 
 use loadtest::{
     answers::Answers,
@@ -79,14 +79,14 @@ async fn each_fault_that_is_seeded_in_the_database_is_seen() {
         let item = schedule.items[0].id.as_str();
         let done: PgQueryResult = sqlx::query(fault).bind(item).bind(&fourth).execute(&database).await.unwrap();
         assert!(done.rows_affected() > 0, "the fault is in: {fault}");
-        let recorded = facts::read(&database, &schedule).await.unwrap();
-        let audit = Audit::of(&Facts {
+        let state = database_state::read(&database, &schedule).await.unwrap();
+        let audit = Audit::of(&Evidence {
             schedule: &schedule,
             answers: &answers,
             dead_growth: 0,
             endings: &[],
-            recorded: Some(&recorded),
-            life: None,
+            database: Some(&state),
+            orders: None,
         });
         let broken: Vec<&str> =
             audit.invariants.iter().filter(|invariant| !invariant.holds).map(|invariant| invariant.name).collect();
@@ -98,7 +98,7 @@ async fn each_fault_that_is_seeded_in_the_database_is_seen() {
 async fn sale(database: &PgPool, salt: &str) -> (Schedule, Answers) {
     let scenario = Scenario { buyers: 10, items: 1, stock: 3, quantities: 1..=1, rate: 0.0, seed: 1 };
     let schedule = Schedule::new(&scenario, salt);
-    facts::put_on_sale(database, &schedule.items, None).await.unwrap();
+    database_state::put_on_sale(database, &schedule.items, None).await.unwrap();
     let mut answers = Answers::to(&schedule.requests);
     let item = schedule.items[0].id.as_str();
     for (index, due) in schedule.requests.iter().enumerate() {

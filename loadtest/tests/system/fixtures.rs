@@ -50,7 +50,7 @@ pub(crate) fn outcome() -> Outcome {
         workers: vec![worker("worker-1", 3_100), worker("worker-2", 4_400), worker("worker-3", 2_500)],
         ceiling: Some(CeilingReport { seconds: 1.1, purchases_per_second: 9_090.0, ratio: Some(0.88) }),
         life: Some(life()),
-        shown: Some(vec![ShownStep { seconds: 0.5, what: "ann pays".to_owned(), came: "paid".to_owned() }]),
+        shown: Some(vec![DemoStep { seconds: 0.5, what: "ann pays".to_owned(), came: "paid".to_owned() }]),
         invariants: vec![invariant("never_oversold", "units reserved: at most 4000"), invariant("nothing_dead", "0")],
         passed: true,
         waiting_peak: 9_800,
@@ -86,8 +86,8 @@ fn latency(min: f64, p50: f64, p99: f64) -> Latency {
     Latency { min, p50, p90: between(0.7), p95: between(0.85), p99, p999: p99 * 1.1, max: p99 * 1.2 }
 }
 
-fn life() -> LifeReport {
-    LifeReport {
+fn life() -> OrdersReport {
+    OrdersReport {
         pay_share: "50%".parse().unwrap(),
         cancel_share: "10%".parse().unwrap(),
         hold_ms: Some(2_000),

@@ -18,14 +18,17 @@ use loadtest::{
 use std::time::Duration;
 
 /// A sale in which half of the buyers pay, some cancel, and the rest let a short hold run out.
-async fn life(decline: &str, failure: &str, seed: u64) -> Life {
+async fn orders(decline: &str, failure: &str, seed: u64) -> Orders {
     let share = |text: &str| text.parse::<Share>().unwrap();
-    let hold = Some(Duration::from_secs(1));
-    Life {
-        plan: Plan { pay: share("50%"), cancel: share("10%"), hold, seed },
-        gateway: GatewayOptions {
-            manners: Manners { decline: share(decline), failure: share(failure), seed },
-            latency: Duration::from_millis(20),
+    Orders {
+        plan: Plan {
+            pay: share("50%"),
+            cancel: share("10%"),
+            hold: Some(Duration::from_secs(1)),
+            decline: share(decline),
+            gateway_failure: share(failure),
+            gateway_latency: Duration::from_millis(20),
+            seed,
         },
         functions: programs::functions().await.unwrap(),
         keeping: Keeping::InMemory,
@@ -41,7 +44,7 @@ async fn live(endpoints: &Endpoints, scenario: &Scenario, life: Life, crashes: u
 #[tokio::test]
 async fn every_unit_of_a_sale_is_paid_for_or_comes_back_and_the_world_is_told() {
     let scenario = Scenario { buyers: 1_500, items: 3, stock: 240, quantities: 1..=2, rate: 600.0, seed: 7 };
-    let outcome = live(&endpoints().await, &scenario, life("20%", "10%", 7).await, 0).await;
+    let outcome = run(&endpoints().await, &scenario, orders("20%", "10%", 7).await, 0).await;
     assert_passed(&outcome);
     let life = outcome.life.unwrap();
     assert_eq!(life.paid + life.cancelled + life.expired, outcome.verdicts.reserved, "every order has ended");
@@ -55,7 +58,7 @@ async fn every_unit_of_a_sale_is_paid_for_or_comes_back_and_the_world_is_told() 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
     let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, quantities: 1..=1, rate: 400.0, seed: 11 };
-    let outcome = live(&endpoints().await, &scenario, life("10%", "10%", 11).await, 10).await;
+    let outcome = run(&endpoints().await, &scenario, orders("10%", "10%", 11).await, 10).await;
     assert_passed(&outcome);
     assert_eq!(outcome.crashes.len(), 10);
     let crashed = |name: &str| outcome.crashes.iter().any(|crash| crash.worker.starts_with(name));

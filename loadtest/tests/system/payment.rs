@@ -7,13 +7,8 @@ use crate::{
 use lapin::options::QueuePurgeOptions;
 use serde_json::Value;
 use shared::{
-    devstack::Servers,
+    devstack::{Gateway, Servers, gateway::Behaviour},
     messages::{PAYMENT_QUEUE, RELEASE_QUEUE},
-};
-use std::sync::{Arc, Mutex};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
 };
 
 const SIMULATED: (&str, &str) = ("GATEWAY", "simulated");
@@ -61,20 +56,20 @@ async fn a_decline_gives_the_hold_back_and_the_release_function_ends_it_in_its_t
 #[tokio::test]
 async fn a_worker_killed_at_any_point_of_a_payment_leaves_one_charge_and_a_paid_order() {
     let mut shop = Shop::open(&[("ticket", 4)]).await;
-    let gateway = Gateway::open().await;
+    let gateway = Gateway::open(Behaviour::default()).await.unwrap();
     let _purchase = shop.worker("w", &[]).await;
     let _release = shop.worker_of("release", "r", &[]).await;
     // Marked, and not asked; charged, and not committed; committed, and not answered; answered, and not acknowledged.
     let places = [("paying", 0, "paying"), ("charged", 1, "paying"), ("decided", 1, "paid"), ("replied", 1, "paid")];
     for (number, (place, charges, state)) in places.into_iter().enumerate() {
         let order = order_of(&mut shop, place).await;
-        let environment = [("GATEWAY", "http"), ("GATEWAY_URL", &*gateway.url), ("TURNSTILE_PAUSE_AT", place)];
+        let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("TURNSTILE_PAUSE_AT", place)];
         let doomed_id = format!("doomed-{place}");
         let mut doomed = shop.worker_of("payment", &doomed_id, &environment).await;
         let id = format!("p-{place}");
         send(&shop, PAYMENT_QUEUE, &id, &payment(&id, &order)).await;
         until("it stands still", async || shop.log(&doomed_id).await.contains("paused")).await;
-        assert_eq!((gateway.charges_of(&order), state_of(&shop, &order).await.as_str()), (charges, state), "{place}");
+        assert_eq!((charges_of(&gateway, &order), state_of(&shop, &order).await.as_str()), (charges, state), "{place}");
         let told = if place == "replied" { Some(shop.reply().await) } else { None };
         doomed.kill().await.unwrap();
 
@@ -89,12 +84,12 @@ async fn a_worker_killed_at_any_point_of_a_payment_leaves_one_charge_and_a_paid_
         assert_eq!((reply.correlation_id.as_str(), reply.code().as_str()), (id.as_str(), "paid"));
         assert!(told.is_none_or(|told| told.body == reply.body), "the same, byte for byte");
         next.stop().await.unwrap();
-        assert_eq!((gateway.charges_of(&order), state_of(&shop, &order).await.as_str()), (1, "paid"), "{place}");
+        assert_eq!((charges_of(&gateway, &order), state_of(&shop, &order).await.as_str()), (1, "paid"), "{place}");
         let number = i64::try_from(number).unwrap() + 1;
         assert_eq!(shop.count("SELECT sold FROM items").await, number);
         assert_eq!(shop.count("SELECT count(*) FROM order_history").await, 2 * number);
     }
-    assert_eq!(gateway.charged().len(), 4, "one key for each order, for ever");
+    assert_eq!(gateway.ledger().charges.len(), 4, "one key for each order, for ever");
 }
 
 #[tokio::test]
@@ -105,20 +100,20 @@ async fn while_the_gateway_is_away_payments_wait_keep_their_units_and_are_made_w
     for number in 0..3 {
         orders.push(order_of(&mut shop, &format!("b-{number}")).await);
     }
-    let gateway = Gateway::open().await;
-    gateway.is_away(true);
-    let environment = [("GATEWAY", "http"), ("GATEWAY_URL", &*gateway.url)];
+    let gateway = Gateway::open(Behaviour::default()).await.unwrap();
+    gateway.behave(|behaviour| behaviour.is_away = true);
+    let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())];
     let _payment = shop.worker_of("payment", "p", &environment).await;
     for (number, order) in orders.iter().enumerate() {
         let id = format!("p-{number}");
         send(&shop, PAYMENT_QUEUE, &id, &payment(&id, order)).await;
     }
-    until("all are asked about", async || gateway.refused() >= 6).await;
+    until("all are asked about", async || gateway.ledger().spoilt >= 6).await;
     assert_eq!(shop.count("SELECT count(*) FROM orders WHERE state = 'paying'").await, 3);
-    gateway.is_away(false);
+    gateway.behave(|behaviour| behaviour.is_away = false);
     let replies = shop.replies(3).await;
     assert!(replies.values().all(|reply| reply.code() == "paid"));
-    assert_eq!((gateway.charged().len(), shop.depth("dead").await), (3, 0));
+    assert_eq!((gateway.ledger().charges.len(), shop.depth("dead").await), (3, 0));
 }
 
 #[tokio::test]
@@ -210,83 +205,12 @@ async fn send(shop: &Shop, queue: &str, id: &str, body: &str) {
     shop.send_to("", queue, body.as_bytes(), shop.properties(id)).await;
 }
 
+fn charges_of(gateway: &Gateway, order: &str) -> usize {
+    usize::from(gateway.ledger().charges.contains_key(order))
+}
+
 async fn order_of(shop: &mut Shop, id: &str) -> String {
     shop.buy(id, "ticket").await;
     let body: Value = serde_json::from_str(&shop.reply().await.body).unwrap();
     body["order"]["id"].as_str().unwrap().to_owned()
-}
-
-/// A payment gateway: an HTTP server that captures whatever it is asked for, once a key.
-struct Gateway {
-    url: String,
-    books: Arc<Mutex<Books>>,
-}
-
-#[derive(Default)]
-struct Books {
-    /// The keys that were charged, each once.
-    charged: Vec<String>,
-    is_away: bool,
-    refused: usize,
-}
-
-impl Gateway {
-    async fn open() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let books = Arc::new(Mutex::new(Books::default()));
-        let shared = books.clone();
-        tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(socket, shared.clone()));
-            }
-        });
-        Self { url, books }
-    }
-
-    fn charged(&self) -> Vec<String> {
-        self.books.lock().unwrap().charged.clone()
-    }
-
-    fn charges_of(&self, order: &str) -> usize {
-        self.charged().iter().filter(|key| *key == order).count()
-    }
-
-    fn is_away(&self, is_away: bool) {
-        self.books.lock().unwrap().is_away = is_away;
-    }
-
-    /// How often it said that it is away.
-    fn refused(&self) -> usize {
-        self.books.lock().unwrap().refused
-    }
-}
-
-async fn serve(mut socket: TcpStream, books: Arc<Mutex<Books>>) {
-    let mut text = Vec::new();
-    while socket.read_buf(&mut text).await.is_ok_and(|bytes| bytes > 0) {
-        // The body is the last thing to come, and ends in its only closing brace.
-        if text.last() != Some(&b'}') {
-            continue;
-        }
-        let request = String::from_utf8(std::mem::take(&mut text)).unwrap().to_ascii_lowercase();
-        let key = request.lines().find_map(|line| line.strip_prefix("idempotency-key: ")).unwrap().to_owned();
-        let (status, body) = {
-            let mut books = books.lock().unwrap();
-            if books.is_away {
-                books.refused += 1;
-                (503, String::new())
-            } else {
-                if !books.charged.contains(&key) {
-                    books.charged.push(key.clone());
-                }
-                (201, format!(r#"{{"status":"captured","charge_id":"ch-{key}"}}"#))
-            }
-        };
-        let answer = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        if socket.write_all(answer.as_bytes()).await.is_err() {
-            return;
-        }
-    }
 }

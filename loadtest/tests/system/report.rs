@@ -6,7 +6,7 @@ use crate::fixtures;
 use crate::sales::{command, endpoints};
 use crate::shop::purchase_program;
 use browser::{Browser, Canvas, Look, Seen};
-use loadtest::auditor::Invariant;
+use loadtest::audit::Invariant;
 use loadtest::bench::compare::{Comparison, page_of};
 use loadtest::faults::CrashReport;
 use loadtest::report::of_run;

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::bench::baseline::BaselineStrategy;
 use crate::strategy::Strategy;
 

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::*;
-use crate::auditor::Invariant;
+use crate::audit::Invariant;
 use crate::bench::baseline::AtServer;
 use crate::fixtures;
 use crate::stats::Latency;

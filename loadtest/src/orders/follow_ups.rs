@@ -1,6 +1,6 @@
-//! The buyers' second messages: who sent which, and what they were told. Pure; filled while the sale runs.
+//! The buyers' second messages: who sent which, and how they were answered. Pure; filled while the sale runs.
 //!
-//! Invariant: a buyer who was told `reserved` follows up as the plan says, once; a repeat of the verdict changes nothing.
+//! A buyer who is answered `reserved` follows up as the plan says, once; a repeat of the verdict changes nothing.
 
 use std::time::Duration;
 
@@ -8,63 +8,54 @@ use shared::messages::{Status, Verdict};
 use uuid::Uuid;
 
 use crate::answers::Answers;
-use crate::life::plan::{FollowUp, Plan, Wish};
+use crate::orders::plan::{FollowUp, Plan};
 use crate::schedule::Due;
 
 /// What a verdict that reserves has in it, whatever else it says: spares reading all the others.
 const RESERVED: &[u8] = br#""status":"reserved""#;
 
-/// All second messages of one sale.
+/// All second messages of one sale, by the buyer's index.
 #[derive(Debug, Default)]
 pub struct FollowUps {
     plan: Plan,
-    /// By the buyer's index; `None` who sent none.
-    pub asked: Vec<Option<Asked>>,
-    /// By the buyer's index; of those who sent none, there is nothing in it.
+    /// `None` where the buyer sent none.
+    pub sent: Vec<Option<Sent>>,
+    /// Nothing is in it of those who sent none.
     pub answers: Answers,
     /// How many are without an answer.
-    open: usize,
+    pub open: usize,
 }
 
-/// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// What was asked.
+pub struct Sent {
     pub follow_up: FollowUp,
     /// When its buyer had the purchase's verdict, from the start of the sale.
     pub at: Duration,
 }
 
 impl FollowUps {
-    /// Nobody has a verdict yet.
-    #[must_use]
     pub fn to(requests: &[Due], plan: Plan) -> Self {
         let answers = Answers::to_ids(requests.iter().map(|due| FollowUp::request_id_of(due.request_id)));
-        Self { plan, asked: vec![None; requests.len()], answers, open: 0 }
+        Self { plan, sent: vec![None; requests.len()], answers, open: 0 }
     }
 
     /// Takes in a purchase's verdict; returns what its buyer asks for next, the first time.
     pub fn bought(&mut self, index: usize, purchase: Uuid, body: &[u8], at: Duration) -> Option<FollowUp> {
-        let is_new = self.asked[index].is_none();
-        if !is_new || !body.windows(RESERVED.len()).any(|part| part == RESERVED) {
+        if self.sent[index].is_some() || !body.windows(RESERVED.len()).any(|part| part == RESERVED) {
             return None;
         }
         let verdict: Verdict = serde_json::from_slice(body).ok()?;
-        let order = verdict.order.filter(|_| verdict.status == Status::Reserved)?;
-        let wish = self.plan.wish(index);
-        if wish == Wish::LetRunOut {
-            return None;
-        }
-        let request_id = FollowUp::request_id_of(purchase);
-        let follow_up = FollowUp { index, request_id, order_id: order.id, wish };
-        self.asked[index] = Some(Asked { follow_up, at });
+        let order_id = verdict.order.filter(|_| verdict.status == Status::Reserved)?.id;
+        let kind = self.plan.follow_up(index)?;
+        let follow_up = FollowUp { index, request_id: FollowUp::request_id_of(purchase), order_id, kind };
+        self.sent[index] = Some(Sent { follow_up, at });
         self.open += 1;
         Some(follow_up)
     }
 
     /// Takes in an answer, if it is one to a message that was sent; else it is for somebody else.
     pub fn answered(&mut self, correlation_id: &str, worker_id: &str, body: &[u8], at: Duration) -> bool {
-        let Some(index) = self.answers.index(correlation_id).filter(|&index| self.asked[index].is_some()) else {
+        let Some(index) = self.answers.index(correlation_id).filter(|&index| self.sent[index].is_some()) else {
             return false;
         };
         let is_first = self.answers.answers[index].body.is_none();
@@ -73,29 +64,22 @@ impl FollowUps {
         true
     }
 
-    /// How many were sent and have no answer.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open
-    }
-
-    /// Those, in the order of their buyers.
-    #[must_use]
+    /// In the order of their buyers.
     pub fn unanswered(&self) -> Vec<FollowUp> {
-        let asked = self.asked.iter().zip(&self.answers.answers);
-        let open = asked.filter(|(_, answer)| answer.body.is_none()).filter_map(|(asked, _)| *asked);
-        open.map(|asked| asked.follow_up).collect()
+        let open = self.all().filter(|(index, _)| self.answers.answers[*index].body.is_none());
+        open.map(|(_, sent)| sent.follow_up).collect()
     }
 
     /// Each that was sent, with its buyer's index.
-    pub fn all(&self) -> impl Iterator<Item = (usize, Asked)> {
-        self.asked.iter().enumerate().filter_map(|(index, asked)| Some((index, (*asked)?)))
+    pub fn all(&self) -> impl Iterator<Item = (usize, Sent)> {
+        self.sent.iter().enumerate().filter_map(|(index, sent)| Some((index, (*sent)?)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::orders::plan::FollowUpKind;
     use crate::schedule::{Scenario, Schedule};
 
     const AT: Duration = Duration::from_millis(3);
@@ -114,16 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn who_was_told_reserved_pays_once_and_an_answer_closes_it() {
+    fn who_was_answered_reserved_pays_once_and_an_answer_closes_it() {
         let (mut follow_ups, ids) = three("100%");
         let follow_up = follow_ups.bought(1, ids[1], &reserved(), AT).unwrap();
-        assert_eq!((follow_up.wish, follow_up.index), (Wish::Pay, 1));
+        assert_eq!((follow_up.kind, follow_up.index), (FollowUpKind::Pay, 1));
         assert_eq!(follow_ups.bought(1, ids[1], &reserved(), AT), None, "a repeat changes nothing");
-        assert_eq!((follow_ups.open(), follow_ups.unanswered()), (1, vec![follow_up]));
+        assert_eq!((follow_ups.open, follow_ups.unanswered()), (1, vec![follow_up]));
         assert!(!follow_ups.answered(&ids[1].to_string(), "w", b"{}", AT), "that is the purchase");
         let id = follow_up.request_id.to_string();
         assert!(follow_ups.answered(&id, "payment-1", b"{}", AT) && follow_ups.answered(&id, "payment-1", b"{}", AT));
-        assert_eq!((follow_ups.open(), follow_ups.unanswered()), (0, vec![]));
+        assert_eq!((follow_ups.open, follow_ups.unanswered()), (0, vec![]));
         assert_eq!(follow_ups.answers.answers[1].replies, 2);
     }
 

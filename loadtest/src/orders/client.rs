@@ -1,6 +1,4 @@
-//! One buyer at a time, who asks and waits for the verdict, and hears what happens to an item.
-//!
-//! Invariant: every wait has a limit.
+//! One client, who asks and waits for the verdict, and takes in the events of an item. Every wait has a limit.
 
 use std::time::Duration;
 
@@ -19,10 +17,9 @@ use tokio::time::timeout;
 use crate::failure::Failure;
 
 /// How long a verdict or an event may take.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The buyer's connection.
-pub(crate) struct Patron {
+pub(super) struct Client {
     connection: Connection,
     channel: Channel,
     reply_to: ShortString,
@@ -30,22 +27,19 @@ pub(crate) struct Patron {
     events: Consumer,
 }
 
-impl Patron {
-    /// Connects, and hears from then on of everything that happens to orders of these items.
-    ///
-    /// # Errors
-    /// The broker cannot be reached.
-    pub(crate) async fn connect(amqp_url: &str, items: &[&str]) -> Result<Self, Failure> {
-        let connection = amqp::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest patron").await?;
+impl Client {
+    /// Misses nothing from then on that happens to orders of these items.
+    pub(super) async fn connect(amqp_url: &str, items: &[&str]) -> Result<Self, Failure> {
+        let connection = amqp::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest client").await?;
         let prepared = async {
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             let (reply_to, replies) = queue(&channel).await?;
-            let (told, events) = queue(&channel).await?;
+            let (queue, events) = queue(&channel).await?;
             for item in items {
                 let key = ShortString::from(format!("order.*.{item}"));
                 let options = QueueBindOptions::default();
-                channel.queue_bind(told.clone(), EVENTS_EXCHANGE.into(), key, options, FieldTable::default()).await?;
+                channel.queue_bind(queue.clone(), EVENTS_EXCHANGE.into(), key, options, FieldTable::default()).await?;
             }
             Ok::<_, lapin::Error>((channel, reply_to, replies, events))
         };
@@ -53,25 +47,21 @@ impl Patron {
         Ok(Self { connection, channel, reply_to, replies, events })
     }
 
-    /// Asks, and returns the verdict.
-    ///
-    /// # Errors
-    /// The broker went away, or no verdict came in time.
-    pub(crate) async fn ask(
+    pub(super) async fn ask(
         &mut self,
-        exchange: &str,
-        routing_key: &str,
+        (exchange, routing_key): (&str, &str),
         request_id: &str,
         body: &[u8],
     ) -> Result<Verdict, Failure> {
         let properties = BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_reply_to(self.reply_to.clone())
-            .with_correlation_id(ShortString::from(request_id));
+            .with_correlation_id(request_id.into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let (exchange, key) = (ShortString::from(exchange), ShortString::from(routing_key));
-        let sent = async { self.channel.basic_publish(exchange, key, options, body, properties).await?.await };
-        sent.await.map_err(amqp::Error::from)?;
+        let published = async {
+            self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await?.await
+        };
+        published.await.map_err(amqp::Error::from)?;
         loop {
             let reply = next(&mut self.replies, "no verdict").await?;
             // A verdict may come twice; the second one of the request before is none of ours.
@@ -82,23 +72,20 @@ impl Patron {
         }
     }
 
-    /// The next event of this kind; others are passed over.
-    ///
-    /// # Errors
-    /// The broker went away, or it did not come in time.
-    pub(crate) async fn hear(&mut self, kind: EventKind) -> Result<Event, Failure> {
+    /// Waits for the next event of this kind; others are passed over.
+    pub(super) async fn event(&mut self, kind: EventKind) -> Result<Event, Failure> {
         loop {
-            let told = next(&mut self.events, kind.as_str()).await?;
-            let event: Event =
-                serde_json::from_slice(&told.data).context("an event cannot be read").map_err(Failure::Broken)?;
+            let message = next(&mut self.events, kind.as_str()).await?;
+            let event = serde_json::from_slice(&message.data).context("an event cannot be read");
+            let event: Event = event.map_err(Failure::Broken)?;
             if event.event == kind {
                 return Ok(event);
             }
         }
     }
 
-    /// Says goodbye; a broker that is gone already needs none.
-    pub(crate) async fn leave(self) {
+    /// A broker that is gone already needs no goodbye.
+    pub(super) async fn close(self) {
         drop(self.connection.close(200, "done".into()).await);
     }
 }
@@ -111,9 +98,9 @@ async fn queue(channel: &Channel) -> lapin::Result<(ShortString, Consumer)> {
 }
 
 async fn next(consumer: &mut Consumer, what: &str) -> Result<Delivery, Failure> {
-    match timeout(WAIT_MAX, consumer.next()).await {
+    match timeout(TIMEOUT, consumer.next()).await {
         Ok(Some(delivery)) => Ok(delivery.map_err(amqp::Error::from)?),
         Ok(None) => Err(Failure::Unreachable(anyhow!("RabbitMQ ended a queue while somebody listened to it"))),
-        Err(_) => Err(Failure::Broken(anyhow!("waited in vain for {} s: {what}", WAIT_MAX.as_secs()))),
+        Err(_) => Err(Failure::Broken(anyhow!("waited in vain for {} s: {what}", TIMEOUT.as_secs()))),
     }
 }

@@ -1,136 +1,110 @@
-//! An order's life, shown after a sale: its winner pays; and a unit that is held and not paid for goes to the next buyer.
-//!
-//! Invariant: each step is told as it happened, by its verdict or its event; at the end the database and the gateway are
-//! asked whether it is true.
+//! What happens to two orders, shown after a sale: its winner pays; a unit that is held and not paid for goes to the next
+//! buyer. Each step is told by its verdict or its event; at the end the database and the gateway are asked whether it is
+//! true.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use shared::devstack::gateway::{Behaviour, Ledger};
 use shared::messages::{
     Code, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
 };
 use shared::order::State;
 use uuid::Uuid;
 
-use crate::auditor::Invariant;
+use super::client::Client;
+use super::report::DemoStep;
+use super::{Functions, open_gateway};
+use crate::audit::Invariant;
+use crate::audit::database_state::{self, DatabaseState};
 use crate::database::{failed as database_failed, open as open_database};
-use crate::facts::{self, Recorded};
 use crate::failure::Failure;
-use crate::life::gateway::{Gateway, GatewayOptions};
-use crate::life::ledger::Ledger;
-use crate::life::living::Functions;
-use crate::life::patron::Patron;
 use crate::schedule::{ItemOnSale, Schedule};
 use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::workers::{WorkerSpec, Workers};
 
-/// How long the shown item is held.
+/// How long the demo's item is held.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Who got units in a sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Winner {
-    /// The buyer.
     pub buyer: String,
-    /// What the buyer holds.
     pub order: Order,
 }
 
-/// Something that happened, for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ShownStep {
-    /// When, from the first step on.
-    pub seconds: f64,
-    /// What was done.
-    pub what: String,
-    /// What came of it: a verdict's code, or an event.
-    pub came: String,
-}
-
-/// A life that was shown.
-#[derive(Debug)]
-pub struct Shown {
-    /// Step by step.
-    pub steps: Vec<ShownStep>,
-    /// Whether it was as it should be, and as it was told.
-    pub invariant: Invariant,
-}
-
-/// What is shown with.
-pub struct Show<'a> {
-    /// The servers.
+pub struct Demo<'a> {
     pub endpoints: &'a Endpoints,
     /// The purchase function's program.
     pub purchase: PathBuf,
-    /// The others'.
     pub functions: Functions,
-    /// How the gateway behaves.
-    pub gateway: GatewayOptions,
+    pub gateway: Behaviour,
 }
 
-/// The show under way.
-struct Stage {
-    patron: Patron,
-    item: String,
-    began: Instant,
-    steps: Vec<ShownStep>,
-    /// What should have come and did not, for people.
-    wrong: Vec<String>,
-    /// Who should be paid for, and who charged.
-    paid: Vec<Uuid>,
-}
-
-impl Show<'_> {
-    /// Shows it, on an item of its own.
-    ///
-    /// # Errors
-    /// A server is away, a program does not start, or something did not come in time.
-    pub async fn run(self, winner: Option<Winner>) -> Result<Shown, Failure> {
+impl Demo<'_> {
+    /// Shows it, on an item of its own; says whether it was as it should be, and as it was told.
+    pub async fn run(self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
         let item = ItemOnSale { id: format!("life-{}", Uuid::now_v7().simple()), stock: 1 };
         let database = open_database(&self.endpoints.database_url).await?;
-        facts::put_on_sale(&database, std::slice::from_ref(&item), Some(HOLD)).await.map_err(database_failed)?;
-        let gateway = Gateway::open(self.gateway).await?;
-        let mut specs = vec![WorkerSpec::purchase(self.purchase, 1, None)];
+        let on_sale = database_state::put_on_sale(&database, std::slice::from_ref(&item), Some(HOLD)).await;
+        on_sale.map_err(database_failed)?;
+        let gateway = open_gateway(self.gateway).await?;
+        let purchase = WorkerSpec::purchase(self.purchase, 1, None);
+        let mut specs = vec![purchase];
         specs.extend(self.functions.workers(&gateway));
         let workers = Workers::start(specs, self.endpoints).await?;
         let mut items = vec![item.id.as_str()];
         items.extend(winner.as_ref().map(|winner| winner.order.item.as_str()));
-        let patron = Patron::connect(&self.endpoints.amqp_url, &items).await?;
-        let (began, steps, wrong, paid) = (Instant::now(), Vec::new(), Vec::new(), Vec::new());
-        let mut stage = Stage { patron, item: item.id.clone(), began, steps, wrong, paid };
-        if let Some(winner) = winner {
-            stage.pay(&winner.buyer, winner.order.id).await?;
-        }
-        stage.play().await?;
-        let Stage { patron, steps, mut wrong, paid, .. } = stage;
-        patron.leave().await;
+        let mut script = Script {
+            client: Client::connect(&self.endpoints.amqp_url, &items).await?,
+            item: item.id.clone(),
+            began: Instant::now(),
+            steps: Vec::new(),
+            wrong: Vec::new(),
+            paid: Vec::new(),
+        };
+        script.play(winner).await?;
+        let Script { client, steps, mut wrong, paid, .. } = script;
+        client.close().await;
         let unclean = workers.drain().await.into_iter().filter(|ending| !ending.clean);
         wrong.extend(unclean.map(|ending| format!("{} ended with {}", ending.worker_id, ending.how)));
         let ledger = gateway.close().await;
         let schedule = Schedule { items_prefix: item.id.clone(), items: vec![item], requests: Vec::new() };
-        let recorded = facts::read(&database, &schedule).await.map_err(database_failed)?;
+        let state = database_state::read(&database, &schedule).await.map_err(database_failed)?;
         database.close().await;
-        wrong.extend(untrue(&recorded, &ledger, &paid));
+        wrong.extend(untrue(&state, &ledger, &paid));
         let holds = wrong.is_empty();
         let detail = if holds { "as shown, on record and at the gateway".to_owned() } else { wrong.join("; ") };
-        Ok(Shown { steps, invariant: Invariant { name: "life_as_shown", holds, detail } })
+        Ok((steps, Invariant { name: "life_as_shown", holds, detail }))
     }
 }
 
-impl Stage {
-    /// A unit is held, not paid for, comes back, and is sold to the next buyer.
-    async fn play(&mut self) -> Result<(), Failure> {
+struct Script {
+    client: Client,
+    item: String,
+    began: Instant,
+    steps: Vec<DemoStep>,
+    /// What should have come and did not, for people.
+    wrong: Vec<String>,
+    /// The orders that should be paid for, and charged.
+    paid: Vec<Uuid>,
+}
+
+impl Script {
+    async fn play(&mut self, winner: Option<Winner>) -> Result<(), Failure> {
+        if let Some(winner) = winner {
+            self.pay(&winner.buyer, winner.order.id).await?;
+        }
         let held = format!("ann buys the only unit of another item, held for {} s", HOLD.as_secs());
         self.buy("ann", &held, Code::Reserved).await?;
         self.buy("ben", "ben asks for it", Code::SoldOut).await?;
-        self.hear(EventKind::OrderExpired, "ann does not pay; her hold runs out").await?;
+        self.event(EventKind::OrderExpired, "ann does not pay; her hold runs out").await?;
         let bought = self.buy("cleo", "cleo asks for the unit that came back", Code::Reserved).await?;
-        if let Some(order) = bought.order {
-            self.pay("cleo", order.id).await?;
+        match bought.order {
+            Some(order) => self.pay("cleo", order.id).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn buy(&mut self, buyer: &str, what: &str, expected: Code) -> Result<Verdict, Failure> {
@@ -142,7 +116,7 @@ impl Stage {
             deadline: None,
         };
         let body = serde_json::to_vec(&request).expect("a request has only strings and numbers");
-        let verdict = self.patron.ask(PURCHASE_EXCHANGE, &request.item, &request.request_id, &body).await?;
+        let verdict = self.client.ask((PURCHASE_EXCHANGE, &request.item), &request.request_id, &body).await?;
         self.came(what, &verdict, expected);
         Ok(verdict)
     }
@@ -151,17 +125,17 @@ impl Stage {
         let (request_id, payment_method) = (Uuid::now_v7().to_string(), format!("card-of-{buyer}"));
         let request = PaymentRequest { request_id, order_id, payment_method };
         let body = serde_json::to_vec(&request).expect("a request has only strings");
-        let verdict = self.patron.ask("", PAYMENT_QUEUE, &request.request_id, &body).await?;
+        let verdict = self.client.ask(("", PAYMENT_QUEUE), &request.request_id, &body).await?;
         self.came(&format!("{buyer} pays"), &verdict, Code::Paid);
         if verdict.code == Code::Paid {
             self.paid.push(order_id);
-            self.hear(EventKind::OrderPaid, "the world is told").await?;
+            self.event(EventKind::OrderPaid, "the world is told").await?;
         }
         Ok(())
     }
 
-    async fn hear(&mut self, kind: EventKind, what: &str) -> Result<(), Failure> {
-        let event = self.patron.hear(kind).await?;
+    async fn event(&mut self, kind: EventKind, what: &str) -> Result<(), Failure> {
+        let event = self.client.event(kind).await?;
         self.step(what, format!("event {}", event.event.as_str()));
         Ok(())
     }
@@ -175,18 +149,18 @@ impl Stage {
 
     fn step(&mut self, what: &str, came: String) {
         let seconds = round(self.began.elapsed().as_secs_f64(), 1e3);
-        self.steps.push(ShownStep { seconds, what: what.to_owned(), came });
+        self.steps.push(DemoStep { seconds, what: what.to_owned(), came });
     }
 }
 
 /// What the database and the gateway say otherwise.
-fn untrue(recorded: &Recorded, ledger: &Ledger, paid: &[Uuid]) -> Vec<String> {
+fn untrue(state: &DatabaseState, ledger: &Ledger, paid: &[Uuid]) -> Vec<String> {
     let mut wrong = Vec::new();
-    let stock: Vec<_> = recorded.items.iter().map(|item| (item.available, item.held, item.sold)).collect();
+    let stock: Vec<_> = state.items.iter().map(|item| (item.available, item.held, item.sold)).collect();
     if stock != [(0, 0, 1)] {
         wrong.push(format!("the unit is not sold: available, held, sold are {stock:?}"));
     }
-    let mut states: Vec<&str> = recorded.orders.iter().map(|order| order.state.as_str()).collect();
+    let mut states: Vec<&str> = state.orders.iter().map(|order| order.state.as_str()).collect();
     states.sort_unstable();
     if states != [State::Expired.as_str(), State::Paid.as_str()] {
         wrong.push(format!("the orders of the unit ended as {states:?}"));

@@ -1,0 +1,242 @@
+//! What is proved of a sale: pure checks over what was asked, what was answered, what the database holds, what the payment
+//! gateway charged and what was published. None of them is believed alone.
+//!
+//! Each promise is one [`Invariant`] with a name that never changes; a broken one counts its offenders and names the first.
+
+pub mod database_state;
+mod events;
+mod orders;
+mod sale;
+mod stock;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use shared::devstack::gateway::Ledger;
+use shared::messages::{Status, Verdict};
+
+use crate::answers::Answers;
+use crate::orders::events::Events;
+use crate::orders::follow_ups::FollowUps;
+use crate::schedule::Schedule;
+use database_state::{DatabaseState, OrderHistory, RecordedItem, RecordedOrder, RecordedVerdict};
+use stock::Stock;
+
+const OFFENDERS_NAMED_MAX: usize = 5;
+
+/// Everything that is known about a sale after its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    pub schedule: &'a Schedule,
+    pub answers: &'a Answers,
+    /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
+    pub dead_growth: i64,
+    pub endings: &'a [Ending],
+    /// `None` where no database took part (the ceiling).
+    pub database: Option<&'a DatabaseState>,
+    /// `None` where nobody paid, cancelled, or let a hold run out.
+    pub orders: Option<OrdersEvidence<'a>>,
+}
+
+/// What is known of the orders after their verdicts.
+#[derive(Debug, Clone, Copy)]
+pub struct OrdersEvidence<'a> {
+    pub follow_ups: &'a FollowUps,
+    pub ledger: &'a Ledger,
+    pub events: &'a Events,
+    pub history: &'a OrderHistory,
+    /// Whether every hold had the time to run out.
+    pub is_over: bool,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    pub worker_id: String,
+    /// Whether it drained when it was asked to, and exited with 0; a worker that was killed on purpose counts too.
+    pub clean: bool,
+    /// For people, such as `exit status: 0`.
+    pub how: String,
+}
+
+/// One promise, and whether it was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Invariant {
+    pub name: &'static str,
+    pub holds: bool,
+    /// For people: what was checked, or who offends.
+    pub detail: String,
+}
+
+/// How many requests ended in each way, by what the buyers were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct VerdictCounts {
+    pub reserved: u64,
+    pub sold_out: u64,
+    pub refused: u64,
+    pub invalid: u64,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// In reading order.
+    pub invariants: Vec<Invariant>,
+    pub verdicts: VerdictCounts,
+    /// Requests that got no reply, or that have no recorded verdict.
+    pub lost: u64,
+    /// Identical replies beyond the number of sends: allowed (replies come at least once), and counted.
+    pub duplicate_replies: u64,
+    /// Replies that differ from the first one to the same request.
+    pub conflicting_replies: u64,
+    /// Units reserved beyond the stock.
+    pub oversold: u64,
+    /// Accepted requests that were published after a refused one of equal or smaller quantity.
+    pub order_inversions: u64,
+    /// When each of those who got units was answered, from the start of the sale, in publish order.
+    pub sold_at: Vec<Duration>,
+}
+
+impl Audit {
+    #[must_use]
+    pub fn of(evidence: &Evidence<'_>) -> Self {
+        let case = Case::new(evidence);
+        let stock = match (evidence.database, &evidence.orders) {
+            // The ceiling has no stock to oversell.
+            (None, _) => Stock::default(),
+            (Some(_), None) => Stock::only_shrinking(&case),
+            (Some(_), Some(orders)) => Stock::replayed(&case, orders.events),
+        };
+        let mut invariants = sale::replies_and_workers(&case);
+        if let Some(database) = evidence.database {
+            invariants.extend(sale::records(&case, database, &stock));
+            if let Some(orders) = &evidence.orders {
+                invariants.extend(orders::check(&case, database, orders));
+            }
+        }
+        let answers = &evidence.answers.answers;
+        let sold = case.answered.iter().zip(answers).filter(|(status, _)| **status == Some(Status::Reserved));
+        Self {
+            invariants,
+            verdicts: case.verdict_counts(),
+            lost: case.lost().count() as u64,
+            duplicate_replies: answers
+                .iter()
+                .map(|answer| u64::from(answer.replies.saturating_sub(answer.sends)))
+                .sum(),
+            conflicting_replies: answers.iter().map(|answer| u64::from(answer.differing)).sum(),
+            oversold: stock.oversold.iter().map(|(_, units)| units).sum(),
+            order_inversions: stock.preferred.len() as u64,
+            sold_at: sold.map(|(_, answer)| answer.at).collect(),
+        }
+    }
+
+    /// Whether every promise was kept.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.invariants.iter().all(|invariant| invariant.holds)
+    }
+}
+
+/// The evidence, indexed. Requests are known by their index in the schedule.
+struct Case<'a> {
+    evidence: &'a Evidence<'a>,
+    /// As they stand in messages and rows.
+    ids: Vec<String>,
+    /// As the buyers were answered; `None` where there is no reply, or not a verdict of this request.
+    answered: Vec<Option<Status>>,
+    recorded: Vec<Option<&'a RecordedVerdict>>,
+    /// More than one is a fault.
+    orders: Vec<Vec<&'a RecordedOrder>>,
+    /// By the item's index in the schedule; `None` where the item is gone.
+    items: Vec<Option<&'a RecordedItem>>,
+}
+
+impl<'a> Case<'a> {
+    fn new(evidence: &'a Evidence<'a>) -> Self {
+        let requests = &evidence.schedule.requests;
+        let ids: Vec<String> = requests.iter().map(|due| due.request_id.to_string()).collect();
+        let bodies = evidence.answers.answers.iter().map(|answer| answer.body.as_deref());
+        let answered = bodies.zip(&ids).map(|(body, id)| status_of(body?, id)).collect();
+        let (mut recorded, mut orders) = (vec![None; ids.len()], vec![Vec::new(); ids.len()]);
+        let mut items = vec![None; evidence.schedule.items.len()];
+        if let Some(database) = evidence.database {
+            let index_of: HashMap<&str, usize> = ids.iter().map(String::as_str).zip(0..).collect();
+            for verdict in &database.verdicts {
+                if let Some(&index) = index_of.get(verdict.request_id.as_str()) {
+                    recorded[index] = Some(verdict);
+                }
+            }
+            for order in &database.orders {
+                if let Some(&index) = index_of.get(order.request_id.as_str()) {
+                    orders[index].push(order);
+                }
+            }
+            let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
+            items = evidence.schedule.items.iter().map(|item| rows.get(item.id.as_str()).copied()).collect();
+        }
+        Self { evidence, ids, answered, recorded, orders, items }
+    }
+
+    /// The ids of the requests that offend.
+    fn requests_where(&self, offends: impl Fn(usize) -> bool) -> Vec<&str> {
+        (0..self.ids.len()).filter(|&index| offends(index)).map(|index| self.ids[index].as_str()).collect()
+    }
+
+    /// As recorded, or as answered where nothing is recorded.
+    fn status(&self, index: usize) -> Option<Status> {
+        self.recorded[index].map(|verdict| verdict.status).or(self.answered[index])
+    }
+
+    fn quantity(&self, index: usize) -> i64 {
+        i64::from(self.evidence.schedule.requests[index].quantity)
+    }
+
+    /// The item that was asked for, as an index into the schedule's.
+    fn item(&self, index: usize) -> usize {
+        self.evidence.schedule.requests[index].item as usize
+    }
+
+    fn item_id(&self, index: usize) -> &'a str {
+        &self.evidence.schedule.items[self.item(index)].id
+    }
+
+    fn lost(&self) -> impl Iterator<Item = usize> {
+        let is_recorded = |index: usize| self.evidence.database.is_none() || self.recorded[index].is_some();
+        (0..self.ids.len()).filter(move |&index| self.answered[index].is_none() || !is_recorded(index))
+    }
+
+    fn verdict_counts(&self) -> VerdictCounts {
+        let of = |status| self.answered.iter().filter(|answered| **answered == Some(status)).count() as u64;
+        VerdictCounts {
+            reserved: of(Status::Reserved),
+            sold_out: of(Status::SoldOut),
+            refused: of(Status::Refused),
+            invalid: of(Status::Invalid),
+        }
+    }
+}
+
+/// What a reply says, if it is a verdict of this request.
+fn status_of(body: &[u8], request_id: &str) -> Option<Status> {
+    let verdict: Verdict = serde_json::from_slice(body).ok()?;
+    let is_consistent = verdict.request_id.as_deref() == Some(request_id)
+        && verdict.code.status() == verdict.status
+        // A purchase is never merely done.
+        && verdict.status != Status::Done
+        && verdict.order.is_some() == (verdict.status == Status::Reserved);
+    is_consistent.then_some(verdict.status)
+}
+
+/// An invariant that holds when nobody offends.
+fn invariant<S: AsRef<str>>(name: &'static str, when_kept: impl Into<String>, offenders: &[S]) -> Invariant {
+    if offenders.is_empty() {
+        return Invariant { name, holds: true, detail: when_kept.into() };
+    }
+    let named: Vec<&str> = offenders.iter().take(OFFENDERS_NAMED_MAX).map(AsRef::as_ref).collect();
+    let more = if offenders.len() > named.len() { ", …" } else { "" };
+    Invariant { name, holds: false, detail: format!("{}: {}{more}", offenders.len(), named.join(", ")) }
+}

@@ -1,0 +1,223 @@
+//! What the database holds of a sale, read by SQL, independently of every reply. Also puts the sale's items there at its
+//! beginning, as an operator's SQL would.
+//!
+//! Reads whole rows as they are, also impossible ones; judging is the audit's.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use shared::messages::Status;
+use sqlx::{FromRow, PgConnection, PgPool};
+use uuid::Uuid;
+
+use crate::orders::plan::FollowUp;
+use crate::schedule::{ItemOnSale, Schedule};
+
+/// Longer than any sale: unless holds are to run out, none may while the audit counts on a stock that only shrinks.
+const HOLD_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// Everything of a sale's items, or of its requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatabaseState {
+    pub items: Vec<RecordedItem>,
+    pub verdicts: Vec<RecordedVerdict>,
+    pub orders: Vec<RecordedOrder>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
+pub struct RecordedItem {
+    pub id: String,
+    pub stock: i64,
+    pub available: i64,
+    pub held: i64,
+    pub sold: i64,
+    /// Decisions committed, and returns of units.
+    pub version: i64,
+    /// Decisions made again because the version had moved on.
+    pub conflicts: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedVerdict {
+    pub request_id: String,
+    pub item: String,
+    pub status: Status,
+    /// As it was to be sent.
+    pub reply: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct RecordedOrder {
+    pub id: Uuid,
+    pub request_id: String,
+    pub item: String,
+    pub quantity: i64,
+    pub state: String,
+}
+
+/// What happened to the orders after their verdicts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrderHistory {
+    /// By time.
+    pub transitions: Vec<RecordedTransition>,
+    /// Under way or ended.
+    pub payments: Vec<RecordedPayment>,
+    /// As they were to be sent, by request id.
+    pub follow_up_replies: HashMap<String, String>,
+    /// Rows of the outbox about the sale's orders.
+    pub unpublished: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct RecordedTransition {
+    pub order_id: Uuid,
+    #[sqlx(rename = "from_state")]
+    pub from: String,
+    #[sqlx(rename = "to_state")]
+    pub to: String,
+    pub cause: String,
+    /// Who asked for it.
+    pub request_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct RecordedPayment {
+    pub order_id: Uuid,
+    /// The gateway's name for the charge.
+    pub charge_id: Option<String>,
+}
+
+impl DatabaseState {
+    /// Decisions that were tried: those that were committed and those that met a conflict.
+    #[must_use]
+    pub fn attempts(&self) -> i64 {
+        self.items.iter().map(|item| item.version).sum::<i64>() + self.conflicts()
+    }
+
+    #[must_use]
+    pub fn conflicts(&self) -> i64 {
+        self.items.iter().map(|item| item.conflicts).sum()
+    }
+}
+
+const PUT_ON_SALE: &str = "
+    INSERT INTO items (id, stock, available, hold_ms)
+    SELECT id, stock, stock, $3 FROM UNNEST($1::text[], $2::bigint[]) AS on_sale (id, stock)";
+
+/// Orders hold units for this time, or for longer than any sale.
+///
+/// # Errors
+/// Also where an item exists already.
+pub async fn put_on_sale(database: &PgPool, items: &[ItemOnSale], hold: Option<Duration>) -> sqlx::Result<()> {
+    let hold_ms = hold.map_or(HOLD_MS, |hold| i64::try_from(hold.as_millis()).unwrap_or(HOLD_MS));
+    let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
+    let stocks: Vec<i64> = items.iter().map(|item| i64::try_from(item.stock).unwrap_or(i64::MAX)).collect();
+    sqlx::query(PUT_ON_SALE).bind(ids).bind(stocks).bind(hold_ms).execute(database).await?;
+    Ok(())
+}
+
+const READ_VERSION: &str = "SHOW server_version";
+
+/// Such as `15.18`.
+pub async fn server_version(database: &PgPool) -> sqlx::Result<String> {
+    let version: String = sqlx::query_scalar(READ_VERSION).fetch_one(database).await?;
+    // Debian's says `15.18 (Debian 15.18-0+deb12u1)`.
+    Ok(version.split_whitespace().next().unwrap_or(&version).to_owned())
+}
+
+// A worker's statements take milliseconds, and are limited; these read whole tables.
+const WITHOUT_LIMIT: &str = "SET LOCAL statement_timeout = 0";
+// The two conditions find what nobody asked for (by item) and what went astray (by request id). `IN (SELECT …)` is looked
+// up in a hash table; `= ANY` would compare each row with each element.
+const READ_VERDICTS: &str = "
+    SELECT request_id, item, status, reply FROM verdicts
+    WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
+const READ_ORDERS: &str = "
+    SELECT id, request_id, item, quantity, state FROM orders
+    WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
+
+pub async fn read(database: &PgPool, schedule: &Schedule) -> sqlx::Result<DatabaseState> {
+    let items = item_ids(schedule);
+    let requests: Vec<String> = schedule.requests.iter().map(|due| due.request_id.to_string()).collect();
+    let mut transaction = database.begin().await?;
+    sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;
+    let verdicts: Vec<(String, String, String, String)> =
+        sqlx::query_as(READ_VERDICTS).bind(&items).bind(&requests).fetch_all(&mut *transaction).await?;
+    let verdicts = verdicts.into_iter().map(|(request_id, item, status, reply)| {
+        Ok(RecordedVerdict { request_id, item, status: read_status(&status)?, reply })
+    });
+    Ok(DatabaseState {
+        verdicts: verdicts.collect::<sqlx::Result<_>>()?,
+        items: read_items(&mut transaction, &items).await?,
+        orders: sqlx::query_as(READ_ORDERS).bind(&items).bind(&requests).fetch_all(&mut *transaction).await?,
+    })
+}
+
+const READ_ITEMS: &str = "
+    SELECT id, stock, available, held, sold, version, conflicts FROM items WHERE id = ANY($1) ORDER BY id";
+
+pub(crate) async fn read_items(database: &mut PgConnection, items: &[String]) -> sqlx::Result<Vec<RecordedItem>> {
+    sqlx::query_as(READ_ITEMS).bind(items).fetch_all(database).await
+}
+
+const READ_TRANSITIONS: &str = "
+    SELECT order_id, from_state, to_state, cause, order_history.request_id
+    FROM order_history JOIN orders ON orders.id = order_id
+    WHERE item IN (SELECT UNNEST($1::text[]))
+    ORDER BY order_history.at";
+const READ_PAYMENTS: &str = "
+    SELECT order_id, charge_id FROM payments JOIN orders ON orders.id = order_id
+    WHERE item IN (SELECT UNNEST($1::text[]))";
+const READ_REPLIES: &str = "SELECT request_id, reply FROM verdicts WHERE request_id IN (SELECT UNNEST($1::text[]))";
+const COUNT_UNPUBLISHED: &str = "
+    SELECT count(DISTINCT outbox.id)
+    FROM outbox, UNNEST(order_ids) AS published (order_id) JOIN orders ON orders.id = published.order_id
+    WHERE orders.item IN (SELECT UNNEST($1::text[]))";
+
+pub async fn read_history(database: &PgPool, schedule: &Schedule) -> sqlx::Result<OrderHistory> {
+    let items = item_ids(schedule);
+    let ids = schedule.requests.iter().map(|due| FollowUp::request_id_of(due.request_id).to_string());
+    let ids: Vec<String> = ids.collect();
+    let mut transaction = database.begin().await?;
+    sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;
+    let replies: Vec<(String, String)> = sqlx::query_as(READ_REPLIES).bind(&ids).fetch_all(&mut *transaction).await?;
+    Ok(OrderHistory {
+        transitions: sqlx::query_as(READ_TRANSITIONS).bind(&items).fetch_all(&mut *transaction).await?,
+        payments: sqlx::query_as(READ_PAYMENTS).bind(&items).fetch_all(&mut *transaction).await?,
+        follow_up_replies: replies.into_iter().collect(),
+        unpublished: sqlx::query_scalar(COUNT_UNPUBLISHED).bind(&items).fetch_one(&mut *transaction).await?,
+    })
+}
+
+const COUNT_HELD: &str = "SELECT COALESCE(sum(held), 0)::bigint FROM items WHERE id IN (SELECT UNNEST($1::text[]))";
+
+/// Units of the sale's items that are held.
+pub async fn held(database: &PgPool, schedule: &Schedule) -> sqlx::Result<i64> {
+    sqlx::query_scalar(COUNT_HELD).bind(item_ids(schedule)).fetch_one(database).await
+}
+
+const READ_LAST_UNPUBLISHED: &str = "SELECT max(id) FROM outbox";
+
+/// The last row of the outbox, as it is now; `None` where it is empty.
+pub async fn last_unpublished(database: &PgPool) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(READ_LAST_UNPUBLISHED).fetch_one(database).await
+}
+
+const IS_UNPUBLISHED: &str = "SELECT EXISTS (SELECT FROM outbox WHERE id <= $1)";
+
+/// Whether the outbox still has rows up to this one.
+pub async fn is_unpublished(database: &PgPool, up_to: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(IS_UNPUBLISHED).bind(up_to).fetch_one(database).await
+}
+
+fn item_ids(schedule: &Schedule) -> Vec<String> {
+    schedule.items.iter().map(|item| item.id.clone()).collect()
+}
+
+fn read_status(word: &str) -> sqlx::Result<Status> {
+    [Status::Reserved, Status::SoldOut, Status::Refused, Status::Done, Status::Invalid]
+        .into_iter()
+        .find(|status| status.as_str() == word)
+        .ok_or_else(|| sqlx::Error::Decode(format!("`{word}` is not a verdict's status").into()))
+}

@@ -1,0 +1,186 @@
+//! Whether units were given out right: never more than there were, to nobody while there were none, to the first first.
+//!
+//! Where stock only shrinks, what is left at the end was left all along, and that is enough to judge by. Where units come
+//! back it is not, so the sale is replayed. An item's version goes up by one with each decision on it and each return of
+//! units. Purchases say in their verdicts which version they were decided on. The versions that they leave over are the
+//! returns, in the order of their events' numbers: a number is given out while the item's row is locked.
+//!
+//! Nothing is judged on an item whose versions do not add up; that is a fault of its own.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::messages::{Status, Verdict};
+
+use super::Case;
+use super::database_state::RecordedItem;
+use super::events::{Units, units_of};
+use crate::orders::events::Events;
+use crate::schedule::ItemOnSale;
+
+/// Who offends. Requests are indices into the schedule.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    /// Items, with the most units beyond what there was.
+    pub(super) oversold: Vec<(String, u64)>,
+    /// Requests that were sold out while there were enough units.
+    pub(super) sent_away: Vec<usize>,
+    /// Requests that got units before an earlier one was decided, which then got none.
+    pub(super) preferred: Vec<usize>,
+    /// Items whose versions, events and units do not add up, and why; `None` where nothing was replayed.
+    pub(super) unaccounted: Option<Vec<String>>,
+}
+
+impl Stock {
+    pub(super) fn only_shrinking(case: &Case<'_>) -> Self {
+        let items = &case.evidence.schedule.items;
+        let (mut reserved, mut least_refused) = (vec![0_u64; items.len()], vec![i64::MAX; items.len()]);
+        let mut stock = Self::default();
+        for index in 0..case.ids.len() {
+            let (item, quantity, status) = (case.item(index), case.quantity(index), case.status(index));
+            let is_reserved = [status, case.answered[index]].contains(&Some(Status::Reserved));
+            if is_reserved || !case.orders[index].is_empty() {
+                let ordered: i64 = case.orders[index].iter().map(|order| order.quantity.max(0)).sum();
+                reserved[item] += ordered.max(quantity).unsigned_abs();
+            }
+            match status {
+                Some(Status::SoldOut) => {
+                    least_refused[item] = least_refused[item].min(quantity);
+                    if case.items[item].is_some_and(|row| row.available >= quantity) {
+                        stock.sent_away.push(index);
+                    }
+                }
+                // Whoever comes after a refused request and asks for as much or more must be refused too.
+                Some(Status::Reserved) if quantity >= least_refused[item] => stock.preferred.push(index),
+                Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
+            }
+        }
+        let oversold = items.iter().zip(reserved).filter(|(item, units)| *units > item.stock);
+        stock.oversold = oversold.map(|(item, units)| (item.id.clone(), units - item.stock)).collect();
+        stock
+    }
+
+    pub(super) fn replayed(case: &Case<'_>, events: &Events) -> Self {
+        let (mut stock, mut unaccounted) = (Self::default(), Vec::new());
+        for (item, changes) in changes(case, events).iter().enumerate() {
+            // An item that is gone is found by another invariant.
+            let Some(row) = case.items[item] else { continue };
+            if let Err(why) = changes.replay(case, &case.evidence.schedule.items[item], row, &mut stock) {
+                unaccounted.push(format!("{}: {why}", row.id));
+            }
+        }
+        Self { unaccounted: Some(unaccounted), ..stock }
+    }
+}
+
+/// The decisions and the returns of one item.
+#[derive(Default, Clone)]
+struct Changes {
+    /// By version, each in publish order.
+    decided: BTreeMap<i64, Vec<usize>>,
+    /// Units, by the number of the event.
+    came_back: BTreeMap<u64, i64>,
+    /// By request: the number of the event that tells of its order.
+    reserved: HashMap<usize, u64>,
+    /// Verdicts that do not say which version they are of.
+    versionless: usize,
+}
+
+/// Of each item of the schedule.
+fn changes(case: &Case<'_>, events: &Events) -> Vec<Changes> {
+    let mut all = vec![Changes::default(); case.items.len()];
+    for index in 0..case.ids.len() {
+        // Without a record there is nothing to replay; another invariant says so.
+        let Some(recorded) = case.recorded[index] else { continue };
+        let verdict: Option<Verdict> = serde_json::from_str(&recorded.reply).ok();
+        let changes = &mut all[case.item(index)];
+        match verdict.and_then(|verdict| verdict.item_version) {
+            Some(version) => changes.decided.entry(version).or_default().push(index),
+            None => changes.versionless += 1,
+        }
+    }
+    let items: HashMap<&str, usize> =
+        case.evidence.schedule.items.iter().map(|item| item.id.as_str()).zip(0..).collect();
+    let requests: HashMap<&str, usize> = case.ids.iter().map(String::as_str).zip(0..).collect();
+    for published in &events.published {
+        let Some((&item, order)) = items.get(published.event.item.as_str()).zip(published.event.order.as_ref()) else {
+            continue;
+        };
+        let (changes, number) = (&mut all[item], published.number.0);
+        match units_of(published.event.event) {
+            Units::Reserved => {
+                if let Some(&index) = requests.get(order.request_id.as_str()) {
+                    changes.reserved.insert(index, number);
+                }
+            }
+            Units::CameBack => *changes.came_back.entry(number).or_default() += i64::from(order.quantity),
+            Units::Sold | Units::Unmoved => {}
+        }
+    }
+    all
+}
+
+impl Changes {
+    /// Makes every change once more, by version, and notes who offends; fails where they do not add up.
+    fn replay(&self, case: &Case<'_>, item: &ItemOnSale, row: &RecordedItem, stock: &mut Stock) -> Result<(), String> {
+        if self.versionless > 0 {
+            return Err(format!("{} verdicts do not say on which version they were decided", self.versionless));
+        }
+        let (decided, came_back, version) = (self.decided.len(), self.came_back.len(), row.version);
+        if i64::try_from(decided + came_back) != Ok(version) {
+            return Err(format!("{decided} decisions and {came_back} returns of units make no version {version}"));
+        }
+        let mut available = i64::try_from(item.stock).unwrap_or(i64::MAX);
+        let (mut least, mut published, mut sent_away) = (available, 0, Vec::new());
+        let mut returns = self.came_back.iter();
+        for version in 0..version {
+            let mut number = None;
+            if let Some(requests) = self.decided.get(&version) {
+                for &index in requests {
+                    match case.status(index) {
+                        Some(Status::Reserved) => {
+                            available -= case.quantity(index);
+                            number = number.max(self.reserved.get(&index));
+                        }
+                        Some(Status::SoldOut) if available >= case.quantity(index) => sent_away.push(index),
+                        Some(Status::SoldOut | Status::Refused | Status::Done | Status::Invalid) | None => {}
+                    }
+                }
+            } else {
+                let next = returns.next().ok_or_else(|| format!("nothing happened at version {version}"))?;
+                available += next.1;
+                number = Some(next.0);
+            }
+            if number.is_some_and(|number| *number < published) {
+                return Err(format!("what happened at version {version} is told as if it had happened before"));
+            }
+            published = number.copied().unwrap_or(published);
+            least = least.min(available);
+        }
+        stock.sent_away.extend(sent_away);
+        stock.preferred.extend(self.preferred(case));
+        if least < 0 {
+            stock.oversold.push((item.id.clone(), least.unsigned_abs()));
+        }
+        match available == row.available {
+            true => Ok(()),
+            false => Err(format!("{available} units should be available, and {} are", row.available)),
+        }
+    }
+
+    /// Who got units at a version before that at which an earlier request was sold out.
+    fn preferred(&self, case: &Case<'_>) -> Vec<usize> {
+        let decided = self.decided.iter();
+        let mut by_place: Vec<(usize, i64)> =
+            decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect();
+        by_place.sort_unstable();
+        let (mut sold_out_at, mut preferred) = (i64::MIN, Vec::new());
+        for (index, version) in by_place {
+            match case.status(index) {
+                Some(Status::SoldOut) => sold_out_at = sold_out_at.max(version),
+                Some(Status::Reserved) if version < sold_out_at => preferred.push(index),
+                Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
+            }
+        }
+        preferred
+    }
+}

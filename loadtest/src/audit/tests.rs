@@ -1,0 +1,251 @@
+//! Each kind of fault, seeded into a sale that was right, turns exactly its own invariants red.
+
+mod fixture;
+mod orders;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shared::messages::{Code, Status};
+
+use super::*;
+use crate::schedule::Scenario;
+use fixture::Fixture;
+
+/// What is wrong, how it is seeded, and the invariants that go red: these, and no other.
+type Fault = (&'static str, fn(&mut Fixture), &'static [&'static str]);
+
+fn assert_red(healthy: fn() -> Fixture, faults: &[Fault]) {
+    assert_eq!(healthy().red(), [""; 0], "what is right passes");
+    for (what, seed, expected) in faults {
+        let mut fixture = healthy();
+        seed(&mut fixture);
+        assert_eq!(fixture.red(), *expected, "{what}");
+    }
+}
+
+const FAULTS: &[Fault] = &[
+    ("a unit is sold twice", |sale| sale.turn(3, Code::Reserved), &["never_oversold", "stock_conserved"]),
+    (
+        "a buyer is promised a unit beyond the stock, and it is not on record",
+        |sale| sale.answers.answers[3].body = Some(sale.reply(3, 1, Code::Reserved).into_bytes()),
+        &["never_oversold", "replies_match_records"],
+    ),
+    ("a request has no record", |sale| drop(sale.database.verdicts.remove(9)), &["every_request_recorded"]),
+    (
+        "a verdict is on another item than was asked for",
+        |sale| sale.database.verdicts[9].item = "elsewhere".into(),
+        &["every_request_recorded"],
+    ),
+    ("a buyer has no reply", |sale| sale.answers.answers[9].body = None, &["every_buyer_answered"]),
+    (
+        "a reply is no verdict",
+        |sale| sale.answers.answers[9].body = Some(b"hello".to_vec()),
+        &["every_buyer_answered", "replies_match_records"],
+    ),
+    (
+        "nobody asked for a verdict",
+        |sale| {
+            let verdict = RecordedVerdict { request_id: "stranger".into(), ..sale.database.verdicts[9].clone() };
+            sale.database.verdicts.push(verdict);
+        },
+        &["nothing_unknown"],
+    ),
+    (
+        "nobody asked for an order",
+        |sale| sale.database.orders[0].request_id = "stranger".into(),
+        &["nothing_unknown", "orders_match_verdicts"],
+    ),
+    (
+        "a reply is to nobody",
+        |sale| {
+            sale.answers.record("stranger", "worker-1", b"{}".to_vec(), Duration::ZERO);
+        },
+        &["no_stray_replies"],
+    ),
+    (
+        "a second reply differs",
+        |sale| {
+            let other = sale.reply(9, 1, Code::Reserved).into_bytes();
+            sale.answers.record(&sale.id(9), "worker-1", other, Duration::ZERO);
+        },
+        &["no_conflicting_replies"],
+    ),
+    ("a second reply is identical, and allowed", |sale| answer_again(sale, 9), &[]),
+    (
+        "a reply differs from the record by one byte",
+        |sale| sale.database.verdicts[9].reply.push(' '),
+        &["replies_match_records"],
+    ),
+    (
+        "a record's status contradicts its reply",
+        |sale| sale.database.verdicts[9].status = Status::Refused,
+        &["replies_match_records"],
+    ),
+    // Whoever came after the third buyer was sent away as well, although a unit was left.
+    ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), &["no_false_sold_out"]),
+    (
+        "a buyer jumps the queue",
+        |sale| {
+            sale.turn(2, Code::SoldOut);
+            sale.turn(8, Code::Reserved);
+        },
+        &["first_come_first_served"],
+    ),
+    ("units do not add up", |sale| sale.database.items[0].stock = 4, &["stock_conserved"]),
+    (
+        "units were added on the quiet",
+        |sale| {
+            let row = &mut sale.database.items[0];
+            (row.stock, row.available, row.sold) = (1_003, 0, 1_000);
+        },
+        &["stock_conserved", "orders_match_stock"],
+    ),
+    (
+        "units are negative and add up",
+        |sale| (sale.database.items[0].available, sale.database.items[0].sold) = (-1, 1),
+        &["stock_conserved", "orders_match_stock"],
+    ),
+    ("an item is gone", |sale| sale.database.items.clear(), &["stock_conserved"]),
+    (
+        // Both the order that has no verdict and the verdict that has no order; and with both, one unit too many.
+        "an order has no reserved verdict",
+        |sale| sale.database.orders[2].request_id = sale.id(5),
+        &["never_oversold", "orders_match_verdicts"],
+    ),
+    (
+        "a reserved verdict has no order",
+        |sale| drop(sale.database.orders.remove(0)),
+        &["orders_match_stock", "orders_match_verdicts"],
+    ),
+    (
+        "an order is for more than was asked",
+        |sale| sale.database.orders[0].quantity = 2,
+        &["never_oversold", "orders_match_stock", "orders_match_verdicts"],
+    ),
+    ("an order is paid, and its unit held", |sale| *sale.state(0) = "paid".into(), &["orders_match_stock"]),
+    ("an order has a state of its own", |sale| *sale.state(0) = "lent".into(), &["orders_match_stock"]),
+    (
+        "paid orders count as sold and paying ones as held",
+        |sale| {
+            (*sale.state(0), *sale.state(1)) = ("paid".into(), "paying".into());
+            (sale.database.items[0].held, sale.database.items[0].sold) = (2, 1);
+        },
+        &[],
+    ),
+    ("a message is in the queue `dead`", |sale| sale.dead_growth = 1, &["nothing_dead"]),
+    ("a worker did not drain", |sale| sale.endings[0].clean = false, &["workers_drained"]),
+];
+
+fn answer_again(sale: &mut Fixture, index: usize) {
+    let again = sale.answers.answers[index].body.clone().unwrap();
+    sale.answers.record(&sale.id(index), "worker-1", again, Duration::ZERO);
+}
+
+#[test]
+fn each_fault_of_a_sale_turns_its_invariants_red_and_no_other() {
+    assert_red(Fixture::sale, FAULTS);
+}
+
+#[test]
+fn every_invariant_has_a_fault_that_turns_it_red() {
+    let faults = FAULTS.iter().chain(orders::FAULTS);
+    let red: BTreeSet<&str> = faults.flat_map(|(_, _, red)| red.iter().copied()).collect();
+    let all: BTreeSet<&str> = Fixture::orders().audit().invariants.iter().map(|invariant| invariant.name).collect();
+    assert_eq!(red, all);
+}
+
+#[test]
+fn what_is_wrong_is_counted() {
+    let audit = Fixture::sale().audit();
+    assert_eq!(audit.verdicts, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
+    let counts = |seed: fn(&mut Fixture)| {
+        let mut sale = Fixture::sale();
+        seed(&mut sale);
+        let audit = sale.audit();
+        [audit.lost, audit.duplicate_replies, audit.conflicting_replies, audit.oversold, audit.order_inversions]
+    };
+    assert_eq!(counts(|_| {}), [0, 0, 0, 0, 0]);
+    assert_eq!(counts(|sale| drop(sale.database.verdicts.remove(9))), [1, 0, 0, 0, 0]);
+    assert_eq!(
+        counts(|sale| (sale.answers.answers[9].body, sale.answers.answers[9].replies) = (None, 0)),
+        [1, 0, 0, 0, 0]
+    );
+    assert_eq!(counts(|sale| answer_again(sale, 9)), [0, 1, 0, 0, 0]);
+    let sent_twice = |sale: &mut Fixture| {
+        sale.answers.sent(&[9]);
+        answer_again(sale, 9);
+    };
+    assert_eq!(counts(sent_twice), [0, 0, 0, 0, 0], "a second reply to a request that was sent twice is no duplicate");
+    let differing = |sale: &mut Fixture| {
+        sale.answers.record(&sale.id(9), "w", b"{}".to_vec(), Duration::ZERO);
+    };
+    assert_eq!(counts(differing), [0, 1, 1, 0, 0]);
+    assert_eq!(counts(|sale| sale.turn(3, Code::Reserved)), [0, 0, 0, 1, 0]);
+    let promised =
+        |sale: &mut Fixture| sale.answers.answers[3].body = Some(sale.reply(3, 1, Code::Reserved).into_bytes());
+    assert_eq!(counts(promised), [0, 0, 0, 1, 0]);
+    let jumps = |sale: &mut Fixture| {
+        sale.turn(2, Code::SoldOut);
+        sale.turn(8, Code::Reserved);
+    };
+    assert_eq!(counts(jumps), [0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn offenders_are_counted_and_the_first_named() {
+    for (left, named) in [(9, "1: 9"), (2, "8: 2, 3, 4, 5, 6, …")] {
+        let mut sale = Fixture::sale();
+        sale.database.verdicts.truncate(left);
+        let audit = sale.audit();
+        let broken = audit.invariants.iter().find(|invariant| invariant.name == "every_request_recorded").unwrap();
+        let (count, indices) = named.split_once(": ").unwrap();
+        let ids: Vec<String> =
+            indices.split(", ").map(|index| index.parse().map_or(index.to_owned(), |index| sale.id(index))).collect();
+        assert_eq!(broken.detail, format!("{count}: {}", ids.join(", ")));
+    }
+}
+
+#[test]
+fn a_small_request_may_be_accepted_after_a_large_one_was_refused() {
+    let mut cases = 0;
+    for seed in 0..20 {
+        let scenario = Scenario { buyers: 200, items: 1, stock: 50, quantities: 1..=9, rate: 0.0, seed };
+        let sale = Fixture::sale_of(&scenario);
+        assert_eq!(sale.red(), [""; 0]);
+        let mut after_refused = sale.database.verdicts.iter().skip_while(|verdict| verdict.status == Status::Reserved);
+        cases += u32::from(after_refused.any(|verdict| verdict.status == Status::Reserved));
+    }
+    assert!(cases > 0, "one of the seeds must show the case");
+}
+
+#[test]
+fn without_a_database_only_the_replies_are_judged() {
+    let sale = Fixture::sale();
+    let audit = Audit::of(&sale.replies());
+    let names: Vec<&str> = audit.invariants.iter().map(|invariant| invariant.name).collect();
+    let expected =
+        ["every_buyer_answered", "no_conflicting_replies", "no_stray_replies", "nothing_dead", "workers_drained"];
+    assert!(audit.passed());
+    assert_eq!(names, expected);
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_sale_if_it_is_decided_in_order_it_passes(
+        buyers in 1_u32..200, items in 1_u32..6, stock in 0_u64..300, most in 1_u32..6, seed in any::<u64>(),
+    ) {
+        let sale = Fixture::sale_of(&Scenario { buyers, items, stock, quantities: 1..=most, rate: 0.0, seed });
+        prop_assert_eq!(sale.red(), vec![""; 0]);
+    }
+
+    #[test]
+    fn whichever_two_buyers_swap_their_luck_it_is_found(lucky in 0_usize..3, unlucky in 3_usize..10) {
+        let mut sale = Fixture::sale();
+        sale.turn(lucky, Code::SoldOut);
+        sale.turn(unlucky, Code::Reserved);
+        prop_assert_eq!(sale.red(), vec!["first_come_first_served"]);
+        prop_assert!(sale.audit().order_inversions >= 1);
+    }
+}
