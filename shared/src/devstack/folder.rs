@@ -1,17 +1,18 @@
-//! The private folder of a set of servers, and its removal.
+//! The private folder of a set of servers, its removal, and free ports.
 //!
 //! A keeper, a tiny shell, waits at a pipe whose writing end is held by us and by the watchdog of every server that lives
 //! in the folder. When the last of them is gone, whatever ended us, the pipe closes and the keeper removes the folder.
 //!
 //! The keeper also holds a lock in the folder. One without a locker was left behind when the whole machine or container
 //! stopped at once; the next run removes it.
-//!
-//! Invariant: the folder exists as long as a server in it runs, and no longer than a moment after the last one ended.
 
+use super::process::{Program, Supervised};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
 use std::fs::{self, File, Permissions};
 use std::io::{self, PipeWriter};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -30,6 +31,11 @@ const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(30);
 const SWEEP_MAX: usize = 1_000;
 /// Names tried until one is free; a name repeats only if its random part does.
 const NAMES_MAX: u32 = 8;
+/// Below the range that systems take for outgoing connections (from 32768 on Linux, 49152 elsewhere): while a server
+/// restarts, no client's connection can take its port, nor connect to itself by taking it as both of its ends.
+const PORTS: Range<u16> = 15_000..32_000;
+/// Ports tried for one that is free.
+const PORT_TRIES_MAX: usize = 200;
 /// The length of the random part of a folder's name.
 const RANDOM_BYTES: usize = 8;
 
@@ -96,9 +102,14 @@ impl Folder {
         self.user
     }
 
-    /// Something that keeps the folder for as long as it is open.
-    pub(super) fn hold(&self) -> Result<PipeWriter> {
-        self.hold.try_clone().context("hold the private folder")
+    /// Starts a program that keeps the folder for as long as it runs.
+    pub(super) async fn spawn(&self, program: &Program) -> Result<Supervised> {
+        Supervised::spawn_holding(program, self.hold.try_clone().context("hold the private folder")?).await
+    }
+
+    /// The log of a server in it.
+    pub(super) fn log(&self, server: &str) -> PathBuf {
+        self.path.join(format!("{server}.log"))
     }
 
     /// Makes a folder in it that only its owner can enter.
@@ -198,6 +209,22 @@ fn sweep(parent: &Path) {
     }
 }
 
+/// So many free loopback ports, for servers that must be told theirs. Another program may still be faster.
+pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let mut held: Vec<TcpListener> = Vec::new();
+    for _ in 0..count {
+        let mut tries =
+            (0..PORT_TRIES_MAX).filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, random_port())).ok());
+        held.push(tries.next().with_context(|| format!("{PORT_TRIES_MAX} random ports were all taken"))?);
+    }
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
+fn random_port() -> u16 {
+    let random = uuid::Uuid::now_v7().as_u64_pair().1 % PORTS.len() as u64;
+    PORTS.start + u16::try_from(random).expect("it is smaller than a number of ports")
+}
+
 /// PostgreSQL refuses to be run by root.
 fn unprivileged() -> Result<Option<(u32, u32)>> {
     if !Uid::effective().is_root() {
@@ -224,4 +251,17 @@ fn can_enter(path: &Path, (user, group): (u32, u32)) -> io::Result<bool> {
         .gid(group)
         .status()?;
     Ok(status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_distinct_and_can_be_bound() {
+        let ports = free_ports(8).unwrap();
+        let listeners: Vec<_> = ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).unwrap()).collect();
+        assert_eq!(listeners.len(), 8);
+        assert!(ports.iter().all(|port| PORTS.contains(port)));
+    }
 }

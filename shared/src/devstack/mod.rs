@@ -1,25 +1,21 @@
-//! Private servers for the demo, the tests and the benchmarks: real RabbitMQ, PostgreSQL and Redis, never a function's business.
+//! Private servers for the demo, the tests and the benchmarks: real RabbitMQ, PostgreSQL and Redis.
 //!
-//! [`Servers::start`] starts the first two, and [`Servers::start_redis`] the third, in a private folder, on ports and sockets of their own, so that any number of stacks run
-//! side by side. They end with us, however we end ([`supervise`]), and leave no file behind ([`folder`]).
+//! [`Servers::start`] starts the first two, and [`Servers::start_redis`] the third, in a private folder, on ports and sockets
+//! of their own, so that any number of stacks run side by side. They end with us, however we end ([`process`]), and leave no
+//! file behind ([`folder`]).
 
-mod apt;
 pub mod fixture;
 pub mod folder;
 pub mod gateway;
 pub mod install;
-mod installed;
-mod ports;
 pub mod postgres;
-pub mod program;
+pub mod process;
 pub mod rabbitmq;
 pub mod redis;
-pub mod supervise;
+mod server;
 
 use anyhow::{Context, Result};
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 pub use self::redis::Redis;
 pub use fixture::Fixture;
@@ -27,12 +23,8 @@ pub use folder::Folder;
 pub use gateway::Gateway;
 pub use install::Missing;
 pub use postgres::Postgres;
-pub use program::{Program, Signal};
+pub use process::{Program, Signal, Supervised};
 pub use rabbitmq::RabbitMq;
-pub use supervise::Supervised;
-
-/// How much of a server's log an error shows.
-const LOG_LINES_SHOWN_MAX: usize = 20;
 
 /// A running RabbitMQ and a running PostgreSQL, in one private folder; a running Redis, too, for who asks for it.
 #[derive(Debug)]
@@ -101,19 +93,4 @@ impl Servers {
         let folder = Arc::into_inner(self.folder).context("somebody else holds the private folder")?;
         folder.remove().await
     }
-}
-
-/// The end of a log, for an error that people read.
-fn last_lines(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..].iter().map(|line| format!("  {line}\n")).collect()
-}
-
-/// For any part of a URL.
-fn percent_encoded(text: &str) -> String {
-    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-    let encoded = |byte: u8| if unreserved(&byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") };
-    text.bytes().map(encoded).collect()
 }

@@ -1,47 +1,26 @@
 //! A private Redis, or Valkey, reached through a Unix socket in its folder.
 //!
-//! It writes nothing to disk by itself: killed and started again, it is empty, or has what it had when [`Redis::save`] was last
-//! called. Must never know: what is kept in it. Invariant: a value of [`Redis`] has answered since it was last started.
+//! It writes nothing to disk by itself: killed and started again, it is empty, or has what it had when [`Redis::save`] was
+//! last called.
 
-use super::folder::Folder;
-use super::installed;
-use super::program::Program;
-use super::supervise::Supervised;
-use super::{install, last_lines, percent_encoded};
-use anyhow::{Context, Result, bail};
+use super::{
+    Folder, Program,
+    install::{self, programs},
+    server::{Server, percent_encoded},
+};
+use anyhow::{Context, Result};
 use redis::aio::MultiplexedConnection;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::{path::PathBuf, sync::Arc};
 
-/// How long the server may take until it answers.
-const READY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How often a starting server is asked.
-const READY_POLL: Duration = Duration::from_millis(20);
-
-/// The socket's file, in the server's own folder.
-const SOCKET: &str = "redis.sock";
-
-/// Every server setting that is not Redis's own.
-const SETTINGS: [&str; 6] = [
-    // The socket is the way in: no port to collide on, and half the latency of loopback TCP.
-    "--port",
-    "0",
-    // Whether there is an old snapshot to start from is for whoever kills it to say.
-    "--save",
-    "",
-    "--appendonly",
-    "no",
-];
+/// Every server setting that is not Redis's own. The socket is the way in: no port to collide on, and half the latency of
+/// loopback TCP. Whether there is an old snapshot to start from is for whoever kills it to say.
+const SETTINGS: [&str; 6] = ["--port", "0", "--save", "", "--appendonly", "no"];
 
 /// A running private server. Dropping it stops it in the background.
 #[derive(Debug)]
 pub struct Redis {
-    folder: Arc<Folder>,
-    home: PathBuf,
-    program: PathBuf,
-    server: Supervised,
+    socket: PathBuf,
+    server: Server,
     version: String,
 }
 
@@ -51,20 +30,21 @@ impl Redis {
     /// # Errors
     /// [`Missing`](install::Missing) if no program is installed; else what went wrong, with the end of the server's log.
     pub async fn start(folder: &Arc<Folder>) -> Result<Redis> {
-        install::ensure(&[install::Server::Redis]).await?;
-        let program = installed::redis().context("the program was there a moment ago")?;
+        let [program] = programs(install::Server::Redis).await?;
         let home = folder.subfolder("redis", None)?;
-        let server = launch(folder, &home, &program).await?;
-        let mut redis = Redis { folder: Arc::clone(folder), home, program, server, version: String::new() };
-        redis.version = redis.await_ready().await?;
-        Ok(redis)
+        let socket = home.join("redis.sock");
+        let program = Program::new(program)
+            .args(SETTINGS)
+            .args(["--dir".as_ref(), home.as_os_str(), "--unixsocket".as_ref(), socket.as_os_str()])
+            .folder(&home);
+        let mut server = Server::start(folder, "Redis", folder.log("redis"), program).await?;
+        let version = server.ready(async || version(&url(&socket)).await).await?;
+        Ok(Redis { socket, server, version })
     }
 
     /// `redis+unix://…`, with the socket as its path.
     pub fn url(&self) -> String {
-        let socket = self.home.join(SOCKET);
-        let path = socket.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
-        format!("redis+unix://{path}")
+        url(&self.socket)
     }
 
     /// The process id of the server.
@@ -92,36 +72,16 @@ impl Redis {
     /// It does not start within its limit.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
         self.server.kill().await?;
-        self.server = launch(&self.folder, &self.home, &self.program).await?;
-        self.await_ready().await.map(|_version| ())
+        self.server.start_again().await?;
+        self.server.ready(async || version(&url(&self.socket)).await).await.map(|_version| ())
     }
 
-    /// Stops the server. The data has no future, so nothing is written out.
+    /// Stops the server.
     ///
     /// # Errors
     /// It is still there when its limit has passed.
     pub async fn stop(mut self) -> Result<()> {
-        self.server.stop().await.map(|_status| ())
-    }
-
-    /// The server's version, as soon as it answers and has read its snapshot.
-    async fn await_ready(&mut self) -> Result<String> {
-        let limit = Instant::now() + READY_WAIT_MAX;
-        loop {
-            if let Some(status) = self.server.try_wait()? {
-                bail!("Redis ended while starting ({status}); its log ends with\n{}", last_lines(&log(&self.folder)));
-            }
-            match version(&self.url()).await {
-                Ok(version) => return Ok(version),
-                Err(_not_yet) if Instant::now() < limit => tokio::time::sleep(READY_POLL).await,
-                Err(error) => {
-                    let lines = last_lines(&log(&self.folder));
-                    return Err(error).with_context(|| {
-                        format!("Redis does not answer after {READY_WAIT_MAX:?}; its log ends with\n{lines}")
-                    });
-                }
-            }
-        }
+        self.server.stop().await
     }
 }
 
@@ -142,15 +102,7 @@ async fn connect(url: &str) -> Result<MultiplexedConnection> {
     Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
 }
 
-async fn launch(folder: &Folder, home: &Path, program: &Path) -> Result<Supervised> {
-    let server = Program::new(program)
-        .args(SETTINGS)
-        .args(["--dir".as_ref(), home.as_os_str(), "--unixsocket".as_ref(), home.join(SOCKET).as_os_str()])
-        .folder(home)
-        .log(log(folder));
-    Supervised::spawn_holding(server, folder.hold()?).await.context("start Redis")
-}
-
-fn log(folder: &Folder) -> PathBuf {
-    folder.path().join("redis.log")
+fn url(socket: &std::path::Path) -> String {
+    let path = socket.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
+    format!("redis+unix://{path}")
 }

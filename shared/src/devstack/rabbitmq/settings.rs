@@ -1,9 +1,7 @@
 //! The files that the nodes of a private broker read when they boot, the same for each: `rabbitmq/` as it stands, and a
-//! few lines on top.
-//!
-//! Starts nothing. Invariant: nodes that are to be one cluster find one Erlang cookie, and each the first of them.
+//! few lines on top. Nodes that are to be one cluster find one Erlang cookie, and each the first of them.
 
-use super::super::folder::Folder;
+use crate::devstack::Folder;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
