@@ -4,8 +4,7 @@ use super::*;
 use crate::audit::{Invariant, VerdictCounts};
 use crate::faults::CrashReport;
 use crate::machine::Machine;
-use crate::orders::report::{LifeReport, QuietReport};
-use crate::orders::show::ShownStep;
+use crate::orders::report::{DemoStep, OrdersReport, QuietReport};
 use crate::result::{CeilingReport, ScenarioReport, ServersReport, WorkerReport};
 use crate::stats::Latency;
 

@@ -2,8 +2,7 @@
 
 use loadtest::{
     answers::Answers,
-    auditor::{Audit, Facts},
-    facts,
+    audit::{Audit, Evidence, database_state},
     schedule::{Scenario, Schedule},
 };
 use shared::{

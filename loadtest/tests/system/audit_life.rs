@@ -1,11 +1,8 @@
 //! The audit's SQL about orders after their verdicts against a real database: what is there is read, of this sale alone.
 
 use loadtest::{
-    facts,
-    life::{
-        facts::{self as life_facts, RecordedLife, RecordedPayment, RecordedTransition},
-        plan::FollowUp,
-    },
+    audit::database_state::{self, OrderHistory, RecordedPayment, RecordedTransition},
+    orders::plan::FollowUp,
     schedule::{Scenario, Schedule},
 };
 use shared::{db, devstack::Fixture};

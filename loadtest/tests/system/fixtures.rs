@@ -1,14 +1,11 @@
 //! Results that nobody measured, with something for every part of a page.
 
 use loadtest::{
-    auditor::{Invariant, VerdictCounts},
+    audit::{Invariant, VerdictCounts},
     bench::compare::{ComparedScenario, Comparison, Form, Row},
     faults::{Action, CrashReport, EventReport},
-    life::{
-        report::{LifeReport, QuietReport},
-        show::ShownStep,
-    },
     machine::Machine,
+    orders::report::{DemoStep, OrdersReport, QuietReport},
     queues::DepthSample,
     result::{CeilingReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
     stats::{CurvePoint, Latency},

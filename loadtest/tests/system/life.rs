@@ -2,11 +2,9 @@
 
 use crate::sales::{TIME_MAX, assert_passed, command, endpoints, json, workers};
 use loadtest::{
-    life::{
-        gateway::GatewayOptions,
-        ledger::Manners,
-        listener::Keeping,
-        living::Life,
+    orders::{
+        Orders,
+        listener::Storage,
         plan::{Plan, Share},
     },
     programs,
@@ -31,20 +29,20 @@ async fn orders(decline: &str, failure: &str, seed: u64) -> Orders {
             seed,
         },
         functions: programs::functions().await.unwrap(),
-        keeping: Keeping::InMemory,
+        storage: Storage::Memory,
     }
 }
 
-async fn live(endpoints: &Endpoints, scenario: &Scenario, life: Life, crashes: u32) -> Outcome {
+async fn sell(endpoints: &Endpoints, scenario: &Scenario, orders: Orders, crashes: u32) -> Outcome {
     let mut sale = Sale::of(scenario.clone(), workers(2, None).await, TIME_MAX);
-    (sale.orders, sale.faults.crashes) = (Some(life), crashes);
+    (sale.orders, sale.faults.crashes) = (Some(orders), crashes);
     run::start(endpoints, sale).await.unwrap().finish().await.unwrap()
 }
 
 #[tokio::test]
 async fn every_unit_of_a_sale_is_paid_for_or_comes_back_and_the_world_is_told() {
     let scenario = Scenario { buyers: 1_500, items: 3, stock: 240, quantities: 1..=2, rate: 600.0, seed: 7 };
-    let outcome = run(&endpoints().await, &scenario, orders("20%", "10%", 7).await, 0).await;
+    let outcome = sell(&endpoints().await, &scenario, orders("20%", "10%", 7).await, 0).await;
     assert_passed(&outcome);
     let life = outcome.life.unwrap();
     assert_eq!(life.paid + life.cancelled + life.expired, outcome.verdicts.reserved, "every order has ended");
@@ -58,7 +56,7 @@ async fn every_unit_of_a_sale_is_paid_for_or_comes_back_and_the_world_is_told() 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
     let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, quantities: 1..=1, rate: 400.0, seed: 11 };
-    let outcome = run(&endpoints().await, &scenario, orders("10%", "10%", 11).await, 10).await;
+    let outcome = sell(&endpoints().await, &scenario, orders("10%", "10%", 11).await, 10).await;
     assert_passed(&outcome);
     assert_eq!(outcome.crashes.len(), 10);
     let crashed = |name: &str| outcome.crashes.iter().any(|crash| crash.worker.starts_with(name));

@@ -8,6 +8,7 @@ use super::{
     server::{Server, last_lines, percent_encoded},
 };
 use anyhow::{Context, Result, bail};
+use futures_util::future::BoxFuture;
 use sqlx::{
     ConnectOptions, Connection,
     postgres::{PgConnectOptions, PgConnection},
@@ -79,7 +80,7 @@ impl Postgres {
             .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
             .stop(Signal::Quit, STOP_WAIT_MAX);
         let mut server = Server::start(folder, "PostgreSQL", folder.log("postgres"), program).await?;
-        let version = server.ready(async || ask_version(&home).await).await?;
+        let version = server.ready(|| ask_version(url(&home, MAINTENANCE))).await?;
         Ok(Postgres { home, server, version })
     }
 
@@ -94,7 +95,7 @@ impl Postgres {
     /// There is one of that name, or the server is away.
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let statement = format!("{CREATE_DATABASE}\"{}\"", name.replace('"', "\"\""));
-        let mut connection = connect(&self.home, MAINTENANCE).await?;
+        let mut connection = self.connect(MAINTENANCE).await?;
         let created = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
         created.with_context(|| format!("create the database {name}"))?;
         connection.close().await.context("close the connection that created a database")
@@ -106,7 +107,7 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::restart`]'s; or the server refuses.
     pub async fn count_statements(&mut self) -> Result<bool> {
-        let mut connection = connect(&self.home, MAINTENANCE).await?;
+        let mut connection = self.connect(MAINTENANCE).await?;
         let can_count: bool = sqlx::query_scalar(CAN_COUNT).fetch_one(&mut connection).await?;
         if can_count {
             sqlx::query(PRELOAD).execute(&mut connection).await.context("have PostgreSQL load pg_stat_statements")?;
@@ -114,7 +115,7 @@ impl Postgres {
         connection.close().await?;
         if can_count {
             self.restart().await?;
-            let mut connection = connect(&self.home, TEMPLATE).await?;
+            let mut connection = self.connect(TEMPLATE).await?;
             sqlx::query(COUNT).execute(&mut connection).await.context("create the extension pg_stat_statements")?;
             connection.close().await?;
         }
@@ -157,12 +158,16 @@ impl Postgres {
         self.server.stop().await
     }
 
+    async fn connect(&self, database: &str) -> Result<PgConnection> {
+        Ok(PgConnectOptions::from_str(&self.url(database))?.connect().await?)
+    }
+
     async fn start_again(&mut self) -> Result<()> {
         let mut starts = 0;
         loop {
             starts += 1;
             self.server.start_again().await?;
-            match self.server.ready(async || ask_version(&self.home).await).await {
+            match self.server.ready(|| ask_version(url(&self.home, MAINTENANCE))).await {
                 Ok(_version) => return Ok(()),
                 Err(refusal) if starts < STARTS_MAX && refusal.to_string().contains(STILL_IN_USE) => {
                     tokio::time::sleep(START_PAUSE).await;
@@ -185,15 +190,13 @@ async fn make_cluster(folder: &Folder, home: &Path, initdb: Program) -> Result<(
     Ok(())
 }
 
-async fn ask_version(home: &Path) -> Result<String> {
-    let mut connection = connect(home, MAINTENANCE).await?;
-    let version = sqlx::query_scalar(SERVER_VERSION).fetch_one(&mut connection).await?;
-    connection.close().await?;
-    Ok(version)
-}
-
-async fn connect(home: &Path, database: &str) -> Result<PgConnection> {
-    Ok(PgConnectOptions::from_str(&url(home, database))?.connect().await?)
+fn ask_version(url: String) -> BoxFuture<'static, Result<String>> {
+    Box::pin(async move {
+        let mut connection = PgConnectOptions::from_str(&url)?.connect().await?;
+        let version = sqlx::query_scalar(SERVER_VERSION).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(version)
+    })
 }
 
 fn url(home: &Path, database: &str) -> String {

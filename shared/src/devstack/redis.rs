@@ -9,6 +9,7 @@ use super::{
     server::{Server, percent_encoded},
 };
 use anyhow::{Context, Result};
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use std::{path::PathBuf, sync::Arc};
 
@@ -38,7 +39,7 @@ impl Redis {
             .args(["--dir".as_ref(), home.as_os_str(), "--unixsocket".as_ref(), socket.as_os_str()])
             .folder(&home);
         let mut server = Server::start(folder, "Redis", folder.log("redis"), program).await?;
-        let version = server.ready(async || version(&url(&socket)).await).await?;
+        let version = server.ready(|| ask_version(url(&socket))).await?;
         Ok(Redis { socket, server, version })
     }
 
@@ -73,7 +74,7 @@ impl Redis {
     pub async fn kill_and_restart(&mut self) -> Result<()> {
         self.server.kill().await?;
         self.server.start_again().await?;
-        self.server.ready(async || version(&url(&self.socket)).await).await.map(|_version| ())
+        self.server.ready(|| ask_version(url(&self.socket))).await.map(|_version| ())
     }
 
     /// Stops the server.
@@ -96,6 +97,10 @@ pub async fn version(url: &str) -> Result<String> {
     let info: redis::InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     let valkey = info.get::<String>("valkey_version").map(|version| format!("Valkey {version}"));
     valkey.or_else(|| info.get("redis_version")).context("Redis does not say its version")
+}
+
+fn ask_version(url: String) -> BoxFuture<'static, Result<String>> {
+    Box::pin(async move { version(&url).await })
 }
 
 async fn connect(url: &str) -> Result<MultiplexedConnection> {

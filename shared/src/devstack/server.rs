@@ -2,6 +2,7 @@
 
 use super::{Folder, Program, Signal, Supervised};
 use anyhow::{Context, Result, bail};
+use futures_util::future::BoxFuture;
 use std::{fs, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
 
 /// How long a server may take until it answers, on a slow and busy machine and with data to recover.
@@ -41,7 +42,7 @@ impl Server {
     }
 
     /// What `ask` says, as soon as the server answers; an error with the end of its log where it ends instead, or never does.
-    pub(super) async fn ready<T>(&mut self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+    pub(super) async fn ready<T>(&mut self, ask: impl Fn() -> BoxFuture<'static, Result<T>>) -> Result<T> {
         let mut last = None;
         let asking = async {
             loop {

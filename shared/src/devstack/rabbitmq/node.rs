@@ -7,7 +7,7 @@ use crate::devstack::{
     server::{Server, percent_encoded},
 };
 use anyhow::{Context, Result, bail};
-use futures_util::future::try_join_all;
+use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{Connection, ConnectionProperties};
 use std::{
     ffi::OsString,
@@ -152,14 +152,7 @@ impl Node {
         let url = |vhost: &String| url(&self.own_user, self.amqp_port, vhost);
         let urls: Vec<String> = self.vhosts.iter().map(url).collect();
         let port = self.amqp_port;
-        let answers = async || {
-            drop(TcpStream::connect((LOOPBACK, port)).await?);
-            for url in &urls {
-                Connection::connect(url, ConnectionProperties::default()).await?.close(200, "ready".into()).await?;
-            }
-            Ok(())
-        };
-        self.server.ready(answers).await
+        self.server.ready(|| answers(port, urls.clone())).await
     }
 
     pub(super) fn url(&self, vhost: &str) -> String {
@@ -176,6 +169,16 @@ impl Node {
         let said = log.split("Starting RabbitMQ ").nth(1).and_then(|rest| rest.split_whitespace().next());
         said.unwrap_or("unknown").to_owned()
     }
+}
+
+fn answers(port: u16, urls: Vec<String>) -> BoxFuture<'static, Result<()>> {
+    Box::pin(async move {
+        drop(TcpStream::connect((LOOPBACK, port)).await?);
+        for url in &urls {
+            Connection::connect(url, ConnectionProperties::default()).await?.close(200, "ready".into()).await?;
+        }
+        Ok(())
+    })
 }
 
 fn url(user: &str, port: u16, vhost: &str) -> String {
