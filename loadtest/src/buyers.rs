@@ -19,14 +19,11 @@ use crate::orders::plan::Plan;
 use crate::schedule::Schedule;
 use session::Session;
 
-/// How often the broker may be lost in one sale.
 const RECONNECTS_MAX: u32 = 100;
-/// How often one reconnection is tried.
 const ATTEMPTS_MAX: u32 = 300;
 /// Between two of these attempts: with all of them, a broker may be away for a minute and more.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// All buyers of one sale.
 pub struct Buyers {
     nodes: Nodes,
     schedule: Arc<Schedule>,

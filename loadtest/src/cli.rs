@@ -24,15 +24,11 @@ pub use contend::ContendOptions;
 pub use cost::CostOptions;
 pub use life::LifeOptions;
 
-/// The most items in one sale.
 const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 const STOCK_MAX: u64 = 1 << 53;
-/// The most worker processes of one run.
 const WORKERS_MAX: i64 = 256;
-/// The largest batch that a worker takes on.
 const BATCH_MAX: i64 = 5_000;
-/// The most arrivals per second.
 const RATE_MAX: f64 = 1_000_000.0;
 
 /// One sale on real servers: buyers, their verdicts, and an audit of both.
@@ -114,7 +110,6 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// What does not go together, for people.
     fn conflict(&self) -> Option<&'static str> {
         if self.broker_nodes > 1 && self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty()) {
             return Some("--broker-nodes is for private servers: leave AMQP_URL and --amqp-url away");
@@ -233,7 +228,6 @@ pub struct SaleOptions {
 }
 
 impl SaleOptions {
-    /// The sale that these options describe.
     pub fn scenario(&self) -> Scenario {
         Scenario {
             buyers: self.buyers,

@@ -117,7 +117,6 @@ impl Programs {
     }
 }
 
-/// The sales of one run.
 struct Rounds<'a> {
     endpoints: &'a Endpoints,
     options: &'a RunOptions,
@@ -165,7 +164,6 @@ impl Rounds<'_> {
         Ok(outcome)
     }
 
-    /// The sale itself.
     async fn sell(&self, servers: Option<&mut Servers>) -> Result<(Option<Winner>, Outcome), Failure> {
         let RunOptions { sale: options, life, events, .. } = self.options;
         // What dies with the broker would be missed.

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 
-/// How long to wait for a database that is away.
 const DATABASE_WAIT_SECONDS_MAX: u64 = 30;
 /// How we sign our connections.
 pub(crate) const NAME: &str = "turnstile-readings";
@@ -23,7 +22,6 @@ pub(crate) const OURS: [&str; 2] = [NAME, "turnstile-loadtest"];
 pub(crate) const EVERYBODY: [&str; 1] = ["turnstile-"];
 /// How long backends may take to end after their clients.
 const GONE_WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two looks.
 const GONE_POLL: Duration = Duration::from_millis(10);
 
 /// One connection, to a database that has the schema then.

@@ -85,7 +85,6 @@ impl Event {
     }
 }
 
-/// One event that came to pass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EventReport {
     /// The share of the buyers with a verdict that it was planned for.

@@ -9,7 +9,6 @@ use std::{fs, thread};
 
 use serde::Serialize;
 
-/// Kilobytes of `/proc/meminfo` in a MiB.
 const KIB_PER_MIB: u64 = 1_024;
 /// What decides how many TCP connections are let in at once, and how many a client may open.
 const SETTINGS: [&str; 7] = [

@@ -9,7 +9,6 @@ use tokio::process::Command;
 use crate::failure::Failure;
 use crate::orders::Functions;
 
-/// The purchase function's program.
 const WORKER: &str = "purchase";
 /// The programs of release, payment and relay.
 const FUNCTIONS: [&str; 3] = ["release", "payment", "relay"];
@@ -31,7 +30,6 @@ pub async fn functions() -> Result<Functions, Failure> {
     Ok(Functions { release: release?, payment: payment?, relay: relay? })
 }
 
-/// This program.
 pub fn ourselves() -> Result<PathBuf, Failure> {
     std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)
 }

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
-/// Between two looks at how many verdicts there are.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Progress {

@@ -16,9 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 
-/// The function whose queues a sale uses.
 const FUNCTION: &str = "purchase";
-/// The queue of what could not be handled.
 const DEAD: &str = "dead";
 /// What opens an AMQP 0-9-1 connection; the broker answers with its properties, the version among them.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
@@ -26,17 +24,13 @@ const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 const VERSION_KEY: &[u8] = b"\x07versionS";
 /// The largest first frame that is read; RabbitMQ's has about 500 bytes.
 const FIRST_FRAME_BYTES_MAX: u64 = 4_096;
-/// How long the broker may take to say its version.
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long the workers before may take to be gone.
 const GONE_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks while waiting for that.
 const GONE_POLL: Duration = Duration::from_millis(20);
 /// Between samples while the sale is young: a sale of a thousand buyers is over in a fraction of a second.
 const PAUSE_FIRST: Duration = Duration::from_millis(15);
 /// How much longer each pause is than the one before (in 1/16ths): few samples for long sales, enough for short ones.
 const PAUSE_GROWTH_SIXTEENTHS: u32 = 17;
-/// The longest pause between samples.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// A connection of its own for asking, so that answers do not wait behind a sale's messages.
@@ -58,12 +52,10 @@ impl Probe {
         Ok(amqp::declare(&self.channel, &Topology::read()).await?)
     }
 
-    /// Messages ready in all partitions together.
     pub async fn depth(&self) -> Result<u64, Failure> {
         Ok(self.depths().await?.iter().map(|(_, messages)| messages).sum())
     }
 
-    /// Messages ready in each partition.
     pub async fn depths(&self) -> Result<Vec<(String, u64)>, Failure> {
         let mut depths = Vec::with_capacity(self.partitions.len());
         for partition in &self.partitions {
@@ -83,7 +75,6 @@ impl Probe {
         Ok(most)
     }
 
-    /// Messages in the queue `dead`.
     pub async fn dead(&self) -> Result<i64, Failure> {
         Ok(i64::from(self.ask(DEAD).await?.message_count()))
     }
@@ -166,7 +157,6 @@ fn unreachable(error: lapin::Error) -> Failure {
 pub struct DepthSample {
     /// From the start of the sale.
     pub at_ms: u64,
-    /// Messages ready.
     pub messages: u64,
     /// Buyers who have sent their request and have no verdict: also those whose message is with a worker.
     pub waiting: u64,

@@ -12,11 +12,8 @@ use crate::stats::{CurvePoint, Latency};
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// What was run.
     pub scenario: ScenarioReport,
-    /// On what.
     pub servers: ServersReport,
-    /// On which machine.
     pub machine: Machine,
     /// How the requests ended, by what the buyers were told.
     pub verdicts: VerdictCounts,
@@ -32,11 +29,9 @@ pub struct Outcome {
     pub order_inversions: u64,
     /// From the first intended send to the last verdict.
     pub seconds: f64,
-    /// Verdicts by seconds.
     pub purchases_per_second: f64,
     /// From the intended send to the verdict.
     pub latency_ms: Latency,
-    /// The same, whole.
     pub latency_curve: Vec<CurvePoint>,
     /// Decisions that were tried on the sale's items (a batch is one).
     pub attempts: i64,
@@ -48,7 +43,6 @@ pub struct Outcome {
     pub events: Vec<EventReport>,
     /// Who was killed at random, in the order in which it was done.
     pub crashes: Vec<CrashReport>,
-    /// Who decided.
     pub workers: Vec<WorkerReport>,
     /// The broker's limit, where it was measured.
     pub ceiling: Option<CeilingReport>,
@@ -56,9 +50,7 @@ pub struct Outcome {
     pub life: Option<OrdersReport>,
     /// The lives of two orders, where they were to be shown.
     pub shown: Option<Vec<DemoStep>>,
-    /// Every promise.
     pub invariants: Vec<Invariant>,
-    /// Whether every promise was kept.
     pub passed: bool,
     /// The most buyers that were waiting for their verdict, as sampled.
     pub waiting_peak: u64,
@@ -68,18 +60,12 @@ pub struct Outcome {
     pub reconnects: u32,
 }
 
-/// What was run.
 #[derive(Debug, Clone, Serialize)]
 pub struct ScenarioReport {
-    /// Requests.
     pub buyers: u32,
-    /// Units, over all items.
     pub stock: u64,
-    /// Items.
     pub items: u32,
-    /// Worker processes that were started.
     pub workers: u32,
-    /// How the workers decide.
     pub strategy: &'static str,
     /// The batch limit that was asked for; `null` leaves the worker its own.
     pub batch_max: Option<u32>,
@@ -89,10 +75,8 @@ pub struct ScenarioReport {
     pub seed: u64,
 }
 
-/// On what.
 #[derive(Debug, Clone, Serialize)]
 pub struct ServersReport {
-    /// The broker's version.
     pub rabbitmq: String,
     /// The database's version; `null` where none took part.
     pub postgresql: Option<String>,
@@ -100,12 +84,10 @@ pub struct ServersReport {
     pub redis: Option<String>,
 }
 
-/// One worker's part.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerReport {
     /// The id, as its replies carry it.
     pub id: String,
-    /// Requests whose first reply it sent.
     pub verdicts: u64,
     /// Peak resident memory; `null` for a worker that was not started here.
     pub rss_mib: Option<f64>,
@@ -116,7 +98,6 @@ pub struct WorkerReport {
 pub struct CeilingReport {
     /// From the first intended send to the last reply.
     pub seconds: f64,
-    /// Replies by seconds.
     pub purchases_per_second: f64,
     /// The sale's purchases per second by the ceiling's; `null` without a sale.
     pub ratio: Option<f64>,

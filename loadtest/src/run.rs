@@ -32,7 +32,6 @@ use crate::strategy::Strategy;
 use crate::workers::{WorkerSpec, Workers};
 pub use drained::Drained;
 
-/// Between two looks at the workers while the buyers wait.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// How long crashes go on after the last request where no hold runs out.
 const CRASHES_GO_ON: Duration = Duration::from_secs(1);
@@ -216,7 +215,6 @@ impl Running<'_> {
         }
     }
 
-    /// Waits for every verdict, drains the workers, audits.
     pub async fn finish(self) -> Result<Outcome, Failure> {
         self.drain().await?.audit().await
     }

@@ -12,7 +12,6 @@ use crate::progress::Progress;
 
 /// The virtual host of private servers; it has nothing else in it.
 pub(crate) const VHOST: &str = "sale";
-/// The database of private servers.
 const DATABASE: &str = "sale";
 
 /// Where the servers are.

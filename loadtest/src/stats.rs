@@ -31,12 +31,10 @@ pub struct Latency {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CurvePoint(pub f64, pub f64);
 
-/// What the clock says about a sale.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timing {
     /// From the first intended send to the last verdict.
     pub seconds: f64,
-    /// Verdicts by seconds.
     pub purchases_per_second: f64,
     /// From the intended send to the verdict.
     pub latency_ms: Latency,

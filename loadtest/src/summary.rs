@@ -15,7 +15,6 @@ const LABEL_COLUMNS: usize = 24;
 /// The column where it is said of an invariant what was checked, from its name on.
 const INVARIANT_COLUMNS: usize = 28;
 
-/// The whole summary, with a final newline.
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
     let line = headline(outcome);

@@ -47,7 +47,6 @@ pub struct WorkerSpec {
 }
 
 impl WorkerSpec {
-    /// Those who decide purchases.
     pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         Self {
             name: PURCHASE,
@@ -109,7 +108,6 @@ impl Workers {
         Ok(())
     }
 
-    /// Waits until the worker with this index is ready for work.
     pub async fn ready(&mut self, index: usize) -> Result<(), Failure> {
         self.worker(index)?.ready().await
     }
@@ -167,12 +165,10 @@ impl Workers {
         self.started.get(index).map(|worker| worker.id.clone())
     }
 
-    /// The process ids, in the order of the indices.
     pub fn pids(&self) -> Vec<u32> {
         self.started.iter().map(|worker| worker.process.pid()).collect()
     }
 
-    /// What the worker with this index has logged so far.
     pub fn log(&self, index: usize) -> Option<String> {
         Some(self.started.get(index)?.logged())
     }
@@ -188,7 +184,6 @@ impl Workers {
         self.specs[DECIDING].count > 0 && deciding.all(|worker| matches!(worker.process.try_wait(), Ok(Some(_))))
     }
 
-    /// Notes each running worker's peak memory.
     pub fn sample_memory(&mut self) {
         self.started.iter_mut().for_each(Worker::sample_memory);
     }
@@ -212,7 +207,6 @@ impl Workers {
         endings
     }
 
-    /// Why there is nobody left to decide.
     pub(crate) fn all_gone(&mut self) -> Failure {
         let deciding = self.started.iter_mut().rfind(|worker| worker.function == DECIDING);
         let Some(worker) = deciding else { return Failure::Broken(anyhow!("no worker was started")) };

@@ -25,18 +25,14 @@ use crate::schedule::Schedule;
 
 /// The most publishes that wait for their confirm. Only a broker that is this far behind delays the next send.
 const CONFIRMS_MAX: usize = 8_192;
-/// The most follow-ups that are taken at once.
 const FOLLOW_UPS_MAX: usize = 256;
 /// AMQP's delivery mode of a message that survives a restart.
 const PERSISTENT: u8 = 2;
-/// How we sign what we send.
 const APP_ID: &str = "loadtest";
 /// The correlation id of the message to ourselves that follows the last reply.
 const LAST: &str = "last";
-/// How long that message may take.
 const LAST_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Why a session is over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
     #[error(transparent)]
@@ -163,7 +159,6 @@ impl Publisher {
         if self.confirms.len() == CONFIRMS_MAX { self.confirm_first().await } else { Ok(()) }
     }
 
-    /// Waits for every confirm.
     async fn confirmed(&mut self) -> Result<(), Lost> {
         while !self.confirms.is_empty() {
             self.confirm_first().await?;

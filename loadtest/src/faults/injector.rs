@@ -23,7 +23,6 @@ use crate::workers::Workers;
 /// Keeps the choice of moments apart from other choices of the same seed.
 const MOMENTS: u64 = 4;
 
-/// The faults of one sale: those to come, and those that were.
 pub(crate) struct Injector<'a> {
     faults: Faults<'a>,
     amqp_url: String,
@@ -76,7 +75,6 @@ impl<'a> Injector<'a> {
         })
     }
 
-    /// The sale is open from now on.
     pub(crate) fn open(&mut self) {
         self.opened = Instant::now();
     }

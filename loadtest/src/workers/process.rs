@@ -13,9 +13,7 @@ use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::stats::round;
 
-/// How long a worker may take to be ready for work.
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at its log while waiting for that.
 const READY_POLL: Duration = Duration::from_millis(20);
 /// How long a worker may take to drain before it is killed; longer than its own limit.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -23,9 +21,7 @@ const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
 const READY_FILTER: &str = "shared::worker=info,relay=info";
 /// The rest of the filter, unless `RUST_LOG` says otherwise.
 const LOG_FILTER_DEFAULT: &str = "info";
-/// How much of a failed worker's log an error shows.
 const LOG_LINES_SHOWN_MAX: usize = 20;
-/// Kilobytes of `/proc` in a MiB.
 const KIB_PER_MIB: f64 = 1_024.0;
 
 /// What was done to a worker.
@@ -39,7 +35,6 @@ pub(super) enum Condition {
     Killed,
 }
 
-/// One worker process, running or not.
 pub(super) struct Worker {
     pub(super) id: String,
     /// The place of its spec among those of the run.
@@ -111,7 +106,6 @@ impl Worker {
         self.condition == Condition::AtWork && matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// Notes its peak memory, while it runs.
     pub(super) fn sample_memory(&mut self) {
         self.rss_mib = peak_rss_mib(self.process.pid()).or(self.rss_mib);
     }
@@ -126,13 +120,11 @@ impl Worker {
         Ending { worker_id: self.id.clone(), clean, how }
     }
 
-    /// What it has logged so far.
     pub(super) fn logged(&self) -> String {
         // A log that cannot be read has nothing to show.
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The end of that, for people.
     pub(super) fn last_logged(&self) -> String {
         let text = self.logged();
         let lines: Vec<&str> = text.lines().collect();
