@@ -23,6 +23,7 @@ use crate::orders::events::Events;
 use crate::orders::follow_ups::FollowUps;
 use crate::schedule::Schedule;
 use database_state::{DatabaseState, OrderHistory, RecordedItem, RecordedOrder, RecordedVerdict};
+use orders::Orders;
 use stock::Stock;
 
 const OFFENDERS_NAMED_MAX: usize = 5;
@@ -114,7 +115,9 @@ impl Audit {
         if let Some(database) = evidence.database {
             invariants.extend(sale::records(&case, database, &stock));
             if let Some(orders) = &evidence.orders {
-                invariants.extend(orders::check(&case, database, orders));
+                let orders = Orders::new(database, orders);
+                invariants.extend(orders::check(&case, &orders));
+                invariants.extend(events::check(&case, &orders));
             }
         }
         let answers = &evidence.answers.answers;
@@ -122,7 +125,7 @@ impl Audit {
         Self {
             invariants,
             verdicts: case.verdict_counts(),
-            lost: case.lost().count() as u64,
+            lost: case.lost(),
             duplicate_replies: answers
                 .iter()
                 .map(|answer| u64::from(answer.replies.saturating_sub(answer.sends)))
@@ -161,24 +164,34 @@ impl<'a> Case<'a> {
         let ids: Vec<String> = requests.iter().map(|due| due.request_id.to_string()).collect();
         let bodies = evidence.answers.answers.iter().map(|answer| answer.body.as_deref());
         let answered = bodies.zip(&ids).map(|(body, id)| status_of(body?, id)).collect();
-        let (mut recorded, mut orders) = (vec![None; ids.len()], vec![Vec::new(); ids.len()]);
-        let mut items = vec![None; evidence.schedule.items.len()];
+        let (recorded, orders) = (vec![None; ids.len()], vec![Vec::new(); ids.len()]);
+        let items = vec![None; evidence.schedule.items.len()];
+        let mut case = Self { evidence, ids, answered, recorded, orders, items };
         if let Some(database) = evidence.database {
-            let index_of: HashMap<&str, usize> = ids.iter().map(String::as_str).zip(0..).collect();
-            for verdict in &database.verdicts {
-                if let Some(&index) = index_of.get(verdict.request_id.as_str()) {
-                    recorded[index] = Some(verdict);
-                }
-            }
-            for order in &database.orders {
-                if let Some(&index) = index_of.get(order.request_id.as_str()) {
-                    orders[index].push(order);
-                }
-            }
-            let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
-            items = evidence.schedule.items.iter().map(|item| rows.get(item.id.as_str()).copied()).collect();
+            case.add(database);
         }
-        Self { evidence, ids, answered, recorded, orders, items }
+        case
+    }
+
+    fn add(&mut self, database: &'a DatabaseState) {
+        for verdict in &database.verdicts {
+            if let Some(index) = self.index(&verdict.request_id) {
+                self.recorded[index] = Some(verdict);
+            }
+        }
+        for order in &database.orders {
+            if let Some(index) = self.index(&order.request_id) {
+                self.orders[index].push(order);
+            }
+        }
+        let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
+        let on_sale = self.evidence.schedule.items.iter();
+        self.items = on_sale.map(|item| rows.get(item.id.as_str()).copied()).collect();
+    }
+
+    /// `None` where nobody asked with this id.
+    fn index(&self, request_id: &str) -> Option<usize> {
+        self.evidence.answers.index(request_id).filter(|&index| self.ids[index] == request_id)
     }
 
     /// The ids of the requests that offend.
@@ -204,9 +217,9 @@ impl<'a> Case<'a> {
         &self.evidence.schedule.items[self.item(index)].id
     }
 
-    fn lost(&self) -> impl Iterator<Item = usize> {
+    fn lost(&self) -> u64 {
         let is_recorded = |index: usize| self.evidence.database.is_none() || self.recorded[index].is_some();
-        (0..self.ids.len()).filter(move |&index| self.answered[index].is_none() || !is_recorded(index))
+        self.requests_where(|index| self.answered[index].is_none() || !is_recorded(index)).len() as u64
     }
 
     fn verdict_counts(&self) -> VerdictCounts {

@@ -37,7 +37,7 @@ pub(super) fn units_of(kind: EventKind) -> Units {
     }
 }
 
-pub(super) fn check(orders: &Orders<'_>, case: &Case<'_>) -> Vec<Invariant> {
+pub(super) fn check(case: &Case<'_>, orders: &Orders<'_>) -> Vec<Invariant> {
     let equal = format!("{} events, one for each transition", orders.evidence.events.published.len());
     let unpublished = match orders.evidence.history.unpublished {
         0 => Vec::new(),
@@ -62,7 +62,6 @@ fn unequal(orders: &Orders<'_>, case: &Case<'_>) -> Vec<String> {
         }
     }
     published.values_mut().for_each(|events| events.sort_unstable_by_key(|one| one.number));
-    let buyers: HashMap<&str, usize> = case.ids.iter().map(String::as_str).zip(0..).collect();
     let unknown = published.keys().filter(|order| !orders.rows.contains_key(order)).copied();
     let wrong = orders.rows.values().filter(|order| {
         let events = published.get(&order.id).map_or(&[][..], Vec::as_slice);
@@ -70,19 +69,19 @@ fn unequal(orders: &Orders<'_>, case: &Case<'_>) -> Vec<String> {
         let transitions = orders.history(order.id).iter().map(|step| cause(step).map(kind_of));
         let expected = std::iter::once(Some(EventKind::OrderReserved)).chain(transitions);
         !events.iter().map(|one| Some(one.event.event)).eq(expected)
-            || events.iter().any(|one| !is_of(one, order, buyers.get(order.request_id.as_str())))
+            || events.iter().any(|one| !is_of(one, order, case.index(&order.request_id)))
     });
     offenders.extend(names(unknown.chain(wrong.map(|order| order.id))));
     offenders
 }
 
 /// Whether the event says of the order what is on record of it.
-fn is_of(published: &PublishedEvent, order: &RecordedOrder, buyer: Option<&usize>) -> bool {
+fn is_of(published: &PublishedEvent, order: &RecordedOrder, buyer: Option<usize>) -> bool {
     published.event.item == order.item
         && published.event.order.as_ref().is_some_and(|event| {
             event.request_id == order.request_id
                 && i64::from(event.quantity) == order.quantity
-                && buyer.is_some_and(|index| Schedule::buyer(*index) == event.buyer)
+                && buyer.is_some_and(|index| Schedule::buyer(index) == event.buyer)
         })
 }
 

@@ -8,7 +8,7 @@ use shared::order::{Cause, State};
 use uuid::Uuid;
 
 use super::database_state::{DatabaseState, RecordedOrder, RecordedTransition};
-use super::{Case, Invariant, OrdersEvidence, events, invariant};
+use super::{Case, Invariant, OrdersEvidence, invariant};
 use crate::orders::follow_ups::Sent;
 
 /// The evidence, by order.
@@ -20,15 +20,8 @@ pub(super) struct Orders<'a> {
     follow_ups: HashMap<Uuid, (usize, Sent)>,
 }
 
-pub(super) fn check(case: &Case<'_>, database: &DatabaseState, evidence: &OrdersEvidence<'_>) -> Vec<Invariant> {
-    let mut transitions: HashMap<Uuid, Vec<&RecordedTransition>> = HashMap::new();
-    for transition in &evidence.history.transitions {
-        transitions.entry(transition.order_id).or_default().push(transition);
-    }
-    let rows = database.orders.iter().map(|order| (order.id, order)).collect();
-    let follow_ups = evidence.follow_ups.all().map(|(index, sent)| (sent.follow_up.order_id, (index, sent))).collect();
-    let orders = Orders { evidence, rows, transitions, follow_ups };
-
+pub(super) fn check(case: &Case<'_>, orders: &Orders<'_>) -> Vec<Invariant> {
+    let evidence = orders.evidence;
     let answers = &evidence.follow_ups.answers.answers;
     let (paid, sent) = (orders.in_state(State::Paid).count(), orders.follow_ups.len());
     let ended = match evidence.is_over {
@@ -46,21 +39,30 @@ pub(super) fn check(case: &Case<'_>, database: &DatabaseState, evidence: &Orders
         // Not answered: another invariant says so.
         answers[index].body.as_ref().is_some_and(|body| recorded.is_none_or(|reply| reply.as_bytes() != body))
     });
-    let mut invariants = vec![
-        invariant("every_hold_ended", ended, &still_held(&orders)),
-        invariant("orders_end_once", "no order ended in two ways", &ended_otherwise(&orders)),
-        invariant("history_is_legal", "each order came to its state step by step", &illegal(&orders)),
-        invariant("charges_match_paid_orders", format!("{paid} paid, {paid} charged, each once"), &mischarged(&orders)),
+    vec![
+        invariant("every_hold_ended", ended, &still_held(orders)),
+        invariant("orders_end_once", "no order ended in two ways", &ended_otherwise(orders)),
+        invariant("history_is_legal", "each order came to its state step by step", &illegal(orders)),
+        invariant("charges_match_paid_orders", format!("{paid} paid, {paid} charged, each once"), &mischarged(orders)),
         invariant("every_follow_up_answered", format!("{sent} follow-ups, a verdict for each"), &unanswered),
         invariant("no_conflicting_follow_ups", "no follow-up was told two things", &conflicting),
         invariant("follow_ups_match_records", "each reply is the recorded verdict, byte for byte", &misreported),
-        invariant("follow_ups_match_orders", "what buyers were told became of their orders", &untrue(&orders, case)),
-    ];
-    invariants.extend(events::check(&orders, case));
-    invariants
+        invariant("follow_ups_match_orders", "what buyers were told became of their orders", &untrue(orders, case)),
+    ]
 }
 
 impl<'a> Orders<'a> {
+    pub(super) fn new(database: &'a DatabaseState, evidence: &'a OrdersEvidence<'a>) -> Self {
+        let mut transitions: HashMap<Uuid, Vec<&RecordedTransition>> = HashMap::new();
+        for transition in &evidence.history.transitions {
+            transitions.entry(transition.order_id).or_default().push(transition);
+        }
+        let rows = database.orders.iter().map(|order| (order.id, order)).collect();
+        let sent = evidence.follow_ups.all();
+        let follow_ups = sent.map(|(index, sent)| (sent.follow_up.order_id, (index, sent))).collect();
+        Self { evidence, rows, transitions, follow_ups }
+    }
+
     /// In order.
     pub(super) fn history(&self, order: Uuid) -> &[&'a RecordedTransition] {
         self.transitions.get(&order).map_or(&[], Vec::as_slice)

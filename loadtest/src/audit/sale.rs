@@ -1,6 +1,6 @@
 //! The promises of a sale: that replies and workers alone can prove, and that need the database's word.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use shared::messages::Status;
 use shared::order::State;
@@ -103,10 +103,9 @@ fn unbalanced(database: &DatabaseState) -> Vec<&str> {
 
 /// Verdicts and orders of the sale's items whose request id is none of ours.
 fn unknown<'a>(case: &Case<'_>, database: &'a DatabaseState) -> Vec<&'a str> {
-    let asked: HashSet<&str> = case.ids.iter().map(String::as_str).collect();
     let verdicts = database.verdicts.iter().map(|verdict| verdict.request_id.as_str());
     let orders = database.orders.iter().map(|order| order.request_id.as_str());
-    let unasked: BTreeSet<&str> = verdicts.chain(orders).filter(|id| !asked.contains(id)).collect();
+    let unasked: BTreeSet<&str> = verdicts.chain(orders).filter(|id| case.index(id).is_none()).collect();
     unasked.into_iter().collect()
 }
 

@@ -100,7 +100,6 @@ fn changes(case: &Case<'_>, events: &Events) -> Vec<Changes> {
     }
     let items: HashMap<&str, usize> =
         case.evidence.schedule.items.iter().map(|item| item.id.as_str()).zip(0..).collect();
-    let requests: HashMap<&str, usize> = case.ids.iter().map(String::as_str).zip(0..).collect();
     for published in &events.published {
         let Some((&item, order)) = items.get(published.event.item.as_str()).zip(published.event.order.as_ref()) else {
             continue;
@@ -108,7 +107,7 @@ fn changes(case: &Case<'_>, events: &Events) -> Vec<Changes> {
         let (changes, number) = (&mut all[item], published.number.0);
         match units_of(published.event.event) {
             Units::Reserved => {
-                if let Some(&index) = requests.get(order.request_id.as_str()) {
+                if let Some(index) = case.index(&order.request_id) {
                     changes.reserved.insert(index, number);
                 }
             }

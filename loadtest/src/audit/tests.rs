@@ -14,35 +14,35 @@ use crate::schedule::Scenario;
 use fixture::Fixture;
 
 /// What is wrong, how it is seeded, and the invariants that go red: these, and no other.
-type Fault = (&'static str, fn(&mut Fixture), &'static [&'static str]);
+type Fault = (&'static str, fn(&mut Fixture), &'static str);
 
 fn assert_red(healthy: fn() -> Fixture, faults: &[Fault]) {
     assert_eq!(healthy().red(), [""; 0], "what is right passes");
     for (what, seed, expected) in faults {
         let mut fixture = healthy();
         seed(&mut fixture);
-        assert_eq!(fixture.red(), *expected, "{what}");
+        assert_eq!(fixture.red().join(" "), *expected, "{what}");
     }
 }
 
 const FAULTS: &[Fault] = &[
-    ("a unit is sold twice", |sale| sale.turn(3, Code::Reserved), &["never_oversold", "stock_conserved"]),
+    ("a unit is sold twice", |sale| sale.turn(3, Code::Reserved), "never_oversold stock_conserved"),
     (
         "a buyer is promised a unit beyond the stock, and it is not on record",
         |sale| sale.answers.answers[3].body = Some(sale.reply(3, 1, Code::Reserved).into_bytes()),
-        &["never_oversold", "replies_match_records"],
+        "never_oversold replies_match_records",
     ),
-    ("a request has no record", |sale| drop(sale.database.verdicts.remove(9)), &["every_request_recorded"]),
+    ("a request has no record", |sale| drop(sale.database.verdicts.remove(9)), "every_request_recorded"),
     (
-        "a verdict is on another item than was asked for",
+        "a verdict is on another item",
         |sale| sale.database.verdicts[9].item = "elsewhere".into(),
-        &["every_request_recorded"],
+        "every_request_recorded",
     ),
-    ("a buyer has no reply", |sale| sale.answers.answers[9].body = None, &["every_buyer_answered"]),
+    ("a buyer has no reply", |sale| sale.answers.answers[9].body = None, "every_buyer_answered"),
     (
         "a reply is no verdict",
         |sale| sale.answers.answers[9].body = Some(b"hello".to_vec()),
-        &["every_buyer_answered", "replies_match_records"],
+        "every_buyer_answered replies_match_records",
     ),
     (
         "nobody asked for a verdict",
@@ -50,19 +50,19 @@ const FAULTS: &[Fault] = &[
             let verdict = RecordedVerdict { request_id: "stranger".into(), ..sale.database.verdicts[9].clone() };
             sale.database.verdicts.push(verdict);
         },
-        &["nothing_unknown"],
+        "nothing_unknown",
     ),
     (
         "nobody asked for an order",
         |sale| sale.database.orders[0].request_id = "stranger".into(),
-        &["nothing_unknown", "orders_match_verdicts"],
+        "nothing_unknown orders_match_verdicts",
     ),
     (
         "a reply is to nobody",
         |sale| {
             sale.answers.record("stranger", "worker-1", b"{}".to_vec(), Duration::ZERO);
         },
-        &["no_stray_replies"],
+        "no_stray_replies",
     ),
     (
         "a second reply differs",
@@ -70,72 +70,68 @@ const FAULTS: &[Fault] = &[
             let other = sale.reply(9, 1, Code::Reserved).into_bytes();
             sale.answers.record(&sale.id(9), "worker-1", other, Duration::ZERO);
         },
-        &["no_conflicting_replies"],
+        "no_conflicting_replies",
     ),
-    ("a second reply is identical, and allowed", |sale| answer_again(sale, 9), &[]),
-    (
-        "a reply differs from the record by one byte",
-        |sale| sale.database.verdicts[9].reply.push(' '),
-        &["replies_match_records"],
-    ),
+    ("a second reply is identical, and allowed", |sale| answer_again(sale, 9), ""),
+    ("a reply differs by one byte", |sale| sale.database.verdicts[9].reply.push(' '), "replies_match_records"),
     (
         "a record's status contradicts its reply",
         |sale| sale.database.verdicts[9].status = Status::Refused,
-        &["replies_match_records"],
+        "replies_match_records",
     ),
     // Whoever came after the third buyer was sent away as well, although a unit was left.
-    ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), &["no_false_sold_out"]),
+    ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), "no_false_sold_out"),
     (
         "a buyer jumps the queue",
         |sale| {
             sale.turn(2, Code::SoldOut);
             sale.turn(8, Code::Reserved);
         },
-        &["first_come_first_served"],
+        "first_come_first_served",
     ),
-    ("units do not add up", |sale| sale.database.items[0].stock = 4, &["stock_conserved"]),
+    ("units do not add up", |sale| sale.database.items[0].stock = 4, "stock_conserved"),
     (
         "units were added on the quiet",
         |sale| {
             let row = &mut sale.database.items[0];
             (row.stock, row.available, row.sold) = (1_003, 0, 1_000);
         },
-        &["stock_conserved", "orders_match_stock"],
+        "stock_conserved orders_match_stock",
     ),
     (
-        "units are negative and add up",
+        "units are negative",
         |sale| (sale.database.items[0].available, sale.database.items[0].sold) = (-1, 1),
-        &["stock_conserved", "orders_match_stock"],
+        "stock_conserved orders_match_stock",
     ),
-    ("an item is gone", |sale| sale.database.items.clear(), &["stock_conserved"]),
+    ("an item is gone", |sale| sale.database.items.clear(), "stock_conserved"),
     (
         // Both the order that has no verdict and the verdict that has no order; and with both, one unit too many.
         "an order has no reserved verdict",
         |sale| sale.database.orders[2].request_id = sale.id(5),
-        &["never_oversold", "orders_match_verdicts"],
+        "never_oversold orders_match_verdicts",
     ),
     (
         "a reserved verdict has no order",
         |sale| drop(sale.database.orders.remove(0)),
-        &["orders_match_stock", "orders_match_verdicts"],
+        "orders_match_stock orders_match_verdicts",
     ),
     (
-        "an order is for more than was asked",
+        "an order is for too much",
         |sale| sale.database.orders[0].quantity = 2,
-        &["never_oversold", "orders_match_stock", "orders_match_verdicts"],
+        "never_oversold orders_match_stock orders_match_verdicts",
     ),
-    ("an order is paid, and its unit held", |sale| *sale.state(0) = "paid".into(), &["orders_match_stock"]),
-    ("an order has a state of its own", |sale| *sale.state(0) = "lent".into(), &["orders_match_stock"]),
+    ("an order is paid, and its unit held", |sale| *sale.state(0) = "paid".into(), "orders_match_stock"),
+    ("an order has a state of its own", |sale| *sale.state(0) = "lent".into(), "orders_match_stock"),
     (
         "paid orders count as sold and paying ones as held",
         |sale| {
             (*sale.state(0), *sale.state(1)) = ("paid".into(), "paying".into());
             (sale.database.items[0].held, sale.database.items[0].sold) = (2, 1);
         },
-        &[],
+        "",
     ),
-    ("a message is in the queue `dead`", |sale| sale.dead_growth = 1, &["nothing_dead"]),
-    ("a worker did not drain", |sale| sale.endings[0].clean = false, &["workers_drained"]),
+    ("a message is in the queue `dead`", |sale| sale.dead_growth = 1, "nothing_dead"),
+    ("a worker did not drain", |sale| sale.endings[0].clean = false, "workers_drained"),
 ];
 
 fn answer_again(sale: &mut Fixture, index: usize) {
@@ -151,7 +147,7 @@ fn each_fault_of_a_sale_turns_its_invariants_red_and_no_other() {
 #[test]
 fn every_invariant_has_a_fault_that_turns_it_red() {
     let faults = FAULTS.iter().chain(orders::FAULTS);
-    let red: BTreeSet<&str> = faults.flat_map(|(_, _, red)| red.iter().copied()).collect();
+    let red: BTreeSet<&str> = faults.flat_map(|(_, _, red)| red.split_whitespace()).collect();
     let all: BTreeSet<&str> = Fixture::orders().audit().invariants.iter().map(|invariant| invariant.name).collect();
     assert_eq!(red, all);
 }

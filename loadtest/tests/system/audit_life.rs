@@ -1,4 +1,4 @@
-//! The audit's SQL about orders after their verdicts against a real database: what is there is read, of this sale alone.
+//! The audit of orders reads the database: what is there of this sale, and nothing else.
 
 use loadtest::{
     audit::database_state::{self, OrderHistory, RecordedPayment, RecordedTransition},

@@ -1,4 +1,4 @@
-//! Whole lives of orders, by real processes of every function: paid, cancelled, expired, told; through crashes.
+//! Orders after their verdicts, by real processes of every function: paid, cancelled, expired, published; through crashes.
 
 use crate::sales::{TIME_MAX, assert_passed, command, endpoints, json, workers};
 use loadtest::{
