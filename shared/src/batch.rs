@@ -1,11 +1,10 @@
 //! Batches without a timer: the first item is waited for, then whatever is there already joins it.
 //!
-//! Batches form by themselves under load, and a lone request is never kept waiting for company. Knows no broker and
-//! does no I/O. Invariant: items come out in the order of the stream, each exactly once, whatever is cancelled.
+//! Batches form by themselves under load, and a lone request is never kept waiting for company. Invariant: items come out
+//! in the order of the stream, each exactly once, whatever is cancelled.
 
 use futures_util::{FutureExt, Stream, StreamExt};
 
-/// Cuts a stream into batches.
 #[derive(Debug)]
 pub struct Batches<S: Stream> {
     stream: S,
@@ -14,12 +13,10 @@ pub struct Batches<S: Stream> {
 }
 
 impl<S: Stream + Unpin> Batches<S> {
-    /// Batches of this stream.
     pub fn of(stream: S) -> Self {
         Self { stream, held: None }
     }
 
-    /// The stream, to add to it.
     pub fn stream_mut(&mut self) -> &mut S {
         &mut self.stream
     }

@@ -16,5 +16,6 @@ pub mod order;
 pub mod outbox;
 pub mod retry;
 pub mod telemetry;
-pub mod topology;
 pub mod worker;
+
+pub use amqp::topology;
