@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod amqp;
-pub mod batch;
 pub mod config;
 pub mod db;
 #[cfg(feature = "devstack")]

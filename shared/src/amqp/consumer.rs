@@ -10,9 +10,9 @@ use super::{
     properties::header,
     topology::state,
 };
-use crate::{batch::Batches, worker::rebalance::Place};
+use crate::worker::rebalance::Place;
 use futures_util::{
-    StreamExt,
+    FutureExt, Stream, StreamExt,
     future::{self, BoxFuture},
     stream::{self, BoxStream, SelectAll},
 };
@@ -98,7 +98,7 @@ pub struct Consumer {
     side: Channel,
     /// Where the workers are counted.
     membership: Option<Membership>,
-    deliveries: Batches<SelectAll<BoxStream<'static, Result<Delivery, Error>>>>,
+    deliveries: SelectAll<BoxStream<'static, Result<Delivery, Error>>>,
 }
 
 impl Consumer {
@@ -132,7 +132,7 @@ impl Consumer {
                 channels,
                 side,
                 membership: workers.map(|exchange| Membership::start(nodes.clone(), name.to_owned(), exchange)),
-                deliveries: Batches::of(SelectAll::new()),
+                deliveries: SelectAll::new(),
             })
         })
     }
@@ -149,14 +149,14 @@ impl Consumer {
             // A stream that ends would be merged away in silence, and its partition with it.
             let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(Error::Lost(ended))) };
             let deliveries = consumer.map(move |delivery| Ok(Delivery::receive(delivery?, partition)));
-            self.deliveries.stream_mut().push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
+            self.deliveries.push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
             Ok(())
         })
     }
 
     /// Whether there is anything to wait for.
-    pub fn is_subscribed(&mut self) -> bool {
-        !self.deliveries.stream_mut().is_empty()
+    pub fn is_subscribed(&self) -> bool {
+        !self.deliveries.is_empty()
     }
 
     /// Hands a partition over to the next worker in line, and goes to the end of the line.
@@ -191,14 +191,11 @@ impl Consumer {
         answered(async move { Ok(state(&self.side, &self.queues[partition]).await?.consumers > 0) })
     }
 
-    /// The next batch: what has arrived, up to `max`; a delivery that must be `alone` comes alone. After an error the
-    /// subscription is over.
-    pub async fn next_batch(&mut self, max: usize, alone: impl Fn(&Delivery) -> bool) -> Result<Vec<Delivery>, Error> {
-        let alone = |delivery: &Result<Delivery, Error>| delivery.as_ref().map_or(true, &alone);
-        let batch: Result<Vec<_>, Error> = self.deliveries.next(max, alone).await.into_iter().collect();
-        match batch {
-            Ok(batch) if batch.is_empty() => Err(Error::Lost("every subscription ended".to_owned())),
-            batch => batch,
+    /// The next batch: what has arrived, up to `max`. After an error the subscription is over.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+        match next_ready(&mut self.deliveries, max).await {
+            batch if batch.is_empty() => Err(Error::Lost("every subscription ended".to_owned())),
+            batch => batch.into_iter().collect(),
         }
     }
 
@@ -221,7 +218,7 @@ impl Consumer {
     pub async fn failure(&mut self) -> Error {
         let last_words = async {
             loop {
-                if let Err(error) = self.next_batch(usize::MAX, |_| false).await {
+                if let Err(error) = self.next_batch(usize::MAX).await {
                     return error;
                 }
             }
@@ -242,6 +239,21 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.socket.cut();
     }
+}
+
+/// A batch without a timer: the first item is waited for, then whatever is there already joins it, up to `max`. Batches form
+/// by themselves under load, and a lone request is never kept waiting for company. Empty: the stream has ended.
+///
+/// Cancelling this loses nothing: it only waits while it holds no item.
+async fn next_ready<S: Stream + Unpin>(stream: &mut S, max: usize) -> Vec<S::Item> {
+    let mut batch = Vec::from_iter(stream.next().await);
+    while !batch.is_empty()
+        && batch.len() < max
+        && let Some(Some(item)) = stream.next().now_or_never()
+    {
+        batch.push(item);
+    }
+    batch
 }
 
 /// Acknowledges deliveries, whole batches at once. What it could not, comes again.
@@ -281,5 +293,25 @@ impl Acknowledger {
             Ok(())
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (0..5).for_each(|item| sender.send(item).expect("the receiver is there"));
+        let next = |mut receiver: tokio::sync::mpsc::UnboundedReceiver<u32>| async move {
+            Some((receiver.recv().await?, receiver))
+        };
+        let mut stream = Box::pin(stream::unfold(receiver, next));
+        assert_eq!(next_ready(&mut stream, 3).await, [0, 1, 2]);
+        // The sender is still there, so the stream has not ended; whoever waited would hang here.
+        assert_eq!(next_ready(&mut stream, 3).await, [3, 4]);
+        drop(sender);
+        assert!(next_ready(&mut stream, 3).await.is_empty());
     }
 }

@@ -1,14 +1,9 @@
 //! The workers' membership, over AMQP: heartbeats to all of them, by which they count each other and choose what to hand
 //! over ([`crate::worker::rebalance`]), and padding, which fills the windows that buyers leave open.
 //!
-//! Why not ask the broker? A classic queue's consumers cannot be counted while its node is away; of a quorum queue's, the
-//! broker counts those of a dead node on (3.10), only the active one of single active consumers (3.10), or unsettled
-//! messages instead (4.0 to 4.2). What was heard is right on all of them, and a worker that stands still is not counted.
-//!
-//! On connections of their own: a broker short of memory blocks whoever has published. Invariants: a worker counts itself,
-//! and whoever only looks on sends no heartbeat, or partitions would be handed over to nobody. A heartbeat's body is who
-//! the worker is and nothing else, the same for as long as it lives, because workers of every version count each other by
-//! it; whatever else there is to say goes into headers, which a worker need not know.
+//! On connections of their own: a broker short of memory blocks whoever has published. Invariants: whoever only looks on
+//! sends no heartbeat, or partitions would be handed over to nobody; and a heartbeat's body is who the worker is and nothing
+//! else, because workers of every version count each other by it. What else there is to say goes into headers.
 
 use super::{
     Error, answered,

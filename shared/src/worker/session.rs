@@ -2,12 +2,6 @@
 //!
 //! Invariant: whichever way it ends, what is not settled returns to its queue in order; and a partition is handed over
 //! to another worker only behind its last settled message, with nothing under way.
-//!
-//! The prefetch arithmetic: one batch is decided while the one before it is settled ([`BATCHES_SETTLING_MAX`]); a window
-//! of [`WINDOW_BATCHES`] batches has the next ones arrive meanwhile, and bounds memory: 8 partitions × 2,000 messages of
-//! some 300 bytes are 5 MB. (Of 64 KiB, the largest allowed, they would be 1 GB.)
-//!
-//! [`BATCHES_SETTLING_MAX`]: super::BATCHES_SETTLING_MAX
 
 use super::{
     Care, Ended, Function,
@@ -23,7 +17,8 @@ use crate::{
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Messages under way to us from one queue, in batches.
+/// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
+/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of 64 KiB, the largest allowed, they would be 1 GB.
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
@@ -117,9 +112,9 @@ impl<H: Handler> Session<'_, H> {
             let next = async {
                 let room = settling.room().await?;
                 let batch_max = usize::from(service.worker.batch_max);
-                Ok::<_, Error>((room, self.consumer.next_batch(batch_max, is_suspect).await?))
+                Ok::<_, Error>((room, self.consumer.next_batch(batch_max).await?))
             };
-            let (room, batch) = tokio::select! {
+            let (room, mut batch) = tokio::select! {
                 biased;
                 () = service.stopped() => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
@@ -134,15 +129,19 @@ impl<H: Handler> Session<'_, H> {
                 }
                 next = next, if is_subscribed => next?,
             };
-            let is_suspect = batch.iter().any(is_suspect);
-            if is_suspect && self.care == Care::None {
-                return Ok(Ended::Suspect);
+            // What came before a suspect is settled first; what came behind it comes back.
+            let suspect_at = batch.iter().position(is_suspect);
+            if let Some(place) = suspect_at.filter(|_| self.care == Care::None) {
+                batch.truncate(place);
+                if batch.is_empty() {
+                    return Ok(Ended::Suspect);
+                }
             }
             let taken: Vec<_> = batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
             let Some(outcomes) = process(self.function, batch, || acknowledger.is_open()).await else {
                 return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
             };
-            let is_clear = self.care == Care::OneByOne && !is_suspect;
+            let is_clear = self.care == Care::OneByOne && suspect_at.is_none();
             if is_clear && self.started.elapsed() >= Duration::from_secs(CAREFUL_SECONDS) {
                 // The window of one is decided and not acknowledged, so the broker sends nothing that we would return.
                 self.consumer.cancel().await?;
@@ -154,6 +153,9 @@ impl<H: Handler> Session<'_, H> {
             // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
             // next batch on.
             self.note(&taken);
+            if suspect_at.is_some() && self.care == Care::None {
+                return Ok(Ended::Suspect);
+            }
             self.hand_over().await?;
         }
     }
