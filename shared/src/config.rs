@@ -1,6 +1,5 @@
-//! Configuration: flags and environment variables, the same for every function, each explained by `--help`.
-//!
-//! A value comes from the flag, else from the variable, else from the default shown. There is no file.
+//! Configuration: flags and environment variables, the same for every function, each explained by `--help`. A value comes
+//! from the flag, else from the variable, else from the default shown. There is no file.
 
 use clap::{Args, Parser};
 use std::{net::SocketAddr, path::PathBuf};

@@ -1,7 +1,6 @@
 //! What can go wrong while a batch is handled, and what becomes of the batch: one exhaustive mapping.
 //!
-//! Knows neither the broker nor the database's library, only the database's five-letter states. Invariant: nothing
-//! that may concern every message ever sends a message to `dead`; that is for faults of one message alone.
+//! Invariant: nothing that may concern every message ever sends a message to `dead`; that is for faults of one message alone.
 
 /// Why a handler could not answer a batch.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +26,6 @@ pub enum Settlement {
 }
 
 impl Error {
-    /// What becomes of the batch.
-    #[must_use]
     pub fn settlement(&self) -> Settlement {
         match self {
             Self::Away(_) | Self::Unfit(_) => Settlement::Hold,
@@ -51,7 +48,6 @@ pub enum SqlStateClass {
 }
 
 /// Classifies a state by <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-#[must_use]
 pub fn classify(sql_state: &str) -> SqlStateClass {
     match sql_state {
         // unique_violation is how a request id that another worker records at the same instant shows itself;

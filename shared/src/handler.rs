@@ -1,6 +1,6 @@
 //! What a function implements: how to answer a batch of requests.
 //!
-//! Functions never acknowledge, requeue or publish; the runtime does, by what they return. Knows nothing of AMQP.
+//! Functions never acknowledge, requeue or publish; `worker` does, by what they return.
 
 use crate::{
     error::Error,
@@ -12,15 +12,12 @@ use std::future::Future;
 
 /// A function on the queues named after it.
 pub trait Handler: Send + Sync + Sized + 'static {
-    /// What it is asked.
     type Request: Request;
     /// The function's name. It consumes the queue of this name, or its partitions `NAME.0`, `NAME.1`, ….
     const NAME: &'static str = <Self::Request as Request>::FUNCTION;
 
-    /// Answers a batch, in order: exactly one answer for each request. What it answers is durable by then.
-    ///
-    /// # Errors
-    /// See [`Error`]; a panic costs the message that causes it and no other.
+    /// Answers a batch, in order: exactly one answer for each request. What it answers is durable by then. A panic costs the
+    /// message that causes it and no other.
     fn handle(&self, requests: &[Self::Request]) -> impl Future<Output = Result<Vec<Answer>, Error>> + Send;
 
     /// Adds the function's own metrics to what is shown at `--metrics-address`: none, unless it says otherwise.

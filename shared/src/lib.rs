@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod amqp;
-pub mod batch;
 pub mod config;
 pub mod db;
 #[cfg(feature = "devstack")]
@@ -18,5 +17,6 @@ pub mod retry;
 #[cfg(feature = "table")]
 pub mod table;
 pub mod telemetry;
-pub mod topology;
 pub mod worker;
+
+pub use amqp::topology;

@@ -1,7 +1,6 @@
 //! What is counted, shown to Prometheus over HTTP: `GET /metrics` at `--metrics-address`.
 //!
-//! Knows neither broker nor database. Invariant: whoever asks, and however often, takes nothing from those who decide but the
-//! time to read their counters.
+//! Invariant: whoever asks, and however often, takes nothing from those who decide but the time to read their counters.
 
 use anyhow::Context;
 use http_body_util::Full;
@@ -29,10 +28,7 @@ pub(crate) fn registry(function: &'static str) -> Registry {
     Registry::with_prefix_and_labels(PREFIX, [("function".into(), function.into())].into_iter())
 }
 
-/// Listens, and shows the registry until it is dropped.
-///
-/// # Errors
-/// The address cannot be listened on.
+/// Listens, and shows the registry until what is returned is dropped.
 pub(crate) async fn show(address: SocketAddr, registry: Registry) -> anyhow::Result<JoinSet<()>> {
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} (--metrics-address)"))?;
@@ -64,20 +60,19 @@ async fn accept(listener: TcpListener, registry: Arc<Registry>, lasts_max: Durat
 }
 
 fn answer<Body>(request: &Request<Body>, registry: &Registry) -> Result<Response<Full<Bytes>>, Infallible> {
-    let mut response = Response::new(Full::default());
-    if request.uri().path() != PATH {
-        *response.status_mut() = StatusCode::NOT_FOUND;
+    let mut text = String::new();
+    let status = if request.uri().path() != PATH {
+        StatusCode::NOT_FOUND
     } else if request.method() != Method::GET {
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        StatusCode::METHOD_NOT_ALLOWED
     } else {
-        let mut text = String::new();
-        match prometheus_client::encoding::text::encode(&mut text, registry) {
-            Ok(()) => {
-                response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
-                *response.body_mut() = Full::new(text.into());
-            }
-            Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("a string can be written to");
+        StatusCode::OK
+    };
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    if status == StatusCode::OK {
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(CONTENT_TYPE));
     }
     Ok(response)
 }

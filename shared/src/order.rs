@@ -3,18 +3,13 @@
 //! Invariant: an order ends at most once. From `paid`, `expired` and `cancelled` nothing leads anywhere, so what a
 //! reserved order holds is given back once, or never; and only an order that is being paid for can become paid.
 
-/// Where an order stands.
+/// Where an order stands. Units are held in the first two, sold in the third, and on sale again in the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Its units are held until `hold_until`.
     Reserved,
-    /// Its units are held while it is being paid for.
     Paying,
-    /// Its units are sold.
     Paid,
-    /// Its hold ran out, and its units went back.
     Expired,
-    /// It was cancelled, and its units went back.
     Cancelled,
 }
 
@@ -25,9 +20,8 @@ pub enum Cause {
     HoldPassed,
     /// Its buyer, or the shop, no longer wants it.
     Cancel,
-    /// Its buyer pays: the gateway is about to be asked.
+    /// The gateway is about to be asked.
     PaymentBegun,
-    /// The gateway has taken the money.
     PaymentCaptured,
     /// The gateway took nothing; what is left of its hold is the buyer's.
     PaymentDeclined,
@@ -36,26 +30,19 @@ pub enum Cause {
 /// Why a cause changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// It is cancelled.
     AlreadyCancelled,
-    /// Its hold ran out.
     AlreadyExpired,
-    /// It is paid for.
     AlreadyPaid,
-    /// It is being paid for, and how that ends is not known yet.
+    /// How it ends is not known yet.
     PaymentUnderWay,
-    /// It is not being paid for, so there is no outcome of a payment.
+    /// So there is no outcome of a payment.
     NoPaymentUnderWay,
 }
 
 impl State {
-    /// Every state.
     pub const ALL: [Self; 5] = [Self::Reserved, Self::Paying, Self::Paid, Self::Expired, Self::Cancelled];
 
-    /// The state that `cause` leads to.
-    ///
-    /// # Errors
-    /// Why it leads nowhere: the order stays as it is.
+    /// The state that `cause` leads to, or why it leads nowhere and the order stays as it is.
     pub fn after(self, cause: Cause) -> Result<Self, Refusal> {
         match (self, cause) {
             (Self::Reserved, Cause::HoldPassed) => Ok(Self::Expired),
@@ -73,7 +60,6 @@ impl State {
     }
 
     /// Whether its order keeps units from others that are not sold.
-    #[must_use]
     pub fn holds_units(self) -> bool {
         match self {
             Self::Reserved | Self::Paying => true,
@@ -82,7 +68,6 @@ impl State {
     }
 
     /// The word used in the database.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reserved => "reserved",
@@ -94,19 +79,16 @@ impl State {
     }
 
     /// The state that the database calls by this word.
-    #[must_use]
     pub fn read(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
 
 impl Cause {
-    /// Every cause.
     pub const ALL: [Self; 5] =
         [Self::HoldPassed, Self::Cancel, Self::PaymentBegun, Self::PaymentCaptured, Self::PaymentDeclined];
 
     /// The word used in the database: what caused a transition.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HoldPassed => "hold_passed",

@@ -1,4 +1,4 @@
-//! How long to wait before trying again: the `backoff` crate's policy, an attempt limit on top, no clock and no I/O.
+//! How long to wait before trying again: the `backoff` crate's policy, and an attempt limit on top. Pure.
 //!
 //! Invariant: the waits of workers are *full jitter*, drawn uniformly from zero to the current ceiling, so that workers that
 //! collided once spread over the whole interval and do not collide again in step
@@ -32,7 +32,6 @@ impl RetryPolicy {
     pub const SERVER_AWAY: Self = Self { wait_ms: 100, factor: 2.0, wait_ms_max: 2_000, attempts_max: u32::MAX };
 
     /// The waits between the attempts: one fewer than there are attempts.
-    #[must_use]
     pub fn waits(&self) -> Waits {
         // `backoff` draws from [0, 2 × interval] at a randomization factor of 1; half the interval makes it [0, wait].
         self.drawn(1.0, 500)
@@ -40,7 +39,6 @@ impl RetryPolicy {
 
     /// The same waits without the draw, each as long as it could be: for whoever wants to see what jitter is for, and for
     /// no worker.
-    #[must_use]
     pub fn waits_without_jitter(&self) -> Waits {
         self.drawn(0.0, 1_000)
     }
@@ -81,34 +79,29 @@ impl Iterator for Waits {
     }
 }
 
-/// One attempt, as whoever listens is told of it.
+/// One attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt<'a> {
     /// What it was made on; `None` where it was not about an item, but about a request id.
     pub item: Option<&'a str>,
-    /// Its number, from 1.
+    /// From 1.
     pub number: u32,
-    /// How it ended.
     pub ended: Ended,
 }
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// What was decided is committed.
     Committed,
-    /// Somebody else was faster.
+    /// Somebody else was faster. `wait`: how long it is until the next attempt; `None`: there is none of this kind.
     Conflict {
-        /// How long it is until the next attempt; `None`: there is none of this kind.
         wait: Option<Duration>,
     },
 }
 
-/// Is told of every attempt, as it ends: for logs, for metrics, for experiments.
-///
-/// Called on the hot path, once for each item of a batch: it must not wait for anything.
+/// Is told of every attempt, as it ends: for logs, for metrics, for experiments. On the hot path, once for each item of a
+/// batch: it must not wait for anything.
 pub trait Listener: Send + Sync {
-    /// An attempt has ended.
     fn attempted(&self, attempt: &Attempt<'_>);
 }
 
@@ -124,31 +117,35 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    proptest! {
-        #[test]
-        fn no_wait_exceeds_its_ceiling(wait_ms in 1_u64..1_000, factor in 1.0_f64..10.0, wait_ms_max in 1_u64..5_000, attempts_max in 1_u32..20) {
-            let policy = RetryPolicy { wait_ms, factor, wait_ms_max, attempts_max };
-            let mut ceiling_ms = wait_ms.min(wait_ms_max) as f64;
-            let waits: Vec<_> = policy.waits().collect();
-            prop_assert_eq!(waits.len() as u32, attempts_max - 1);
-            for wait in waits {
-                prop_assert!(wait.as_secs_f64() * 1e3 <= ceiling_ms + 0.01, "{wait:?} above {ceiling_ms} ms");
-                ceiling_ms = (ceiling_ms * factor).min(wait_ms_max as f64);
-            }
-        }
+    fn policies() -> impl Strategy<Value = RetryPolicy> {
+        let policy =
+            |(wait_ms, factor, wait_ms_max, attempts_max)| RetryPolicy { wait_ms, factor, wait_ms_max, attempts_max };
+        (1_u64..1_000, 1.0_f64..10.0, 1_u64..5_000, 1_u32..20).prop_map(policy)
+    }
+
+    /// The longest that each wait may be, in milliseconds.
+    fn ceilings_ms(policy: RetryPolicy) -> impl Iterator<Item = f64> {
+        let most = policy.wait_ms_max as f64;
+        std::iter::successors(Some((policy.wait_ms as f64).min(most)), move |ms| Some((ms * policy.factor).min(most)))
     }
 
     proptest! {
         #[test]
-        fn without_jitter_each_wait_is_its_ceiling(wait_ms in 1_u64..1_000, factor in 1.0_f64..10.0, wait_ms_max in 1_u64..5_000, attempts_max in 1_u32..20) {
-            let policy = RetryPolicy { wait_ms, factor, wait_ms_max, attempts_max };
-            let mut ceiling_ms = wait_ms.min(wait_ms_max) as f64;
+        fn no_wait_exceeds_its_ceiling(policy in policies()) {
+            let waits: Vec<_> = policy.waits().collect();
+            prop_assert_eq!(waits.len() as u32, policy.attempts_max - 1);
+            for (wait, ceiling_ms) in waits.iter().zip(ceilings_ms(policy)) {
+                prop_assert!(wait.as_secs_f64() * 1e3 <= ceiling_ms + 0.01, "{wait:?} above {ceiling_ms} ms");
+            }
+        }
+
+        #[test]
+        fn without_jitter_each_wait_is_its_ceiling(policy in policies()) {
             let waits: Vec<_> = policy.waits_without_jitter().collect();
-            prop_assert_eq!(waits.len() as u32, attempts_max - 1);
+            prop_assert_eq!(waits.len() as u32, policy.attempts_max - 1);
             prop_assert_eq!(&waits, &policy.waits_without_jitter().collect::<Vec<_>>(), "the same each time");
-            for wait in waits {
+            for (wait, ceiling_ms) in waits.iter().zip(ceilings_ms(policy)) {
                 prop_assert!((wait.as_secs_f64() * 1e3 - ceiling_ms).abs() < 0.01, "{wait:?} is not {ceiling_ms} ms");
-                ceiling_ms = (ceiling_ms * factor).min(wait_ms_max as f64);
             }
         }
     }

@@ -4,9 +4,6 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `filter` is in the syntax of `RUST_LOG`, such as `info` or `purchase=debug`.
-///
-/// # Errors
-/// The filter cannot be read.
 pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(filter)?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

@@ -4,24 +4,22 @@
 //! acknowledgement settles a whole batch of a partition.
 
 use super::{
-    Error, Nodes, answered, connect_with_socket,
-    membership::{Membership, Place},
-    padding::PADDING_TYPE,
-    socket::Socket,
+    Error, answered,
+    connect::{Nodes, Socket, close, connect_with_socket},
+    membership::{Membership, PADDING_TYPE},
+    properties::header,
+    topology::state,
 };
-use crate::batch::Batches;
+use crate::worker::rebalance::Place;
 use futures_util::{
-    StreamExt,
+    FutureExt, Stream, StreamExt,
     future::{self, BoxFuture},
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
     BasicProperties, Channel, Connection,
-    options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
-        QueueDeclareOptions,
-    },
-    types::{AMQPValue, FieldTable},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use std::{
     sync::{
@@ -37,57 +35,53 @@ const LAST_WORDS_SECONDS_MAX: u64 = 1;
 /// A message, as it was delivered.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Which of the inbox's queues it came from.
+    /// Which of the consumer's queues it came from.
     pub partition: usize,
     /// Its number on that queue's channel.
     pub tag: u64,
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
-    /// The body.
     pub body: Vec<u8>,
     pub(super) properties: BasicProperties,
 }
 
 impl Delivery {
-    /// Where the sender wants the reply.
-    #[must_use]
     pub fn reply_to(&self) -> Option<&str> {
-        self.properties.reply_to().as_ref().map(|text| text.as_str())
+        self.properties.reply_to().as_ref().map(ShortString::as_str)
     }
 
-    /// What the sender tells replies apart by.
-    #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
-        self.properties.correlation_id().as_ref().map(|text| text.as_str())
+        self.properties.correlation_id().as_ref().map(ShortString::as_str)
     }
 
-    /// The transport's own id of the message.
-    #[must_use]
     pub fn message_id(&self) -> Option<&str> {
-        self.properties.message_id().as_ref().map(|text| text.as_str())
+        self.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
-    /// What the body is said to be.
-    #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        self.properties.content_type().as_ref().map(|text| text.as_str())
+        self.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
-    /// How the body is said to be encoded.
-    #[must_use]
     pub fn content_encoding(&self) -> Option<&str> {
-        self.properties.content_encoding().as_ref().map(|text| text.as_str())
+        self.properties.content_encoding().as_ref().map(ShortString::as_str)
     }
 
     /// Whether it only fills a window, and asks for nothing.
-    #[must_use]
     pub fn is_padding(&self) -> bool {
         self.body.is_empty() && self.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PADDING_TYPE)
     }
 
-    /// A header.
-    pub(super) fn header(&self, name: &str) -> Option<&AMQPValue> {
-        self.properties.headers().as_ref()?.inner().get(name)
+    fn receive(delivery: lapin::message::Delivery, partition: usize) -> Self {
+        // On a first delivery, the header would be the sender's own. Other widths are not sent by any broker that we know.
+        let count = header(&delivery.properties, "x-delivery-count").filter(|_| delivery.redelivered);
+        let deliveries_before = count.and_then(AMQPValue::as_long_long_int).and_then(|count| u64::try_from(count).ok());
+        Self {
+            partition,
+            tag: delivery.delivery_tag,
+            deliveries_before: deliveries_before.unwrap_or(0),
+            body: delivery.data,
+            properties: delivery.properties,
+        }
     }
 }
 
@@ -104,15 +98,12 @@ pub struct Consumer {
     side: Channel,
     /// Where the workers are counted.
     membership: Option<Membership>,
-    deliveries: Batches<SelectAll<BoxStream<'static, Result<Delivery, Error>>>>,
+    deliveries: SelectAll<BoxStream<'static, Result<Delivery, Error>>>,
 }
 
 impl Consumer {
     /// Connects, to subscribe to `queues`; each will have up to `prefetch` messages under way to us. `workers` names the
     /// exchange by which the workers count each other; from here on, this one is counted.
-    ///
-    /// # Errors
-    /// Those of [`super::connect`], and [`Error::Lost`].
     pub fn open<'a>(
         nodes: &'a Nodes,
         name: &'a str,
@@ -122,60 +113,50 @@ impl Consumer {
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
-            let side = answered(async { Ok(connection.create_channel().await?) }).await?;
-            let mut inbox = Self {
+            let (side, channels) = answered(async {
+                let mut channels = Vec::new();
+                for _ in queues {
+                    let channel = connection.create_channel().await?;
+                    channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
+                    channels.push(channel);
+                }
+                Ok((connection.create_channel().await?, channels))
+            })
+            .await?;
+            Ok(Self {
                 connection,
                 socket,
                 name: name.to_owned(),
                 queues: queues.to_vec(),
-                channels: Vec::new(),
-                leaving: Vec::new(),
+                leaving: channels.iter().map(|_| Arc::default()).collect(),
+                channels,
                 side,
                 membership: workers.map(|exchange| Membership::start(nodes.clone(), name.to_owned(), exchange)),
-                deliveries: Batches::of(SelectAll::new()),
-            };
-            answered(inbox.prepare(prefetch)).await?;
-            Ok(inbox)
+                deliveries: SelectAll::new(),
+            })
         })
     }
 
-    async fn prepare(&mut self, prefetch: u16) -> Result<(), Error> {
-        for _ in &self.queues {
-            let channel = self.connection.create_channel().await?;
-            channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
-            self.channels.push(channel);
-            self.leaving.push(Arc::default());
-        }
-        Ok(())
-    }
-
     /// Gets in line for a partition: active on it at once where nobody else is.
-    ///
-    /// # Errors
-    /// [`Error::Lost`]: the queue cannot be consumed.
-    pub fn join(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(answered(self.subscribe(partition)))
+    pub fn subscribe(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+        answered(async move {
+            let (queue, tag) = (self.queues[partition].as_str(), self.name.as_str());
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            let consumer = self.channels[partition].basic_consume(queue.into(), tag.into(), options, none).await?;
+            let leaving = Arc::new(AtomicBool::new(false));
+            self.leaving[partition] = Arc::clone(&leaving);
+            let ended = format!("the broker ended the subscription to {queue}");
+            // A stream that ends would be merged away in silence, and its partition with it.
+            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(Error::Lost(ended))) };
+            let deliveries = consumer.map(move |delivery| Ok(Delivery::receive(delivery?, partition)));
+            self.deliveries.push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
+            Ok(())
+        })
     }
 
     /// Whether there is anything to wait for.
-    #[must_use]
-    pub fn is_subscribed(&mut self) -> bool {
-        !self.deliveries.stream_mut().is_empty()
-    }
-
-    async fn subscribe(&mut self, partition: usize) -> Result<(), Error> {
-        let options = BasicConsumeOptions { no_ack: false, exclusive: false, ..BasicConsumeOptions::default() };
-        let (queue, tag) = (self.queues[partition].as_str(), self.name.as_str());
-        let consumer =
-            self.channels[partition].basic_consume(queue.into(), tag.into(), options, FieldTable::default()).await?;
-        let leaving = Arc::new(AtomicBool::new(false));
-        self.leaving[partition] = Arc::clone(&leaving);
-        let ended = format!("the broker ended the subscription to {queue}");
-        // A stream that ends would be merged away in silence, and its partition with it.
-        let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(Error::Lost(ended))) };
-        let deliveries = consumer.map(move |delivery| Ok(receive(delivery?, partition)));
-        self.deliveries.stream_mut().push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
-        Ok(())
+    pub fn is_subscribed(&self) -> bool {
+        !self.deliveries.is_empty()
     }
 
     /// Hands a partition over to the next worker in line, and goes to the end of the line.
@@ -183,17 +164,16 @@ impl Consumer {
     /// The order stays only if every delivery up to `tag` is decided and answered, none of a whole window is
     /// acknowledged yet, and nothing is under way: then the next worker starts exactly after it.
     pub fn hand_over(&mut self, partition: usize, tag: u64) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(answered(async move {
+        answered(async move {
             self.leaving[partition].store(true, Ordering::Relaxed);
             let channel = &self.channels[partition];
             channel.basic_cancel(self.name.as_str().into(), BasicCancelOptions::default()).await?;
             channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
             self.subscribe(partition).await
-        }))
+        })
     }
 
     /// Where this worker stands among all; `None` where they are not counted.
-    #[must_use]
     pub fn place(&self) -> Option<Place> {
         self.membership.as_ref().map(Membership::place)
     }
@@ -206,52 +186,39 @@ impl Consumer {
     }
 
     /// Whether some worker is active on this partition.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
     pub fn is_served(&mut self, partition: usize) -> BoxFuture<'_, Result<bool, Error>> {
         // Of consumers that wait in line we may not be told, but of the active one we are.
-        Box::pin(answered(async move { Ok(consumers(&self.side, &self.queues[partition]).await? > 0) }))
+        answered(async move { Ok(state(&self.side, &self.queues[partition]).await?.consumers > 0) })
     }
 
-    /// The next batch: what has arrived, up to `max`; a delivery that must be `alone` comes alone.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] or [`Error::Unreadable`]: the subscription is over.
-    pub async fn next_batch(&mut self, max: usize, alone: impl Fn(&Delivery) -> bool) -> Result<Vec<Delivery>, Error> {
-        let alone = |delivery: &Result<Delivery, Error>| delivery.as_ref().map_or(true, &alone);
-        let batch: Result<Vec<_>, Error> = self.deliveries.next(max, alone).await.into_iter().collect();
-        match batch {
-            Ok(batch) if batch.is_empty() => Err(Error::Lost("every subscription ended".to_owned())),
-            batch => batch,
+    /// The next batch: what has arrived, up to `max`. After an error the subscription is over.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+        match next_ready(&mut self.deliveries, max).await {
+            batch if batch.is_empty() => Err(Error::Lost("every subscription ended".to_owned())),
+            batch => batch.into_iter().collect(),
         }
     }
 
-    /// What acknowledges this inbox's deliveries.
-    #[must_use]
+    /// What acknowledges these deliveries.
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger { channels: self.channels.clone() }
     }
 
     /// Ends the subscription to every queue; the broker sends nothing more, the next worker is activated.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
     pub fn cancel(&mut self) -> BoxFuture<'_, Result<(), Error>> {
-        let channels = self.channels.clone();
-        Box::pin(answered(async move {
-            for channel in channels {
+        answered(async move {
+            for channel in &self.channels {
                 channel.basic_cancel(self.name.as_str().into(), BasicCancelOptions::default()).await?;
             }
             Ok(())
-        }))
+        })
     }
 
     /// Why the subscription ended, for who noticed it elsewhere: behind what was buffered, the stream says it.
     pub async fn failure(&mut self) -> Error {
         let last_words = async {
             loop {
-                if let Err(error) = self.next_batch(usize::MAX, |_| false).await {
+                if let Err(error) = self.next_batch(usize::MAX).await {
                     return error;
                 }
             }
@@ -262,11 +229,8 @@ impl Consumer {
     }
 
     /// Closes the connection in an orderly way, when nothing is left unsettled.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
     pub fn close(self) -> BoxFuture<'static, Result<(), Error>> {
-        Box::pin(answered(async move { Ok(self.connection.close(200, "done".into()).await?) }))
+        Box::pin(async move { close(&self.connection).await })
     }
 }
 
@@ -277,22 +241,33 @@ impl Drop for Consumer {
     }
 }
 
-/// Acknowledges deliveries, whole batches at once.
+/// A batch without a timer: the first item is waited for, then whatever is there already joins it, up to `max`. Batches form
+/// by themselves under load, and a lone request is never kept waiting for company. Empty: the stream has ended.
+///
+/// Cancelling this loses nothing: it only waits while it holds no item.
+async fn next_ready<S: Stream + Unpin>(stream: &mut S, max: usize) -> Vec<S::Item> {
+    let mut batch = Vec::from_iter(stream.next().await);
+    while !batch.is_empty()
+        && batch.len() < max
+        && let Some(Some(item)) = stream.next().now_or_never()
+    {
+        batch.push(item);
+    }
+    batch
+}
+
+/// Acknowledges deliveries, whole batches at once. What it could not, comes again.
 pub struct Acknowledger {
     channels: Vec<Channel>,
 }
 
 impl Acknowledger {
     /// Whether every subscription still stands.
-    #[must_use]
     pub fn is_open(&self) -> bool {
         self.channels.iter().all(|channel| channel.status().connected())
     }
 
     /// Gives these (partition, tag) back to their queue, where each comes again, a delivery older.
-    ///
-    /// # Errors
-    /// [`Error::Lost`]: they come again all the same.
     pub async fn give_back(&self, deliveries: &[(usize, u64)]) -> Result<(), Error> {
         answered(async {
             for (partition, tag) in deliveries {
@@ -304,9 +279,6 @@ impl Acknowledger {
     }
 
     /// Acknowledges these and, in each partition, all before them; takes (partition, tag) in any order.
-    ///
-    /// # Errors
-    /// [`Error::Lost`]: they will be delivered again.
     pub async fn acknowledge(&self, settled: impl Iterator<Item = (usize, u64)>) -> Result<(), Error> {
         let mut last_tags = vec![0; self.channels.len()];
         for (partition, tag) in settled {
@@ -324,25 +296,22 @@ impl Acknowledger {
     }
 }
 
-async fn consumers(channel: &Channel, queue: &str) -> Result<usize, Error> {
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
-    Ok(usize::try_from(queue.consumer_count()).unwrap_or(usize::MAX))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn receive(delivery: lapin::message::Delivery, partition: usize) -> Delivery {
-    let mut received = Delivery {
-        partition,
-        tag: delivery.delivery_tag,
-        deliveries_before: 0,
-        body: delivery.data,
-        properties: delivery.properties,
-    };
-    received.deliveries_before = match received.header("x-delivery-count") {
-        // On a first delivery, the header would be the sender's own.
-        Some(AMQPValue::LongLongInt(count)) if delivery.redelivered => u64::try_from(*count).unwrap_or(0),
-        // Other widths are not sent by any broker that we know; without the header it is the first delivery.
-        Some(_) | None => 0,
-    };
-    received
+    #[tokio::test]
+    async fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (0..5).for_each(|item| sender.send(item).expect("the receiver is there"));
+        let next = |mut receiver: tokio::sync::mpsc::UnboundedReceiver<u32>| async move {
+            Some((receiver.recv().await?, receiver))
+        };
+        let mut stream = Box::pin(stream::unfold(receiver, next));
+        assert_eq!(next_ready(&mut stream, 3).await, [0, 1, 2]);
+        // The sender is still there, so the stream has not ended; whoever waited would hang here.
+        assert_eq!(next_ready(&mut stream, 3).await, [3, 4]);
+        drop(sender);
+        assert!(next_ready(&mut stream, 3).await.is_empty());
+    }
 }

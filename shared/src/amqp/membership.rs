@@ -1,81 +1,78 @@
-//! Counting the workers: each says hello to all of them, over and over, and counts whom it has heard lately.
+//! The workers' membership, over AMQP: heartbeats to all of them, by which they count each other and choose what to hand
+//! over ([`crate::worker::rebalance`]), and padding, which fills the windows that buyers leave open.
 //!
-//! Why not ask the broker? A classic queue's consumers cannot be counted while its node is away; of a quorum queue's, the
-//! broker counts those of a dead node on (3.10), only the active one of single active consumers (3.10), or unsettled
-//! messages instead (4.0 to 4.2). What was heard is right on all of them, and a worker that stands still is not counted.
-//!
-//! On a connection of its own: a broker short of memory blocks whoever publishes. Invariant: a worker counts itself, and
-//! hears no more than [`HELLOS_A_SECOND_MAX`]; whoever is counted was heard a few waits ago at most.
+//! On connections of their own: a broker short of memory blocks whoever has published. Invariants: whoever only looks on
+//! sends no heartbeat, or partitions would be handed over to nobody; and a heartbeat's body is who the worker is and nothing
+//! else, because workers of every version count each other by it. What else there is to say goes into headers.
 
-use super::{Error, Nodes, answered, connect, heartbeat};
-use crate::retry::RetryPolicy;
-use futures_util::StreamExt;
+use super::{
+    Error, answered,
+    connect::{Nodes, close, confirming_channel, connect, own_queue},
+    properties::header,
+};
+use crate::{
+    retry::RetryPolicy,
+    worker::rebalance::{Members, Place},
+};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, try_join_all},
+};
 use lapin::{
-    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
-    types::FieldTable,
+    BasicProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
 };
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::LazyLock,
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
 use uuid::Uuid;
 
-/// Between two hellos of a worker, where there are few.
-const HELLO_MS: u64 = 500;
-/// The most hellos that a worker hears in a second: where there are more workers, each says it less often.
-const HELLOS_A_SECOND_MAX: u32 = 16;
-/// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
-/// missing somebody for a moment leaves them where they are.
-const WAITS_MAX: u32 = 3;
+/// The type that tells padding from requests.
+pub(super) const PADDING_TYPE: &str = "turnstile.filler";
+/// How long the broker keeps a heartbeat that nobody has taken in, in milliseconds.
+const HEARTBEAT_MS_MAX: &str = "1500";
+/// The header that names the partitions on which the worker is active: their numbers, with spaces between them.
+const ACTIVE_HEADER: &str = "active";
+/// The header of a worker that is not in line for every partition yet.
+const JOINING_HEADER: &str = "joining";
+/// The most partitions that are believed of one heartbeat.
+const PARTITIONS_MAX: usize = 1_024;
+/// The most workers that are listened to: more heartbeats than that are somebody's noise.
+const WORKERS_MAX: usize = 10_000;
 
 /// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
 /// comes back by another node would count twice for a while.
 static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
 
-/// Where a worker stands among all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// How many workers there are, this one included.
-    pub workers: usize,
-    /// How many of them come before this one, in an order that is the same for all who have heard the same.
-    pub rank: usize,
-    /// How many of them are in line for every partition, and can be handed one; one at least.
-    pub in_line: usize,
-}
-
-impl Default for Place {
-    /// Nobody else was heard yet.
-    fn default() -> Self {
-        Self { workers: 1, rank: 0, in_line: 1 }
-    }
-}
-
-/// A worker's part in the roll call; it says no more when this is dropped.
+/// A worker's part in the membership; it sends no more heartbeats when this is dropped.
 pub(super) struct Membership {
     place: watch::Receiver<Place>,
-    /// The partitions that we are active on, as the next hello says; `None`: we are still joining.
+    /// The partitions that we are active on, as the next heartbeat says; `None`: we are still joining.
     active: watch::Sender<Option<Vec<usize>>>,
-    calling: JoinHandle<()>,
+    beating: JoinHandle<()>,
 }
 
 impl Membership {
     /// Takes part, by the fanout exchange of this name, through every outage.
     pub(super) fn start(nodes: Nodes, name: String, exchange: String) -> Self {
-        let (told, place) = watch::channel(Place::default());
+        let (counted, place) = watch::channel(Place::default());
         let (active, to_say) = watch::channel(None);
-        let calling = tokio::spawn(async move {
+        let beating = tokio::spawn(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
-                let Err(error) = call(&nodes, &name, &exchange, &to_say, &told).await;
+                let Err(error) = beat(&nodes, &name, &exchange, to_say.clone(), &counted).await;
                 nodes.go_on();
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
                 tokio::time::sleep(wait).await;
             }
         });
-        Self { place, active, calling }
+        Self { place, active, beating }
     }
 
     /// Where this worker stands.
@@ -85,113 +82,155 @@ impl Membership {
 
     /// Notes that this worker is in line for every partition, and on which it is active: the others hear it at once.
     pub(super) fn claim(&self, partitions: Vec<usize>) {
-        self.active.send_if_modified(|said| {
-            let is_new = said.as_ref() != Some(&partitions);
-            *said = Some(partitions);
-            is_new
-        });
+        self.active.send_if_modified(|said| said.replace(partitions) != *said);
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.calling.abort();
+        self.beating.abort();
     }
 }
 
-async fn call(
+async fn beat(
     nodes: &Nodes,
     name: &str,
     exchange: &str,
-    active: &watch::Receiver<Option<Vec<usize>>>,
-    told: &watch::Sender<Place>,
-) -> Result<std::convert::Infallible, Error> {
+    mut active: watch::Receiver<Option<Vec<usize>>>,
+    counted: &watch::Sender<Place>,
+) -> Result<Infallible, Error> {
     let connection = connect(nodes, &format!("{name} count")).await?;
-    let (channel, mut hellos) = answered(async {
-        let channel = connection.create_channel().await?;
-        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().clone();
-        let bind = QueueBindOptions::default();
-        channel.queue_bind(queue.clone(), exchange.into(), "".into(), bind, FieldTable::default()).await?;
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let hellos = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await?;
-        Ok((channel, hellos))
-    })
-    .await?;
-    let ourselves = heartbeat::body(name, *PROCESS);
-    let mut roll = Roll::default();
-    let mut active = active.clone();
+    let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
+    let (_, mut heartbeats) = own_queue(&channel, Some(exchange)).await?;
+    let ourselves = body(name, *PROCESS);
+    let mut members = Members::default();
     let mut due = Instant::now();
     loop {
         tokio::select! {
-            hello = hellos.next() => match hello {
-                Some(hello) => {
-                    let (hello, now) = (hello?, Instant::now());
-                    let is_joining = heartbeat::is_joining(&hello.properties);
-                    if roll.heard(hello.data, is_joining, now) {
-                        // A newcomer has not heard us yet, and wants to know its share.
-                        due = now;
-                    }
+            heartbeat = heartbeats.next() => {
+                let (heartbeat, now) = (heartbeat.ok_or_else(ended)??, Instant::now());
+                let is_joining = is_joining(&heartbeat.properties);
+                if members.heard(heartbeat.data, is_joining, now) {
+                    // A newcomer has not heard us yet, and wants to know its share.
+                    due = now;
                 }
-                None => return Err(Error::Lost("the broker ended the subscription".to_owned())),
             },
             Ok(()) = active.changed() => due = Instant::now(),
             () = sleep_until(due.into()) => {
-                let properties = heartbeat::properties(active.borrow_and_update().as_deref());
-                let (options, hello) = (BasicPublishOptions::default(), ourselves.as_bytes());
-                answered(async {
-                    drop(channel.basic_publish(exchange.into(), "".into(), options, hello, properties).await?);
-                    Ok(())
-                })
-                .await?;
-                due = Instant::now() + roll.wait();
+                let properties = properties(active.borrow_and_update().as_deref());
+                let (options, heartbeat) = (BasicPublishOptions::default(), ourselves.as_bytes());
+                let published = channel.basic_publish(exchange.into(), "".into(), options, heartbeat, properties);
+                drop(answered(async { Ok(published.await?) }).await?);
+                due = Instant::now() + members.wait();
             }
         }
-        roll.forget(Instant::now());
-        told.send_replace(roll.place_of(ourselves.as_bytes()));
+        members.forget(Instant::now());
+        counted.send_replace(members.place_of(ourselves.as_bytes()));
     }
 }
 
-/// Who was heard, and when last.
-#[derive(Debug, Default)]
-struct Roll {
-    heard: HashMap<Vec<u8>, Heard>,
+/// A worker, as its heartbeat has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Worker {
+    /// Such as `turnstile-purchase worker-1`.
+    pub name: String,
+    /// Tells it from others of the same name.
+    pub process: String,
+    /// The partitions that have delivered something to it and that it has not handed over since: the broker keeps it
+    /// active there. `None`: it is still joining, or of a version that does not say so.
+    pub active: Option<Vec<usize>>,
 }
 
-/// A worker's last hello.
-#[derive(Debug)]
-struct Heard {
-    at: Instant,
-    is_joining: bool,
+/// Listens to the heartbeats for so long; says who was heard, in the order of their names. Workers send one every half
+/// second; where there are more than eight of them, each less often, 16 of them in a second.
+pub fn listen<'a>(
+    nodes: &'a Nodes,
+    name: &'a str,
+    exchange: &'a str,
+    time: Duration,
+) -> BoxFuture<'a, Result<Vec<Worker>, Error>> {
+    Box::pin(async move {
+        let connection = connect(nodes, name).await?;
+        let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
+        let (_, mut heartbeats) = own_queue(&channel, Some(exchange)).await?;
+        let end = tokio::time::Instant::now() + time;
+        let mut heard: HashMap<String, Worker> = HashMap::new();
+        // Heartbeats that come without a pause would never let the time limit have its say.
+        while tokio::time::Instant::now() < end
+            && let Ok(heartbeat) = tokio::time::timeout_at(end, heartbeats.next()).await
+        {
+            let heartbeat = heartbeat.ok_or_else(ended)??;
+            if let Some(worker) = read(&heartbeat.data, &heartbeat.properties)
+                && heard.len() < WORKERS_MAX
+            {
+                // The last word counts: partitions move.
+                heard.insert(worker.process.clone(), worker);
+            }
+        }
+        drop(close(&connection).await);
+        let mut workers: Vec<Worker> = heard.into_values().collect();
+        workers.sort();
+        Ok(workers)
+    })
 }
 
-impl Roll {
-    /// Notes a hello; true: of somebody new.
-    fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> bool {
-        self.heard.insert(worker, Heard { at: now, is_joining }).is_none()
-    }
+/// Puts so much padding into each queue: messages that mean nothing, and show who is active on a partition that is idle.
+///
+/// Confirmed, because the client library sends what is to be published behind everything else, its goodbye included: without
+/// waiting for the confirms, the last ones are lost now and then, and a window that lacks one message is never full.
+pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) -> BoxFuture<'a, Result<(), Error>> {
+    Box::pin(async move {
+        let connection = connect(nodes, &format!("{name} fill")).await?;
+        let channel = confirming_channel(&connection).await?;
+        for (queue, count) in queues {
+            let publishing = (0..*count).map(|_| async {
+                let properties = BasicProperties::default().with_type(PADDING_TYPE.into());
+                let options = BasicPublishOptions::default();
+                channel.basic_publish("".into(), queue.as_str().into(), options, b"", properties).await?.await
+            });
+            answered(async { Ok(try_join_all(publishing).await?) }).await?;
+        }
+        close(&connection).await
+    })
+}
 
-    /// Strikes whoever has been silent for too long.
-    fn forget(&mut self, now: Instant) {
-        let silence_max = self.wait() * WAITS_MAX;
-        self.heard.retain(|_, last| now.duration_since(last.at) <= silence_max);
-    }
+fn ended() -> Error {
+    Error::Lost("the broker ended the subscription".to_owned())
+}
 
-    fn count(&self) -> usize {
-        self.heard.len().max(1)
-    }
+fn body(name: &str, process: Uuid) -> String {
+    format!("{name} {process}")
+}
 
-    fn place_of(&self, worker: &[u8]) -> Place {
-        let rank = self.heard.keys().filter(|other| other.as_slice() < worker).count();
-        let in_line = self.heard.values().filter(|last| !last.is_joining).count().max(1);
-        Place { workers: self.count(), rank, in_line }
+/// The properties of a heartbeat; `None`: of a worker that is still joining.
+fn properties(active: Option<&[usize]>) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    match active {
+        Some(active) => {
+            let numbers: Vec<String> = active.iter().map(ToString::to_string).collect();
+            headers.insert(ACTIVE_HEADER.into(), AMQPValue::LongString(numbers.join(" ").into()));
+        }
+        None => {
+            headers.insert(JOINING_HEADER.into(), AMQPValue::Boolean(true));
+        }
     }
+    BasicProperties::default().with_expiration(HEARTBEAT_MS_MAX.into()).with_headers(headers)
+}
 
-    /// Until the next hello.
-    fn wait(&self) -> Duration {
-        let workers = u32::try_from(self.count()).unwrap_or(u32::MAX);
-        Duration::from_millis(HELLO_MS).max(Duration::from_secs(1) * workers / HELLOS_A_SECOND_MAX)
-    }
+/// Whether it is of a worker that is still joining. Older ones do not say so.
+fn is_joining(properties: &BasicProperties) -> bool {
+    header(properties, JOINING_HEADER).and_then(AMQPValue::as_bool) == Some(true)
+}
+
+/// Reads a heartbeat; `None`: it is not one.
+fn read(body: &[u8], properties: &BasicProperties) -> Option<Worker> {
+    let (name, process) = std::str::from_utf8(body).ok()?.rsplit_once(' ')?;
+    // No worker of ours writes anything but a long string, and older ones write nothing.
+    let active = header(properties, ACTIVE_HEADER).and_then(AMQPValue::as_long_string).map(|numbers| {
+        let numbers = numbers.to_string();
+        numbers.split_whitespace().take(PARTITIONS_MAX).filter_map(|number| number.parse().ok()).collect()
+    });
+    Some(Worker { name: name.to_owned(), process: process.to_owned(), active })
 }
 
 #[cfg(test)]
@@ -199,31 +238,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_heard_lately_is_counted_once_and_who_is_silent_no_more() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut roll = Roll::default();
-        assert_eq!(roll.count(), 1, "there is always one worker: we");
-        for (worker, ms) in [("a", 0), ("b", 100), ("a", 500), ("a", 1_000)] {
-            roll.heard(worker.into(), worker == "b", at(ms));
+    fn a_heartbeat_is_read_as_it_is_written() {
+        let process = Uuid::now_v7();
+        for active in [vec![], vec![3], vec![0, 7, 12]] {
+            let heard = read(body("turnstile-purchase w-1", process).as_bytes(), &properties(Some(&active))).unwrap();
+            let expected =
+                Worker { name: "turnstile-purchase w-1".into(), process: process.to_string(), active: Some(active) };
+            assert_eq!(heard, expected);
         }
-        roll.forget(at(1_600));
-        assert_eq!(roll.place_of(b"a"), Place { workers: 2, rank: 0, in_line: 1 }, "b is still joining");
-        roll.heard("b".into(), false, at(1_600));
-        assert_eq!(roll.place_of(b"b"), Place { workers: 2, rank: 1, in_line: 2 });
-        roll.forget(at(2_501));
-        assert_eq!(roll.count(), 1, "a was silent for three waits and more");
-        roll.forget(at(60_000));
-        assert_eq!(roll.count(), 1);
     }
 
     #[test]
-    fn many_workers_say_it_less_often() {
-        let mut roll = Roll::default();
-        for worker in 0..64_u8 {
-            assert!(roll.heard(vec![worker], false, Instant::now()), "it is new");
+    fn an_older_worker_is_heard_and_says_nothing_of_its_partitions() {
+        let heard = read(b"turnstile-purchase old 0199", &BasicProperties::default()).unwrap();
+        assert_eq!((heard.name.as_str(), heard.active), ("turnstile-purchase old", None));
+    }
+
+    #[test]
+    fn a_worker_is_joining_as_long_as_it_says_so() {
+        assert!(is_joining(&properties(None)));
+        assert!(!is_joining(&properties(Some(&[]))) && !is_joining(&BasicProperties::default()));
+    }
+
+    #[test]
+    fn what_is_no_heartbeat_is_nobody() {
+        for noise in [&b""[..], b"one-word", b"\xff \xfe"] {
+            assert_eq!(read(noise, &BasicProperties::default()), None);
         }
-        assert_eq!(roll.wait(), Duration::from_secs(4));
-        assert!(f64::from(64) / roll.wait().as_secs_f64() <= f64::from(HELLOS_A_SECOND_MAX));
     }
 }

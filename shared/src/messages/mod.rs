@@ -1,26 +1,21 @@
-//! The messages: what is sent to a function, what comes back, and the words both use.
+//! The messages: what is sent to a function, what comes back, what happened. Serde and codes only, no I/O.
 //!
-//! This is the one module that publishers, functions and the load generator share. It knows serde and nothing of
-//! ours: no broker, no database, no clock. Invariant: no `decode` of a request ever panics, whatever the bytes, and what it
-//! accepts holds every limit written here.
-
-#![warn(missing_docs)]
+//! Invariant: no `decode` of a request ever panics, whatever the bytes, and what it accepts holds every limit written here.
 
 mod event;
-mod fields;
 mod payment;
 mod purchase;
 mod release;
 mod request;
 mod restock;
+pub mod time;
 mod verdict;
 
 pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
-pub use fields::{BODY_BYTES_MAX, ID_BYTES_MAX, is_id};
 pub use payment::{PAYMENT_QUEUE, PaymentRequest};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};
-pub use request::Request;
+pub use request::{BODY_BYTES_MAX, ID_BYTES_MAX, Request, is_id};
 pub use restock::{
     HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RULE_NAMES, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX,
 };

@@ -1,7 +1,6 @@
-//! A wish to pay for an order.
+//! A request to pay for an order.
 
-use super::fields::{read_id, read_object, read_order_id, read_request_id};
-use super::request::Request;
+use super::request::{Request, read_id, read_object, read_order_id, read_request_id};
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,12 +12,10 @@ pub const PAYMENT_QUEUE: &str = "payment";
 /// Names the space of fingerprints (UUIDv5): not that of other requests, so that an id used for two kinds is told apart.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x2f7c_1e58_90d4_5b6a_9a3d_7061_796d_656e);
 
-/// A wish to pay for an order, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRequest {
-    /// Chosen by the sender; the same id always gets the same verdict.
     pub request_id: String,
-    /// The order's id, as the verdict `reserved` told it.
+    /// As the verdict `reserved` has it.
     pub order_id: Uuid,
     /// The gateway's name for what to charge, such as a token of a card; never a card's number.
     pub payment_method: String,

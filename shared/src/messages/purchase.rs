@@ -1,11 +1,10 @@
-//! A wish for units of an item.
+//! A request for units of an item.
 
-use super::fields::{read_id, read_object, read_request_id};
-use super::request::Request;
+use super::request::{Request, malformed, read_id, read_object, read_request_id, required};
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 /// The exchange that purchase requests are published to; the routing key is the item's id.
@@ -16,14 +15,10 @@ pub const QUANTITY_MAX: u32 = 1_000;
 /// Names the space of fingerprints (UUIDv5); changing it would make every stored request id look reused.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x2d1f_3b52_7c14_5a0e_9d3a_7475_726e_7374);
 
-/// A buyer's wish for units of one item, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PurchaseRequest {
-    /// Chosen by the sender; the same id always gets the same verdict.
     pub request_id: String,
-    /// The item's id.
     pub item: String,
-    /// The buyer's id.
     pub buyer: String,
     /// Units, 1 to [`QUANTITY_MAX`]; all or nothing.
     pub quantity: u32,
@@ -70,21 +65,14 @@ struct Fields {
 }
 
 fn read_quantity(value: Option<Value>) -> Result<u32, Rejection> {
-    let Some(value) = value else {
-        return Err(Rejection::new(Code::Malformed, "The field quantity is missing."));
-    };
-    let quantity = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let quantity = required("quantity", value)?.as_u64().and_then(|number| u32::try_from(number).ok());
     quantity.filter(|quantity| (1..=QUANTITY_MAX).contains(quantity)).ok_or_else(|| {
         Rejection::new(Code::InvalidQuantity, format!("The quantity is not a whole number from 1 to {QUANTITY_MAX}."))
     })
 }
 
 fn read_deadline(value: Option<Value>) -> Result<Option<OffsetDateTime>, Rejection> {
-    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-    let format = &time::format_description::well_known::Rfc3339;
-    value
-        .as_str()
-        .and_then(|text| OffsetDateTime::parse(text, format).ok())
-        .map(Some)
-        .ok_or_else(|| Rejection::new(Code::Malformed, "The field deadline is not a time as RFC 3339 writes it."))
+    let Some(value) = value else { return Ok(None) };
+    let deadline = value.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    deadline.map(Some).ok_or_else(|| malformed("The field deadline is not a time as RFC 3339 writes it."))
 }

@@ -1,7 +1,6 @@
-//! A wish to give an order's units back.
+//! A request to cancel an order: its units are on sale again.
 
-use super::fields::{read_object, read_order_id, read_request_id};
-use super::request::Request;
+use super::request::{Request, read_object, read_order_id, read_request_id};
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,12 +12,10 @@ pub const RELEASE_QUEUE: &str = "release";
 /// Names the space of fingerprints (UUIDv5): not that of purchases, so that an id used for both is told apart.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x6a0e_94c1_52b8_5d3f_8e21_7265_6c65_6173);
 
-/// A wish to cancel an order, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRequest {
-    /// Chosen by the sender; the same id always gets the same verdict.
     pub request_id: String,
-    /// The order's id, as the verdict `reserved` told it.
+    /// As the verdict `reserved` has it.
     pub order_id: Uuid,
 }
 

@@ -1,18 +1,24 @@
-//! What every kind of request has in common.
+//! What every kind of request has in common: its identity, and how its fields are read.
+//!
+//! A message of a rejection says which field and where, and never what: the text would be the sender's, of any length.
 
-use super::verdict::Rejection;
+use super::verdict::{Code, Rejection};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use uuid::Uuid;
+
+/// The largest body of a request, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// The longest id (request, item, buyer), in bytes.
+pub const ID_BYTES_MAX: usize = 128;
 
 /// A kind of request: who takes it, how it is read, and what tells one from another.
 pub trait Request: Sized + Send + Sync {
     /// The function that takes it. Its queue has this name, or its partitions `NAME.0`, `NAME.1`, …
     const FUNCTION: &'static str;
 
-    /// Reads a message's body; `message_id`, the transport's, stands in for a `request_id` that the body lacks.
-    ///
-    /// # Errors
-    /// A [`Rejection`] that names the first thing wrong, with the request id where one could be read. Never panics,
-    /// whatever the bytes.
+    /// Reads a message's body; `message_id`, the transport's, stands in for a `request_id` that the body lacks. Never
+    /// panics; a [`Rejection`] names the first thing wrong, with the request id where one could be read.
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection>;
 
     /// Chosen by the sender; the same id always gets the same verdict.
@@ -21,4 +27,61 @@ pub trait Request: Sized + Send + Sync {
     /// Identifies the content (everything but the request id): equal content, equal fingerprint. Stored with the verdict,
     /// so what it is made of never changes.
     fn fingerprint(&self) -> Uuid;
+}
+
+/// Whether `text` matches `[A-Za-z0-9._:-]{1,128}`.
+pub fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
+}
+
+/// Reads a body that is one JSON object, and not too large, into its fields.
+pub(super) fn read_object<Fields: DeserializeOwned>(body: &[u8]) -> Result<Fields, Rejection> {
+    if body.len() > BODY_BYTES_MAX {
+        let message = format!("The body has {} bytes, the most is {BODY_BYTES_MAX}.", body.len());
+        return Err(Rejection::new(Code::TooLarge, message));
+    }
+    // An array of five would pass for five fields.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
+        return Err(malformed("The body is not a JSON object."));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_data() { "has a field twice" } else { "is not JSON" };
+        malformed(format!("The body {what} (line {}, column {}).", error.line(), error.column()))
+    })
+}
+
+/// The request's id; `message_id` stands in for one that the body lacks.
+pub(super) fn read_request_id(sent: Option<Value>, message_id: Option<&str>) -> Result<String, Rejection> {
+    read_id("request_id", sent.or_else(|| message_id.map(Value::from)))
+}
+
+pub(super) fn read_id(field: &str, value: Option<Value>) -> Result<String, Rejection> {
+    let text = read_text(field, value.filter(|value| !value.is_null()))?;
+    if is_id(&text) {
+        return Ok(text);
+    }
+    let message = format!("The field {field} does not match [A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}.");
+    Err(Rejection::new(Code::InvalidId, message))
+}
+
+/// The order that a request is about.
+pub(super) fn read_order_id(value: Option<Value>) -> Result<Uuid, Rejection> {
+    let text = read_id("order_id", value)?;
+    Uuid::try_parse(&text).map_err(|_| Rejection::new(Code::InvalidId, "The field order_id is not a UUID."))
+}
+
+pub(super) fn read_text(field: &str, value: Option<Value>) -> Result<String, Rejection> {
+    let Value::String(text) = required(field, value)? else {
+        return Err(malformed(format!("The field {field} is not a string.")));
+    };
+    Ok(text)
+}
+
+pub(super) fn required<Field>(field: &str, value: Option<Field>) -> Result<Field, Rejection> {
+    value.ok_or_else(|| malformed(format!("The field {field} is missing.")))
+}
+
+pub(super) fn malformed(message: impl Into<String>) -> Rejection {
+    Rejection::new(Code::Malformed, message)
 }

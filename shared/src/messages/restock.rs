@@ -1,12 +1,13 @@
-//! A wish to put an item on sale, or to change its stock, its sale window or its rules.
+//! A request to put an item on sale, or to change its stock, its sale window or its rules.
+//!
+//! Read by hand, not by serde's tags and bounds: each fault has its own code and names its field, byte for byte.
 
-use super::fields::{read_id, read_object, read_request_id};
-use super::request::Request;
+use super::request::{Request, malformed, read_id, read_object, read_request_id, read_text, required};
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeSet, ops::RangeInclusive};
-use time::{OffsetDateTime, UtcOffset, macros::datetime};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::datetime};
 use uuid::Uuid;
 
 /// The queue that restock requests are published to, by the default exchange.
@@ -28,14 +29,11 @@ const TIMES: RangeInclusive<OffsetDateTime> = datetime!(0001-01-01 00:00 UTC)..=
 /// Names the space of fingerprints (UUIDv5): its own, so that an id used for another kind of request is told apart.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x91c4_0f6d_3e27_5b18_a4d9_7265_7374_6f63);
 
-/// A wish to change one item, checked. Serialised, it is the body of a message.
+/// Serialised, it is the body of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestockRequest {
-    /// Chosen by the sender; the same id always gets the same verdict.
     pub request_id: String,
-    /// The item's id.
     pub item: String,
-    /// What to do with it.
     #[serde(flatten)]
     pub operation: Operation,
 }
@@ -44,7 +42,6 @@ pub struct RestockRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Operation {
-    /// Makes the item.
     Create {
         /// Units, 0 to [`STOCK_MAX`].
         stock: i64,
@@ -56,36 +53,26 @@ pub enum Operation {
         /// The sale ends then, after `opens_at`; without it, it does not end.
         #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
         closes_at: Option<OffsetDateTime>,
-        /// Who may buy how much; no rules where absent.
         #[serde(skip_serializing_if = "Rules::is_empty")]
         rules: Rules,
     },
-    /// Puts more units on sale.
-    Add {
-        /// Units, 1 to [`STOCK_MAX`].
-        quantity: i64,
-    },
-    /// Takes units off sale that are neither held nor sold.
-    Remove {
-        /// Units, 1 to [`STOCK_MAX`].
-        quantity: i64,
-    },
+    /// Puts more units on sale, 1 to [`STOCK_MAX`].
+    Add { quantity: i64 },
+    /// Takes units off sale that are neither held nor sold, 1 to [`STOCK_MAX`].
+    Remove { quantity: i64 },
     /// Gives the sale a new window.
     Open {
         /// The sale begins then; without it, now.
         #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
         opens_at: Option<OffsetDateTime>,
-        /// The sale ends then, after it begins; without it, it does not end.
+        /// The sale ends then, after `opens_at`; without it, it does not end.
         #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
         closes_at: Option<OffsetDateTime>,
     },
     /// Ends the sale, now.
     Close,
     /// Replaces all rules.
-    Rules {
-        /// The rules from now on.
-        rules: Rules,
-    },
+    Rules { rules: Rules },
 }
 
 /// Who may buy how much of an item. What is absent is no rule.
@@ -103,14 +90,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Whether there is no rule.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Whether a rule looks at the orders that a buyer has made before.
-    #[must_use]
     pub fn count_orders(&self) -> bool {
         self.max_per_buyer.is_some() || self.cooldown_ms.is_some()
     }
@@ -132,7 +116,8 @@ impl Request for RestockRequest {
     }
 
     fn fingerprint(&self) -> Uuid {
-        // What was decoded has one form: defaults filled in, times in UTC, tiers in order, fields as they stand above.
+        // What was decoded has one form: defaults filled in, times in UTC with no digit too many, tiers in order, fields as
+        // they stand above.
         let operation = serde_json::to_string(&self.operation).expect("an operation is representable as JSON");
         Uuid::new_v5(&FINGERPRINT_SPACE, format!("{}\n{operation}", self.item).as_bytes())
     }
@@ -174,7 +159,7 @@ fn read_operation(mut fields: Fields) -> Result<Operation, Rejection> {
         "close" => Operation::Close,
         // Required: where a slip of the pen would leave it out, every rule would be gone.
         "rules" => Operation::Rules { rules: required("rules", read_rules(fields.rules.take())?)? },
-        _ => return Err(invalid("The field op is none of create, add, remove, open, close, rules.".to_owned())),
+        _ => return Err(invalid("The field op is none of create, add, remove, open, close, rules.")),
     };
     nothing_left(&op, &fields)?;
     Ok(operation)
@@ -203,12 +188,10 @@ fn read_quantity(fields: &mut Fields) -> Result<i64, Rejection> {
 fn read_window(fields: &mut Fields) -> Result<(Option<OffsetDateTime>, Option<OffsetDateTime>), Rejection> {
     let opens_at = read_time("opens_at", fields.opens_at.take())?;
     let closes_at = read_time("closes_at", fields.closes_at.take())?;
-    match (opens_at, closes_at) {
-        (Some(opens_at), Some(closes_at)) if closes_at <= opens_at => {
-            Err(invalid("The field closes_at is not after opens_at.".to_owned()))
-        }
-        window => Ok(window),
+    if opens_at.zip(closes_at).is_some_and(|(opens_at, closes_at)| closes_at <= opens_at) {
+        return Err(invalid("The field closes_at is not after opens_at."));
     }
+    Ok((opens_at, closes_at))
 }
 
 fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
@@ -219,7 +202,7 @@ fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
     let read = Rules {
         max_per_buyer: read_number("rules.max_per_buyer", max_per_buyer, 1..=STOCK_MAX)?,
         cooldown_ms: read_number("rules.cooldown_ms", cooldown_ms, 1..=TIME_MS_MAX)?,
-        tiers: read_tiers(tiers)?,
+        tiers: tiers.map(read_tiers).transpose()?,
     };
     // Elsewhere an unknown field is ignored; here it is a rule that nobody would keep to.
     if rules.is_empty() {
@@ -228,24 +211,17 @@ fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
     Err(invalid(format!("The field rules has a name that is none of {}.", RULE_NAMES.join(", "))))
 }
 
-fn read_tiers(value: Option<Value>) -> Result<Option<BTreeSet<String>>, Rejection> {
-    let tiers = match value {
-        None => return Ok(None),
-        Some(Value::Array(tiers)) => tiers,
-        Some(_) => return Err(wrong_type("rules.tiers", "an array")),
-    };
+fn read_tiers(value: Value) -> Result<BTreeSet<String>, Rejection> {
+    let Value::Array(tiers) = value else { return Err(wrong_type("rules.tiers", "an array")) };
     if !(1..=TIERS_MAX).contains(&tiers.len()) {
         return Err(invalid(format!("The field rules.tiers has not 1 to {TIERS_MAX} ids.")));
     }
-    tiers.into_iter().map(|tier| read_id("rules.tiers", Some(tier))).collect::<Result<_, _>>().map(Some)
+    tiers.into_iter().map(|tier| read_id("rules.tiers", Some(tier))).collect()
 }
 
 fn read_number(name: &str, value: Option<Value>, allowed: RangeInclusive<i64>) -> Result<Option<i64>, Rejection> {
-    let number = match value {
-        None => return Ok(None),
-        Some(Value::Number(number)) => number,
-        Some(_) => return Err(wrong_type(name, "a number")),
-    };
+    let Some(value) = value else { return Ok(None) };
+    let Value::Number(number) = value else { return Err(wrong_type(name, "a number")) };
     number.as_i64().filter(|number| allowed.contains(number)).map(Some).ok_or_else(|| {
         let (least, most) = allowed.into_inner();
         invalid(format!("The field {name} is not a whole number from {least} to {most}."))
@@ -255,34 +231,20 @@ fn read_number(name: &str, value: Option<Value>, allowed: RangeInclusive<i64>) -
 /// In UTC, and to the microsecond, as the database keeps it: what is later here is later there.
 fn read_time(name: &str, value: Option<Value>) -> Result<Option<OffsetDateTime>, Rejection> {
     let Some(value) = value else { return Ok(None) };
-    let text = read_text(name, Some(value))?;
-    OffsetDateTime::parse(&text, &time::format_description::well_known::Rfc3339)
+    let time = OffsetDateTime::parse(&read_text(name, Some(value))?, &Rfc3339)
         .ok()
         .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
         .and_then(|time| time.replace_nanosecond(time.nanosecond() / 1_000 * 1_000).ok())
-        .filter(|time| TIMES.contains(time))
-        .map(Some)
-        .ok_or_else(|| invalid(format!("The field {name} is not a time of the years 1 to 9998 as RFC 3339 writes it.")))
-}
-
-fn read_text(name: &str, value: Option<Value>) -> Result<String, Rejection> {
-    match required(name, value)? {
-        Value::String(text) => Ok(text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Err(wrong_type(name, "a string"))
-        }
-    }
-}
-
-fn required<Field>(name: &str, value: Option<Field>) -> Result<Field, Rejection> {
-    value.ok_or_else(|| Rejection::new(Code::Malformed, format!("The field {name} is missing.")))
+        .filter(|time| TIMES.contains(time));
+    let message = || format!("The field {name} is not a time of the years 1 to 9998 as RFC 3339 writes it.");
+    time.map(Some).ok_or_else(|| invalid(message()))
 }
 
 fn wrong_type(name: &str, expected: &str) -> Rejection {
-    Rejection::new(Code::Malformed, format!("The field {name} is not {expected}."))
+    malformed(format!("The field {name} is not {expected}."))
 }
 
-fn invalid(message: String) -> Rejection {
+fn invalid(message: impl Into<String>) -> Rejection {
     Rejection::new(Code::InvalidField, message)
 }
 

@@ -1,6 +1,4 @@
-//! Counts what the runtime settles, for the metrics of every function.
-//!
-//! Invariant: counting waits for nothing.
+//! Counts what is settled, for the metrics of every function.
 
 use crate::{handler::Answer, metrics::Registry};
 use prometheus_client::{
@@ -12,7 +10,6 @@ use prometheus_client::{
     },
 };
 
-/// What a function has answered.
 pub(super) struct WorkerMetrics {
     answers: Family<AnswerLabel, Counter>,
     batch_requests: Histogram,
@@ -24,7 +21,6 @@ struct AnswerLabel {
 }
 
 impl WorkerMetrics {
-    /// Counts for this registry.
     pub(super) fn register(registry: &mut Registry) -> Self {
         // 1 to 4,096 requests: the largest batch is 5,000.
         let metrics =
@@ -39,19 +35,16 @@ impl WorkerMetrics {
         self.batch_requests.observe(requests as f64);
     }
 
-    /// Notes what a batch is told; and its messages that could not be read, and are rejected, too.
+    /// Notes the answers to a batch; and its messages that could not be read, and are rejected, too.
     pub(super) fn answered(&self, answers: &[Answer], unreadable: usize) {
-        let (mut verdicts, mut rejected, mut later) = (0, unreadable as u64, 0);
-        for answer in answers {
-            match answer {
-                Answer::Verdict(_) => verdicts += 1,
-                Answer::Rejected(_) => rejected += 1,
-                Answer::Requeue => later += 1,
-            }
-        }
-        for (answer, count) in [("verdict", verdicts), ("rejected", rejected), ("later", later)] {
+        let count = |is_meant: fn(&Answer) -> bool| answers.iter().filter(|answer| is_meant(answer)).count();
+        for (answer, count) in [
+            ("verdict", count(|answer| matches!(answer, Answer::Verdict(_)))),
+            ("rejected", count(|answer| matches!(answer, Answer::Rejected(_))) + unreadable),
+            ("later", count(|answer| matches!(answer, Answer::Requeue))),
+        ] {
             if count > 0 {
-                self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count);
+                self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count as u64);
             }
         }
     }

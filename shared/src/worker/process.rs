@@ -1,6 +1,6 @@
-//! From a batch of deliveries to their answers: decode, handle, and find the one message that spoils a batch.
+//! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, Settled, validate::validate};
+use super::{Function, settle::Outcome, validate::validate};
 use crate::{
     amqp::Delivery,
     error::Settlement,
@@ -12,49 +12,46 @@ use crate::{
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 
-/// Answers every delivery of the batch, in order. `None`: told to stop, or no longer open, while the database was away;
-/// nothing of the batch may be acknowledged, and it comes back.
+/// What becomes of every delivery of the batch, in order. `None`: told to stop, or no longer open, while the database was
+/// away; nothing of the batch may be acknowledged, and it comes back.
 pub(super) async fn process<H: Handler>(
     function: &Function<H>,
     batch: Vec<Delivery>,
     is_open: impl Fn() -> bool,
-) -> Option<Vec<Settled>> {
+) -> Option<Vec<(Delivery, Outcome)>> {
     let mut requests = Vec::with_capacity(batch.len());
-    let mut screened = Vec::with_capacity(batch.len());
+    // What is known without the handler; `None`: it has the answer.
+    let mut read = Vec::with_capacity(batch.len());
     for delivery in batch {
-        let read = if delivery.is_padding() { None } else { Some(read::<H>(&delivery)) };
-        let outcome = read.map(|read| read.map(|request| requests.push(request)));
-        screened.push((delivery, outcome));
+        let read_it = if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery) };
+        let outcome = read_it.map(|request| requests.push(request)).err();
+        read.push((delivery, outcome));
     }
     let answers = answer(function, &requests, &is_open).await?;
-    let unreadable = screened.iter().filter(|(_, outcome)| matches!(outcome, Some(Err(_)))).count();
+    let unreadable = read.iter().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Rejected(_)))).count();
     function.metrics.answered(&answers, unreadable);
-    let mut answers = answers.into_iter();
-    let mut requests = requests.iter();
-    let settled = screened.into_iter().map(|(delivery, outcome)| match outcome {
-        None => Settled::ignored(delivery),
-        Some(Err(rejection)) => Settled::rejected(delivery, rejection),
-        Some(Ok(())) => {
-            let (request, answer) = requests.next().zip(answers.next()).expect("one answer for each request");
-            match answer {
-                Answer::Verdict(body) => Settled::answered(delivery, body, request.request_id()),
-                Answer::Rejected(rejection) => Settled::rejected(delivery, rejection),
-                Answer::Requeue => Settled::later(delivery),
-            }
-        }
+    let mut answered = requests.iter().zip(answers).map(|(request, answer)| match answer {
+        Answer::Verdict(body) => Outcome::Answered { body, request_id: request.request_id().to_owned() },
+        Answer::Rejected(rejection) => Outcome::Rejected(rejection),
+        Answer::Requeue => Outcome::Requeued,
     });
-    Some(settled.collect())
+    let outcomes = read.into_iter().map(|(delivery, outcome)| {
+        let outcome = outcome.or_else(|| answered.next()).expect("one answer for each request");
+        (delivery, outcome)
+    });
+    Some(outcomes.collect())
 }
 
-fn read<H: Handler>(delivery: &Delivery) -> Result<H::Request, Rejection> {
-    let screened = validate(delivery);
+fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> {
     let request = H::Request::decode(&delivery.body, delivery.message_id());
-    match (screened, request) {
-        (Ok(()), request) => request,
+    let rejection = match (validate(delivery), request) {
+        (Ok(()), Ok(request)) => return Ok(request),
+        (Ok(()), Err(of_body)) => of_body,
         // The properties are at fault, but the body may say which request it is.
-        (Err(rejection), Ok(request)) => Err(rejection.of(request.request_id())),
-        (Err(rejection), Err(of_body)) => Err(Rejection { request_id: of_body.request_id, ..rejection }),
-    }
+        (Err(rejection), Ok(request)) => rejection.of(request.request_id()),
+        (Err(rejection), Err(of_body)) => Rejection { request_id: of_body.request_id, ..rejection },
+    };
+    Err(Outcome::Rejected(rejection))
 }
 
 /// The handler's answers; through outages of the database, and around a message that it cannot handle.
@@ -75,7 +72,8 @@ async fn answer<H: Handler>(
                 Settlement::Hold => {
                     let wait = waits.next().unwrap_or_default();
                     tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
-                    if function.stopped_within(wait).await || !is_open() {
+                    function.service.wait(wait).await;
+                    if function.service.is_stopped() || !is_open() {
                         return None;
                     }
                     continue;

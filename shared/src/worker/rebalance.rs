@@ -1,17 +1,156 @@
-//! Fair share: which partitions a worker should hand over, so that all workers have work. Pure; the clock is an argument.
+//! Rebalancing: who is there, in which order to subscribe to the partitions, and which of them to hand over. Pure; the
+//! clock is an argument. Told as a whole in shared/README.md.
 //!
-//! RabbitMQ makes one worker active on each partition and keeps it, so the first worker would hold all of them for ever.
-//! A worker that is active on more than its share hands the surplus over, and each handed-over partition goes to whoever
-//! has waited longest. Invariant: at a steady number of workers, nobody above the share is left, so nothing moves.
+//! Invariants: every partition is subscribed to in the end, exactly once; and at a steady number of workers, nobody above
+//! the share is left, so nothing moves.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
+/// Between two heartbeats of a worker, where there are few.
+const HEARTBEAT_MS: u64 = 500;
+/// The most heartbeats that a worker hears in a second: where there are more workers, each sends fewer.
+const HEARTBEATS_A_SECOND_MAX: u32 = 16;
+/// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
+/// missing somebody for a moment leaves them where they are.
+const WAITS_MAX: u32 = 3;
+/// Steps before the first partition is taken, to hear who else is there.
+const HEARING_STEPS: u32 = 4;
+/// Steps between the last partition taken and the first line that is got into, for others to take theirs.
+const GRACE_STEPS: u32 = 8;
 /// A partition that delivered something this recently is one that we are active on.
 const ACTIVE_SECONDS: u64 = 3;
 
-/// What a worker knows of its partitions.
+/// Where a worker stands among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How many workers there are, this one included.
+    pub workers: usize,
+    /// How many of them come before this one, in an order that is the same for all who have heard the same.
+    pub rank: usize,
+    /// How many of them are in line for every partition, and can be handed one; one at least.
+    pub in_line: usize,
+}
+
+impl Default for Place {
+    /// Nobody else was heard yet.
+    fn default() -> Self {
+        Self { workers: 1, rank: 0, in_line: 1 }
+    }
+}
+
+/// Who was heard, and when last.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    heard: HashMap<Vec<u8>, LastHeartbeat>,
+}
+
 #[derive(Debug)]
-pub(super) struct Share {
+struct LastHeartbeat {
+    at: Instant,
+    is_joining: bool,
+}
+
+impl Members {
+    /// Notes a heartbeat; true: of somebody new.
+    pub(crate) fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> bool {
+        self.heard.insert(worker, LastHeartbeat { at: now, is_joining }).is_none()
+    }
+
+    /// Strikes whoever has been silent for too long.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        let silence_max = self.wait() * WAITS_MAX;
+        self.heard.retain(|_, last| now.duration_since(last.at) <= silence_max);
+    }
+
+    pub(crate) fn place_of(&self, worker: &[u8]) -> Place {
+        let rank = self.heard.keys().filter(|other| other.as_slice() < worker).count();
+        let in_line = self.heard.values().filter(|last| !last.is_joining).count().max(1);
+        Place { workers: self.count(), rank, in_line }
+    }
+
+    /// Until the next heartbeat.
+    pub(crate) fn wait(&self) -> Duration {
+        let workers = u32::try_from(self.count()).unwrap_or(u32::MAX);
+        Duration::from_millis(HEARTBEAT_MS).max(Duration::from_secs(1) * workers / HEARTBEATS_A_SECOND_MAX)
+    }
+
+    fn count(&self) -> usize {
+        self.heard.len().max(1)
+    }
+}
+
+/// What a worker on its way in does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Subscribe to it if nobody is active on it; then say so by [`Subscribing::took`].
+    TakeIfFree(usize),
+    Wait,
+    /// Subscribe to it, whoever is active on it.
+    GetInLine(usize),
+}
+
+/// A worker on its way in: first it takes partitions that nobody serves, up to its share, then it gets in line for the rest.
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    partitions: usize,
+    /// Not yet looked at.
+    unseen: VecDeque<usize>,
+    /// Served by others, or beyond our share.
+    rest: VecDeque<usize>,
+    taken: usize,
+    hearing: u32,
+    grace: u32,
+}
+
+impl Subscribing {
+    /// `seed` makes the order, so that workers do not stand in the same order in every line.
+    pub(super) fn of(partitions: usize, seed: u64) -> Self {
+        let mut order: Vec<usize> = (0..partitions).collect();
+        fastrand::Rng::with_seed(seed).shuffle(&mut order);
+        let (unseen, rest) = (order.into(), VecDeque::new());
+        Self { partitions, unseen, rest, taken: 0, hearing: HEARING_STEPS, grace: GRACE_STEPS }
+    }
+
+    /// The next step of a worker at this place; `None`: all is done. Who has no place has nobody to share with.
+    pub(super) fn step(&mut self, place: Option<Place>) -> Option<Step> {
+        if place.is_some() && self.hearing > 0 {
+            self.hearing -= 1;
+            return Some(Step::Wait);
+        }
+        let Place { workers, rank, in_line: _ } = place.unwrap_or_default();
+        // Beginning with those that fall to its place, so that workers that start together reach for different ones.
+        let next = self.unseen.iter().position(|partition| partition % workers == rank).unwrap_or(0);
+        if self.taken < self.partitions.div_ceil(workers)
+            && let Some(partition) = self.unseen.remove(next)
+        {
+            self.rest.push_back(partition);
+            return Some(Step::TakeIfFree(partition));
+        }
+        self.rest.append(&mut self.unseen);
+        if !self.rest.is_empty() && self.grace > 0 {
+            self.grace -= 1;
+            return Some(Step::Wait);
+        }
+        self.rest.pop_front().map(Step::GetInLine)
+    }
+
+    /// The partition was free, and is ours.
+    pub(super) fn took(&mut self, partition: usize) {
+        self.rest.retain(|rest| *rest != partition);
+        self.taken += 1;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.unseen.is_empty() && self.rest.is_empty()
+    }
+}
+
+/// What a worker knows of its partitions, and which of them are more than its share.
+#[derive(Debug)]
+pub(super) struct Shares {
     partitions: Vec<Partition>,
     /// Zero until they are counted.
     workers: usize,
@@ -28,14 +167,14 @@ struct Partition {
     holding: Option<Holding>,
 }
 
+/// On its way out: what is taken since then is answered, but not acknowledged.
 #[derive(Debug, Clone, Copy)]
 struct Holding {
-    /// What was taken before; everything since is unacknowledged.
     taken_before: u64,
     filled: bool,
 }
 
-impl Share {
+impl Shares {
     pub(super) fn of(partitions: usize) -> Self {
         Self { partitions: vec![Partition::default(); partitions], workers: 0 }
     }
@@ -48,8 +187,8 @@ impl Share {
 
     /// Notes a delivery; true: it is the first of a partition that we were not active on.
     pub(super) fn took(&mut self, partition: usize, tag: u64, now: Instant) -> bool {
-        let is_new = !self.is_active(partition, now);
         let partition = &mut self.partitions[partition];
+        let is_new = !partition.is_active(now);
         partition.taken += 1;
         partition.last_tag = tag;
         partition.last_taken = Some(now);
@@ -61,9 +200,7 @@ impl Share {
 
     /// The partitions to hand over: those that came to us last.
     pub(super) fn surplus(&self, now: Instant) -> Vec<usize> {
-        let mut ours: Vec<usize> = (0..self.partitions.len())
-            .filter(|partition| self.is_active(*partition, now) && self.partitions[*partition].holding.is_none())
-            .collect();
+        let mut ours = self.those(|partition| partition.is_active(now) && partition.holding.is_none());
         ours.sort_by_key(|partition| self.partitions[*partition].active_since);
         ours.split_off(ours.len().min(self.partitions.len().div_ceil(self.workers.max(1))))
     }
@@ -71,7 +208,7 @@ impl Share {
     /// The partitions that have delivered something to us since we got in line for them, the quiet ones, too: the broker
     /// keeps us active on them.
     pub(super) fn claimed(&self) -> Vec<usize> {
-        (0..self.partitions.len()).filter(|partition| self.partitions[*partition].active_since.is_some()).collect()
+        self.those(|partition| partition.active_since.is_some())
     }
 
     /// From here on, what is taken from the partition is answered, but not acknowledged.
@@ -82,21 +219,18 @@ impl Share {
 
     /// The partitions that are being handed over.
     pub(super) fn held(&self) -> Vec<usize> {
-        (0..self.partitions.len()).filter(|partition| self.partitions[*partition].holding.is_some()).collect()
+        self.those(|partition| partition.holding.is_some())
     }
 
     /// Of each held partition, the last delivery's tag.
     pub(super) fn held_tags(&self) -> Vec<(usize, u64)> {
-        self.held().into_iter().map(|partition| (partition, self.partitions[partition].last_tag)).collect()
+        self.with_tags(self.held())
     }
 
     /// The held partitions of which a whole window is taken, each with the last delivery's tag.
     pub(super) fn full(&self, window: u16) -> Vec<(usize, u64)> {
-        let is_full = |partition: &Partition| {
-            partition.holding.is_some_and(|holding| partition.taken - holding.taken_before >= u64::from(window))
-        };
-        let full = self.partitions.iter().enumerate().filter(|(_, partition)| is_full(partition));
-        full.map(|(index, partition)| (index, partition.last_tag)).collect()
+        let is_full = |partition: &Partition| partition.missing(window) == Some(0);
+        self.with_tags(self.those(is_full))
     }
 
     /// The held partitions whose windows buyers do not fill, each with what is missing, and one more: the next worker's
@@ -104,9 +238,10 @@ impl Share {
     pub(super) fn unfilled(&mut self, window: u16) -> Vec<(usize, u64)> {
         let mut to_fill = Vec::new();
         for (index, partition) in self.partitions.iter_mut().enumerate() {
+            let missing = partition.missing(window);
             if let Some(holding) = partition.holding.as_mut().filter(|holding| !holding.filled) {
                 holding.filled = true;
-                to_fill.push((index, u64::from(window).saturating_sub(partition.taken - holding.taken_before) + 1));
+                to_fill.push((index, missing.unwrap_or_default() + 1));
             }
         }
         to_fill
@@ -118,84 +253,25 @@ impl Share {
         (partition.holding, partition.last_taken, partition.active_since) = (None, None, None);
     }
 
-    fn is_active(&self, partition: usize, now: Instant) -> bool {
-        let last_taken = self.partitions[partition].last_taken;
-        last_taken.is_some_and(|taken| now.duration_since(taken) < Duration::from_secs(ACTIVE_SECONDS))
+    fn those(&self, are_meant: impl Fn(&Partition) -> bool) -> Vec<usize> {
+        (0..self.partitions.len()).filter(|partition| are_meant(&self.partitions[*partition])).collect()
+    }
+
+    fn with_tags(&self, partitions: Vec<usize>) -> Vec<(usize, u64)> {
+        partitions.into_iter().map(|partition| (partition, self.partitions[partition].last_tag)).collect()
+    }
+}
+
+impl Partition {
+    fn is_active(&self, now: Instant) -> bool {
+        self.last_taken.is_some_and(|taken| now.duration_since(taken) < Duration::from_secs(ACTIVE_SECONDS))
+    }
+
+    /// What its window lacks since it is held.
+    fn missing(&self, window: u16) -> Option<u64> {
+        self.holding.map(|holding| u64::from(window).saturating_sub(self.taken - holding.taken_before))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lone_worker_keeps_everything() {
-        let now = Instant::now();
-        let mut share = Share::of(8);
-        (0..8).for_each(|partition| assert!(share.took(partition, 1, now)));
-        assert!(share.surplus(now).is_empty());
-    }
-
-    #[test]
-    fn what_came_last_goes_first_and_only_down_to_the_share() {
-        let start = Instant::now();
-        let mut share = Share::of(8);
-        for partition in 0..8 {
-            assert!(share.took(partition, 1, start + Duration::from_millis(partition as u64)), "it is new to us");
-        }
-        let now = start + Duration::from_secs(1);
-        assert!(share.set_workers(3));
-        assert_eq!(share.surplus(now), [3, 4, 5, 6, 7], "eight partitions, three workers: three each at most");
-        share.surplus(now).into_iter().for_each(|partition| share.hold(partition));
-        assert!(share.surplus(now).is_empty(), "what is on its way out is counted out");
-        assert!(share.set_workers(8));
-        assert_eq!(share.surplus(now), [1, 2]);
-        assert!(share.set_workers(0), "the others left");
-        assert!(share.surplus(now).is_empty(), "there is always one worker: we");
-        assert!(!share.set_workers(1), "as before");
-    }
-
-    #[test]
-    fn a_quiet_partition_is_not_ours() {
-        let now = Instant::now();
-        let mut share = Share::of(2);
-        assert!(share.set_workers(1), "we are counted for the first time");
-        assert!(share.set_workers(2) && !share.set_workers(2), "more, and as many");
-        share.took(0, 1, now);
-        share.took(1, 1, now);
-        assert_eq!(share.surplus(now).len(), 1);
-        assert!(share.surplus(now + Duration::from_secs(ACTIVE_SECONDS)).is_empty());
-    }
-
-    #[test]
-    fn a_partition_is_claimed_from_its_first_delivery_until_it_is_handed_over_however_quiet_it_is() {
-        let now = Instant::now();
-        let mut share = Share::of(3);
-        assert!(share.claimed().is_empty());
-        share.took(2, 1, now);
-        share.took(0, 1, now);
-        assert_eq!(share.claimed(), [0, 2]);
-        share.hold(2);
-        assert_eq!(share.claimed(), [0, 2], "it is ours until it is handed over");
-        share.handed_over(2);
-        assert_eq!(share.claimed(), [0]);
-        share.took(2, 2, now);
-        assert_eq!(share.claimed(), [0, 2], "it came back to us");
-    }
-
-    #[test]
-    fn a_partition_is_handed_over_after_a_whole_window_since_it_was_held() {
-        let now = Instant::now();
-        let mut share = Share::of(1);
-        (1..=5).for_each(|tag| assert_eq!(share.took(0, tag, now), tag == 1));
-        share.hold(0);
-        (6..=8).for_each(|tag| assert!(!share.took(0, tag, now)));
-        assert!(share.full(4).is_empty());
-        assert_eq!(share.unfilled(4), [(0, 2)]);
-        assert!(share.unfilled(4).is_empty(), "once is enough");
-        share.took(0, 9, now);
-        assert_eq!(share.full(4), [(0, 9)]);
-        share.handed_over(0);
-        assert!(share.held().is_empty() && share.full(4).is_empty());
-    }
-}
+mod tests;

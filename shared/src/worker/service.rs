@@ -1,52 +1,108 @@
-//! A function that takes requests off no queue: it finds its work by itself, and starts, waits and stops like the others.
+//! What every function stands on, with or without a queue: its options, the broker with the topology declared there, and
+//! the word to stop. And readiness: systemd learns by a datagram, a probe by a file, whether this process is at work.
 //!
-//! Invariant: when it begins, the broker has the topology; and it is told to stop before its process ends.
+//! Invariant: the ready file is there while every partition is subscribed to (of a function without a queue: while its
+//! servers answer), and at no other time but after a `kill -9`, until the next start.
 
-use super::{
-    ready::Ready,
-    start::{declared, in_time, run_program, stopped},
-};
 use crate::{
-    amqp::Nodes,
-    config::{CommandLine, WorkerOptions},
-    topology::Topology,
+    amqp::{self, Error, Nodes, Publisher, topology::Topology},
+    config::WorkerOptions,
+    retry::RetryPolicy,
 };
-use clap::{Args, CommandFactory};
-use std::{future::Future, process::ExitCode, time::Duration};
-use tokio::sync::watch;
+use anyhow::Context;
+use sd_notify::NotifyState;
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
-/// What `--help` says of such a function.
-#[derive(Debug, Clone, Copy)]
-pub struct Program {
-    /// The function's name.
-    pub name: &'static str,
-    /// What it does, in a sentence.
-    pub about: &'static str,
-    /// What else there is to know: how many to run, and the exit codes.
-    pub after_help: &'static str,
-    /// Options that every function takes, and that mean nothing to this one: they are not shown.
-    pub without: &'static [&'static str],
-}
+/// How long a drain may take before what is in hand is left to the next worker.
+const DRAIN_SECONDS_MAX: u64 = 20;
 
-/// What such a function stands on.
 #[derive(Debug)]
 pub struct Service {
     /// What every function takes.
     pub worker: WorkerOptions,
     /// The broker, where the topology is declared.
     pub nodes: Nodes,
+    /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
 }
 
 impl Service {
+    /// Declares the topology, waiting for a broker that is not there yet, for a limited time; then serves until `serve`
+    /// returns, which has to be soon after `stop` turns true; else it is left as it is.
+    pub(super) async fn run(
+        name: &str,
+        worker: WorkerOptions,
+        stop: watch::Receiver<bool>,
+        serve: impl AsyncFnOnce(Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        clear(worker.ready_file.as_deref());
+        let service = Self { nodes: Nodes::read(&worker.amqp_url)?, worker, stop: stop.clone() };
+        tokio::select! {
+            declared = service.declare(name) => declared?,
+            () = stopped(stop.clone()) => return Ok(()),
+        }
+        let overdue = async {
+            stopped(stop).await;
+            tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
+        };
+        tokio::select! {
+            served = serve(service) => {
+                served?;
+                tracing::info!("stopped");
+            }
+            () = overdue => {
+                tracing::warn!("a server did not let us finish in time; what was in hand comes back to the next worker");
+            }
+        }
+        Ok(())
+    }
+
+    async fn declare(&self, name: &str) -> Result<(), Error> {
+        let name = format!("turnstile-{name} {} declare", self.worker.worker_id);
+        let started = Instant::now();
+        let mut waits = RetryPolicy::SERVER_AWAY.waits();
+        loop {
+            let declared = async {
+                let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
+                amqp::declare(publisher.channel(), &Topology::read()).await?;
+                publisher.close().await;
+                Ok(())
+            };
+            match declared.await {
+                Err(error @ (Error::Unreachable(_) | Error::Lost(_)))
+                    if started.elapsed() < Duration::from_secs(self.worker.startup_seconds_max) =>
+                {
+                    tracing::warn!(%error, "waiting for the broker");
+                    tokio::time::sleep(waits.next().unwrap_or_default()).await;
+                }
+                declared => return declared,
+            }
+        }
+    }
+
     /// Says that this function is at work, or could be at once, for as long as what is returned is kept.
     #[must_use]
     pub fn announce(&self) -> Ready {
-        Ready::announce(self.worker.ready_file.as_deref())
+        notify(NotifyState::Ready);
+        let file = self.worker.ready_file.clone();
+        if let Some(file) = &file
+            && let Err(error) = fs::write(file, "")
+        {
+            tracing::warn!(%error, file = %file.display(), "the ready file cannot be written; probes will not see it");
+        }
+        Ready(file)
     }
 
     /// Whether the process was told to stop.
-    #[must_use]
     pub fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
@@ -58,23 +114,53 @@ impl Service {
 
     /// Waits this long, or until the process is told to stop.
     pub async fn wait(&self, wait: Duration) {
-        tokio::select! { () = self.stopped() => (), () = tokio::time::sleep(wait) => () }
+        drop(tokio::time::timeout(wait, self.stopped()).await);
     }
 }
 
-/// The whole `main` of such a function: reads the command line, declares the topology, serves until `serve` returns. It has
-/// to return soon after the process is told to stop.
-pub fn main_of_service<Options, Serving>(program: Program, serve: impl FnOnce(Service, Options) -> Serving) -> ExitCode
-where
-    Options: Args,
-    Serving: Future<Output = anyhow::Result<()>>,
-{
-    let Program { name, about, after_help, without } = program;
-    let command = CommandLine::<Options>::command().name(name).bin_name(name).about(about).after_help(after_help);
-    let command = without.iter().fold(command, |command, option| command.mut_arg(*option, |it| it.hide(true)));
-    run_program(command, async |line: CommandLine<Options>, stop| {
-        let Some(nodes) = declared(name, &line.worker, &Topology::read(), &stop).await? else { return Ok(()) };
-        let service = Service { worker: line.worker, nodes, stop: stop.clone() };
-        in_time(serve(service, line.function), stop).await
-    })
+/// Stands for being ready; dropped, this worker is not.
+#[derive(Debug)]
+pub struct Ready(Option<PathBuf>);
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        clear(self.0.as_deref());
+    }
+}
+
+/// Removes the ready file, also one that an earlier process may have left.
+fn clear(file: Option<&Path>) {
+    if let Some(file) = file
+        && let Err(error) = fs::remove_file(file)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::warn!(%error, file = %file.display(), "the ready file cannot be removed");
+    }
+}
+
+/// `NOTIFY_SOCKET` names who listens, systemd's `Type=notify` among others; without it, nobody does.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// Turns true on SIGTERM and on Ctrl-C.
+pub(super) fn listen_for_signals() -> anyhow::Result<watch::Receiver<bool>> {
+    let (stopper, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+        tracing::info!("told to stop; finishing what is in hand");
+        notify(NotifyState::Stopping);
+        stopper.send_replace(true);
+    });
+    Ok(stop)
+}
+
+/// Ends when the process is told to stop.
+pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
+    // An error means that nobody can tell us any more, which is a reason to stop, too.
+    drop(stop.wait_for(|stop| *stop).await);
 }

@@ -6,20 +6,19 @@
 use super::{
     Care, Ended, Function,
     process::process,
-    ready::Ready,
-    rebalance::Share,
-    settle::{Decided, Settling},
-    start::stopped,
-    subscribe::{Joining, Step},
+    rebalance::{Place, Shares, Step, Subscribing},
+    service::Ready,
+    settle::{Decided, Settler, Settling},
 };
 use crate::{
-    amqp::{self, Consumer, Delivery, Error, Place},
+    amqp::{self, Consumer, Delivery, Error},
     handler::Handler,
 };
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Messages under way to us from one queue, in batches.
+/// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
+/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of 64 KiB, the largest allowed, they would be 1 GB.
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
@@ -27,8 +26,8 @@ const WINDOW_MIN: u16 = 64;
 const SUSPECT_AT_DELIVERIES: u64 = 3;
 /// How long a queue is consumed with care at least.
 const CAREFUL_SECONDS: u64 = 5;
-/// Between two steps of joining.
-const JOIN_MS: u64 = 25;
+/// Between two steps of subscribing.
+const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
 
@@ -38,12 +37,12 @@ struct Session<'a, H> {
     /// What the broker's operators see.
     name: String,
     queues: &'a [String],
-    inbox: Consumer,
+    consumer: Consumer,
     settling: &'a Settling,
-    joining: Joining,
-    /// Set once every partition is joined.
+    subscribing: Subscribing,
+    /// Set once every partition is subscribed to.
     ready: Option<Ready>,
-    share: Share,
+    shares: Shares,
     care: Care,
     window: u16,
     /// Batches handed over to be settled.
@@ -53,57 +52,51 @@ struct Session<'a, H> {
 
 impl<H: Handler> Function<H> {
     /// Connects, subscribes, consumes.
-    pub(super) async fn session(&self, queues: &[String], care: Care) -> Result<Ended, Error> {
-        let name = format!("turnstile-{} {}", H::NAME, self.worker_id);
-        let window = self.window(care);
-        // With care, each queue has a session of its own: the worker is counted by none of them, and shares nothing.
-        let workers = self.workers.clone().filter(|_| queues.len() > 1);
-        let inbox = Consumer::open(&self.nodes, &name, queues, window, workers).await?;
-        let settling = Settling::start(self, &name, queues, inbox.acknowledger());
-        let joining = Joining::of(queues.len(), fastrand::u64(..));
-        let share = Share::of(queues.len());
-        let started = Instant::now();
+    pub(super) async fn session(&self, queues: &[String], workers: Option<String>, care: Care) -> Result<Ended, Error> {
+        let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
+        let name = format!("turnstile-{} {worker_id}", H::NAME);
+        let window = match care {
+            Care::OneByOne => 1,
+            Care::None => self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN),
+        };
+        let consumer = Consumer::open(nodes, &name, queues, window, workers).await?;
+        let settling = Settling::start(Settler {
+            nodes: nodes.clone(),
+            name: name.clone(),
+            worker_id: worker_id.clone(),
+            queues: queues.to_vec(),
+            acknowledger: consumer.acknowledger(),
+        });
         let mut session = Session {
             function: self,
             name,
             queues,
-            inbox,
+            consumer,
             settling: &settling,
-            joining,
+            subscribing: Subscribing::of(queues.len(), fastrand::u64(..)),
             ready: None,
-            share,
+            shares: Shares::of(queues.len()),
             care,
             window,
             pushed: 0,
-            started,
+            started: Instant::now(),
         };
         let ended = session.consume().await;
-        let Session { mut inbox, share, .. } = session;
+        let Session { mut consumer, shares, .. } = session;
         match ended {
             // Settling only knows that it ended; the subscription knows why.
-            Err(Error::Lost(_)) if !inbox.acknowledger().is_open() => Err(inbox.failure().await),
+            Err(Error::Lost(_)) if !consumer.acknowledger().is_open() => Err(consumer.failure().await),
             Err(error) => Err(error),
             Ok(ended @ (Ended::Stopped | Ended::Suspect)) => {
                 settling.finish().await?;
                 // Answered, and held back for a handing over that does not happen any more.
-                inbox.acknowledger().acknowledge(share.held_tags().into_iter()).await?;
+                consumer.acknowledger().acknowledge(shares.held_tags().into_iter()).await?;
                 Ok(ended)
             }
             Ok(Ended::Clear) => {
                 settling.finish().await?;
-                inbox.close().await?;
+                consumer.close().await?;
                 Ok(Ended::Clear)
-            }
-        }
-    }
-
-    /// Messages under way to us from each queue.
-    fn window(&self, care: Care) -> u16 {
-        match care {
-            Care::OneByOne => 1,
-            Care::None => {
-                let batch_max = u16::try_from(self.batch_max).unwrap_or(u16::MAX);
-                batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN)
             }
         }
     }
@@ -111,97 +104,104 @@ impl<H: Handler> Function<H> {
 
 impl<H: Handler> Session<'_, H> {
     async fn consume(&mut self) -> Result<Ended, Error> {
-        let settling = self.settling;
-        let acknowledger = self.inbox.acknowledger();
-        let stop = self.function.stop.clone();
-        let mut ticks = every(Duration::from_millis(JOIN_MS));
+        let (settling, service) = (self.settling, &self.function.service);
+        let acknowledger = self.consumer.acknowledger();
+        let mut ticks = every(Duration::from_millis(SUBSCRIBE_MS));
         loop {
-            let is_subscribed = self.inbox.is_subscribed();
+            let is_subscribed = self.consumer.is_subscribed();
             let next = async {
                 let room = settling.room().await?;
-                Ok::<_, Error>((room, self.inbox.next_batch(self.function.batch_max, is_suspect).await?))
+                let batch_max = usize::from(service.worker.batch_max);
+                Ok::<_, Error>((room, self.consumer.next_batch(batch_max).await?))
             };
-            let (room, batch) = tokio::select! {
+            let (room, mut batch) = tokio::select! {
                 biased;
-                () = stopped(stop.clone()) => return Ok(Ended::Stopped),
+                () = service.stopped() => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
-                    if self.joining.is_over() {
+                    if self.subscribing.is_over() {
                         self.compare_shares();
-                    } else if self.join().await? {
+                    } else if self.subscribe().await? {
                         tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
-                        self.ready = Some(Ready::announce(self.function.ready_file.as_deref()));
+                        self.ready = Some(service.announce());
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }
                     continue;
                 }
                 next = next, if is_subscribed => next?,
             };
-            let is_suspect = batch.iter().any(is_suspect);
-            if is_suspect && self.care == Care::None {
-                return Ok(Ended::Suspect);
+            // What came before a suspect is settled first; what came behind it comes back.
+            let suspect_at = batch.iter().position(is_suspect);
+            if let Some(place) = suspect_at.filter(|_| self.care == Care::None) {
+                batch.truncate(place);
+                if batch.is_empty() {
+                    return Ok(Ended::Suspect);
+                }
             }
             let taken: Vec<_> = batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
-            let Some(settled) = process(self.function, batch, || acknowledger.is_open()).await else {
-                return if *stop.borrow() { Ok(Ended::Stopped) } else { Err(self.inbox.failure().await) };
+            let Some(outcomes) = process(self.function, batch, || acknowledger.is_open()).await else {
+                return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
             };
-            let is_clear = self.care == Care::OneByOne && !is_suspect;
+            let is_clear = self.care == Care::OneByOne && suspect_at.is_none();
             if is_clear && self.started.elapsed() >= Duration::from_secs(CAREFUL_SECONDS) {
                 // The window of one is decided and not acknowledged, so the broker sends nothing that we would return.
-                self.inbox.cancel().await?;
-                room.send(Decided { settled, held: Vec::new() });
+                self.consumer.cancel().await?;
+                room.send(Decided { outcomes, held: Vec::new() });
                 return Ok(Ended::Clear);
             }
-            room.send(Decided { settled, held: self.share.held() });
+            room.send(Decided { outcomes, held: self.shares.held() });
             self.pushed += 1;
             // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
             // next batch on.
-            self.take_note(&taken);
+            self.note(&taken);
+            if suspect_at.is_some() && self.care == Care::None {
+                return Ok(Ended::Suspect);
+            }
             self.hand_over().await?;
         }
     }
 
-    /// One step of joining; true: it was the last.
-    async fn join(&mut self) -> Result<bool, Error> {
-        let place = self.inbox.place();
-        while let Some(step) = self.joining.step(place) {
+    /// One step of subscribing; true: it was the last.
+    async fn subscribe(&mut self) -> Result<bool, Error> {
+        let place = self.consumer.place();
+        while let Some(step) = self.subscribing.step(place) {
             match step {
-                Step::TakeIfFree(partition) if self.inbox.is_served(partition).await? => continue,
+                Step::TakeIfFree(partition) if self.consumer.is_served(partition).await? => continue,
                 Step::TakeIfFree(partition) => {
-                    self.inbox.join(partition).await?;
-                    self.joining.took(partition);
+                    self.consumer.subscribe(partition).await?;
+                    self.subscribing.took(partition);
                 }
-                Step::GetInLine(partition) => self.inbox.join(partition).await?,
+                Step::GetInLine(partition) => self.consumer.subscribe(partition).await?,
                 Step::Wait => (),
             }
             if place.is_some() {
                 break;
             }
         }
-        Ok(self.joining.is_over())
+        Ok(self.subscribing.is_over())
     }
 
     /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.
     fn compare_shares(&mut self) {
-        self.inbox.claim(self.share.claimed());
+        self.consumer.claim(self.shares.claimed());
         // Those who are still joining get nothing yet: handed over, a partition would come straight back to us.
-        let Some(Place { in_line, .. }) = self.inbox.place() else { return };
-        if self.share.set_workers(in_line) {
+        let Some(Place { in_line, .. }) = self.consumer.place() else { return };
+        if self.shares.set_workers(in_line) {
             // We came, or somebody else did or left. What we are active on is known only by what is delivered, so this
             // shares what is idle, too, and has whoever looks on told of it.
             self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
         }
-        let to_fill = self.share.unfilled(self.window);
+        let to_fill = self.shares.unfilled(self.window);
         self.fill(to_fill.into_iter());
         self.hold_surplus();
     }
 
-    /// Has so many messages put into these partitions that mean nothing.
+    /// Has so much padding put into these partitions.
     fn fill(&self, partitions: impl Iterator<Item = (usize, u64)>) {
         let queues: Vec<_> = partitions.map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
         if queues.is_empty() {
             return;
         }
-        let (nodes, name) = (self.function.nodes.clone(), self.name.clone());
+        let (nodes, name) = (self.function.service.nodes.clone(), self.name.clone());
         tokio::spawn(async move {
             if let Err(error) = amqp::fill(&nodes, &name, &queues).await {
                 tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
@@ -209,27 +209,27 @@ impl<H: Handler> Session<'_, H> {
         });
     }
 
-    fn take_note(&mut self, taken: &[(usize, u64)]) {
+    fn note(&mut self, taken: &[(usize, u64)]) {
         let now = Instant::now();
-        let news = taken.iter().filter(|(partition, tag)| self.share.took(*partition, *tag, now)).count();
+        let news = taken.iter().filter(|(partition, tag)| self.shares.took(*partition, *tag, now)).count();
         if news > 0 {
             self.hold_surplus();
         }
     }
 
     fn hold_surplus(&mut self) {
-        for partition in self.share.surplus(Instant::now()) {
+        for partition in self.shares.surplus(Instant::now()) {
             tracing::info!(partition, "handing a partition over");
-            self.share.hold(partition);
+            self.shares.hold(partition);
         }
     }
 
     /// Hands over each partition of which a whole window is decided and answered.
     async fn hand_over(&mut self) -> Result<(), Error> {
-        for (partition, last_tag) in self.share.full(self.window) {
+        for (partition, last_tag) in self.shares.full(self.window) {
             self.settling.settled(self.pushed).await?;
-            self.inbox.hand_over(partition, last_tag).await?;
-            self.share.handed_over(partition);
+            self.consumer.hand_over(partition, last_tag).await?;
+            self.shares.handed_over(partition);
             tracing::info!(partition, "handed a partition over");
         }
         Ok(())

@@ -2,4 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test, also in what tests share")]
 
 mod devstack;
-mod runtime;
+mod worker;

@@ -1,4 +1,4 @@
-//! The runtime with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
+//! A worker with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
 use futures_util::StreamExt;
 use lapin::{
@@ -23,6 +23,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::JoinHandle,
 };
 use uuid::Uuid;
 
@@ -65,26 +66,20 @@ impl Handler for Touchy {
 
 #[tokio::test]
 async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
-    let fixture = Fixture::new().await;
-    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
+    let mut buyer = Buyer::new().await;
     let sent = ["first", "panic", "second", "error", "third"];
     for body in sent {
-        let properties = BasicProperties::default().with_reply_to(queue.clone());
-        let options = BasicPublishOptions::default();
-        let published =
-            channel.basic_publish("purchase".into(), "one-item".into(), options, body.as_bytes(), properties);
-        drop(published.await.unwrap());
+        buyer.send("purchase", "one-item", body, BasicProperties::default()).await;
     }
-    let options = options(&fixture);
-    let worker = tokio::spawn(async move { worker::serve(Touchy, &options).await });
+    let worker = buyer.serve(Touchy, None);
     for body in sent {
-        let reply = replies.next().await.unwrap().unwrap();
+        let (reply, _) = buyer.reply().await;
         match body {
             "panic" | "error" => {
-                let verdict: Verdict = serde_json::from_slice(&reply.data).unwrap();
+                let verdict: Verdict = serde_json::from_str(&reply).unwrap();
                 assert_eq!((verdict.request_id.as_deref(), verdict.code.as_str()), (Some(body), "not_handled"));
             }
-            answered => assert_eq!(reply.data, answered.as_bytes()),
+            answered => assert_eq!(reply, answered),
         }
     }
     assert!(!worker.is_finished(), "the process goes on");
@@ -93,21 +88,16 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
 
 #[tokio::test]
 async fn every_message_is_counted_by_what_became_of_it() {
-    let fixture = Fixture::new().await;
-    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
+    let mut buyer = Buyer::new().await;
     let sent = ["first", "unreadable", "panic", "second", "error", "third"];
     for body in sent {
-        let properties = BasicProperties::default().with_reply_to(queue.clone());
-        let options = BasicPublishOptions::default();
-        let published =
-            channel.basic_publish("purchase".into(), "one-item".into(), options, body.as_bytes(), properties);
-        drop(published.await.unwrap());
+        buyer.send("purchase", "one-item", body, BasicProperties::default()).await;
     }
-    let address = free_address().await;
-    let options = WorkerOptions { metrics_address: Some(address), ..options(&fixture) };
-    let worker = tokio::spawn(async move { worker::serve(Touchy, &options).await });
+    // Where nobody listens, a moment ago.
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let worker = buyer.serve(Touchy, Some(address));
     for _ in sent {
-        replies.next().await.unwrap().unwrap();
+        buyer.reply().await;
     }
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
@@ -159,61 +149,71 @@ impl Handler for Undecided {
 
 #[tokio::test]
 async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_often() {
-    let fixture = Fixture::new().await;
-    let (_connection, channel, queue, mut replies) = buyer(&fixture).await;
+    let mut buyer = Buyer::new().await;
+    let trace = AMQPValue::LongString("00-1-2-01".into());
     for body in ["slow", "quick"] {
         let mut headers = FieldTable::default();
-        headers.insert("traceparent".into(), AMQPValue::LongString("00-1-2-01".into()));
-        let properties = BasicProperties::default()
-            .with_reply_to(queue.clone())
-            .with_message_id("m-1".into())
-            .with_correlation_id(body.into())
-            .with_headers(headers);
-        let options = BasicPublishOptions::default();
-        let published = channel.basic_publish("".into(), "payment".into(), options, body.as_bytes(), properties);
-        drop(published.await.unwrap());
+        headers.insert("traceparent".into(), trace.clone());
+        let properties = BasicProperties::default().with_message_id("m-1".into()).with_correlation_id(body.into());
+        buyer.send("", "payment", body, properties.with_headers(headers)).await;
     }
-    let options = options(&fixture);
-    let worker = tokio::spawn(async move { worker::serve(Undecided(AtomicU32::new(0)), &options).await });
+    let worker = buyer.serve(Undecided(AtomicU32::new(0)), None);
     for body in ["quick", "slow"] {
-        let reply = replies.next().await.unwrap().unwrap();
-        assert_eq!(String::from_utf8(reply.data).unwrap(), format!("{body} m-1"));
-        assert_eq!(reply.properties.correlation_id().as_ref().map(|id| id.as_str()), Some(body));
-        let headers = reply.properties.headers().clone().unwrap();
-        assert_eq!(headers.inner().get("traceparent"), Some(&AMQPValue::LongString("00-1-2-01".into())));
+        let (reply, properties) = buyer.reply().await;
+        assert_eq!(reply, format!("{body} m-1"));
+        assert_eq!(properties.correlation_id().as_ref().map(ShortString::as_str), Some(body));
+        assert_eq!(properties.headers().as_ref().unwrap().inner().get("traceparent"), Some(&trace));
     }
     worker.abort();
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let dead = channel.queue_declare("dead".into(), passive, FieldTable::default()).await.unwrap();
+    let dead = buyer.channel.queue_declare("dead".into(), passive, FieldTable::default()).await.unwrap();
     assert_eq!(dead.message_count(), 0, "it never counted as a failure");
 }
 
-/// Where nobody listens, a moment ago.
-async fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
-}
-
 /// Somebody who sends, with a queue for the replies.
-async fn buyer(fixture: &Fixture) -> (Connection, Channel, ShortString, Consumer) {
-    let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    amqp::declare(&channel, &Topology::read()).await.unwrap();
-    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
-    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
-    (connection, channel, queue, replies)
+struct Buyer {
+    fixture: Fixture,
+    _connection: Connection,
+    channel: Channel,
+    queue: ShortString,
+    replies: Consumer,
 }
 
-fn options(fixture: &Fixture) -> WorkerOptions {
-    WorkerOptions {
-        amqp_url: fixture.amqp_url.clone(),
-        worker_id: "touchy".to_owned(),
-        ready_file: None,
-        batch_max: 100,
-        metrics_address: None,
-        startup_seconds_max: 30,
-        log: String::new(),
-        log_json: false,
+impl Buyer {
+    async fn new() -> Self {
+        let fixture = Fixture::new().await;
+        let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        amqp::declare(&channel, &Topology::read()).await.unwrap();
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
+        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+        Self { fixture, _connection: connection, channel, queue, replies }
+    }
+
+    async fn send(&self, exchange: &str, key: &str, body: &str, properties: BasicProperties) {
+        let (options, properties) = (BasicPublishOptions::default(), properties.with_reply_to(self.queue.clone()));
+        let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties);
+        drop(sent.await.unwrap());
+    }
+
+    async fn reply(&mut self) -> (String, BasicProperties) {
+        let reply = self.replies.next().await.unwrap().unwrap();
+        (String::from_utf8(reply.data).unwrap(), reply.properties)
+    }
+
+    fn serve(&self, handler: impl Handler, metrics_address: Option<SocketAddr>) -> JoinHandle<anyhow::Result<()>> {
+        let options = WorkerOptions {
+            amqp_url: self.fixture.amqp_url.clone(),
+            worker_id: "touchy".to_owned(),
+            ready_file: None,
+            batch_max: 100,
+            metrics_address,
+            startup_seconds_max: 30,
+            log: String::new(),
+            log_json: false,
+        };
+        tokio::spawn(async move { worker::serve(handler, &options).await })
     }
 }

@@ -2,16 +2,16 @@
 //!
 //! Invariant: the same message has the same id each time that it is looked at, and in every program.
 
-use super::super::publisher::DEATH_HEADER;
+use super::properties::{DEATH_HEADER, header};
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// Names the space of message ids (UUIDv5).
-const LETTER_SPACE: Uuid = Uuid::from_u128(0x3f7a_11d6_0c25_58b4_9a6e_6465_6164_0001);
+const ID_SPACE: Uuid = Uuid::from_u128(0x3f7a_11d6_0c25_58b4_9a6e_6465_6164_0001);
 /// As many hex digits of it as people can copy: 48 bits, so that a million messages have no two of one id.
 const ID_DIGITS: usize = 12;
 /// What of nested headers is shown.
@@ -28,9 +28,7 @@ pub struct DeadMessage {
     pub message: Option<String>,
     /// The queue that it came from, where that is one of ours.
     pub queue: Option<String>,
-    /// Its body.
     pub body: Vec<u8>,
-    /// Its headers.
     pub headers: Map<String, Value>,
     /// Its other properties, by their names in AMQP.
     pub properties: Map<String, Value>,
@@ -42,18 +40,12 @@ impl DeadMessage {
     /// Reads a message that was taken out of `dead`; `origins` are the queues that it can have come from.
     pub(super) fn read(delivery: lapin::message::Delivery, origins: &[String]) -> Self {
         let (properties, body) = (delivery.properties, delivery.data);
-        let header = |name: &str| properties.headers().as_ref()?.inner().get(name);
         // The broker's own record of the last time that it moved the message, where it did. Then whatever else the headers
         // say is its sender's; else a function has put it here, and wrote them.
-        let death = match header(DEATH_HEADER) {
-            Some(AMQPValue::FieldArray(deaths)) => deaths.as_slice().first(),
-            Some(_) | None => None,
-        };
-        let of_death = |name: &str| match death {
-            Some(AMQPValue::FieldTable(death)) => text(death.inner().get(name)),
-            Some(_) | None => None,
-        };
-        let of_function = |name: &str| text(header(name).filter(|_| death.is_none()));
+        let deaths = header(&properties, DEATH_HEADER).and_then(AMQPValue::as_array);
+        let death = deaths.and_then(|deaths| deaths.as_slice().first());
+        let of_death = |name: &str| text(death?.as_field_table()?.inner().get(name)?);
+        let of_function = |name: &str| if death.is_none() { text(header(&properties, name)?) } else { None };
         let queue = of_death("queue").or_else(|| of_function("x-dead-queue")).filter(|queue| origins.contains(queue));
         let reason = of_death("reason").or_else(|| of_function("x-dead-reason"));
         Self {
@@ -61,7 +53,7 @@ impl DeadMessage {
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
             message: of_function("x-dead-message"),
             queue,
-            headers: properties.headers().as_ref().map(plain_table).unwrap_or_default(),
+            headers: properties.headers().as_ref().map(|headers| plain_table(headers, 0)).unwrap_or_default(),
             properties: plain_properties(&properties),
             body,
             tag: delivery.delivery_tag,
@@ -71,47 +63,25 @@ impl DeadMessage {
 }
 
 fn id_of(body: &[u8], queue: Option<&str>, properties: &BasicProperties) -> String {
-    let of = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-    let parts = [queue.unwrap_or_default().to_owned(), of(properties.message_id()), of(properties.correlation_id())];
+    let bytes = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default();
+    let parts = [queue.unwrap_or_default(), &bytes(properties.message_id()), &bytes(properties.correlation_id())];
     // Each part after its length: where one ends and the next begins is part of the name.
     let mut name = Vec::new();
-    for part in parts.iter().map(String::as_bytes).chain([body]) {
+    for part in parts.map(str::as_bytes).into_iter().chain([body]) {
         name.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         name.extend_from_slice(part);
     }
-    let mut id = Uuid::new_v5(&LETTER_SPACE, &name).simple().to_string();
+    let mut id = Uuid::new_v5(&ID_SPACE, &name).simple().to_string();
     id.truncate(ID_DIGITS);
     id
 }
 
-fn text(value: Option<&AMQPValue>) -> Option<String> {
-    match value? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        AMQPValue::Boolean(_)
-        | AMQPValue::ShortShortInt(_)
-        | AMQPValue::ShortShortUInt(_)
-        | AMQPValue::ShortInt(_)
-        | AMQPValue::ShortUInt(_)
-        | AMQPValue::LongInt(_)
-        | AMQPValue::LongUInt(_)
-        | AMQPValue::LongLongInt(_)
-        | AMQPValue::Float(_)
-        | AMQPValue::Double(_)
-        | AMQPValue::DecimalValue(_)
-        | AMQPValue::FieldArray(_)
-        | AMQPValue::Timestamp(_)
-        | AMQPValue::FieldTable(_)
-        | AMQPValue::ByteArray(_)
-        | AMQPValue::Void => None,
-    }
+fn text(value: &AMQPValue) -> Option<String> {
+    let short = value.as_short_string().map(ToString::to_string);
+    short.or_else(|| value.as_long_string().map(ToString::to_string))
 }
 
-fn plain_table(table: &FieldTable) -> Map<String, Value> {
-    plain_entries(table, 0)
-}
-
-fn plain_entries(table: &FieldTable, depth: usize) -> Map<String, Value> {
+fn plain_table(table: &FieldTable, depth: usize) -> Map<String, Value> {
     table.inner().iter().map(|(name, value)| (name.to_string(), plain(value, depth + 1))).collect()
 }
 
@@ -137,31 +107,28 @@ fn plain(value: &AMQPValue, depth: usize) -> Value {
         AMQPValue::ByteArray(value) => Value::from(format!("{} bytes", value.len())),
         AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) if depth >= DEPTH_MAX => Value::from("…"),
         AMQPValue::FieldArray(values) => values.as_slice().iter().map(|value| plain(value, depth + 1)).collect(),
-        AMQPValue::FieldTable(table) => Value::Object(plain_entries(table, depth)),
+        AMQPValue::FieldTable(table) => Value::Object(plain_table(table, depth)),
         AMQPValue::Void => Value::Null,
     }
 }
 
 fn plain_properties(properties: &BasicProperties) -> Map<String, Value> {
-    let texts = [
-        ("content_type", properties.content_type()),
-        ("content_encoding", properties.content_encoding()),
-        ("correlation_id", properties.correlation_id()),
-        ("reply_to", properties.reply_to()),
-        ("expiration", properties.expiration()),
-        ("message_id", properties.message_id()),
-        ("type", properties.kind()),
-        ("user_id", properties.user_id()),
-        ("app_id", properties.app_id()),
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| Value::from(text.as_str()));
+    let properties = [
+        ("content_type", text(properties.content_type())),
+        ("content_encoding", text(properties.content_encoding())),
+        ("correlation_id", text(properties.correlation_id())),
+        ("reply_to", text(properties.reply_to())),
+        ("expiration", text(properties.expiration())),
+        ("message_id", text(properties.message_id())),
+        ("type", text(properties.kind())),
+        ("user_id", text(properties.user_id())),
+        ("app_id", text(properties.app_id())),
+        ("delivery_mode", properties.delivery_mode().map(Value::from)),
+        ("priority", properties.priority().map(Value::from)),
+        ("timestamp", properties.timestamp().map(Value::from)),
     ];
-    let texts = texts.into_iter().filter_map(|(name, value)| Some((name, Value::from(value.as_ref()?.to_string()))));
-    let numbers = [
-        ("delivery_mode", properties.delivery_mode().map(u64::from)),
-        ("priority", properties.priority().map(u64::from)),
-        ("timestamp", *properties.timestamp()),
-    ];
-    let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name, Value::from(value?))));
-    texts.chain(numbers).map(|(name, value)| (name.to_owned(), value)).collect()
+    properties.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 #[cfg(test)]
@@ -192,10 +159,7 @@ mod tests {
         }
         let shown = plain(&value, 1).to_string();
         assert!(shown.contains('…') && shown.len() < 40, "{shown}");
-        assert_eq!(
-            plain(&AMQPValue::LongLongInt(i64::MAX), 1),
-            Value::from(i64::MAX.to_string()),
-            "whole in all readers"
-        );
+        let whole = plain(&AMQPValue::LongLongInt(i64::MAX), 1);
+        assert_eq!(whole, i64::MAX.to_string(), "in all readers");
     }
 }

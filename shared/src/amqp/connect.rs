@@ -1,0 +1,218 @@
+//! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
+
+use super::{Error, answered, protocol_error};
+use futures_util::future::BoxFuture;
+use lapin::{
+    Channel, Connection, ConnectionProperties, Consumer,
+    options::{BasicConsumeOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    tcp::AsyncTcpStream,
+    types::{FieldTable, ShortString},
+    uri::{AMQPScheme, AMQPUri},
+};
+use std::{
+    net::{Shutdown, TcpStream},
+    os::fd::AsFd,
+    str::FromStr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
+const HEARTBEAT_SECONDS: u16 = 5;
+
+/// The nodes of one broker, and which of them is tried first. Clones go on together from a node that failed one of them,
+/// and every node of the list has its turn before one is tried again.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    uris: Arc<[AMQPUri]>,
+    first: Arc<AtomicUsize>,
+}
+
+impl Nodes {
+    /// Reads `amqp://…`, or several with commas between them. Which is tried first is left to chance, so that many
+    /// workers with one list spread over its nodes.
+    pub fn read(urls: &str) -> Result<Self, Error> {
+        let uris: Arc<[AMQPUri]> = urls.split(',').map(|url| read_one(url.trim())).collect::<Result<_, _>>()?;
+        let chance = fastrand::usize(..uris.len());
+        Ok(Self { uris, first: Arc::new(AtomicUsize::new(chance)) })
+    }
+
+    /// Host and port of each, the one to be tried first at the front.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.in_turn().map(|(_, uri)| (uri.authority.host.as_str(), uri.authority.port))
+    }
+
+    /// Goes on with the next node of the list: the one at the front let us down.
+    pub fn go_on(&self) {
+        self.first.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every node once, with its place in the list.
+    fn in_turn(&self) -> impl Iterator<Item = (usize, &AMQPUri)> {
+        let (count, first) = (self.uris.len(), self.first.load(Ordering::Relaxed) % self.uris.len());
+        (0..count).map(move |turn| (first + turn) % count).map(|place| (place, &self.uris[place]))
+    }
+
+    /// The node at this place of the list is well: whoever connects next begins with it.
+    fn begin_with(&self, place: usize) {
+        self.first.store(place, Ordering::Relaxed);
+    }
+}
+
+fn read_one(url: &str) -> Result<AMQPUri, Error> {
+    let mut uri = AMQPUri::from_str(url).map_err(Error::Url)?;
+    if uri.scheme == AMQPScheme::AMQPS {
+        return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust".to_owned()));
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+    Ok(uri)
+}
+
+/// Opens a connection that the broker's operators see as `name`, to the first of the nodes that answers.
+///
+/// [`Error::Unreachable`] names every node; [`Error::Refused`] comes from the first that says no, as all have the same users.
+pub fn connect<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Connection, Error>> {
+    Box::pin(async move { Ok(connect_with_socket(nodes, name).await?.0) })
+}
+
+pub(super) async fn connect_with_socket(nodes: &Nodes, name: &str) -> Result<(Connection, Socket), Error> {
+    let mut reasons = Vec::new();
+    for (place, uri) in nodes.in_turn() {
+        match connect_to(uri, name).await {
+            Ok(opened) => {
+                nodes.begin_with(place);
+                return Ok(opened);
+            }
+            Err(Error::Unreachable(reason)) => reasons.push(reason),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::Unreachable(reasons.join("; ")))
+}
+
+async fn connect_to(uri: &AMQPUri, name: &str) -> Result<(Connection, Socket), Error> {
+    let at = format!("{}:{}", uri.authority.host, uri.authority.port);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let opening = async { Ok(open(uri.clone(), properties).await) };
+    match answered(opening).await {
+        Ok(Ok(opened)) => Ok(opened),
+        Ok(Err(error)) => Err(match protocol_error(&error) {
+            Some(
+                AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
+                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH),
+            ) => Error::Refused(error.to_string()),
+            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => {
+                Error::Unreachable(format!("{at}: {error}"))
+            }
+        }),
+        Err(_) => Err(Error::Unreachable(format!("{at}: no answer within {} s", super::ANSWER_SECONDS_MAX))),
+    }
+}
+
+/// A second handle on a connection's socket, by which the connection can be cut.
+///
+/// Why cut? An orderly close makes the broker activate the next worker first, and return what we had not settled only
+/// then: out of order. What a dead TCP connection leaves unsettled is returned first, in order, as after `kill -9`.
+#[derive(Clone, Default)]
+pub(super) struct Socket(Arc<OnceLock<TcpStream>>);
+
+impl Socket {
+    /// Ends the TCP connection, now, without a word of AMQP.
+    pub(super) fn cut(&self) {
+        // Failing means that the other side was faster.
+        drop(self.0.get().map(|socket| socket.shutdown(Shutdown::Both)));
+    }
+}
+
+async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(Connection, Socket)> {
+    let socket = Socket::default();
+    let kept = socket.clone();
+    let connecting = Connection::connector(
+        uri,
+        lapin::runtime::default_runtime()?,
+        async move |uri, runtime| {
+            let host = (uri.authority.host.as_str(), uri.authority.port);
+            let addresses: Vec<_> = tokio::net::lookup_host(host).await?.collect();
+            let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                let handle = plain.get_ref().as_fd().try_clone_to_owned()?;
+                kept.0.get_or_init(|| TcpStream::from(handle));
+            }
+            Ok(stream)
+        },
+        properties,
+    );
+    Ok((connecting.await?, socket))
+}
+
+/// A channel on which what is published is confirmed.
+pub(super) async fn confirming_channel(connection: &Connection) -> Result<Channel, Error> {
+    answered(async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    })
+    .await
+}
+
+/// A queue of our own for as long as the connection lasts, bound to the exchange where one is named, and what arrives in it.
+pub(super) async fn own_queue(channel: &Channel, exchange: Option<&str>) -> Result<(ShortString, Consumer), Error> {
+    answered(async {
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().clone();
+        if let Some(exchange) = exchange {
+            let options = QueueBindOptions::default();
+            channel.queue_bind(queue.clone(), exchange.into(), "".into(), options, FieldTable::default()).await?;
+        }
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let messages = channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await?;
+        Ok((queue, messages))
+    })
+    .await
+}
+
+/// Closes a connection in an orderly way.
+pub(super) async fn close(connection: &Connection) -> Result<(), Error> {
+    answered(async { Ok(connection.close(200, "done".into()).await?) }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: &str = "amqp://u:p@a:1/v,amqp://b:2/v, amqp://c/v";
+
+    fn hosts(nodes: &Nodes) -> Vec<String> {
+        nodes.hosts().map(|(host, port)| format!("{host}:{port}")).collect()
+    }
+
+    #[test]
+    fn every_node_has_its_turn_and_whoever_fails_goes_to_the_end() {
+        let nodes = Nodes::read(THREE).unwrap();
+        nodes.begin_with(0);
+        assert_eq!(hosts(&nodes), ["a:1", "b:2", "c:5672"]);
+        nodes.clone().go_on();
+        assert_eq!(hosts(&nodes), ["b:2", "c:5672", "a:1"], "a clone goes on for all");
+        nodes.begin_with(2);
+        nodes.go_on();
+        assert_eq!(hosts(&nodes), ["a:1", "b:2", "c:5672"]);
+    }
+
+    #[test]
+    fn workers_with_one_list_begin_with_different_nodes() {
+        let mut firsts: Vec<String> = (0..200).map(|_| hosts(&Nodes::read(THREE).unwrap()).remove(0)).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        assert_eq!(firsts, ["a:1", "b:2", "c:5672"]);
+    }
+
+    #[test]
+    fn a_list_with_one_url_that_is_none_is_refused() {
+        for wrong in ["", ",", "amqp://a,", "amqp://a,http://b", "amqp://a,amqps://b", "amqp://a,,amqp://b"] {
+            assert!(matches!(Nodes::read(wrong), Err(Error::Url(_))), "{wrong}");
+        }
+    }
+}

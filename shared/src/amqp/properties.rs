@@ -1,0 +1,155 @@
+//! What a copy of a message keeps of its properties and headers, and what not. Pure.
+
+use crate::messages::Rejection;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use std::collections::BTreeMap;
+
+/// Delivery mode 2: written to disk where the queue is durable.
+pub(super) const PERSISTENT: u8 = 2;
+/// Where the broker writes down that it moved a message to `dead`. A copy never has it: by that, the two are told apart.
+pub(super) const DEATH_HEADER: &str = "x-death";
+/// Headers that are carried from a request to its reply (<https://www.w3.org/TR/trace-context/>).
+const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+/// The longest trace header that is carried on, in bytes; the standard asks for 512 at least.
+const TRACE_BYTES_MAX: usize = 1_024;
+/// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON: half of the broker's frame.
+const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Headers by which a quorum queue says how often it has delivered a message.
+const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+/// Beginnings of the headers that say how a message came to `dead`.
+const HEADERS_OF_THE_WAY: [&str; 4] = ["x-dead-", "x-death", "x-first-death-", "x-last-death-"];
+/// What a client writes to be answered on its own channel. The broker puts the channel's address in its place; the bare
+/// word could only be published by a channel that waits for the reply.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
+}
+
+/// What is carried from the request to its reply, where it is of a size that a trace context has.
+pub(super) fn trace_headers(request: &BasicProperties) -> Option<FieldTable> {
+    let mut headers = FieldTable::default();
+    for name in TRACE_HEADERS {
+        if let Some(value) = header(request, name).and_then(AMQPValue::as_long_string)
+            && value.len() <= TRACE_BYTES_MAX
+        {
+            headers.insert(name.into(), AMQPValue::LongString(value.clone()));
+        }
+    }
+    Some(headers).filter(|headers| !headers.inner().is_empty())
+}
+
+/// The message's own properties, less what would make the broker refuse, drop or reroute the copy, and less what would have
+/// it taken for one that the broker moved.
+pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &Rejection) -> BasicProperties {
+    let mut headers = headers_without(original, |name| ROUTING_HEADERS.contains(&name) || name == DEATH_HEADER);
+    // Headers travel in one frame, whose size the broker limits: with ours on top, the copy could not be published.
+    if serde_json::to_vec(&headers).map_or(true, |bytes| bytes.len() > DEAD_HEADERS_BYTES_MAX) {
+        headers = FieldTable::default();
+        headers.insert("x-dead-headers".into(), AMQPValue::LongString("too large to keep".into()));
+    }
+    let reasons =
+        [("x-dead-reason", reason.code.as_str()), ("x-dead-message", &reason.message), ("x-dead-queue", queue)];
+    for (name, value) in reasons {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    with(carried(original), original.reply_to(), BasicProperties::with_reply_to).with_headers(headers)
+}
+
+/// The message's own properties and headers, less those that would send copies elsewhere, and less the broker's own count
+/// of deliveries, which begins anew.
+pub(super) fn of_requeue(original: &BasicProperties) -> BasicProperties {
+    let is_left_out = |name: &str| ROUTING_HEADERS.contains(&name) || COUNT_HEADERS.contains(&name);
+    let headers = original.headers().as_ref().map(|_| headers_without(original, is_left_out));
+    let properties = with(carried(original), original.reply_to(), BasicProperties::with_reply_to);
+    let properties = with(properties, original.expiration(), BasicProperties::with_expiration);
+    with(marked(properties, original), &headers, BasicProperties::with_headers)
+}
+
+/// The message's own properties, less what the transport wrote into them. The flag: whether the reply address is among
+/// them.
+pub(super) fn of_replay(original: &BasicProperties) -> (BasicProperties, bool) {
+    let is_left_out = |name: &str| {
+        let is_of_the_way = HEADERS_OF_THE_WAY.iter().any(|prefix| name.starts_with(prefix));
+        is_of_the_way || COUNT_HEADERS.contains(&name) || ROUTING_HEADERS.contains(&name)
+    };
+    let headers = Some(headers_without(original, is_left_out)).filter(|headers| !headers.inner().is_empty());
+    let reply_to = original.reply_to().clone().filter(|queue| queue.as_str() != DIRECT_REPLY_TO);
+    let properties = with(marked(carried(original), original), &headers, BasicProperties::with_headers);
+    (with(properties, &reply_to, BasicProperties::with_reply_to), reply_to.is_some())
+}
+
+/// What says whose message it is, and what is in it. `expiration` would let the copy vanish, and `user_id` must be the
+/// publisher's own.
+fn carried(original: &BasicProperties) -> BasicProperties {
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let properties = with(properties, original.content_type(), BasicProperties::with_content_type);
+    let properties = with(properties, original.content_encoding(), BasicProperties::with_content_encoding);
+    let properties = with(properties, original.correlation_id(), BasicProperties::with_correlation_id);
+    let properties = with(properties, original.message_id(), BasicProperties::with_message_id);
+    with(properties, original.app_id(), BasicProperties::with_app_id)
+}
+
+fn marked(properties: BasicProperties, original: &BasicProperties) -> BasicProperties {
+    let properties = with(properties, original.kind(), BasicProperties::with_type);
+    let properties = with(properties, original.priority(), BasicProperties::with_priority);
+    with(properties, original.timestamp(), BasicProperties::with_timestamp)
+}
+
+/// Sets a property where there is a value.
+pub(super) fn with<T: Clone>(
+    properties: BasicProperties,
+    value: &Option<T>,
+    set: fn(BasicProperties, T) -> BasicProperties,
+) -> BasicProperties {
+    match value {
+        Some(value) => set(properties, value.clone()),
+        None => properties,
+    }
+}
+
+fn headers_without(original: &BasicProperties, is_left_out: impl Fn(&str) -> bool) -> FieldTable {
+    let headers = original.headers().iter().flat_map(FieldTable::inner);
+    let kept = headers.filter(|(name, _)| !is_left_out(name.as_str()));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_has_all_of_its_own_and_nothing_of_the_way() {
+        let mut headers = FieldTable::default();
+        for name in ["x-dead-reason", "x-death", "x-first-death-queue", "x-last-death-queue", "x-delivery-count", "BCC"]
+        {
+            headers.insert(name.into(), AMQPValue::Boolean(true));
+        }
+        headers.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+        let of_its_own = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_correlation_id("c".into())
+            .with_message_id("m".into())
+            .with_reply_to("amq.rabbitmq.reply-to.g1hkAB".into())
+            .with_timestamp(7)
+            .with_type("t".into());
+        let dead = of_its_own.clone().with_headers(headers).with_expiration("1".into()).with_user_id("u".into());
+        let mut kept = FieldTable::default();
+        kept.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+        let expected = of_its_own.with_headers(kept).with_delivery_mode(PERSISTENT);
+        assert_eq!(of_replay(&dead), (expected, true));
+    }
+
+    #[test]
+    fn an_address_that_only_its_own_channel_could_use_is_taken_off() {
+        let bare = BasicProperties::default().with_reply_to(DIRECT_REPLY_TO.into());
+        let (properties, keeps_reply_to) = of_replay(&bare);
+        assert_eq!((properties.reply_to(), keeps_reply_to), (&None, false));
+        assert!(!of_replay(&BasicProperties::default()).1, "there was none");
+    }
+}

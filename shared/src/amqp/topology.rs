@@ -1,0 +1,231 @@
+//! Which exchanges and queues there are: `rabbitmq/definitions.json`, read, declared, and looked at.
+//!
+//! That file is what the broker imports and what is declared here, so both give identical queues. Invariant: nothing else
+//! in the project names a queue's arguments.
+
+use super::{
+    Error, answered,
+    connect::{Nodes, close, connect},
+    protocol_error,
+};
+use futures_util::future::BoxFuture;
+use lapin::{
+    Channel, Connection, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    types::{AMQPValue, FieldTable},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The parts of a RabbitMQ definitions file that we use, as the broker exports them.
+#[derive(Debug, Deserialize)]
+pub struct Topology {
+    pub exchanges: Vec<Exchange>,
+    pub queues: Vec<Queue>,
+    /// In an order that matters: the consistent hash deals its ring out in it.
+    pub bindings: Vec<Binding>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Exchange {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub durable: bool,
+    pub arguments: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Queue {
+    pub name: String,
+    pub durable: bool,
+    pub arguments: Map<String, Value>,
+}
+
+/// Of a queue to an exchange.
+#[derive(Debug, Deserialize)]
+pub struct Binding {
+    /// The exchange's name.
+    pub source: String,
+    /// The queue's name.
+    pub destination: String,
+    /// For a consistent hash: the queue's weight.
+    pub routing_key: String,
+    pub arguments: Map<String, Value>,
+}
+
+impl Topology {
+    /// The project's topology.
+    pub fn read() -> Self {
+        serde_json::from_str(include_str!("../../../rabbitmq/definitions.json"))
+            .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
+    }
+
+    /// The exchange by which a function's workers count each other, where it has partitions to share.
+    pub fn workers_of(&self, function: &str) -> Option<String> {
+        let name = format!("{function}.workers");
+        self.exchanges.iter().any(|exchange| exchange.name == name).then_some(name)
+    }
+
+    /// The queues of a function: the one of its name, or its partitions, in order.
+    pub fn queues_of(&self, function: &str) -> Vec<String> {
+        let is_ours = |name: &str| match name.strip_prefix(function) {
+            Some(rest) => rest.is_empty() || rest.strip_prefix('.').is_some_and(|part| part.parse::<u16>().is_ok()),
+            None => false,
+        };
+        self.queues.iter().map(|queue| queue.name.clone()).filter(|name| is_ours(name)).collect()
+    }
+}
+
+/// Makes sure that the broker has the exchanges, queues and bindings of the topology, as they are written there. What is
+/// there already, with the same arguments, stays as it is: this is how the topology is verified.
+pub fn declare<'a>(channel: &'a Channel, topology: &'a Topology) -> BoxFuture<'a, Result<(), Error>> {
+    Box::pin(async move {
+        for Exchange { name, kind, durable, arguments } in &topology.exchanges {
+            let options = ExchangeDeclareOptions { durable: *durable, ..ExchangeDeclareOptions::default() };
+            let kind = ExchangeKind::Custom(kind.clone());
+            let declared = channel.exchange_declare(name.as_str().into(), kind, options, table(arguments)).await;
+            declared.map_err(|error| explain(&error, name))?;
+        }
+        for Queue { name, durable, arguments } in &topology.queues {
+            let options = QueueDeclareOptions { durable: *durable, ..QueueDeclareOptions::default() };
+            let declared = channel.queue_declare(name.as_str().into(), options, table(arguments)).await;
+            declared.map_err(|error| explain(&error, name))?;
+        }
+        for Binding { source, destination, routing_key, arguments } in &topology.bindings {
+            let (queue, exchange, key) = (destination.as_str(), source.as_str(), routing_key.as_str());
+            let (options, arguments) = (QueueBindOptions::default(), table(arguments));
+            let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments).await;
+            bound.map_err(|error| explain(&error, queue))?;
+        }
+        Ok(())
+    })
+}
+
+fn explain(error: &lapin::Error, name: &str) -> Error {
+    let reason = error.to_string();
+    match protocol_error(error) {
+        // An exchange type that the broker does not know is a connection error in 3.x, a channel error in 4.x.
+        Some(AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)) => Error::PluginMissing,
+        Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) if reason.contains("exchange type") => {
+            Error::PluginMissing
+        }
+        Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) => {
+            Error::Differs { name: name.to_owned(), reason }
+        }
+        Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => Error::Refused(reason),
+        Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => Error::Lost(reason),
+    }
+}
+
+/// JSON's values as the broker's own import reads them: whole numbers are signed 64-bit.
+fn table(arguments: &Map<String, Value>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Value::Bool(value) => AMQPValue::Boolean(*value),
+            Value::String(value) => AMQPValue::LongString(value.as_str().into()),
+            Value::Number(value) => AMQPValue::LongLongInt(value.as_i64().expect("definitions.json has whole numbers")),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                panic!("definitions.json has no such argument: {value}")
+            }
+        };
+        table.insert(name.as_str().into(), value);
+    }
+    table
+}
+
+/// A queue, as the broker knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueState {
+    /// Messages that wait: those under way to a worker are not counted.
+    pub waiting: u32,
+    /// Consumers. Of a queue with a single active consumer, RabbitMQ before 4.0 may count the active one alone.
+    pub consumers: u32,
+}
+
+/// The state of each queue; `None`: there is no such queue.
+pub fn queue_states<'a>(
+    nodes: &'a Nodes,
+    name: &'a str,
+    queues: &'a [String],
+) -> BoxFuture<'a, Result<Vec<Option<QueueState>>, Error>> {
+    Box::pin(async move {
+        let connection = connect(nodes, name).await?;
+        let mut states = Vec::new();
+        for queue in queues {
+            states.push(answered(state_or_none(&connection, queue)).await?);
+        }
+        drop(close(&connection).await);
+        Ok(states)
+    })
+}
+
+/// On a channel of its own: asking for a queue that is not there ends the channel.
+async fn state_or_none(connection: &Connection, queue: &str) -> Result<Option<QueueState>, Error> {
+    let channel = connection.create_channel().await?;
+    match state(&channel, queue).await {
+        Ok(state) => {
+            channel.close(200, "done".into()).await?;
+            Ok(Some(state))
+        }
+        Err(error) if matches!(protocol_error(&error), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn state(channel: &Channel, queue: &str) -> lapin::Result<QueueState> {
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
+    Ok(QueueState { waiting: found.message_count(), consumers: found.consumer_count() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purchase_has_eight_partitions_that_keep_the_order_and_lose_nothing() {
+        let topology = Topology::read();
+        let partitions = topology.queues_of("purchase");
+        assert_eq!(partitions, (0..8).map(|number| format!("purchase.{number}")).collect::<Vec<_>>());
+        for queue in topology.queues.iter().filter(|queue| partitions.contains(&queue.name)) {
+            for (argument, value) in [
+                ("x-queue-type", Value::from("quorum")),
+                ("x-single-active-consumer", Value::from(true)),
+                ("x-queue-leader-locator", Value::from("balanced")),
+                ("x-delivery-limit", Value::from(30)),
+                ("x-dead-letter-exchange", Value::from("dead")),
+                ("x-dead-letter-strategy", Value::from("at-least-once")),
+                ("x-overflow", Value::from("reject-publish")),
+            ] {
+                assert_eq!(queue.arguments.get(argument), Some(&value), "{} of {}", argument, queue.name);
+            }
+            assert!(topology.bindings.iter().any(|b| b.source == "purchase" && b.destination == queue.name));
+        }
+    }
+
+    #[test]
+    fn release_and_payment_have_queues_that_any_number_consume_at_once_and_that_lose_nothing() {
+        let topology = Topology::read();
+        let arguments = |name: &str| {
+            let queue = topology.queues.iter().find(|queue| queue.name == name);
+            queue.expect("the queue is there").arguments.clone()
+        };
+        let mut expected = arguments("purchase.0");
+        // The order of stock movements matters: one worker at a time.
+        assert_eq!(arguments("restock"), expected);
+        expected.remove("x-single-active-consumer");
+        assert_eq!((arguments("release"), arguments("payment")), (expected.clone(), expected));
+    }
+
+    #[test]
+    fn a_function_gets_no_queue_of_another() {
+        let topology = Topology::read();
+        assert_eq!(topology.workers_of("purchase").as_deref(), Some("purchase.workers"));
+        assert_eq!(topology.workers_of("dead"), None);
+        assert_eq!(topology.queues_of("dead"), ["dead"]);
+        assert!(topology.queues_of("purch").is_empty());
+    }
+}
