@@ -56,8 +56,7 @@ fn an_item_is_told_as_it_was_after_the_change() {
 #[test]
 fn every_kind_is_told() {
     let orders = HashMap::from([order(1, "a")]);
-    for kind in EventKind::ALL {
-        let word = kind.as_str();
+    for (kind, word) in EventKind::ALL {
         let row = if word.starts_with("order.") { of_orders(word, &[1]) } else { of_item(word, "{}") };
         assert_eq!(messages(&row, &orders).unwrap()[0].kind, kind);
     }
