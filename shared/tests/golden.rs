@@ -82,7 +82,8 @@ fn a_request_that_is_rejected_is_told_the_same_byte_for_byte() {
     assert!(accepted.is_empty(), "{accepted:?}");
     let of = |kind: &str| decoded.iter().filter(|(of, _)| of == kind).count();
     assert!(of("restock") >= 80, "{} of restock", of("restock"));
-    let codes: BTreeSet<_> = decoded.iter().filter_map(|(_, result)| result.as_ref().err()?.code.as_str().into()).collect();
+    let codes: BTreeSet<_> =
+        decoded.iter().filter_map(|(_, result)| result.as_ref().err()?.code.as_str().into()).collect();
     assert_eq!(Vec::from_iter(codes), ["invalid_field", "invalid_id", "invalid_quantity", "malformed", "too_large"]);
 }
 

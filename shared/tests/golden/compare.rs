@@ -9,7 +9,12 @@ pub(crate) fn assert_golden(file: &Path, actual: &str) {
         return fs::write(file, actual).expect("the golden file can be written");
     }
     let expected = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    assert!(expected == actual, "{} differs (UPDATE_GOLDEN=1 rewrites it):\n{}", file.display(), diff(&expected, actual));
+    assert!(
+        expected == actual,
+        "{} differs (UPDATE_GOLDEN=1 rewrites it):\n{}",
+        file.display(),
+        diff(&expected, actual)
+    );
 }
 
 /// The lines that only one of both has, in order: `-` was expected, `+` is there now.
