@@ -13,6 +13,7 @@ mod contend;
 mod cost;
 mod crashes;
 mod doors;
+mod golden;
 mod hostile;
 mod life;
 mod messages;

@@ -1,0 +1,240 @@
+//! What senders, operators and scripts remember, by the real programs, compared with golden files.
+
+mod script;
+
+use crate::shop::{Shop, purchase_program, until};
+use lapin::{
+    options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use script::{Script, mask};
+use serde_json::Value;
+use shared::devstack::{Fixture, fixture};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Output};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+
+#[path = "../../../shared/tests/golden/compare.rs"]
+mod compare;
+
+const FUNCTIONS: [&str; 4] = ["purchase", "payment", "release", "restock"];
+const PROGRAMS: [&str; 7] = ["purchase", "payment", "release", "restock", "relay", "admin", "loadtest"];
+/// Objects whose keys are data.
+const MAPS: [&str; 4] = ["failures", "attempts_histogram", "reasons", "headers"];
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(file(name)).unwrap()
+}
+
+fn assert_golden(name: &str, actual: &str) {
+    compare::assert_golden(&file(name), actual);
+}
+
+/// Runs a program of the workspace, with nothing in its environment but this.
+async fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(purchase_program().await.with_file_name(program));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    // The servers' folders are where this program's are, and private servers are started as anywhere else.
+    for name in ["HOME", "TMPDIR", "USER"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true).output().await.unwrap()
+}
+
+#[tokio::test]
+async fn replies_to_purchases_are_what_they_were_whatever_the_strategy() {
+    let text = read("purchases.txt");
+    let mut played = Vec::new();
+    for strategy in ["optimistic", "pessimistic", "atomic", "redis"] {
+        let mut shop = Shop::open(&[]).await;
+        let url = fixture::redis().await.url();
+        let worker = shop.worker_of("purchase", "w-purchase", &[("STRATEGY", strategy), ("REDIS_URL", &url)]).await;
+        played.push(Script::new(&mut shop).play(&text).await);
+        assert_eq!(played[0], played[played.len() - 1], "{strategy}");
+        drop(worker);
+    }
+    assert_golden("purchases.txt", &played[0]);
+}
+
+#[tokio::test]
+async fn replies_events_metrics_and_the_operators_documents_are_what_they_were() {
+    let mut shop = Shop::open(&[]).await;
+    let queue = shop.channel.queue_declare("".into(), QueueDeclareOptions::default(), FieldTable::default()).await;
+    let events = queue.unwrap().name().clone();
+    let (options, all) = (QueueBindOptions::default(), "#".into());
+    shop.channel.queue_bind(events.clone(), "events".into(), all, options, FieldTable::default()).await.unwrap();
+    let mut addresses = Vec::new();
+    let mut workers = String::from("worker relay\n");
+    for function in FUNCTIONS {
+        addresses.push(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string());
+        workers += &format!("worker {function} METRICS_ADDRESS={} GATEWAY=simulated\n", addresses.last().unwrap());
+    }
+    let mut script = Script::new(&mut shop);
+    script.play(&workers).await;
+    // The payment worker is another one for a while.
+    let text = read("replies.txt").replace("<payment>", &addresses[1]);
+    let played = script.play(&text).await.replace(&addresses[1], "<payment>");
+    let mut shown = String::new();
+    for (function, address) in FUNCTIONS.into_iter().zip(&addresses) {
+        shown += &metrics(function, address).await;
+    }
+    let shop = &*script.shop;
+    assert_golden("events.txt", &published(shop, events.as_str()).await);
+    let documents = admin_documents(shop).await;
+    assert_golden("replies.txt", &played);
+    assert_golden("metrics.txt", &shown);
+    assert_golden("admin_json.txt", &documents);
+}
+
+/// The events so far: routing key and body.
+async fn published(shop: &Shop, queue: &str) -> String {
+    until("all is published", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    let mut lines = String::new();
+    while let Some(event) = shop.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        let body = mask(&String::from_utf8(event.delivery.data).unwrap());
+        let (_, after_id) = body.strip_prefix(r#"{"event_id":""#).unwrap().split_once('"').unwrap();
+        lines += &format!("{} {{\"event_id\":\"<id>\"{after_id}\n", event.delivery.routing_key);
+    }
+    lines
+}
+
+/// Types, names and label names of what a function shows.
+async fn metrics(function: &str, address: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    let mut lines = BTreeSet::new();
+    for line in response.lines().filter(|line| line.starts_with("turnstile_") || line.starts_with("# TYPE")) {
+        let (name, rest) = line.split_once('{').unwrap_or((line.trim_end_matches(|last| last != ' '), ""));
+        let name = if line.starts_with('#') { line } else { name };
+        let labels: Vec<_> = rest.split(',').filter_map(|label| Some(label.split_once('=')?.0)).collect();
+        lines.insert(format!("{function} {} {}\n", name.trim_end(), labels.join(",")));
+    }
+    lines.into_iter().map(|line| line.replace(" \n", "\n")).collect()
+}
+
+async fn admin_documents(shop: &Shop) -> String {
+    let environment = [("AMQP_URL", &*shop.amqp_url), ("DATABASE_URL", &*shop.database_url)];
+    let order: String = sqlx::query_scalar("SELECT id::text FROM orders WHERE state = 'paid' LIMIT 1")
+        .fetch_one(&shop.pool)
+        .await
+        .unwrap();
+    for id in 0..3 {
+        shop.send_to("", "restock", format!("[{id}]").as_bytes(), shop.properties("c")).await;
+    }
+    until("they are in dead", async || shop.depth("dead").await == 3).await;
+    let mut paths = BTreeSet::new();
+    let mut dead = String::new();
+    for line in read("admin_commands.txt").lines() {
+        let command = line.replace("<order>", &order).replace("<dead>", &dead);
+        let arguments: Vec<_> = command.split(' ').chain(["--json"]).collect();
+        let output = run("admin", &arguments, &environment).await;
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
+        collect(&document, &format!("{line} → {} ", output.status.code().unwrap()), &mut paths);
+        if let Some(id) = document["messages"][0]["id"].as_str() {
+            dead = id.to_owned();
+        }
+    }
+    paths.into_iter().collect()
+}
+
+/// The paths of all that is in a document, of each element of an array alike.
+fn collect(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) if !MAPS.iter().any(|map| path.ends_with(&format!(".{map}"))) => {
+            for (name, field) in fields {
+                collect(field, &format!("{path}.{name}"), paths);
+            }
+        }
+        Value::Array(elements) if !elements.is_empty() => {
+            for element in elements {
+                collect(element, &format!("{path}[]"), paths);
+            }
+        }
+        _leaf => drop(paths.insert(format!("{path}\n"))),
+    }
+}
+
+#[tokio::test]
+async fn the_documents_of_the_load_generator_have_the_keys_that_they_had() {
+    let mut paths = BTreeSet::new();
+    for line in read("loadtest_commands.txt").lines() {
+        // Redis is one of the servers that is given where any is.
+        let fixture = Fixture::new().await;
+        let environment = [("AMQP_URL", &*fixture.amqp_url), ("DATABASE_URL", &fixture.database_url)];
+        let (is_private, command) = line.strip_prefix("private ").map_or((false, line), |command| (true, command));
+        let arguments: Vec<_> = command.split(' ').chain(["--json=-"]).collect();
+        let output = run("loadtest", &arguments, if is_private { &[] } else { &environment }).await;
+        let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
+        collect(&document, &format!("{command} → {} ", output.status.code().unwrap()), &mut paths);
+    }
+    assert_golden("loadtest_json.txt", &paths.into_iter().collect::<String>());
+}
+
+#[tokio::test]
+async fn exit_codes_are_what_they_were() {
+    let fixture = Fixture::new().await;
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let mut lines = Vec::new();
+    for line in read("exit_codes.txt").lines().filter(|line| !line.starts_with("  ")) {
+        lines.push(line.to_owned());
+        let command = line.replace("<amqp>", &shop.amqp_url).replace("<database>", &shop.database_url);
+        let command = command.replace("<empty>", &fixture.database_url);
+        let words: Vec<_> = command.split(' ').collect();
+        let program = words.iter().position(|word| !word.contains('=')).unwrap();
+        let environment: Vec<_> = words[..program].iter().map(|word| word.split_once('=').unwrap()).collect();
+        let output = run(words[program], &words[program + 1..], &environment).await;
+        lines.push(format!("  {}", output.status.code().unwrap()));
+    }
+    assert_golden("exit_codes.txt", &(lines.join("\n") + "\n"));
+}
+
+#[tokio::test]
+async fn options_and_variables_are_what_they_were() {
+    let mut lines = Vec::new();
+    for program in PROGRAMS {
+        let mut commands = vec![Vec::new()];
+        while let Some(command) = commands.pop() {
+            let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["-h"]).collect();
+            let help = String::from_utf8(run(program, &arguments, &[]).await.stdout).unwrap();
+            let name = [&[program], &arguments[..command.len()]].concat().join(" ");
+            let mut option = String::new();
+            for line in help.lines().skip_while(|line| !line.starts_with("Usage:")) {
+                let words: Vec<&str> = line.split_whitespace().take(5).collect();
+                match words.as_slice() {
+                    [command_name, ..]
+                        if line.starts_with("  ") && option == "Commands:" && *command_name != "help" =>
+                    {
+                        commands.push([command.clone(), vec![(*command_name).to_owned()]].concat());
+                    }
+                    [first, ..] if first.starts_with('-') || !line.starts_with(' ') => {
+                        let long = words.iter().find(|word| word.starts_with("--"));
+                        option = (*long.unwrap_or(first)).trim_end_matches(',').to_owned();
+                        lines.extend(option.starts_with("--").then(|| format!("{name} {option}")));
+                    }
+                    _ => (),
+                }
+                if option == "--worker-id" {
+                    continue;
+                }
+                for note in ["[env: ", "[default: ", "[possible values: "] {
+                    let Some((_, text)) = line.split_once(note) else { continue };
+                    let end = if note == "[env: " { ['=', ']'] } else { [']', ']'] };
+                    let text = text.split(end).next().unwrap();
+                    let is_wording = note == "[default: " && text.contains(' ') && text.contains(char::is_alphabetic);
+                    lines.extend((!is_wording).then(|| format!("{name} {option} {note}{text}]")));
+                }
+            }
+        }
+    }
+    lines.sort();
+    assert_golden("options.txt", &(lines.join("\n") + "\n"));
+}
