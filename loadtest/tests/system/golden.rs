@@ -37,6 +37,18 @@ fn assert_golden(name: &str, actual: &str) {
     compare::assert_golden(&file(name), actual);
 }
 
+/// The text with each line's answer below it, instead of the indented lines of before.
+async fn annotated(text: &str, mut answer: impl AsyncFnMut(&str) -> Vec<String>) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines().filter(|line| !line.starts_with("  ")) {
+        lines.push(line.to_owned());
+        if !line.is_empty() && !line.starts_with('#') {
+            lines.extend(answer(line).await);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
 /// Runs a program of the workspace, with nothing in its environment but this.
 async fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(purchase_program().await.with_file_name(program));
@@ -131,70 +143,73 @@ async fn admin_documents(shop: &Shop) -> String {
         shop.send_to("", "restock", format!("[{id}]").as_bytes(), shop.properties("c")).await;
     }
     until("they are in dead", async || shop.depth("dead").await == 3).await;
-    let mut paths = BTreeSet::new();
     let mut dead = String::new();
-    for line in read("admin_commands.txt").lines() {
+    annotated(&read("admin_json.txt"), async |line| {
         let command = line.replace("<order>", &order).replace("<dead>", &dead);
         let arguments: Vec<_> = command.split(' ').chain(["--json"]).collect();
         let output = run("admin", &arguments, &environment).await;
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
-        collect(&document, &format!("{line} → {} ", output.status.code().unwrap()), &mut paths);
-        if let Some(id) = document["messages"][0]["id"].as_str() {
-            dead = id.to_owned();
-        }
-    }
-    paths.into_iter().collect()
+        let document = json(&output);
+        dead = document["messages"][0]["id"].as_str().map_or_else(|| dead.clone(), str::to_owned);
+        described(&output, &document)
+    })
+    .await
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// The exit code, and the paths of the document.
+fn described(output: &Output, document: &Value) -> Vec<String> {
+    let mut paths = BTreeSet::new();
+    collect(document, "  ", &mut paths);
+    [format!("  exit code {}", output.status.code().unwrap())].into_iter().chain(paths).collect()
 }
 
 /// The paths of all that is in a document, of each element of an array alike.
 fn collect(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) if !MAPS.iter().any(|map| path.ends_with(&format!(".{map}"))) => {
-            for (name, field) in fields {
-                collect(field, &format!("{path}.{name}"), paths);
-            }
-        }
-        Value::Array(elements) if !elements.is_empty() => {
-            for element in elements {
-                collect(element, &format!("{path}[]"), paths);
-            }
-        }
-        _leaf => drop(paths.insert(format!("{path}\n"))),
+    let fields = value.as_object().filter(|_| !MAPS.iter().any(|map| path.ends_with(&format!(".{map}"))));
+    let elements = value.as_array().filter(|elements| !elements.is_empty());
+    if fields.is_none() && elements.is_none() {
+        paths.insert(path.to_owned());
+    }
+    for (name, field) in fields.into_iter().flatten() {
+        collect(field, &format!("{path}.{name}"), paths);
+    }
+    for element in elements.into_iter().flatten() {
+        collect(element, &format!("{path}[]"), paths);
     }
 }
 
 #[tokio::test]
 async fn the_documents_of_the_load_generator_have_the_keys_that_they_had() {
-    let mut paths = BTreeSet::new();
-    for line in read("loadtest_commands.txt").lines() {
-        // Redis is one of the servers that is given where any is.
+    let text = annotated(&read("loadtest_json.txt"), async |line| {
         let fixture = Fixture::new().await;
-        let environment = [("AMQP_URL", &*fixture.amqp_url), ("DATABASE_URL", &fixture.database_url)];
-        let (is_private, command) = line.strip_prefix("private ").map_or((false, line), |command| (true, command));
+        let given = [("AMQP_URL", &*fixture.amqp_url), ("DATABASE_URL", &fixture.database_url)];
+        let (environment, command) = line.strip_prefix("private ").map_or((&given[..], line), |command| (&[], command));
         let arguments: Vec<_> = command.split(' ').chain(["--json=-"]).collect();
-        let output = run("loadtest", &arguments, if is_private { &[] } else { &environment }).await;
-        let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"));
-        collect(&document, &format!("{command} → {} ", output.status.code().unwrap()), &mut paths);
-    }
-    assert_golden("loadtest_json.txt", &paths.into_iter().collect::<String>());
+        let output = run("loadtest", &arguments, environment).await;
+        described(&output, &json(&output))
+    })
+    .await;
+    assert_golden("loadtest_json.txt", &text);
 }
 
 #[tokio::test]
 async fn exit_codes_are_what_they_were() {
     let fixture = Fixture::new().await;
     let shop = Shop::open(&[("ticket", 1)]).await;
-    let mut lines = Vec::new();
-    for line in read("exit_codes.txt").lines().filter(|line| !line.starts_with("  ")) {
-        lines.push(line.to_owned());
+    let text = annotated(&read("exit_codes.txt"), async |line| {
         let command = line.replace("<amqp>", &shop.amqp_url).replace("<database>", &shop.database_url);
         let command = command.replace("<empty>", &fixture.database_url);
         let words: Vec<_> = command.split(' ').collect();
         let program = words.iter().position(|word| !word.contains('=')).unwrap();
         let environment: Vec<_> = words[..program].iter().map(|word| word.split_once('=').unwrap()).collect();
         let output = run(words[program], &words[program + 1..], &environment).await;
-        lines.push(format!("  {}", output.status.code().unwrap()));
-    }
-    assert_golden("exit_codes.txt", &(lines.join("\n") + "\n"));
+        vec![format!("  {}", output.status.code().unwrap())]
+    })
+    .await;
+    assert_golden("exit_codes.txt", &text);
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Plays a file of requests against real workers, and writes each reply below its request.
 //!
 //! A line is `KIND BODY` or `KIND?PROPERTY=VALUE BODY` (a request), `worker FUNCTION NAME=VALUE …` (instead of the one
-//! before it), `sql STATEMENT`, or `wait QUERY` (until it says true). `<ID>` is the order that the request ID got.
+//! before it), `sql STATEMENT`, `wait QUERY` (until it says true), or begins with `dead` (what is there) or `properties`
+//! (those of the replies). `<ID>` is the order that the request ID got.
 
+use super::annotated;
 use crate::shop::{Reply, Shop, until};
 use lapin::BasicProperties;
 use serde_json::Value;
@@ -27,33 +29,30 @@ impl<'a> Script<'a> {
         Self { shop, workers, orders, replies, properties, dead: 0 }
     }
 
-    /// The text with the replies of now, what is in `dead` after it, and the replies' properties.
+    /// The text with the replies of now.
     pub(super) async fn play(&mut self, text: &str) -> String {
-        let mut lines = Vec::new();
-        for line in text.lines().filter(|line| !line.starts_with("  ")) {
-            lines.push(line.to_owned());
-            let Some((word, rest)) = line.split_once(' ').filter(|_| !line.starts_with('#')) else { continue };
-            let rest = self.orders.iter().fold(rest.to_owned(), |rest, (id, order)| rest.replace(id, order));
-            match word {
-                "worker" => self.start(&rest).await,
-                "sql" => drop(sqlx::raw_sql(AssertSqlSafe(rest)).execute(&self.shop.pool).await.unwrap()),
-                "wait" => {
-                    until(&rest, async || {
-                        let query = sqlx::query_scalar::<_, bool>(AssertSqlSafe(rest.clone()));
-                        query.fetch_one(&self.shop.pool).await.unwrap()
-                    })
-                    .await;
-                }
-                "dead" => {
-                    for (reason, body) in self.shop.dead(std::mem::take(&mut self.dead)).await {
-                        lines.push(format!("  {reason} {}", mask(&String::from_utf8(body).unwrap())));
-                    }
-                }
-                "properties" => lines.extend(std::mem::take(&mut self.properties)),
-                request => lines.extend(self.request(request, &rest).await),
+        annotated(text, async |line| self.step(line).await).await
+    }
+
+    async fn step(&mut self, line: &str) -> Vec<String> {
+        let (word, rest) = line.split_once(' ').unwrap();
+        let rest = self.orders.iter().fold(rest.to_owned(), |rest, (id, order)| rest.replace(id, order));
+        match word {
+            "worker" => self.start(&rest).await,
+            "sql" => drop(sqlx::raw_sql(AssertSqlSafe(rest)).execute(&self.shop.pool).await.unwrap()),
+            "wait" => {
+                let holds = || sqlx::query_scalar(AssertSqlSafe(rest.clone())).fetch_one(&self.shop.pool);
+                until(&rest, async || holds().await.unwrap()).await;
             }
+            "dead" => {
+                let dead = self.shop.dead(std::mem::take(&mut self.dead)).await;
+                let line = |(reason, body)| format!("  {reason} {}", mask(&String::from_utf8(body).unwrap()));
+                return dead.into_iter().map(line).collect();
+            }
+            "properties" => return std::mem::take(&mut self.properties).into_iter().collect(),
+            request => return self.request(request, &rest).await.into_iter().collect(),
         }
-        lines.join("\n") + "\n"
+        Vec::new()
     }
 
     async fn start(&mut self, text: &str) {
