@@ -23,7 +23,7 @@ mod compare;
 const FUNCTIONS: [&str; 4] = ["purchase", "payment", "release", "restock"];
 const PROGRAMS: [&str; 7] = ["purchase", "payment", "release", "restock", "relay", "admin", "loadtest"];
 /// Objects whose keys are data.
-const MAPS: [&str; 4] = ["failures", "attempts_histogram", "reasons", "headers"];
+const MAPS: [&str; 5] = ["failures", "attempts_histogram", "reasons", "headers", "settings"];
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -171,7 +171,9 @@ fn collect(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
     let fields = value.as_object().filter(|_| !MAPS.iter().any(|map| path.ends_with(&format!(".{map}"))));
     let elements = value.as_array().filter(|elements| !elements.is_empty());
     if fields.is_none() && elements.is_none() {
-        paths.insert(path.to_owned());
+        // What is checked goes by a word, too.
+        let name = value.as_str().filter(|_| path.ends_with("[].name")).map(|name| format!("={name}"));
+        paths.insert(format!("{path}{}", name.unwrap_or_default()));
     }
     for (name, field) in fields.into_iter().flatten() {
         collect(field, &format!("{path}.{name}"), paths);
