@@ -16,6 +16,7 @@ mod cost;
 mod crashes;
 mod documents;
 mod fixtures;
+mod golden;
 mod hostile;
 mod life;
 mod messages;
