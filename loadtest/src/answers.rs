@@ -1,7 +1,7 @@
-//! What the buyers were told: each request's sends and replies, kept byte for byte for the audit.
+//! What the buyers were told: each request's sends and replies, kept byte for byte for the audit. Pure.
 //!
-//! Pure; filled while the sale runs, so [`Answers::record`] does no parsing and copies no body. Invariant: the
-//! first reply to a request is kept and never overwritten; every later one is only counted and compared.
+//! Filled while the sale runs, so [`Answers::record`] parses nothing and copies no body. The first reply to a request is
+//! kept; every later one is only counted and compared.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,12 +15,10 @@ const STRANGERS_KEPT_MAX: usize = 16;
 /// The most worker ids that are told apart; replies of any further ones are counted as the last.
 const WORKER_IDS_MAX: usize = 1_024;
 
-/// What one request was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
     /// How often it was published: at most this many replies are to be expected.
     pub sends: u32,
-    /// How many replies came.
     pub replies: u32,
     /// How many of them differ from the first.
     pub differing: u32,
@@ -32,7 +30,6 @@ pub struct Answer {
     pub worker: usize,
 }
 
-/// What all of them were told.
 #[derive(Debug, Default)]
 pub struct Answers {
     /// By the request's index in the schedule.
@@ -48,21 +45,17 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Nothing sent, nothing answered.
-    #[must_use]
     pub fn to(requests: &[Due]) -> Self {
         Self::to_ids(requests.iter().map(|due| due.request_id))
     }
 
-    /// The same, of these request ids, in the order of their indices.
-    #[must_use]
+    /// Of these request ids, in the order of their indices.
     pub fn to_ids(ids: impl Iterator<Item = Uuid>) -> Self {
         let index_of: HashMap<Uuid, usize> = ids.enumerate().map(|(index, id)| (id, index)).collect();
         Self { answers: vec![Answer::default(); index_of.len()], index_of, ..Self::default() }
     }
 
     /// The request that a reply with this correlation id is for.
-    #[must_use]
     pub fn index(&self, correlation_id: &str) -> Option<usize> {
         Uuid::try_parse(correlation_id).ok().and_then(|id| self.index_of.get(&id).copied())
     }
@@ -90,7 +83,6 @@ impl Answers {
     }
 
     /// The indices of the requests without a reply, in publish order.
-    #[must_use]
     pub fn unanswered(&self) -> Vec<usize> {
         (0..self.answers.len()).filter(|&index| self.answers[index].body.is_none()).collect()
     }

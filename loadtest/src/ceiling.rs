@@ -1,7 +1,5 @@
-//! The worker that touches no database: the real runtime around a handler that says `reserved` to everybody.
-//!
-//! What it reaches is the limit of broker, runtime and load generator together. Invariant: its replies have the shape
-//! and size of real ones, so that the messages cost the same.
+//! The worker that touches no database: the real runtime around a handler that says `reserved` to everybody, in replies
+//! of the shape and size of real ones. What it reaches is the limit of broker, runtime and load generator together.
 
 use shared::config::WorkerOptions;
 use shared::error::Error;
@@ -14,14 +12,10 @@ use uuid::Uuid;
 const HOLD: Duration = Duration::minutes(10);
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
-///
-/// # Errors
-/// The broker cannot be used at the start.
 pub(crate) async fn serve(options: &WorkerOptions) -> anyhow::Result<()> {
     shared::worker::serve(Ceiling, options).await
 }
 
-/// Says `reserved` to everybody.
 struct Ceiling;
 
 impl Handler for Ceiling {

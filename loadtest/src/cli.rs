@@ -14,7 +14,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use shared::config::WorkerOptions;
 use shared::messages::QUANTITY_MAX;
 
-use crate::faults::{Action, Event, Point};
+use crate::faults::{Action, Event};
+use crate::life::plan::Share;
 use crate::schedule::{BUYERS_MAX, Scenario};
 use crate::servers::Urls;
 use crate::strategy::Strategy;
@@ -137,29 +138,29 @@ impl RunOptions {
 pub struct EventOptions {
     /// Start one more worker when this share of the buyers has a verdict, such as 25%.
     #[arg(long, value_name = "PERCENT")]
-    pub add_worker_at: Vec<Point>,
+    pub add_worker_at: Vec<Share>,
     /// Tell a worker to drain (SIGTERM) at this point: as with the next two, the one that was started first of those that
     /// still run, are not frozen and were not told to stop. At one point, workers are added, stopped, killed and frozen in
     /// this order.
     #[arg(long, value_name = "PERCENT")]
-    pub stop_worker_at: Vec<Point>,
+    pub stop_worker_at: Vec<Share>,
     /// Kill a worker (SIGKILL) at this point.
     #[arg(long, value_name = "PERCENT")]
-    pub kill_worker_at: Vec<Point>,
+    pub kill_worker_at: Vec<Share>,
     /// Freeze a worker (SIGSTOP) at this point, for --freeze-seconds.
     #[arg(long, value_name = "PERCENT")]
-    pub freeze_worker_at: Vec<Point>,
+    pub freeze_worker_at: Vec<Share>,
     /// How long a worker stays frozen before it is woken (SIGCONT); the last verdict wakes it too.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub freeze_seconds: u64,
     /// Kill (SIGKILL) one node of the private broker at this point, for good: the one that leads the partitions in which
     /// most requests wait; where none wait, the one that leads most partitions. Needs --broker-nodes 3.
     #[arg(long, value_name = "PERCENT")]
-    pub kill_broker_at: Option<Point>,
+    pub kill_broker_at: Option<Share>,
     /// Kill (SIGKILL) the private Redis at this point, and start it again: it has lost its counts then. Needs
     /// --strategy redis.
     #[arg(long, value_name = "PERCENT")]
-    pub kill_redis_at: Option<Point>,
+    pub kill_redis_at: Option<Share>,
 }
 
 impl EventOptions {
@@ -176,7 +177,6 @@ impl EventOptions {
         asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect()
     }
 
-    #[must_use]
     pub fn freeze(&self) -> Duration {
         Duration::from_secs(self.freeze_seconds)
     }
@@ -234,7 +234,6 @@ pub struct SaleOptions {
 
 impl SaleOptions {
     /// The sale that these options describe.
-    #[must_use]
     pub fn scenario(&self) -> Scenario {
         Scenario {
             buyers: self.buyers,
@@ -246,7 +245,6 @@ impl SaleOptions {
         }
     }
 
-    #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }

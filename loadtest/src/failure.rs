@@ -1,7 +1,5 @@
-//! Why the load generator could not do its work, and the exit code that says so.
-//!
-//! A sale that breaks an invariant is not a failure but a result (see `auditor`). Invariant: each variant has
-//! exactly one exit code, written here and nowhere else.
+//! Why the load generator could not do its work, and the exit code that says so. A sale that breaks an invariant is not a
+//! failure but a result.
 
 use std::process::{ExitCode, ExitStatus};
 
@@ -27,13 +25,11 @@ pub enum Failure {
     /// The set-up is wrong; the text says what to change.
     #[error("{0:#}")]
     Configuration(anyhow::Error),
-    /// A server is missing or does not answer.
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
     /// A worker ended or never got ready, or something else broke on the way.
     #[error("{0:#}")]
     Broken(anyhow::Error),
-    /// A signal asked to stop.
     #[error("interrupted: everything that was started is stopped")]
     Interrupted,
 }
@@ -70,8 +66,6 @@ impl Failure {
         }
     }
 
-    /// The process's exit code.
-    #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Configuration(_) => EXIT_CONFIGURATION,

@@ -6,26 +6,23 @@
 mod injector;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use shared::devstack::{RabbitMq, Redis};
 
 use crate::answers::Answers;
+use crate::life::plan::Share;
 use crate::schedule::Schedule;
 pub(crate) use injector::Injector;
 
-/// The last point: everybody has a verdict.
-const PERCENT_MAX: u8 = 100;
 /// What a worker decided this shortly before an event, it was active on.
 const RECENT: Duration = Duration::from_secs(1);
 
 /// What is to happen to workers and servers.
 #[derive(Debug, Default)]
 pub struct Faults<'a> {
-    /// In any order; of several at one point, the order is that of [`Action`].
+    /// In any order; of several at one moment, the order is that of [`Action`].
     pub events: Vec<Event>,
     /// Who is frozen stays so for this long, or until the last verdict.
     pub freeze: Duration,
@@ -43,43 +40,7 @@ pub struct PrivateBroker<'a> {
     pub vhost: &'a str,
 }
 
-/// A moment of the sale: the share of the buyers who have their verdict, in whole percent, 0 to 100.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Point(u8);
-
-impl Point {
-    /// How many of `buyers` have their verdict at this point, rounded up.
-    #[must_use]
-    pub fn answered(self, buyers: usize) -> usize {
-        (buyers * usize::from(self.0)).div_ceil(usize::from(PERCENT_MAX))
-    }
-}
-
-impl FromStr for Point {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()));
-        let percent = digits.and_then(|digits| digits.parse().ok()).filter(|percent| *percent <= PERCENT_MAX);
-        percent.map(Self).ok_or_else(|| {
-            "a point of the sale is a whole percentage of its buyers, 0% to 100%, such as 25%".to_owned()
-        })
-    }
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}%", self.0)
-    }
-}
-
-impl Serialize for Point {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// In the order in which it is done at one point: whoever comes, comes before others go.
+/// In the order in which it is done at one moment: whoever comes, comes before others go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -99,7 +60,6 @@ pub enum Action {
 
 impl Action {
     /// For people: what became of it.
-    #[must_use]
     pub fn past(self) -> &'static str {
         match self {
             Self::Add => "added",
@@ -111,17 +71,25 @@ impl Action {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    pub at: Point,
+    /// When this share of the buyers has a verdict.
+    pub at: Share,
     pub action: Action,
+}
+
+impl Event {
+    /// How many of so many buyers have their verdict when it is due, rounded up.
+    pub fn answered(&self, buyers: usize) -> usize {
+        (buyers * self.at.percent() as usize).div_ceil(100)
+    }
 }
 
 /// One event that came to pass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EventReport {
-    /// The point of the sale that it was planned for.
-    pub at: Point,
+    /// The share of the buyers with a verdict that it was planned for.
+    pub at: Share,
     pub event: Action,
     /// To which worker; `null` where none was left to do it to, and where it was done to a server.
     pub worker: Option<String>,
@@ -224,17 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn a_point_is_a_share_of_the_buyers_rounded_up() {
-        let answered = |text: &str, buyers| text.parse::<Point>().unwrap().answered(buyers);
+    fn an_event_is_due_at_a_share_of_the_buyers_rounded_up() {
+        let event = |at: &str| Event { at: at.parse().unwrap(), action: Action::Kill };
+        let answered = |at: &str, buyers| event(at).answered(buyers);
         assert_eq!((answered("0%", 1_000), answered("25%", 1_000), answered("100%", 1_000)), (0, 250, 1_000));
         assert_eq!((answered("1%", 1), answered("50%", 3), answered("100%", 5_000_000)), (1, 2, 5_000_000));
-    }
-
-    #[test]
-    fn what_is_no_point_is_refused_and_says_what_one_is() {
-        for wrong in ["25", "abc", "", "%", "101%", "256%", "-1%", "+5%", "2.5%", " 5%", "5 %", "5%%"] {
-            let error = wrong.parse::<Point>().expect_err(wrong);
-            assert!(error.contains("0% to 100%, such as 25%"), "{wrong}: {error}");
-        }
     }
 }

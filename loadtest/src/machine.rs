@@ -1,7 +1,7 @@
-//! The machine that a result was measured on: figures without it say little. Knows nothing of sales.
+//! The machine that a result was measured on: figures without it say little.
 //!
-//! Reads what Linux tells of itself; whatever it does not tell, as on another system, is `null`. Invariant: nothing in it
-//! names the machine, its owner or its address, so that a result can be shown to anyone.
+//! Whatever the system does not tell is `null`. Nothing in it names the machine, its owner or its address, so that a result
+//! can be shown to anyone.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// Kilobytes of `/proc/meminfo` in a MiB.
 const KIB_PER_MIB: u64 = 1_024;
-/// What decides how a crowd of TCP connections is let in, and how many a client may open.
+/// What decides how many TCP connections are let in at once, and how many a client may open.
 const SETTINGS: [&str; 7] = [
     "net.core.somaxconn",
     "net.ipv4.ip_local_port_range",
@@ -22,24 +22,18 @@ const SETTINGS: [&str; 7] = [
     "net.ipv4.tcp_tw_reuse",
 ];
 
-/// The machine, and those of its settings that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The processor's name, as it gives it itself.
     pub processor: Option<String>,
     /// How many cores this process may use.
     pub cores: usize,
-    /// Memory, all of it.
     pub memory_mib: Option<u64>,
-    /// The system and its version.
     pub kernel: Option<String>,
     /// Kernel settings by name, as the kernel writes them; those that it does not have are left out.
     pub settings: BTreeMap<&'static str, String>,
 }
 
 impl Machine {
-    /// This one.
-    #[must_use]
     pub fn here() -> Self {
         Self::read(Path::new("/proc"))
     }

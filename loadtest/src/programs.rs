@@ -1,6 +1,4 @@
-//! Where the worker program is, and that it is as new as we are.
-//!
-//! Invariant: what cargo runs is measured against workers of the same sources and the same profile.
+//! Where the worker programs are; what cargo runs is measured against workers of the same sources and profile.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,9 +16,6 @@ const FUNCTIONS: [&str; 3] = ["release", "payment", "relay"];
 
 /// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), every
 /// program of the workspace is built first.
-///
-/// # Errors
-/// It does not build, or is not there; the text says what to do.
 pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = given {
         return existing(path.to_owned());
@@ -30,9 +25,6 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// The programs of the functions that go on with the orders, beside this program; built first as in [`worker`].
-///
-/// # Errors
-/// As [`worker`].
 pub async fn functions() -> Result<Functions, Failure> {
     build_if_cargo().await?;
     let [release, payment, relay] = FUNCTIONS.map(function);
@@ -40,9 +32,6 @@ pub async fn functions() -> Result<Functions, Failure> {
 }
 
 /// This program.
-///
-/// # Errors
-/// The system does not tell.
 pub fn ourselves() -> Result<PathBuf, Failure> {
     std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)
 }

@@ -1,6 +1,4 @@
-//! What a person at a terminal sees while waiting: the stage, then a bar of verdicts. Nothing where there is no terminal.
-//!
-//! Writes to standard error alone; standard output is for the result.
+//! What a person at a terminal sees while waiting, on standard error: the stage, then a bar of verdicts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,28 +11,23 @@ use tokio::time::interval;
 /// Between two looks at how many verdicts there are.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// The line at the bottom of the terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A line, where standard error is a terminal.
-    #[must_use]
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.enable_steady_tick(LOOK_PAUSE);
         Self { bar }
     }
 
-    /// Says what is going on.
     pub(crate) fn stage(&self, what: impl Into<Cow<'static, str>>) {
         self.bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
         self.bar.set_message(what);
     }
 
     /// Shows the verdicts as they come, until the result is dropped.
-    #[must_use]
     pub(crate) fn follow(
         &self,
         what: impl Into<Cow<'static, str>>,
@@ -59,7 +52,6 @@ impl Progress {
         following
     }
 
-    /// Takes the line away.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }

@@ -176,7 +176,6 @@ pub struct DepthSample {
 
 impl DepthSample {
     /// The samples, with what was sold until each: one moment for every request that was, in any order.
-    #[must_use]
     pub(crate) fn with_sold(mut samples: Vec<Self>, mut sold_at: Vec<Duration>) -> Vec<Self> {
         sold_at.sort_unstable();
         for sample in &mut samples {

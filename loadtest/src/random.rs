@@ -1,15 +1,12 @@
-//! Numbers that look random and follow from a seed. Pure.
-//!
-//! Invariant: equal seed, equal numbers, whatever library is updated.
+//! Numbers that look random and follow from a seed, whatever library is updated. Pure.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing items, and its numbers never change with a library.
+/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing items.
 #[derive(Debug, Clone)]
 pub(crate) struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The numbers of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }

@@ -51,7 +51,6 @@ pub struct Sale<'a> {
 
 impl Sale<'_> {
     /// An undisturbed one, in which nothing happens to the orders.
-    #[must_use]
     pub fn of(scenario: Scenario, workers: WorkerSpec, timeout: Duration) -> Self {
         Self { scenario, workers, timeout, orders: None, faults: Faults::default() }
     }
@@ -128,7 +127,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         gateway = Some(opened);
     }
     let workers = Workers::start(specs, endpoints).await?;
-    let mut buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
+    let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
     let orders = match orders.zip(gateway) {
         Some((orders, gateway)) => Some(orders.begin(gateway, endpoints, &schedule).await?),
         None => None,
@@ -144,6 +143,29 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     let injector = Injector::of(faults, &amqp_url, buyer_count, crashes_over, scenario.seed).await?;
 
     let answered = buyers.answered();
+    let (opening, buying) = at_the_opening(buyers, probe, amqp_url, time_max);
+    Ok(Running {
+        workers,
+        endpoints: endpoints.clone(),
+        schedule,
+        answered,
+        opening: Some(opening),
+        buying,
+        injector,
+        orders,
+        dead_before,
+        scenario: report,
+        servers,
+    })
+}
+
+/// Has the buyers buy, and the queues watched, once the sale is opened.
+fn at_the_opening(
+    mut buyers: Buyers,
+    probe: Probe,
+    amqp_url: String,
+    time_max: Duration,
+) -> (oneshot::Sender<()>, JoinSet<Bought>) {
     let (opening, opened) = oneshot::channel::<()>();
     let mut buying = JoinSet::new();
     buying.spawn(async move {
@@ -158,19 +180,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         let depth = sampling.join_next().await.and_then(Result::ok).unwrap_or_default();
         Bought { buyers, result, depth }
     });
-    Ok(Running {
-        workers,
-        endpoints: endpoints.clone(),
-        schedule,
-        answered,
-        opening: Some(opening),
-        buying,
-        injector,
-        orders,
-        dead_before,
-        scenario: report,
-        servers,
-    })
+    (opening, buying)
 }
 
 /// The versions of what takes part where purchases are decided in this way.
@@ -192,13 +202,11 @@ pub(crate) async fn versions(endpoints: &Endpoints, strategy: Option<Strategy>) 
 
 impl Running<'_> {
     /// What is on sale, and who asks for it.
-    #[must_use]
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
     /// How many requests have a verdict, as it grows.
-    #[must_use]
     pub fn answered(&self) -> watch::Receiver<usize> {
         self.answered.clone()
     }

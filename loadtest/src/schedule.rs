@@ -15,7 +15,6 @@ pub const BUYERS_MAX: u32 = 5_000_000;
 /// What a sale looks like, from the command line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// Requests; each buyer sends one.
     pub buyers: u32,
     /// Items on sale; each buyer chooses one, uniformly.
     pub items: u32,
@@ -29,23 +28,18 @@ pub struct Scenario {
     pub seed: u64,
 }
 
-/// An item and what is put on sale of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemOnSale {
     /// The item's id, unique to this run.
     pub id: String,
-    /// Units.
     pub stock: u64,
 }
 
-/// One buyer's request and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// The request's id, unique to this run.
     pub request_id: Uuid,
     /// An index into [`Schedule::items`].
     pub item: u32,
-    /// Units asked for.
     pub quantity: u32,
     /// The intended send time, from the start of the sale.
     pub at: Duration,
@@ -56,7 +50,6 @@ pub struct Due {
 pub struct Schedule {
     /// What every item's id begins with, and the id of no other run's.
     pub items_prefix: String,
-    /// What is on sale.
     pub items: Vec<ItemOnSale>,
     /// Every request, by its intended send time.
     pub requests: Vec<Due>,
@@ -64,7 +57,6 @@ pub struct Schedule {
 
 impl Schedule {
     /// Works out the sale; `salt` keeps the ids of two runs on one database apart (only `[A-Za-z0-9._:-]`, short).
-    #[must_use]
     pub fn new(scenario: &Scenario, salt: &str) -> Self {
         let item_count = u64::from(scenario.items);
         let items_prefix = format!("sale-{salt}-");
@@ -91,8 +83,6 @@ impl Schedule {
         Self { items_prefix, items, requests }
     }
 
-    /// The buyer's id of the request with this index.
-    #[must_use]
     pub fn buyer(index: usize) -> String {
         format!("buyer-{index}")
     }

@@ -44,7 +44,6 @@ pub struct Timing {
 }
 
 impl Timing {
-    #[must_use]
     pub fn of(schedule: &Schedule, answers: &Answers) -> Self {
         let mut histogram = histogram();
         let mut last = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! The purchase function's ways to keep stock, as its command line names them. Knows nothing of how they work.
+//! The purchase function's ways to keep stock, as its command line names them.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -19,8 +19,6 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// The word that the purchase function takes, and reports show.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Optimistic => "optimistic",

@@ -1,17 +1,14 @@
-//! The result for people: one line that says it all, then the figures. Pure: text out, nothing else.
-//!
-//! Invariant: every number is one of the [`Outcome`]'s; figures are ASCII with separated thousands.
+//! The result for people: one line that says it all, then the figures. Pure.
 
 pub(crate) mod figures;
-mod life;
+mod orders;
 
-use std::fmt::Write;
+use shared::table::Style;
 
 use crate::faults::{Action, EventReport};
 use crate::queues::DepthSample;
 use crate::result::Outcome;
 use figures::{count, decimal, plural, share, signed, sparkline};
-use shared::table::Style;
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;
@@ -19,20 +16,19 @@ const LABEL_COLUMNS: usize = 24;
 const INVARIANT_COLUMNS: usize = 28;
 
 /// The whole summary, with a final newline.
-#[must_use]
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
-    page.headline(outcome);
+    let line = headline(outcome);
+    page.line(&if outcome.passed { style.good(&line) } else { style.bad(&line) });
+    page.line(&style.dim(&circumstances(outcome)));
     page.invariants(outcome);
     page.verdicts(outcome);
     page.latency(outcome);
     page.throughput(outcome);
-    page.contention(outcome);
     page.queue(outcome);
     page.workers(outcome);
-    page.events(outcome);
     page.crashes(outcome);
-    page.life(outcome);
+    page.orders(outcome);
     page.text
 }
 
@@ -111,35 +107,28 @@ impl Page {
 
     fn section(&mut self, title: &str) {
         let title = self.style.title(title);
-        self.line("");
-        self.line(&format!("  {title}"));
+        self.line(&format!("\n  {title}"));
     }
 
     fn row(&mut self, label: &str, value: &str) {
         self.line(&format!("    {label:<LABEL_COLUMNS$}{value}"));
     }
 
-    fn headline(&mut self, outcome: &Outcome) {
-        let line = headline(outcome);
-        let line = if outcome.passed { self.style.good(&line) } else { self.style.bad(&line) };
-        self.line(&line);
-        let what = self.style.dim(&circumstances(outcome));
-        self.line(&what);
+    /// A row that begins with a figure.
+    fn figure(&mut self, label: &str, figure: &str, more: &str) {
+        let more = if more.is_empty() { String::new() } else { format!("  {more}") };
+        self.row(label, &format!("{figure:>10}{more}"));
     }
 
     fn invariants(&mut self, outcome: &Outcome) {
         self.section("INVARIANTS");
         for invariant in &outcome.invariants {
-            let name = invariant.name.replace('_', " ");
-            let line = match invariant.holds {
-                true => {
-                    format!("{} {name:<INVARIANT_COLUMNS$}{}", self.style.good("✓"), self.style.dim(&invariant.detail))
-                }
-                false => {
-                    format!("{} {name:<INVARIANT_COLUMNS$}{}", self.style.bad("✗"), self.style.bad(&invariant.detail))
-                }
+            let (name, style) = (invariant.name.replace('_', " "), self.style);
+            let (mark, detail) = match invariant.holds {
+                true => (style.good("✓"), style.dim(&invariant.detail)),
+                false => (style.bad("✗"), style.bad(&invariant.detail)),
             };
-            self.line(&format!("    {line}"));
+            self.line(&format!("    {mark} {name:<INVARIANT_COLUMNS$}{detail}"));
         }
     }
 
@@ -147,14 +136,11 @@ impl Page {
         self.section("VERDICTS");
         let buyers = u64::from(outcome.scenario.buyers);
         for (label, number) in endings(outcome) {
-            self.row(label, &format!("{:>10}  {:>6}", count(number), share(number, buyers)));
+            self.figure(label, &count(number), &format!("{:>6}", share(number, buyers)));
         }
-        for (label, number) in
-            [("duplicate replies", outcome.duplicate_replies), ("reconnects", outcome.reconnects.into())]
-        {
-            if number > 0 {
-                self.row(label, &format!("{:>10}", count(number)));
-            }
+        let repeats = [("duplicate replies", outcome.duplicate_replies), ("reconnects", outcome.reconnects.into())];
+        for (label, number) in repeats.into_iter().filter(|(_, number)| *number > 0) {
+            self.figure(label, &count(number), "");
         }
     }
 
@@ -170,12 +156,8 @@ impl Page {
             ("p99.9", latency.p999),
             ("max", latency.max),
         ];
-        let (mut names, mut values) = (String::new(), String::new());
-        for (name, value) in figures {
-            // Writing to a String cannot fail.
-            let _ = write!(names, "{name:>10}");
-            let _ = write!(values, "{:>10}", decimal(value, 1));
-        }
+        let names: String = figures.iter().map(|(name, _)| format!("{name:>10}")).collect();
+        let values: String = figures.iter().map(|(_, value)| format!("{:>10}", decimal(*value, 1))).collect();
         let names = self.style.dim(&names);
         self.line(&format!("  {names}"));
         self.line(&format!("  {values}"));
@@ -183,21 +165,18 @@ impl Page {
 
     fn throughput(&mut self, outcome: &Outcome) {
         self.section("THROUGHPUT");
-        self.row("purchases per second", &format!("{:>10}", decimal(outcome.purchases_per_second, 0)));
+        self.figure("purchases per second", &decimal(outcome.purchases_per_second, 0), "");
         if let Some(ceiling) = outcome.ceiling {
-            let seconds = format!("{:>10}  in {:.2} s", decimal(ceiling.purchases_per_second, 0), ceiling.seconds);
-            self.row("without a database", &seconds);
+            let per_second = decimal(ceiling.purchases_per_second, 0);
+            self.figure("without a database", &per_second, &format!("in {:.2} s", ceiling.seconds));
             if let Some(ratio) = ceiling.ratio {
-                self.row("share of that ceiling", &format!("{ratio:>10.2}"));
+                self.figure("share of that ceiling", &format!("{ratio:.2}"), "");
             }
         }
-    }
-
-    fn contention(&mut self, outcome: &Outcome) {
         if outcome.servers.postgresql.is_some() {
             self.section("CONTENTION");
-            self.row("decisions attempted", &format!("{:>10}", signed(outcome.attempts)));
-            self.row("version conflicts", &format!("{:>10}", signed(outcome.conflicts)));
+            self.figure("decisions attempted", &signed(outcome.attempts), "");
+            self.figure("version conflicts", &signed(outcome.conflicts), "");
         }
     }
 
@@ -206,9 +185,8 @@ impl Page {
         let over_time = |of: fn(&DepthSample) -> u64| {
             sparkline(&outcome.queue_depth.iter().map(|sample| (sample.at_ms, of(sample))).collect::<Vec<_>>())
         };
-        let (ready, waiting) = (over_time(|sample| sample.messages), over_time(|sample| sample.waiting));
-        self.row("peak depth", &format!("{:>10}  {ready}", count(outcome.queue_depth_peak)));
-        self.row("most buyers waiting", &format!("{:>10}  {waiting}", count(outcome.waiting_peak)));
+        self.figure("peak depth", &count(outcome.queue_depth_peak), &over_time(|sample| sample.messages));
+        self.figure("most buyers waiting", &count(outcome.waiting_peak), &over_time(|sample| sample.waiting));
     }
 
     fn workers(&mut self, outcome: &Outcome) {
@@ -217,18 +195,14 @@ impl Page {
         for worker in &outcome.workers {
             let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
             let id = if worker.id.is_empty() { "(nameless)" } else { &worker.id };
-            self.row(id, &format!("{:>10}  {:>6}{memory}", count(worker.verdicts), share(worker.verdicts, all)));
+            let part = format!("{:>6}{memory}", share(worker.verdicts, all));
+            self.figure(id, &count(worker.verdicts), &part);
         }
-    }
-
-    fn events(&mut self, outcome: &Outcome) {
-        if outcome.events.is_empty() {
-            return;
+        if !outcome.events.is_empty() {
+            self.section("EVENTS");
         }
-        self.section("EVENTS");
         for event in &outcome.events {
-            let at = event.at.to_string();
-            self.row(&format!("at {at}"), &event_text(event));
+            self.row(&format!("at {}", event.at), &event_text(event));
         }
     }
 }

@@ -6,7 +6,6 @@
 mod process;
 
 use std::path::PathBuf;
-use std::process::ExitStatus;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
@@ -16,7 +15,7 @@ use crate::auditor::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::strategy::Strategy;
-use process::Worker;
+use process::{Condition, Worker};
 
 /// What the processes of the purchase function are called, with a number.
 const PURCHASE: &str = "worker";
@@ -49,7 +48,6 @@ pub struct WorkerSpec {
 
 impl WorkerSpec {
     /// Those who decide purchases.
-    #[must_use]
     pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         Self {
             name: PURCHASE,
@@ -64,14 +62,12 @@ impl WorkerSpec {
     }
 
     /// Those who say `reserved` to everybody, and touch no database.
-    #[must_use]
     pub fn ceiling(ourselves: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         let arguments = vec!["ceiling-worker".to_owned()];
         Self { arguments, strategy: None, ..Self::purchase(ourselves, count, batch_max) }
     }
 
     /// One process of another function, called by its name.
-    #[must_use]
     pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { name, environment, strategy: None, ..Self::purchase(program, 1, None) }
     }
@@ -120,7 +116,7 @@ impl Workers {
 
     /// Waits until every worker is ready, but for those that were killed.
     pub async fn all_ready(&mut self) -> Result<(), Failure> {
-        for worker in self.started.iter_mut().filter(|worker| !worker.killed) {
+        for worker in self.started.iter_mut().filter(|worker| worker.condition != Condition::Killed) {
             worker.ready().await?;
         }
         Ok(())
@@ -131,9 +127,12 @@ impl Workers {
         let sent = worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id));
         sent.map_err(Failure::Broken)?;
         match signal {
-            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => worker.stopping = true,
-            Signal::Stop => worker.frozen = true,
-            Signal::Continue => worker.frozen = false,
+            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => {
+                worker.condition = Condition::Stopping;
+            }
+            Signal::Stop if worker.condition == Condition::AtWork => worker.condition = Condition::Frozen,
+            Signal::Continue if worker.condition == Condition::Frozen => worker.condition = Condition::AtWork,
+            Signal::Stop | Signal::Continue => {}
         }
         Ok(())
     }
@@ -142,7 +141,7 @@ impl Workers {
     pub async fn kill(&mut self, index: usize) -> Result<(), Failure> {
         self.sample_memory();
         let worker = self.worker(index)?;
-        worker.killed = true;
+        worker.condition = Condition::Killed;
         worker.process.kill().await.map_err(Failure::Broken)?;
         Ok(())
     }
@@ -159,31 +158,21 @@ impl Workers {
         Ok(self.id(index))
     }
 
-    /// Waits until the worker with this index has ended by itself.
-    pub async fn wait(&mut self, index: usize) -> Result<ExitStatus, Failure> {
-        let worker = self.worker(index)?;
-        worker.process.wait().await.map_err(|error| Failure::Broken(error.into()))
-    }
-
     /// How many were ever started: the index of the next.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.started.len()
     }
 
-    #[must_use]
     pub fn id(&self, index: usize) -> Option<String> {
         self.started.get(index).map(|worker| worker.id.clone())
     }
 
     /// The process ids, in the order of the indices.
-    #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         self.started.iter().map(|worker| worker.process.pid()).collect()
     }
 
     /// What the worker with this index has logged so far.
-    #[must_use]
     pub fn log(&self, index: usize) -> Option<String> {
         Some(self.started.get(index)?.logged())
     }
@@ -205,7 +194,6 @@ impl Workers {
     }
 
     /// Id and peak memory, as last noted, of those who decide purchases.
-    #[must_use]
     pub fn memory(&self) -> Vec<(String, Option<f64>)> {
         let deciding = self.started.iter().filter(|worker| worker.function == DECIDING);
         deciding.map(|worker| (worker.id.clone(), worker.rss_mib)).collect()

@@ -34,7 +34,8 @@ pub(crate) struct Injector<'a> {
     crashes: VecDeque<Crash>,
     /// Who is frozen, by index, and when to wake it; the first to be woken comes first.
     frozen: VecDeque<(usize, Instant)>,
-    done: Vec<Done>,
+    /// Each with its moment, from the start of the sale.
+    done: Vec<(Duration, EventReport)>,
     crashed: Vec<CrashReport>,
 }
 
@@ -44,13 +45,6 @@ struct Crash {
     at: Duration,
     /// Chooses among the workers that are there then.
     pick: u64,
-}
-
-struct Done {
-    event: Event,
-    worker: Option<String>,
-    broker_node: Option<String>,
-    at: Duration,
 }
 
 impl<'a> Injector<'a> {
@@ -68,9 +62,9 @@ impl<'a> Injector<'a> {
             None => HashMap::new(),
         };
         let mut events = faults.events.clone();
-        events.sort_unstable();
+        events.sort_by_key(|event| (event.at.percent(), event.action));
         Ok(Self {
-            events: events.into_iter().map(|event| (event.at.answered(buyers), event)).collect(),
+            events: events.into_iter().map(|event| (event.answered(buyers), event)).collect(),
             crashes: crashes(faults.crashes, crashes_over, seed),
             faults,
             amqp_url: amqp_url.to_owned(),
@@ -144,19 +138,27 @@ impl<'a> Injector<'a> {
 
     /// What came to pass, and what it meant for the buyers.
     pub(crate) fn reports(self, schedule: &Schedule, answers: &Answers) -> (Vec<EventReport>, Vec<CrashReport>) {
-        let report = |done: Done| {
-            let Done { event: Event { at, action: event }, worker, broker_node, at: done } = done;
-            let next = worker.as_ref().and_then(|worker| until_next_verdict(schedule, answers, event, worker, done));
-            let next_verdict_seconds = next.map(seconds);
-            EventReport { at, event, worker, broker_node, seconds: seconds(done), next_verdict_seconds }
+        let report = |(at, report): (Duration, EventReport)| {
+            let next = |worker: &String| until_next_verdict(schedule, answers, report.event, worker, at);
+            EventReport { next_verdict_seconds: report.worker.as_ref().and_then(next).map(seconds), ..report }
         };
         (self.done.into_iter().map(report).collect(), self.crashed)
     }
 
     async fn inject(&mut self, event: Event, workers: &mut Workers) -> Result<(), Failure> {
         let at = self.opened.elapsed();
-        let (mut worker, mut broker_node) = (None, None);
+        let (mut index, mut broker_node) = (None, None);
         match event.action {
+            Action::Add => {
+                index = Some(workers.count());
+                workers.start_another().await?;
+            }
+            Action::Stop | Action::Kill | Action::Freeze => {
+                index = workers.first_at_work();
+                if let Some(index) = index {
+                    self.disturb(event.action, index, workers).await?;
+                }
+            }
             Action::KillBroker => broker_node = self.kill_node().await?,
             Action::KillRedis => {
                 if let Some(redis) = &mut self.faults.redis {
@@ -164,36 +166,30 @@ impl<'a> Injector<'a> {
                     killed.map_err(Failure::Broken)?;
                 }
             }
-            Action::Add => {
-                worker = Some(workers.count());
-                workers.start_another().await?;
-            }
-            Action::Stop => {
-                worker = workers.first_at_work();
-                if let Some(index) = worker {
-                    // Before it is ready, SIGTERM would end it like any program, and not make it drain.
-                    workers.ready(index).await?;
-                    workers.signal(index, Signal::Terminate)?;
-                }
-            }
-            Action::Kill => {
-                worker = workers.first_at_work();
-                if let Some(index) = worker {
-                    workers.kill(index).await?;
-                }
-            }
-            Action::Freeze => {
-                worker = workers.first_at_work();
-                if let Some(index) = worker {
-                    workers.signal(index, Signal::Stop)?;
-                    self.frozen.push_back((index, Instant::now() + self.faults.freeze));
-                }
-            }
         }
-        let worker = worker.and_then(|index| workers.id(index));
+        let worker = index.and_then(|index| workers.id(index));
         tracing::info!(at = %event.at, worker, broker_node, "{}", event.action.past());
-        self.done.push(Done { event, worker, broker_node, at });
+        let (seconds, next_verdict_seconds) = (seconds(at), None);
+        let report =
+            EventReport { at: event.at, event: event.action, worker, seconds, next_verdict_seconds, broker_node };
+        self.done.push((at, report));
         Ok(())
+    }
+
+    async fn disturb(&mut self, action: Action, index: usize, workers: &mut Workers) -> Result<(), Failure> {
+        match action {
+            Action::Stop => {
+                // Before it is ready, SIGTERM would end it like any program, and not make it drain.
+                workers.ready(index).await?;
+                workers.signal(index, Signal::Terminate)
+            }
+            Action::Kill => workers.kill(index).await,
+            Action::Freeze => {
+                self.frozen.push_back((index, Instant::now() + self.faults.freeze));
+                workers.signal(index, Signal::Stop)
+            }
+            Action::Add | Action::KillBroker | Action::KillRedis => Ok(()),
+        }
     }
 
     /// Kills the node that leads what most requests wait in, and returns its name.

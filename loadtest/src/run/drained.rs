@@ -44,7 +44,6 @@ pub struct Drained {
 
 impl Drained {
     /// The first buyer who was told `reserved`, and the order.
-    #[must_use]
     pub fn winner(&self) -> Option<Winner> {
         let bodies = self.answers.answers.iter().map(|answer| answer.body.as_deref());
         bodies.enumerate().find_map(|(index, body)| {

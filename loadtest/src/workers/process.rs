@@ -28,6 +28,17 @@ const LOG_LINES_SHOWN_MAX: usize = 20;
 /// Kilobytes of `/proc` in a MiB.
 const KIB_PER_MIB: f64 = 1_024.0;
 
+/// What was done to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    AtWork,
+    Frozen,
+    /// Asked to end by a signal; it may still be draining.
+    Stopping,
+    /// On purpose: its exit status says nothing.
+    Killed,
+}
+
 /// One worker process, running or not.
 pub(super) struct Worker {
     pub(super) id: String,
@@ -37,12 +48,7 @@ pub(super) struct Worker {
     log: PathBuf,
     ready_logged: &'static str,
     pub(super) rss_mib: Option<f64>,
-    /// Killed on purpose: its exit status says nothing.
-    pub(super) killed: bool,
-    /// Asked to end by a signal; it may still be draining.
-    pub(super) stopping: bool,
-    /// Suspended by a signal.
-    pub(super) frozen: bool,
+    pub(super) condition: Condition,
 }
 
 impl Worker {
@@ -78,8 +84,7 @@ impl Worker {
         }
         let process = Supervised::spawn(program).await.map_err(Failure::Configuration)?;
         let ready_logged = spec.ready_logged;
-        let (rss_mib, killed, stopping, frozen) = (None, false, false, false);
-        Ok(Self { id, function, process, log, ready_logged, rss_mib, killed, stopping, frozen })
+        Ok(Self { id, function, process, log, ready_logged, rss_mib: None, condition: Condition::AtWork })
     }
 
     pub(super) async fn ready(&mut self) -> Result<(), Failure> {
@@ -103,7 +108,7 @@ impl Worker {
 
     /// Whether it runs, is not frozen and was not asked to stop.
     pub(super) fn is_at_work(&mut self) -> bool {
-        !self.frozen && !self.stopping && matches!(self.process.try_wait(), Ok(None))
+        self.condition == Condition::AtWork && matches!(self.process.try_wait(), Ok(None))
     }
 
     /// Notes its peak memory, while it runs.
@@ -114,7 +119,7 @@ impl Worker {
     /// Asks it to drain, waits for its end, and says how it ended.
     pub(super) async fn drain(&mut self) -> Ending {
         let (clean, how) = match self.process.stop().await {
-            Ok(status) => (status.success() || self.killed, status.to_string()),
+            Ok(status) => (status.success() || self.condition == Condition::Killed, status.to_string()),
             Err(error) => (false, format!("{error:#}")),
         };
         let how = if clean { how } else { format!("{how}; its log ends with\n{}", self.last_logged()) };
