@@ -69,9 +69,6 @@ pub(super) fn received<T: DeserializeOwned>() -> Result<T, Failure> {
 }
 
 /// Over how many processes so many buyers must be spread, so that each has a connection.
-///
-/// # Errors
-/// The system allows too few files for that.
 pub(crate) fn processes_for(buyers: u32) -> Result<u32, Failure> {
     let limits = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files").map_err(Failure::Broken)?;
     let (_, hard) = limits;
