@@ -1,5 +1,5 @@
 //! This program in further processes, each sent one JSON value as a line, and answering in such lines. A process ends when
-//! its input does, so none outlives us.
+//! its input does, so none outlives us. None of them logs: a full pipe that nobody reads would stop it.
 
 use std::path::Path;
 use std::process::Stdio;
