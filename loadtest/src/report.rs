@@ -24,9 +24,6 @@ const CHARTS_STYLE: &str = include_str!("report/vendor/uPlot.min.css");
 const CHARTS_LICENCE: &str = include_str!("report/vendor/uPlot.LICENSE");
 
 /// The page of one sale.
-///
-/// # Errors
-/// The outcome is no JSON, which would be a fault of ours.
 pub fn of_run(outcome: &Outcome) -> Result<String, Failure> {
     let words = json!({
         "headline": headline(outcome),
@@ -38,9 +35,6 @@ pub fn of_run(outcome: &Outcome) -> Result<String, Failure> {
 }
 
 /// The page of any result that the template knows; `words` are the sentences that the terminal has, too.
-///
-/// # Errors
-/// As [`of_run`].
 pub(crate) fn page(title: &str, words: &Value, result: &impl Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(result).context("write the report's JSON").map_err(Failure::Broken)?;
     Ok(fill(&[
@@ -85,9 +79,6 @@ pub(crate) struct ReportFile {
 
 impl ReportFile {
     /// Sees to it that the file can be written, where one is asked for.
-    ///
-    /// # Errors
-    /// It cannot; the text says why.
     pub(crate) fn open(path: Option<&Path>) -> Result<Option<Self>, Failure> {
         path.map(Self::try_open).transpose()
     }
@@ -105,8 +96,6 @@ impl ReportFile {
         Ok(Self { path: path.to_owned(), is_new })
     }
 
-    /// # Errors
-    /// The disk is full, or the file is not what it was.
     pub(crate) fn write(mut self, html: &str) -> Result<(), Failure> {
         self.is_new = false;
         let written = fs::write(&self.path, html);

@@ -42,9 +42,6 @@ const SERVER: &str = "baseline-server";
 ///
 /// `program` is this program, which is started as server and clients. Its tables are made in the schema `baseline` where
 /// they are missing; every run sells an item of its own, and leaves its rows there.
-///
-/// # Errors
-/// The database is away, a process does not start, or the system allows too few open files for so many buyers.
 pub async fn run(program: &Path, database_url: &str, baseline: &Baseline) -> Result<BaselineResult, Failure> {
     Opened::new(program, database_url, baseline).await?.run().await
 }
@@ -61,9 +58,6 @@ pub struct Opened {
 
 impl Opened {
     /// Puts an item on sale and starts the server.
-    ///
-    /// # Errors
-    /// As [`run`]'s.
     pub async fn new(program: &Path, database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
         let database: PgConnectOptions =
             database_url.parse().context("DATABASE_URL cannot be read").map_err(Failure::Configuration)?;
@@ -76,15 +70,11 @@ impl Opened {
     }
 
     /// The id of what is on sale, in `baseline.items`.
-    #[must_use]
     pub fn item(&self) -> &str {
         &self.item
     }
 
-    /// Lets everybody in, waits until the last one has left and the server has finished, closes it, and reckons.
-    ///
-    /// # Errors
-    /// The database or the server is gone.
+    /// Lets everybody in, waits until the last one has left and the server has finished, and closes it.
     pub async fn run(self) -> Result<BaselineResult, Failure> {
         let Self { server, address, program, item, baseline, database } = self;
         let before = KernelCounters::read();

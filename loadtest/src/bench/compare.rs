@@ -80,9 +80,6 @@ pub struct ComparedScenario {
 }
 
 /// Compares and prints; returns whether every promise was kept.
-///
-/// # Errors
-/// A server is away, a program does not start, or the queues are in use.
 pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
     let page = ReportFile::open(options.report.as_deref())?;
     let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
@@ -101,9 +98,6 @@ pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
 }
 
 /// The page with charts.
-///
-/// # Errors
-/// The comparison is no JSON, which would be a fault of ours.
 pub fn page_of(comparison: &Comparison) -> Result<String, Failure> {
     let notes = |&buyers: &u32| (buyers, notes::of(comparison, buyers));
     let notes: BTreeMap<u32, Vec<String>> = comparison.scenario.buyers.iter().map(notes).collect();

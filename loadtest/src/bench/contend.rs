@@ -83,9 +83,6 @@ pub struct SleptReport {
 }
 
 /// Races, and prints; returns whether every success is an increment of its own.
-///
-/// # Errors
-/// The database is away or has no schema of ours, or there is no such item.
 pub(crate) async fn execute(options: &ContendOptions) -> Result<bool, Failure> {
     let progress = Progress::new();
     let contention = match options.database_url.as_deref().filter(|url| !url.is_empty()) {
@@ -101,8 +98,8 @@ pub(crate) async fn execute(options: &ContendOptions) -> Result<bool, Failure> {
 /// Races for an item that is there, and that others may update meanwhile.
 async fn of_given(url: &str, options: &ContendOptions, progress: &Progress) -> Result<Contention, Failure> {
     let store = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    let database = db::open_as_it_is(&store, "turnstile-loadtest").await?;
-    contend(url, &database, options, progress, true).await
+    let pool = db::open_as_it_is(&store, "turnstile-loadtest").await?;
+    contend(url, &pool, options, progress, true).await
 }
 
 /// Makes the item, and races for it.

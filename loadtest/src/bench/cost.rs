@@ -1,7 +1,7 @@
 //! What a purchase costs: growing sales on the same servers, and what broker, workers and database spent on each; then the
 //! same sale on empty and on full tables.
 //!
-//! A cost is only told of sales that were audited, and whatever a sale broke is in the result.
+//! Every sale is audited, and whatever a sale broke is in the result.
 
 mod figures;
 mod history;
@@ -99,9 +99,6 @@ pub struct Comparison {
 }
 
 /// Measures and prints; returns whether every promise was kept.
-///
-/// # Errors
-/// A server is away, a worker does not start, or servers of others would have to be filled.
 pub(crate) async fn execute(options: &CostOptions) -> Result<bool, Failure> {
     let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
     let progress = Progress::new();

@@ -1,7 +1,7 @@
-//! CPU time of processes and of all that they started, as Linux accounts for it. Knows no server by name.
+//! CPU time of processes and of all that they started, as Linux accounts for it.
 //!
-//! Invariant: nothing is lost when a child ends between two readings: its time is then its parent's, as time of a child
-//! that was waited for. (A child that its parent never waits for would be; neither server has such children.)
+//! Nothing is lost when a child ends between two readings: its time is then its parent's, as time of a child that was
+//! waited for. (A child that its parent never waits for would be; neither server has such children.)
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,7 +30,6 @@ struct Process {
 ///
 /// The processes are read one after the other. A child that ends in between would be missed, by itself and with its parent;
 /// the parent has waited for it then, so all are read again.
-#[must_use]
 pub(super) fn of_tree(root: u32) -> Option<Duration> {
     let mut ended_before = read(root)?.ended_ticks;
     for _ in 0..READINGS_MAX {
@@ -45,7 +44,6 @@ pub(super) fn of_tree(root: u32) -> Option<Duration> {
 }
 
 /// The CPU time of the process alone; `None` as for [`of_tree`].
-#[must_use]
 pub(super) fn of_process(pid: u32) -> Option<Duration> {
     Some(ticks(read(pid)?.own_ticks))
 }

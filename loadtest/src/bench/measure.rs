@@ -35,9 +35,6 @@ pub(super) struct Measured {
 }
 
 /// Runs a sale from beginning to end, and returns when its workers are gone.
-///
-/// # Errors
-/// A server is away, a worker does not start, or somebody else works on the same database.
 pub(super) async fn sale(
     endpoints: &Endpoints,
     sale: Sale<'_>,
@@ -79,9 +76,6 @@ async fn last_verdict(running: &mut Running<'_>, limit: Duration) {
 }
 
 /// What is counted although nobody buys: of starting and stopping these workers, and of the readings themselves.
-///
-/// # Errors
-/// As [`sale`]'s.
 pub(super) async fn idle(endpoints: &Endpoints, spec: &WorkerSpec) -> Result<Counted, Failure> {
     let mut idle = Vec::new();
     for _ in 0..IDLE_REPETITIONS {
@@ -138,9 +132,6 @@ async fn counted(endpoints: &Endpoints, gone: &[&str], has_database: bool) -> Re
 
 impl Counted {
     /// Reads the counters once nobody is connected whose name begins with one of `gone`.
-    ///
-    /// # Errors
-    /// The database is away, or somebody stays.
     pub(super) async fn read(database_url: &str, gone: &[&str]) -> Result<Self, Failure> {
         // Waiting takes a transaction open for as long, and is counted in its turn: so one waits, and the next one counts.
         database::once_gone(database_url, gone, async |_connection| Ok(())).await?;

@@ -1,4 +1,4 @@
-//! What all tables of measurements have in common.
+//! What all tables of measurements share.
 
 use shared::table::{Style, table};
 

@@ -100,44 +100,37 @@ impl CompareOptions {
     }
 
     /// Whether a row is decided by Redis.
-    #[must_use]
     pub fn needs_redis(&self) -> bool {
         self.strategies().contains(&Strategy::Redis) && self.forms().iter().any(|form| *form != Form::Http)
     }
 
     /// The numbers of buyers, each once, in their order.
-    #[must_use]
     pub fn sizes(&self) -> Vec<u32> {
         distinct(&self.buyers)
     }
 
     /// What is compared, in the order in which it is shown.
-    #[must_use]
     pub fn forms(&self) -> Vec<Form> {
         chosen(&self.form)
     }
 
     /// As [`CompareOptions::forms`].
-    #[must_use]
     pub fn strategies(&self) -> Vec<Strategy> {
         chosen(&self.strategy)
     }
 
     /// Units on sale to so many buyers.
-    #[must_use]
     pub fn stock(&self, buyers: u32) -> u64 {
         self.stock.unwrap_or(u64::from(buyers) / 2)
     }
 
     /// A sale to so many buyers.
-    #[must_use]
     pub fn scenario(&self, buyers: u32) -> Scenario {
         let stock = self.stock(buyers);
         Scenario { buyers, items: self.items, stock, quantities: 1..=1, rate: 0.0, seed: self.seed }
     }
 
     /// The longest that the buyers of a sale wait.
-    #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }

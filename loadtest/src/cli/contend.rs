@@ -54,10 +54,10 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_spaced_as_a_workers_unless_told_otherwise() {
+    fn attempts_are_spaced_as_a_workers_unless_given_otherwise() {
         assert_eq!(contend(&[]).unwrap().retry, RetryPolicy::default());
-        let told = contend(&["--retry-wait-ms=50", "--retry-attempts-max=3", "--concurrency=64"]).unwrap();
-        assert_eq!((told.retry.wait_ms, told.retry.attempts_max, told.concurrency), (50, 3, 64));
+        let given = contend(&["--retry-wait-ms=50", "--retry-attempts-max=3", "--concurrency=64"]).unwrap();
+        assert_eq!((given.retry.wait_ms, given.retry.attempts_max, given.concurrency), (50, 3, 64));
     }
 
     #[test]

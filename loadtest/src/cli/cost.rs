@@ -74,20 +74,17 @@ pub struct CostOptions {
 
 impl CostOptions {
     /// A sale of which nobody goes without: every purchase is a reservation, the verdict that costs most.
-    #[must_use]
     pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
         let stock = u64::from(buyers) * u64::from(items);
         Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.seed }
     }
 
     /// The longest that the buyers of a sale wait.
-    #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 
     /// Old verdicts to fill private servers with.
-    #[must_use]
     pub fn verdicts_before_or_default(&self) -> u32 {
         self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)
     }

@@ -155,17 +155,23 @@ async fn what_cannot_be_compared_is_said_before_anything_is_started() {
 #[tokio::test]
 async fn ctrl_c_in_mid_comparison_stops_everything_and_exits_with_130() {
     let folder = Folder::create().unwrap();
-    let told = folder.path().join("worker");
-    script(&told, &format!("echo $$ > {}.pid; exec {} \"$@\"", told.display(), purchase_program().await.display()));
+    let worker_script = folder.path().join("worker");
+    script(
+        &worker_script,
+        &format!("echo $$ > {}.pid; exec {} \"$@\"", worker_script.display(), purchase_program().await.display()),
+    );
     let endpoints = endpoints().await;
     let mut command = command(&endpoints, &["compare", "--strategy=optimistic", "--form=one-by-one", "--buyers=20000"]);
-    let mut running = command.arg("--worker-program").arg(&told).spawn().unwrap();
-    let told = told.with_extension("pid");
-    until("a worker has started", async || std::fs::read_to_string(&told).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    let mut running = command.arg("--worker-program").arg(&worker_script).spawn().unwrap();
+    let worker_script = worker_script.with_extension("pid");
+    until("a worker has started", async || {
+        std::fs::read_to_string(&worker_script).is_ok_and(|pid| pid.ends_with('\n'))
+    })
+    .await;
     let pid = |text: &str| nix::unistd::Pid::from_raw(text.trim().parse().unwrap());
     let ourselves = pid(&running.id().unwrap().to_string());
     nix::sys::signal::kill(ourselves, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(running.wait().await.unwrap().code(), Some(130));
-    let worker = pid(&std::fs::read_to_string(&told).unwrap());
+    let worker = pid(&std::fs::read_to_string(&worker_script).unwrap());
     until("the worker is gone", async || nix::sys::signal::kill(worker, None).is_err()).await;
 }

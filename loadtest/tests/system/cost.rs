@@ -73,7 +73,7 @@ fn assert_consistent(sales: &Value) {
     assert!(number(&sales["purchases_per_second"]) > 0.0, "{sales:#}");
     assert!(sales["queue_depth_peak"].is_u64(), "{sales:#}");
     assert!(number(&sales["workers_rss_mib"]) > 1.0, "{sales:#}");
-    // A verdict's reply alone has hundreds of bytes, and is logged before it is told.
+    // A verdict's reply alone has hundreds of bytes, and is logged before it is sent.
     assert!(number(&sales["wal_bytes_per_purchase"]) > 300.0, "{sales:#}");
     let (batch, round_trips) = (number(&sales["messages_per_batch"]), number(&sales["round_trips_per_purchase"]));
     assert!(batch >= 1.0 && batch <= number(&sales["buyers"]), "{sales:#}");

@@ -114,7 +114,7 @@ pub(crate) fn comparison() -> Comparison {
     let rows = buyers.into_iter().flat_map(|buyers| {
         let ceiling = 9_050.0 + f64::from(buyers) / 20.0;
         let ways = WAYS.into_iter().map(move |way| on_the_queue(buyers, ceiling, way));
-        ways.chain(HTTP_SERVERS.into_iter().map(move |door| by_http(buyers, ceiling, door)))
+        ways.chain(HTTP_SERVERS.into_iter().map(move |server| by_http(buyers, ceiling, server)))
     });
     Comparison {
         scenario: ComparedScenario {

@@ -81,9 +81,6 @@ struct Share {
 }
 
 /// Sends everybody to this address at once, from as many processes as it takes, and returns when the last one has left.
-///
-/// # Errors
-/// A process does not start, or ends early.
 pub(super) async fn come(
     program: &Path,
     address: SocketAddr,
@@ -108,9 +105,6 @@ pub(super) async fn come(
 }
 
 /// Is one of the processes.
-///
-/// # Errors
-/// Whoever started us is gone.
 pub(crate) async fn serve() -> Result<(), Failure> {
     let share = received()?;
     let visits = send_all(share).await.and_then(|visits| Ok(serde_json::to_string(&visits)?));

@@ -1,5 +1,5 @@
 //! This program in further processes, each sent one JSON value as a line, and answering in such lines. A process ends when
-//! its input does, so none outlives us.
+//! its input does, so none outlives us. None of them logs: a full pipe that nobody reads would stop it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -69,9 +69,6 @@ pub(super) fn received<T: DeserializeOwned>() -> Result<T, Failure> {
 }
 
 /// Over how many processes so many buyers must be spread, so that each has a connection.
-///
-/// # Errors
-/// The system allows too few files for that.
 pub(crate) fn processes_for(buyers: u32) -> Result<u32, Failure> {
     let limits = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files").map_err(Failure::Broken)?;
     let (_, hard) = limits;

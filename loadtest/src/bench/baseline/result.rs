@@ -83,7 +83,6 @@ pub(super) struct Recorded {
 
 impl BaselineResult {
     /// Buyers who went away without a verdict.
-    #[must_use]
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }

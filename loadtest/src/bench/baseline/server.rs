@@ -78,7 +78,6 @@ pub struct Baseline {
 impl Baseline {
     /// What the originals did: a payment of 20 ms, clients that wait for 10 s, and five attempts where there is a version
     /// to check, the first wait drawn from up to 50 ms, then twice that each time.
-    #[must_use]
     pub fn new(strategy: BaselineStrategy, buyers: u32, stock: u64) -> Self {
         let retry = RetryPolicy { wait_ms: 50, factor: 2.0, wait_ms_max: 1_000, attempts_max: 5 };
         let (payment, timeout) = (Duration::from_millis(20), Duration::from_secs(10));
@@ -116,9 +115,6 @@ pub(super) struct Purchase {
 }
 
 /// Serves until its standard input ends, with its address as the first line of its output.
-///
-/// # Errors
-/// The database cannot be reached, or the system refuses a socket.
 pub(crate) async fn serve() -> Result<(), Failure> {
     let Serve { baseline, database_url } = received()?;
     let pool = open_pool(&database_url).await?;

@@ -29,7 +29,6 @@ pub enum Form {
 
 impl Form {
     /// As tables and sentences have it.
-    #[must_use]
     pub fn words(self) -> &'static str {
         match self {
             Self::Ceiling => "ceiling",

@@ -39,7 +39,6 @@ const COLUMNS_MAX: usize = 118;
 const NOTHING_KNOWN: &str = "-";
 
 /// The whole result, with a final newline.
-#[must_use]
 pub fn render(comparison: &Comparison, style: Style) -> String {
     let headline = match comparison.passed {
         true => style.good("Ways to sell, side by side · every promise was kept"),

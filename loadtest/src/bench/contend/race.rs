@@ -47,8 +47,6 @@ struct Shared {
     start: Barrier,
 }
 
-/// # Errors
-/// The database is away, or has too few connections.
 pub(super) async fn run(url: &str, options: &ContendOptions, waits: fn(&RetryPolicy) -> Waits) -> Result<Run, Failure> {
     let database = PgConnectOptions::from_str(url).context("DATABASE_URL cannot be read");
     let database = database.map_err(Failure::Configuration)?.application_name("loadtest contend");

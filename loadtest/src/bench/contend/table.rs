@@ -14,7 +14,6 @@ const BAR_COLUMNS: usize = 24;
 const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
 /// The whole result, with a final newline.
-#[must_use]
 pub(crate) fn render(contention: &Contention, style: Style) -> String {
     let (with, without) = (&contention.with_jitter, &contention.without_jitter);
     let row = |label: &str, of: fn(&Figures) -> f64, places| {

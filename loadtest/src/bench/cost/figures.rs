@@ -65,7 +65,6 @@ impl CpuFigures {
     }
 
     /// This cost by another; `None` where one of them is not known, or nothing.
-    #[must_use]
     pub(super) fn ratio(&self, by: &Self) -> Option<f64> {
         let by = by.of_servers_and_workers().filter(|by| *by > 0.0)?;
         Some(round(self.of_servers_and_workers()? / by, 1e3))
@@ -74,7 +73,6 @@ impl CpuFigures {
 
 impl Figures {
     /// What a purchase costs, over all of these sales.
-    #[must_use]
     pub(super) fn of(sales: &[Taken]) -> Self {
         let purchases: f64 = sales.iter().map(|sale| f64::from(sale.purchases)).sum();
         let per_purchase = |sum: f64, parts| if purchases > 0.0 { round(sum / purchases, parts) } else { 0.0 };
@@ -107,7 +105,6 @@ impl Figures {
 
 /// The median of the ratios of each pair: of two sales, one right after the other, the machine was busy with both, or with
 /// neither, more often than not. A sale without a verdict has no pace, and is no pair; 0 where there is none.
-#[must_use]
 pub(super) fn ratio_of_pairs(paces: &[f64], by: &[f64]) -> f64 {
     let pairs = paces.iter().zip(by).filter(|(_, by)| **by > 0.0);
     round(median(&pairs.map(|(pace, by)| pace / by).collect::<Vec<_>>()), 1e3)

@@ -1,6 +1,6 @@
 //! A long life, put into the database in bulk: items sold out, their verdicts and orders, and tables that were vacuumed.
 //!
-//! Never part of a sale, and never on servers that others use. Invariant: stock, orders and verdicts agree as if each had been
+//! Never part of a sale, and never on servers that others use. Stock, orders and verdicts agree as if each had been
 //! bought and paid for; only their age is not true: all of it is in the newest part of the tables, where it is most in
 //! the way.
 
@@ -56,9 +56,6 @@ const SETTLE: [&str; 4] =
 const READ_SIZE: &str = "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM orders)";
 
 /// Fills new tables with this many verdicts on this many items, and about half as many orders.
-///
-/// # Errors
-/// The database is away or refuses: only a superuser may ask for a checkpoint.
 pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress: &Progress) -> Result<(), Failure> {
     database::open(database_url).await?.close().await;
     let mut connection = connect(database_url).await?;
@@ -88,9 +85,6 @@ pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress
 const EMPTY: &str = "TRUNCATE items, orders, verdicts CASCADE";
 
 /// Takes everything out of the tables.
-///
-/// # Errors
-/// The database is away, or refuses.
 pub(super) async fn empty(database_url: &str) -> Result<(), Failure> {
     let mut connection = connect(database_url).await?;
     sqlx::query(EMPTY).execute(&mut connection).await.map_err(database::failed)?;

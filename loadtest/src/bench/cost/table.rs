@@ -21,7 +21,6 @@ const FIGURES: [&str; 10] = [
 ];
 
 /// The whole result, with a final newline.
-#[must_use]
 pub fn render(cost: &Cost, style: Style) -> String {
     let headline = match cost.passed {
         true => style.good("What a purchase costs · every promise was kept"),

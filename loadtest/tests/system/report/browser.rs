@@ -1,6 +1,6 @@
 //! A real browser, which looks at a report and says what it saw.
 //!
-//! It has an empty profile under a private folder and reaches no host but this one. Knows nothing of what reports are about.
+//! It has an empty profile under a private folder and reaches no host but this one.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-// Put into a copy of a report before everything else: notes what goes wrong, looks at the page when it is drawn, and tells
-// the window that the page is in what it saw.
+// Put into a copy of a report before everything else: notes what goes wrong, looks at the page when it is drawn, and posts
+// what it saw to the window that the page is in.
 (() => {
   const seen = { errors: [], ran: 0 };
   window.hostile = () => { seen.ran += 1; };
