@@ -6,6 +6,7 @@
 mod apt;
 pub mod fixture;
 pub mod folder;
+pub mod gateway;
 pub mod install;
 mod installed;
 mod ports;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub use self::redis::Redis;
 pub use fixture::Fixture;
 pub use folder::Folder;
+pub use gateway::Gateway;
 pub use install::Missing;
 pub use postgres::Postgres;
 pub use program::{Program, Signal};
