@@ -17,4 +17,6 @@ pub mod outbox;
 pub mod retry;
 pub mod telemetry;
 pub mod topology;
+pub mod transaction;
+pub mod upkeep;
 pub mod worker;

@@ -1,4 +1,4 @@
-//! The release function: `shared::runtime` around [`release::Release`].
+//! The release function: `shared::worker` around [`release::Release`].
 
 fn main() -> std::process::ExitCode {
     shared::worker::main(release::Release::connect)

@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod program;
 pub mod rabbitmq;
 pub mod redis;
+pub mod seed;
 pub mod supervise;
 
 use anyhow::{Context, Result};
