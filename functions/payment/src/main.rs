@@ -1,4 +1,4 @@
-//! The payment function: `shared::runtime` around [`payment::Payment`].
+//! The payment function: `shared::worker` around [`payment::Payment`].
 
 fn main() -> std::process::ExitCode {
     shared::worker::main(payment::Payment::connect)

@@ -1,4 +1,4 @@
-//! The restock function: `shared::runtime` around [`restock::Restock`].
+//! The restock function: `shared::worker` around [`restock::Restock`].
 
 fn main() -> std::process::ExitCode {
     shared::worker::main(restock::Restock::connect)
