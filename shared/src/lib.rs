@@ -17,6 +17,8 @@ pub mod retry;
 #[cfg(feature = "table")]
 pub mod table;
 pub mod telemetry;
+pub mod transaction;
+pub mod upkeep;
 pub mod worker;
 
 pub use amqp::topology;

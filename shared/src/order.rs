@@ -3,6 +3,8 @@
 //! Invariant: an order ends at most once. From `paid`, `expired` and `cancelled` nothing leads anywhere, so what a
 //! reserved order holds is given back once, or never; and only an order that is being paid for can become paid.
 
+pub mod store;
+
 /// Where an order stands. Units are held in the first two, sold in the third, and on sale again in the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
@@ -84,6 +86,14 @@ impl State {
     }
 }
 
+impl TryFrom<String> for State {
+    type Error = String;
+
+    fn try_from(word: String) -> Result<Self, String> {
+        Self::read(&word).ok_or_else(|| format!("an order has the unknown state {word}"))
+    }
+}
+
 impl Cause {
     pub const ALL: [Self; 5] =
         [Self::HoldPassed, Self::Cancel, Self::PaymentBegun, Self::PaymentCaptured, Self::PaymentDeclined];
@@ -97,6 +107,13 @@ impl Cause {
             Self::PaymentCaptured => "payment_captured",
             Self::PaymentDeclined => "payment_declined",
         }
+    }
+
+    /// The one state that it leads from, and where it leads.
+    #[must_use]
+    pub fn transition(self) -> (State, State) {
+        let transition = |from: State| Some((from, from.after(self).ok()?));
+        State::ALL.into_iter().find_map(transition).expect("each cause leads somewhere")
     }
 }
 
@@ -136,6 +153,14 @@ mod tests {
             State::Paid => Refusal::AlreadyPaid,
             State::Expired => Refusal::AlreadyExpired,
             State::Cancelled => Refusal::AlreadyCancelled,
+        }
+    }
+
+    #[test]
+    fn a_cause_leads_from_one_state_only() {
+        for cause in Cause::ALL {
+            let leads = |from: &State| from.after(cause).is_ok();
+            assert_eq!(State::ALL.into_iter().filter(leads).collect::<Vec<_>>(), [cause.transition().0]);
         }
     }
 

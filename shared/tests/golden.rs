@@ -20,10 +20,14 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+fn read(name: &str) -> String {
+    fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 /// Each request of the file (`KIND BODY`, or `KIND@MESSAGE_ID BODY`), with what becomes of it on the line below: its id
 /// and fingerprint, or the reply that rejects it. To add one, write its line, and update the file.
 fn assert_requests(name: &str) -> Vec<(String, Result<(), Rejection>)> {
-    let text = fs::read_to_string(file(name)).unwrap();
+    let text = read(name);
     let mut lines = Vec::new();
     let mut decoded = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with("  ")) {
@@ -89,7 +93,7 @@ fn a_request_that_is_rejected_is_told_the_same_byte_for_byte() {
 
 #[test]
 fn every_word_is_read_and_written_as_it_was() {
-    let text = fs::read_to_string(file("words.txt")).unwrap();
+    let text = read("words.txt");
     let mut lines = Vec::new();
     for line in text.lines() {
         let mut parts = line.split(' ');
@@ -115,7 +119,7 @@ fn every_word_is_read_and_written_as_it_was() {
 async fn the_schema_after_all_migrations_is_what_it_was() {
     let pool = db::pool(&Fixture::new().await.database_url, "golden", 1).unwrap();
     db::migrate(&pool).await.unwrap();
-    let query = fs::read_to_string(file("schema.sql")).unwrap();
+    let query = read("schema.sql");
     let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&pool).await.unwrap();
     compare::assert_golden(&file("schema.txt"), &(lines.join("\n") + "\n"));
 }

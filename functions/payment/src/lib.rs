@@ -1,39 +1,82 @@
 //! Pays for held orders through a payment gateway: at most one charge for each order, and each charge a paid order.
 //!
-//! [`pay`] marks an order as being paid for, which keeps its units, asks the gateway ([`gateway`], [`asks`]) under a key
-//! that is the order's id for ever, and commits what it says ([`decide`], [`rows`]); [`lost`] ends payments whose messages
-//! are gone. Who waits for whom: an order's row is locked before an item's, items in the order of their ids, and a request
-//! id is recorded last; as in the other functions, so nobody waits in a circle.
+//! The [`processor`] marks an order as being paid for, which keeps its units; asks the [`gateway`] under a key that is the
+//! order's id for ever, for as long as it takes ([`pending`]); and commits what it says ([`decide`], [`store`]).
+//! [`recovery`] ends payments whose messages are gone.
 
-pub mod asks;
 pub mod decide;
 pub mod gateway;
-pub mod lost;
-mod options;
-pub mod pay;
-pub mod rows;
+pub mod pending;
+pub mod processor;
+pub mod recovery;
+pub mod store;
 
-pub use options::{GatewayKind, Options};
-
-use asks::Asks;
+use clap::{Args, ValueEnum};
 use futures_util::future::BoxFuture;
-use gateway::Gateway;
-use pay::Till;
+use gateway::{Gateway, Http, HttpOptions, Simulated, SimulatedOptions};
+use pending::Pending;
+use processor::Processor;
+use recovery::Recovery;
 use shared::{
-    config::WorkerOptions,
+    config::{StoreOptions, Unusable, WorkerOptions},
     db,
     error::Error,
     handler::{Answer, Handler},
     messages::PaymentRequest,
     outbox::Notifier,
+    upkeep::Upkeep,
 };
 use sqlx::PgPool;
 use std::sync::Arc;
 
+/// The payment function's own options.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[command(flatten)]
+    pub store: StoreOptions,
+    /// Which payment gateway to ask. There is no default: a forgotten setting must not give goods away.
+    #[arg(long = "gateway", env = "GATEWAY", value_enum, value_name = "KIND")]
+    pub kind: Option<GatewayKind>,
+    #[command(flatten)]
+    pub http: HttpOptions,
+    #[command(flatten)]
+    pub simulated: SimulatedOptions,
+    /// A payment that nobody has asked the gateway about for so long has lost its message (its queue was purged, say), and
+    /// is taken up again, in seconds. Longer than a message waits in its queue.
+    #[arg(long = "payment-lost-seconds", env = "PAYMENT_LOST_SECONDS", default_value_t = 300, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub lost_seconds: u32,
+}
+
+/// The kinds of gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GatewayKind {
+    /// Moves no money: for demos, tests and measurements
+    Simulated,
+    /// The one at --gateway-url
+    Http,
+}
+
+impl Options {
+    fn gateway(&self) -> Result<Arc<dyn Gateway>, Unusable> {
+        match self.kind {
+            None => Err(Unusable(
+                "no payment gateway is chosen: set GATEWAY=http and GATEWAY_URL, or GATEWAY=simulated to move no money"
+                    .to_owned(),
+            )),
+            Some(GatewayKind::Http) => Ok(Arc::new(Http::new(&self.http)?)),
+            Some(GatewayKind::Simulated) => {
+                tracing::warn!("the payment gateway is simulated: orders become paid, and no money moves");
+                Ok(Arc::new(Simulated::new(self.simulated)))
+            }
+        }
+    }
+}
+
 /// The handler of payment requests; beside that, lost payments are taken up again.
 #[derive(Debug, Clone)]
 pub struct Payment {
-    till: Arc<Till>,
+    processor: Arc<Processor>,
     lost_seconds: u32,
 }
 
@@ -52,8 +95,8 @@ impl Payment {
     /// A handler on a database whose schema is up to date. A payment that nobody has asked about for `lost_seconds` is lost.
     #[must_use]
     pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, lost_seconds: u32) -> Self {
-        let till = Till { notifier: Notifier::start(&pool), asks: Asks::of(gateway), pool };
-        Self { till: Arc::new(till), lost_seconds }
+        let processor = Processor { notifier: Notifier::start(&pool), pending: Pending::at(gateway), pool };
+        Self { processor: Arc::new(processor), lost_seconds }
     }
 }
 
@@ -61,11 +104,10 @@ impl Handler for Payment {
     type Request = PaymentRequest;
 
     async fn handle(&self, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
-        self.till.pay(requests, pay::PATIENCE).await
+        self.processor.pay(requests, processor::TIMEOUT).await
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        let (till, lost_seconds) = (self.till.clone(), self.lost_seconds);
-        Box::pin(async move { lost::upkeep(&till, lost_seconds).await })
+        Recovery { processor: self.processor.clone(), lost_seconds: self.lost_seconds }.keep_looking()
     }
 }

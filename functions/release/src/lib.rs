@@ -1,16 +1,12 @@
-//! Gives stock back, once: on request ([`cancel`]), and when a hold runs out ([`expire`]).
+//! Gives stock back, once: on request, and when a hold runs out ([`expire`]).
 //!
-//! Both move an order on from `reserved` and its units from held to available ([`stock`]) in one transaction, with a
-//! row of history; [`shared::order`] says what may become of an order. Who waits for whom: an order's row is locked
-//! before an item's, items in the order of their ids, and a request id is recorded last. Purchases keep to the same
-//! order, so nobody waits in a circle.
+//! Both move an order on from `reserved` and its units from held to available in one transaction ([`store`]);
+//! [`shared::order`] says what may become of an order.
 
-pub mod cancel;
 pub mod decide;
 pub mod expire;
-pub mod stock;
+pub mod store;
 
-use clap::Args;
 use futures_util::future::BoxFuture;
 use shared::{
     config::{StoreOptions, WorkerOptions},
@@ -19,16 +15,10 @@ use shared::{
     handler::{Answer, Handler},
     messages::ReleaseRequest,
     outbox::Notifier,
+    transaction,
+    upkeep::Upkeep,
 };
 use sqlx::PgPool;
-
-/// The release function's own options.
-#[derive(Debug, Clone, Args)]
-pub struct Options {
-    /// The database.
-    #[command(flatten)]
-    pub store: StoreOptions,
-}
 
 /// The handler of release requests; beside that, holds run out.
 #[derive(Debug, Clone)]
@@ -42,9 +32,9 @@ impl Release {
     ///
     /// # Errors
     /// The database cannot be reached in time, or its schema does not fit.
-    pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
+    pub async fn connect(worker: WorkerOptions, options: StoreOptions) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        Ok(Self::new(db::open(&options.store, &name, worker.startup_seconds_max).await?))
+        Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max).await?))
     }
 
     /// A handler on a database whose schema is up to date.
@@ -58,12 +48,12 @@ impl Handler for Release {
     type Request = ReleaseRequest;
 
     async fn handle(&self, requests: &[ReleaseRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = cancel::cancel(&self.pool, requests).await;
+        let answers = transaction::run(&self.pool, &store::Cancel(requests)).await;
         self.notifier.notify();
         answers
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        expire::upkeep(&self.pool, self.notifier.clone())
+        expire::Expirer::new(&self.pool, self.notifier.clone()).keep_looking()
     }
 }

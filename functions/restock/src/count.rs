@@ -7,9 +7,11 @@
 //! was left half done is made again, from its beginning; what it has marked stays marked. An item of which nothing is held
 //! and nothing sold has no order that a rule would count, nor will one from before ever be one: it is not walked for.
 
-use crate::race::{Race, won};
-use shared::{db::on_connection, error::Error};
-use sqlx::{PgConnection, PgPool, Row};
+use shared::{
+    error::Error,
+    transaction::{self, Transaction},
+};
+use sqlx::{PgConnection, PgPool};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -45,17 +47,6 @@ UPDATE orders SET is_counted = true FROM locked WHERE orders.id = locked.id";
 /// The items $1 find all of their orders. No version moves on: nothing is decided by it.
 pub const END: &str = "UPDATE items SET is_counting = false WHERE id = ANY($1) AND is_counting";
 
-/// What is to be done next.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// Orders are counted from now on.
-    Begin,
-    /// The orders after this one are looked at.
-    Walk(Uuid),
-    /// All are counted.
-    End,
-}
-
 /// Counts all orders of these items.
 ///
 /// # Errors
@@ -64,45 +55,59 @@ pub async fn count(pool: &PgPool, items: &BTreeSet<String>) -> Result<(), Error>
     let items: Vec<&str> = items.iter().map(String::as_str).collect();
     tracing::info!(?items, "counting the orders of items that get rules about them");
     let mut marked = 0;
-    let mut next = Some(Step::Begin);
-    let mut race = Race::start();
-    while let Some(step) = next {
-        match on_connection(pool, async |connection| won(make(connection, step, &items).await)).await? {
-            Some((more, then)) => {
-                marked += more;
-                next = then;
-                race = Race::start();
-            }
-            None => race.lost().await?,
-        }
+    let mut next = Some(Work::Begin);
+    while let Some(work) = next {
+        let (more, then) = transaction::run(pool, &Step { items: &items, work }).await?;
+        marked += more;
+        next = then;
     }
     tracing::info!(?items, marked, "every order of these items is found by its buyer");
     Ok(())
 }
 
-/// Makes a step, each statement a transaction of its own. Returns how many orders it marked, and what is to be done then.
-async fn make(connection: &mut PgConnection, step: Step, items: &[&str]) -> Result<(u64, Option<Step>), sqlx::Error> {
-    match step {
-        Step::Begin => {
-            sqlx::query(BEGIN).bind(items).execute(&mut *connection).await?;
-            let is_counting: bool = sqlx::query(IS_COUNTING).bind(items).fetch_one(connection).await?.try_get(0)?;
-            // The id of no order: they are UUIDv7.
-            Ok((0, is_counting.then_some(Step::Walk(Uuid::nil()))))
-        }
-        Step::Walk(after) => {
-            let row = sqlx::query(LOOK).bind(after).bind(STEP_ORDERS).bind(items).fetch_one(&mut *connection).await?;
-            let uncounted: Vec<Uuid> = row.try_get("uncounted")?;
-            let mut marked = 0;
-            if !uncounted.is_empty() {
-                marked = sqlx::query(MARK).bind(uncounted).execute(connection).await?.rows_affected();
+/// One transaction of a count. It comes to how many orders it marked, and what is to be done next.
+struct Step<'a> {
+    items: &'a [&'a str],
+    work: Work,
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    /// Orders are counted from now on.
+    Begin,
+    /// The orders after this one are looked at.
+    Walk(Uuid),
+    /// All are counted.
+    End,
+}
+
+impl Transaction for Step<'_> {
+    const CONTENDED: &'static str = "items or orders";
+    type Done = (u64, Option<Work>);
+
+    async fn attempt(&self, connection: &mut PgConnection) -> Result<Self::Done, sqlx::Error> {
+        match self.work {
+            Work::Begin => {
+                sqlx::query(BEGIN).bind(self.items).execute(&mut *connection).await?;
+                let is_counting = sqlx::query_scalar(IS_COUNTING).bind(self.items).fetch_one(connection).await?;
+                // The id of no order: they are UUIDv7.
+                Ok((0, if is_counting { Some(Work::Walk(Uuid::nil())) } else { None }))
             }
-            // The last one of a step that is not full is the last of all: an order that comes now is counted as it is
-            // written.
-            Ok((marked, Some(row.try_get::<Option<Uuid>, _>("last")?.map_or(Step::End, Step::Walk))))
-        }
-        Step::End => {
-            sqlx::query(END).bind(items).execute(connection).await?;
-            Ok((0, None))
+            Work::Walk(after) => {
+                let look = sqlx::query_as(LOOK).bind(after).bind(STEP_ORDERS).bind(self.items);
+                let (last, uncounted): (Option<Uuid>, Vec<Uuid>) = look.fetch_one(&mut *connection).await?;
+                let mut marked = 0;
+                if !uncounted.is_empty() {
+                    marked = sqlx::query(MARK).bind(uncounted).execute(connection).await?.rows_affected();
+                }
+                // The last one of a step that is not full is the last of all: an order that comes now is counted as it
+                // is written.
+                Ok((marked, Some(last.map_or(Work::End, Work::Walk))))
+            }
+            Work::End => {
+                sqlx::query(END).bind(self.items).execute(connection).await?;
+                Ok((0, None))
+            }
         }
     }
 }

@@ -1,20 +1,14 @@
 //! Puts items on sale, and changes their stock, their sale window and their rules, by message.
 //!
 //! A batch is decided on the locked rows of its items ([`decide`], on what an [`item`] allows) and written in the same
-//! transaction ([`change`]). A rule that looks at a buyer's earlier orders is set once all orders of the item can be found by
+//! transaction ([`store`]). A rule that looks at a buyer's earlier orders is set once all orders of the item can be found by
 //! buyer ([`count`]). Its queue has one active consumer: stock movements are made in the order in which they were sent.
-//!
-//! Who waits for whom: items are locked in the order of their ids, then new ones are inserted in that order, and a request
-//! id is recorded last. Purchases and releases lock items in the same order, and the orders that they lock before them;
-//! here, orders are locked by a transaction of their own, in the order of their ids. So nobody waits in a circle.
 
-pub mod change;
 pub mod count;
 pub mod decide;
 pub mod item;
-mod race;
+pub mod store;
 
-use clap::Args;
 use shared::{
     config::{StoreOptions, WorkerOptions},
     db,
@@ -22,16 +16,9 @@ use shared::{
     handler::{Answer, Handler},
     messages::RestockRequest,
     outbox::Notifier,
+    transaction,
 };
 use sqlx::PgPool;
-
-/// The restock function's own options.
-#[derive(Debug, Clone, Args)]
-pub struct Options {
-    /// The database.
-    #[command(flatten)]
-    pub store: StoreOptions,
-}
 
 /// The handler of restock requests.
 #[derive(Debug, Clone)]
@@ -45,9 +32,9 @@ impl Restock {
     ///
     /// # Errors
     /// The database cannot be reached in time, or its schema does not fit.
-    pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
+    pub async fn connect(worker: WorkerOptions, options: StoreOptions) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        Ok(Self::new(db::open(&options.store, &name, worker.startup_seconds_max).await?))
+        Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max).await?))
     }
 
     /// A handler on a database whose schema is up to date.
@@ -55,13 +42,24 @@ impl Restock {
     pub fn new(pool: PgPool) -> Self {
         Self { notifier: Notifier::start(&pool), pool }
     }
+
+    async fn change(&self, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
+        // One more item of the batch is counted each time, and stays so.
+        for _ in 0..=requests.len() {
+            match transaction::run(&self.pool, &store::Change(requests)).await? {
+                Ok(answers) => return Ok(answers),
+                Err(uncounted) => count::count(&self.pool, &uncounted).await?,
+            }
+        }
+        Err(Error::Unfit("the database is not fit for use: orders were counted, and are not counted".to_owned()))
+    }
 }
 
 impl Handler for Restock {
     type Request = RestockRequest;
 
     async fn handle(&self, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = change::restock(&self.pool, requests).await;
+        let answers = self.change(requests).await;
         self.notifier.notify();
         answers
     }

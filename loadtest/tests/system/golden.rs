@@ -30,7 +30,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn read(name: &str) -> String {
-    fs::read_to_string(file(name)).unwrap()
+    fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn assert_golden(name: &str, actual: &str) {

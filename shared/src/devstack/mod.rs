@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod process;
 pub mod rabbitmq;
 pub mod redis;
+pub mod seed;
 mod server;
 
 use anyhow::{Context, Result};

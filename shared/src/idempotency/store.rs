@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection, Row};
 use std::collections::HashMap;
 
 /// The verdicts, and the time: one row at least, also where nothing is recorded.
-const READ: &str = "
+pub const READ: &str = "
 SELECT clock.now, verdicts.request_id, verdicts.fingerprint, verdicts.reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN verdicts ON verdicts.request_id = ANY($1)";

@@ -13,8 +13,8 @@ use super::{Charge, Gateway, Outcome, Unknown};
 use clap::Args;
 use futures_util::future::BoxFuture;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    Client, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
     redirect::Policy,
 };
 use serde::{Deserialize, Serialize};
@@ -55,9 +55,8 @@ pub struct HttpOptions {
 #[derive(Debug)]
 pub struct Http {
     client: Client,
-    charges: Url,
-    refunds: Url,
-    authorization: Option<HeaderValue>,
+    /// Without a slash at its end.
+    base: String,
 }
 
 impl Http {
@@ -69,12 +68,17 @@ impl Http {
         let unusable = |text: String| Unusable(format!("the payment gateway cannot be used: {text}"));
         let url = options.url.as_deref().ok_or_else(|| unusable("GATEWAY_URL is not set".to_owned()))?;
         let base = read_url(url).map_err(|reason| unusable(format!("GATEWAY_URL {reason}")))?;
-        let authorization = options.token.as_deref().map(bearer).transpose();
-        let authorization = authorization
-            .map_err(|()| unusable("GATEWAY_TOKEN has characters that a header cannot carry".to_owned()))?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &options.token {
+            let unsendable = |_| unusable("GATEWAY_TOKEN has characters that a header cannot carry".to_owned());
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(unsendable)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         // Fails where a provider is chosen already, which does as well.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = Client::builder()
+            .default_headers(headers)
             .redirect(Policy::none())
             .timeout(Duration::from_millis(options.timeout_ms))
             .connect_timeout(Duration::from_millis(CONNECT_MS_MAX.min(options.timeout_ms)))
@@ -82,32 +86,22 @@ impl Http {
             .pool_idle_timeout(Duration::from_secs(IDLE_SECONDS_MAX))
             .user_agent(concat!("turnstile-payment/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| unusable(chain(&error)))?;
-        Ok(Self { client, charges: under(&base, "charges"), refunds: under(&base, "refunds"), authorization })
+            .map_err(|error| unusable(chain(error)))?;
+        Ok(Self { client, base })
     }
 
     /// The answer to one request: its status, and all of its body.
-    async fn post(&self, url: &Url, key: Uuid, body: &impl Serialize) -> Result<(StatusCode, Vec<u8>), Unknown> {
-        let body = serde_json::to_vec(body).expect("a charge is representable as JSON");
-        let request = self.client.post(url.clone()).header(KEY_HEADER, key.to_string());
-        let request = self.authorized(request).header(CONTENT_TYPE, "application/json").body(body);
-        let response = request.send().await.map_err(|error| away(&error))?;
-        let status = response.status();
-        Ok((status, read(response).await?))
-    }
-
-    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.authorization {
-            Some(authorization) => request.header(AUTHORIZATION, authorization.clone()),
-            None => request,
-        }
+    async fn post(&self, name: &str, key: Uuid, body: &impl Serialize) -> Result<(StatusCode, Vec<u8>), Unknown> {
+        let request = self.client.post(format!("{}/{name}", self.base)).header(KEY_HEADER, key.to_string()).json(body);
+        let mut response = request.send().await.map_err(away)?;
+        Ok((response.status(), read(&mut response).await?))
     }
 }
 
 impl Gateway for Http {
     fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Outcome, Unknown>> {
         Box::pin(async {
-            let (status, body) = self.post(&self.charges, charge.order_id, charge).await?;
+            let (status, body) = self.post("charges", charge.order_id, charge).await?;
             match status {
                 StatusCode::OK | StatusCode::CREATED | StatusCode::PAYMENT_REQUIRED => read_outcome(status, &body),
                 other => Err(no_outcome(other)),
@@ -118,7 +112,7 @@ impl Gateway for Http {
     fn refund(&self, order_id: Uuid) -> BoxFuture<'_, Result<(), Unknown>> {
         Box::pin(async move {
             let body = serde_json::json!({ "order_id": order_id });
-            let (status, _) = self.post(&self.refunds, order_id, &body).await?;
+            let (status, _) = self.post("refunds", order_id, &body).await?;
             if status.is_success() { Ok(()) } else { Err(no_outcome(status)) }
         })
     }
@@ -157,9 +151,9 @@ fn no_outcome(status: StatusCode) -> Unknown {
     }
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Unknown> {
+async fn read(response: &mut Response) -> Result<Vec<u8>, Unknown> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| away(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(away)? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             return Err(Unknown::Refused(format!("the answer has more than {ANSWER_BYTES_MAX} bytes")));
         }
@@ -175,7 +169,7 @@ fn readable(reason: &str) -> String {
     if line.is_empty() { "the gateway gives no reason".to_owned() } else { line.to_owned() }
 }
 
-fn read_url(text: &str) -> Result<Url, String> {
+fn read_url(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|error| format!("cannot be read: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err("is not of the form https://HOST/PATH".to_owned());
@@ -183,33 +177,14 @@ fn read_url(text: &str) -> Result<Url, String> {
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         return Err("has more than scheme, host, port and path; a token goes into GATEWAY_TOKEN".to_owned());
     }
-    Ok(url)
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-/// `{base}/{name}`, whether or not the base ends in a slash.
-fn under(base: &Url, name: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}/{name}", base.path().trim_end_matches('/')));
-    url
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, ()> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(drop)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn away(error: &reqwest::Error) -> Unknown {
+fn away(error: reqwest::Error) -> Unknown {
     Unknown::Away(chain(error))
 }
 
 /// What an error says, and what its causes say: "error sending request" alone helps nobody.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn chain(error: reqwest::Error) -> String {
+    format!("{:#}", anyhow::Error::from(error))
 }

@@ -1,18 +1,8 @@
 //! The HTTP gateway against a server that misbehaves: what is not an outcome is unknown, and is asked again with the same
 //! key.
 
-use crate::{
-    Due, count, database, hold, item, request,
-    server::{Act, Server},
-    state, verdict,
-};
-use payment::{
-    Payment,
-    gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
-};
-use shared::{handler::Handler, messages::Code, order::State};
-use std::sync::Arc;
-use uuid::Uuid;
+use super::*;
+use crate::raw_server::{Act, Server, answer, incomplete};
 
 const CAPTURED: &str = r#"{"status":"captured","charge_id":"ch-1","livemode":false}"#;
 const DECLINED: &str = r#"{"status":"declined","reason":"no funds\n"}"#;
@@ -20,11 +10,11 @@ const DECLINED: &str = r#"{"status":"declined","reason":"no funds\n"}"#;
 #[tokio::test]
 async fn what_is_sent_is_the_protocol_and_an_answer_is_an_outcome() {
     for (act, expected) in [
-        (Act::Answer(200, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
-        (Act::Answer(201, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
-        (Act::Answer(402, DECLINED), Outcome::Declined { reason: "no funds".to_owned() }),
-        (Act::Answer(200, DECLINED), Outcome::Declined { reason: "no funds".to_owned() }),
-        (Act::AnswerTwice(200, CAPTURED), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+        (Act::Send(answer(200, CAPTURED)), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+        (Act::Send(answer(201, CAPTURED)), Outcome::Captured { charge_id: "ch-1".to_owned() }),
+        (Act::Send(answer(402, DECLINED)), Outcome::Declined { reason: "no funds".to_owned() }),
+        (Act::Send(answer(200, DECLINED)), Outcome::Declined { reason: "no funds".to_owned() }),
+        (Act::Send(answer(200, CAPTURED).repeat(2)), Outcome::Captured { charge_id: "ch-1".to_owned() }),
     ] {
         let server = Server::start(vec![act]).await;
         let gateway = gateway(&server, 5_000);
@@ -51,29 +41,30 @@ async fn what_is_sent_is_the_protocol_and_an_answer_is_an_outcome() {
 
 #[tokio::test]
 async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
-    let elsewhere = Server::start(vec![Act::Answer(200, CAPTURED)]).await;
-    let large: &'static str =
-        Box::leak(format!(r#"{{"status":"captured","charge_id":"{}"}}"#, "x".repeat(20_000)).into());
+    let elsewhere = Server::start(vec![Act::Send(answer(200, CAPTURED))]).await;
+    let large = format!(r#"{{"status":"captured","charge_id":"{}"}}"#, "x".repeat(20_000));
+    let redirect =
+        format!("HTTP/1.1 307 Elsewhere\r\nlocation: {}/charges\r\ncontent-length: 0\r\n\r\n", elsewhere.url);
     for (act, is_away) in [
-        (Act::Answer(500, DECLINED), true),
-        (Act::Answer(503, CAPTURED), true),
-        (Act::Answer(429, ""), true),
-        (Act::Answer(409, ""), true),
-        (Act::Cut(200, r#"{"status":"captured","#, 20), true),
-        (Act::Cut(402, r#"{"status":"declined""#, 20), true),
-        (Act::HangUp, true),
-        (Act::Babble("220 mail.example.org ESMTP\r\n"), true),
-        (Act::Stall, true),
-        (Act::Answer(401, DECLINED), false),
-        (Act::Answer(404, ""), false),
-        (Act::Answer(400, DECLINED), false),
-        (Act::Answer(402, "<html>a proxy's own page</html>"), false),
-        (Act::Answer(402, CAPTURED), false),
-        (Act::Answer(200, r#"{"status":"pending"}"#), false),
-        (Act::Answer(200, r#"{"status":"captured"}"#), false),
-        (Act::Answer(200, "{\"status\":\"captured\",\"charge_id\":\"a\\u0000b\"}"), false),
-        (Act::Answer(200, large), false),
-        (Act::Redirect(format!("{}/charges", elsewhere.url)), false),
+        (Act::Send(answer(500, DECLINED)), true),
+        (Act::Send(answer(503, CAPTURED)), true),
+        (Act::Send(answer(429, "")), true),
+        (Act::Send(answer(409, "")), true),
+        (Act::Cut(incomplete(200, r#"{"status":"captured","#, 20)), true),
+        (Act::Cut(incomplete(402, r#"{"status":"declined""#, 20)), true),
+        (Act::Cut(String::new()), true),
+        (Act::Cut("220 mail.example.org ESMTP\r\n".to_owned()), true),
+        (Act::Send(String::new()), true),
+        (Act::Send(answer(401, DECLINED)), false),
+        (Act::Send(answer(404, "")), false),
+        (Act::Send(answer(400, DECLINED)), false),
+        (Act::Send(answer(402, "<html>a proxy's own page</html>")), false),
+        (Act::Send(answer(402, CAPTURED)), false),
+        (Act::Send(answer(200, r#"{"status":"pending"}"#)), false),
+        (Act::Send(answer(200, r#"{"status":"captured"}"#)), false),
+        (Act::Send(answer(200, "{\"status\":\"captured\",\"charge_id\":\"a\\u0000b\"}")), false),
+        (Act::Send(answer(200, &large)), false),
+        (Act::Send(redirect), false),
     ] {
         let server = Server::start(vec![act]).await;
         let found = gateway(&server, 300).charge(&charge()).await;
@@ -83,7 +74,6 @@ async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
             Ok(outcome) => panic!("nobody said that: {outcome:?}"),
         }
         assert_eq!(server.requests().len(), 1, "one call is one attempt");
-        server.stalled.close();
     }
     assert!(elsewhere.requests().is_empty(), "a redirect is not followed");
     let nobody = Http::new(&options("http://127.0.0.1:1", 1_000)).unwrap();
@@ -94,9 +84,15 @@ async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
 async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_answers() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
-    let cut = Act::Cut(200, r#"{"status":"captured","charge_id":"#, 20);
-    let server =
-        Server::start(vec![Act::Stall, Act::Answer(500, ""), cut, Act::HangUp, Act::AnswerTwice(200, CAPTURED)]).await;
+    let cut = Act::Cut(incomplete(200, r#"{"status":"captured","charge_id":"#, 20));
+    let server = Server::start(vec![
+        Act::Send(String::new()),
+        Act::Send(answer(500, "")),
+        cut,
+        Act::Cut(String::new()),
+        Act::Send(answer(200, CAPTURED).repeat(2)),
+    ])
+    .await;
     let payment = Payment::new(pool.clone(), Arc::new(gateway(&server, 200)), 300);
     // As often as its message comes round.
     let answer = loop {
@@ -116,7 +112,7 @@ async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_an
 
 #[tokio::test]
 async fn a_refund_goes_by_the_same_key() {
-    let server = Server::start(vec![Act::Answer(500, ""), Act::Answer(204, "")]).await;
+    let server = Server::start(vec![Act::Send(answer(500, "")), Act::Send(answer(204, ""))]).await;
     let gateway = gateway(&server, 5_000);
     let order = Uuid::now_v7();
     assert!(gateway.refund(order).await.is_err());
@@ -144,10 +140,6 @@ fn a_gateway_that_cannot_be_used_is_told_at_the_start() {
 
 fn gateway(server: &Server, timeout_ms: u64) -> Http {
     Http::new(&options(&server.url, timeout_ms)).unwrap()
-}
-
-fn options(url: &str, timeout_ms: u64) -> HttpOptions {
-    HttpOptions { url: Some(url.to_owned()), token: Some("s3cret".to_owned()), timeout_ms }
 }
 
 fn charge() -> Charge {

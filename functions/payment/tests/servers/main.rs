@@ -1,71 +1,94 @@
-//! The payment function against a real PostgreSQL, and its HTTP gateway against a real HTTP server: who meets whom, and who
-//! crashes where, is forced, not waited for.
+//! The payment function against a real PostgreSQL, and a real HTTP server: who meets whom, and who crashes where, is forced,
+//! not waited for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
-mod bank;
 mod crashes;
 mod http;
 mod meeting;
 mod paying;
 mod plans;
-mod server;
+mod raw_server;
 
-use bank::Bank;
-use payment::{Payment, asks::Asks, gateway::Gateway, pay::Till};
+use futures_util::future::BoxFuture;
+use payment::{
+    Payment,
+    gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
+    pending::Pending,
+    processor::Processor,
+    recovery::Recovery,
+};
 use shared::{
-    db,
-    devstack::Fixture,
-    handler::Answer,
-    messages::{PaymentRequest, Verdict},
+    devstack::{
+        gateway::{self, Behaviour},
+        seed::{
+            self, Due, codes, count, database_of_holds as database, execute, hold, lock, plan, published, state,
+            until_waiting, verdict,
+        },
+    },
+    handler::{Answer, Handler},
+    messages::{Code, PaymentRequest, Status},
     order::State,
     outbox::Notifier,
 };
-use sqlx::{PgPool, Postgres, Row, Transaction};
+use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// Enough for every test here to have its sessions at once.
-const CONNECTIONS_MAX: u32 = 8;
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Long ago enough for a payment to be lost; the tests that are about it say how long that is.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Long ago enough for a payment to be lost.
 const LOST_SECONDS: u32 = 300;
 
-const PUT_ON_SALE: &str = "INSERT INTO items (id, stock, available, held) VALUES ($1, $2, 0, $2)";
-const HOLD: &str = "
-INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
-VALUES ($1, 'r-' || $1, $2, 'b', $3, now() + make_interval(secs => $4), now())";
-/// Sessions of this test's database that wait for a lock.
-const WAITING_HERE: &str =
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-
-/// When a test's hold runs out.
-#[derive(Clone, Copy)]
-enum Due {
-    Now,
-    InAnHour,
+/// A gateway, and who asks it.
+#[derive(Clone)]
+struct Bank {
+    gateway: Arc<gateway::Gateway>,
+    client: Arc<Http>,
 }
 
-/// A migrated database of the test's own, with these items, all of whose units are held.
-async fn database(items: &[(&str, i64)]) -> PgPool {
-    let fixture = Fixture::new().await;
-    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
-    db::migrate(&pool).await.unwrap();
-    for (id, held) in items {
-        sqlx::query(PUT_ON_SALE).bind(id).bind(held).execute(&pool).await.unwrap();
+impl Bank {
+    /// It captures whatever it is asked for, at once.
+    async fn open() -> Self {
+        let gateway = gateway::Gateway::open(Behaviour::default()).await.unwrap();
+        let client = Http::new(&options(gateway.url(), 60_000)).unwrap();
+        Self { gateway: Arc::new(gateway), client: Arc::new(client) }
     }
-    pool
+
+    /// It keeps its answers about these orders to itself, until they are let out.
+    async fn silent_on(orders: &[Uuid]) -> Self {
+        Self::open().await.but(|behaviour| behaviour.silent_on = orders.iter().map(Uuid::to_string).collect())
+    }
+
+    fn but(self, change: impl FnOnce(&mut Behaviour)) -> Self {
+        self.gateway.behave(change);
+        self
+    }
+
+    fn declines(self, method: &str) -> Self {
+        self.but(|behaviour| drop(behaviour.declined.insert(method.to_owned())))
+    }
+
+    fn let_out(&self, order: Uuid) {
+        self.gateway.behave(|behaviour| drop(behaviour.silent_on.remove(&order.to_string())));
+    }
+
+    fn asked(&self) -> u64 {
+        self.gateway.ledger().asked
+    }
+
+    /// How many charges are captured and not given back.
+    fn charges(&self) -> usize {
+        self.gateway.ledger().kept().count()
+    }
+
+    async fn until_asked(&self, times: u64) {
+        self.gateway.until(|ledger| ledger.asked >= times).await;
+    }
 }
 
-/// Makes the order that holds these units.
-async fn hold(pool: &PgPool, item: &str, quantity: i64, due: Due) -> Uuid {
-    let id = Uuid::now_v7();
-    let seconds = match due {
-        Due::Now => -1.0,
-        Due::InAnHour => 3_600.0,
-    };
-    sqlx::query(HOLD).bind(id).bind(item).bind(quantity).bind(seconds).execute(pool).await.unwrap();
-    id
+fn options(url: &str, timeout_ms: u64) -> HttpOptions {
+    HttpOptions { url: Some(url.to_owned()), token: Some("s3cret".to_owned()), timeout_ms }
 }
 
 fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> PaymentRequest {
@@ -73,84 +96,48 @@ fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> 
 }
 
 /// A payment function as it is after its process started: it knows nothing but the database and the bank.
-fn process(pool: &PgPool, bank: &Arc<Bank>) -> Payment {
-    Payment::new(pool.clone(), Arc::clone(bank) as Arc<dyn Gateway>, LOST_SECONDS)
+fn process(pool: &PgPool, bank: &Bank) -> Payment {
+    Payment::new(pool.clone(), bank.client.clone(), LOST_SECONDS)
 }
 
 /// The same, for a test that says itself how long to wait for the bank.
-fn till(pool: &PgPool, bank: &Arc<Bank>) -> Till {
-    Till { pool: pool.clone(), asks: Asks::of(bank.clone()), notifier: Notifier::start(pool) }
+fn processor(pool: &PgPool, bank: &Bank) -> Processor {
+    Processor { pool: pool.clone(), pending: Pending::at(bank.client.clone()), notifier: Notifier::start(pool) }
 }
 
 /// What a process of its own answers, once the bank has said it all.
-async fn answers(pool: &PgPool, bank: &Arc<Bank>, requests: &[PaymentRequest]) -> Vec<Answer> {
-    till(pool, bank).pay(requests, PATIENCE).await.unwrap()
+async fn answers(pool: &PgPool, bank: &Bank, requests: &[PaymentRequest]) -> Vec<Answer> {
+    processor(pool, bank).pay(requests, TIMEOUT).await.unwrap()
+}
+
+/// The same for a lone request, once it is waited for.
+fn paying(pool: &PgPool, bank: &Bank, request: PaymentRequest) -> JoinHandle<Vec<Answer>> {
+    let (pool, bank) = (pool.clone(), bank.clone());
+    tokio::spawn(async move { answers(&pool, &bank, &[request]).await })
 }
 
 /// The code that a lone request is answered with.
-async fn code(pool: &PgPool, bank: &Arc<Bank>, request: PaymentRequest) -> &'static str {
+async fn code(pool: &PgPool, bank: &Bank, request: PaymentRequest) -> &'static str {
     verdict(&answers(pool, bank, &[request]).await[0]).code.as_str()
 }
 
-fn verdict(answer: &Answer) -> Verdict {
-    match answer {
-        Answer::Verdict(body) => serde_json::from_str(body).unwrap(),
-        Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Requeue => panic!("the gateway has said it"),
-    }
+/// Ends payments that are lost; returns how many.
+async fn taken_up(pool: &PgPool, bank: &Bank) -> usize {
+    let processor = Arc::new(processor(pool, bank));
+    Recovery { processor, lost_seconds: LOST_SECONDS }.take_up().await.unwrap()
 }
 
 /// (held, sold, version)
 async fn item(pool: &PgPool, id: &str) -> (i64, i64, i64) {
-    let row = sqlx::query("SELECT held, sold, version FROM items WHERE id = $1").bind(id);
-    let row = row.fetch_one(pool).await.unwrap();
-    (row.get(0), row.get(1), row.get(2))
-}
-
-async fn state(pool: &PgPool, order: Uuid) -> State {
-    let row = sqlx::query("SELECT state FROM orders WHERE id = $1").bind(order).fetch_one(pool).await.unwrap();
-    State::read(row.get(0)).unwrap()
+    let item = seed::item(pool, id).await;
+    (item.held, item.sold, item.version)
 }
 
 /// Where the order went, step by step, with the request that caused it.
 async fn history(pool: &PgPool, order: Uuid) -> Vec<(String, String)> {
-    let read = "SELECT to_state, request_id FROM order_history WHERE order_id = $1 ORDER BY at";
-    let rows = sqlx::query(read).bind(order).fetch_all(pool).await.unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    seed::history(pool, order).await.into_iter().map(|(_, to, _, request)| (to, request.unwrap())).collect()
 }
 
 fn steps(steps: &[(&str, &str)]) -> Vec<(String, String)> {
     steps.iter().map(|(to, by)| ((*to).to_owned(), (*by).to_owned())).collect()
-}
-
-/// The kinds of event in the outbox, in order.
-async fn told(pool: &PgPool) -> Vec<String> {
-    sqlx::query_scalar("SELECT kind FROM outbox ORDER BY id").fetch_all(pool).await.unwrap()
-}
-
-async fn count(pool: &PgPool, sql: &'static str) -> i64 {
-    sqlx::query(sql).fetch_one(pool).await.unwrap().get(0)
-}
-
-/// A transaction that holds an order's row until it is dropped.
-async fn lock_order(pool: &PgPool, id: Uuid) -> Transaction<'static, Postgres> {
-    let mut transaction = pool.begin().await.unwrap();
-    let lock = "SELECT 1 FROM orders WHERE id = $1 FOR NO KEY UPDATE";
-    sqlx::query(lock).bind(id).execute(&mut *transaction).await.unwrap();
-    transaction
-}
-
-/// A transaction that holds an item's row until it is dropped.
-async fn lock_item(pool: &PgPool, id: &str) -> Transaction<'static, Postgres> {
-    let mut transaction = pool.begin().await.unwrap();
-    let lock = "SELECT 1 FROM items WHERE id = $1 FOR NO KEY UPDATE";
-    sqlx::query(lock).bind(id).execute(&mut *transaction).await.unwrap();
-    transaction
-}
-
-/// Ends when this many sessions wait for a lock that another one holds.
-async fn until_waiting(pool: &PgPool, sessions: i64) {
-    while count(pool, WAITING_HERE).await < sessions {
-        tokio::task::yield_now().await;
-    }
 }

@@ -1,15 +1,6 @@
 //! A payment meets the end of a hold, or a cancellation, or a purchase, at the same instant: one of them wins.
 
-use crate::{
-    Due, answers, bank::Bank, code, count, database, history, hold, item, lock_item, lock_order, process, request,
-    state, until_waiting, verdict,
-};
-use shared::{
-    handler::{Answer, Handler},
-    messages::Code,
-    order::State,
-};
-use std::sync::Arc;
+use super::*;
 
 /// As the release function does it: what it passes over, and what it does not.
 const EXPIRE: &str = "
@@ -24,9 +15,9 @@ SELECT count(*) FROM expired";
 async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charges_nothing() {
     for (end, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
         let pool = database(&[("a", 1)]).await;
-        let bank = Arc::new(Bank::open());
+        let bank = Bank::open().await;
         let order = hold(&pool, "a", 1, Due::InAnHour).await;
-        let mut ending = lock_order(&pool, order).await;
+        let mut ending = lock(&pool, "orders", order).await;
         let paying = tokio::spawn({
             let (pool, bank) = (pool.clone(), bank.clone());
             async move { code(&pool, &bank, request(1, order, "card")).await }
@@ -35,7 +26,7 @@ async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charg
         sqlx::query("UPDATE orders SET state = $1").bind(end).execute(&mut *ending).await.unwrap();
         ending.commit().await.unwrap();
         assert_eq!(paying.await.unwrap(), expected);
-        assert_eq!(bank.asked().len(), 0);
+        assert_eq!(bank.asked(), 0);
     }
 }
 
@@ -43,20 +34,20 @@ async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charg
 async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_nor_after() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
-    let bank = Arc::new(Bank::silent_on(&[order]));
+    let bank = Bank::silent_on(&[order]).await;
     let process = process(&pool, &bank);
     assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
-    sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
+    execute(&pool, "UPDATE orders SET hold_until = now() - interval '1 s'").await;
     assert_eq!(count(&pool, EXPIRE).await, 0);
 
     // While the outcome is about to be committed, too.
-    let item_in_use = lock_item(&pool, "a").await;
+    let item_in_use = lock(&pool, "items", "a").await;
     bank.let_out(order);
     let paying = tokio::spawn(async move { process.handle(&[request(1, order, "card")]).await.unwrap() });
     until_waiting(&pool, 1).await;
     assert_eq!(count(&pool, EXPIRE).await, 0);
     item_in_use.rollback().await.unwrap();
-    assert_eq!(verdict(&paying.await.unwrap()[0]).code, Code::Paid);
+    assert_eq!(codes(&paying.await.unwrap()), [Code::Paid]);
     assert_eq!(count(&pool, EXPIRE).await, 0);
     assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Paid, (0, 1, 0)));
 }
@@ -65,10 +56,10 @@ async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_no
 async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
     let pool = database(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
-    let bank = Arc::new(Bank::silent_on(&[order]).declines("empty"));
+    let bank = Bank::silent_on(&[order]).await.declines("empty");
     let process = process(&pool, &bank);
     assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Requeue]);
-    sqlx::query("UPDATE orders SET hold_until = now() - interval '1 s'").execute(&pool).await.unwrap();
+    execute(&pool, "UPDATE orders SET hold_until = now() - interval '1 s'").await;
     bank.let_out(order);
     assert_eq!(verdict(&process.handle(&[request(1, order, "empty")]).await.unwrap()[0]).code, Code::Declined);
     assert_eq!(count(&pool, EXPIRE).await, 1);
@@ -80,7 +71,7 @@ async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
 async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_one() {
     let pool = database(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     // Nobody can write a payment for now: both read that there is none.
     let mut unwritable = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payments IN EXCLUSIVE MODE").execute(&mut *unwritable).await.unwrap();
@@ -102,7 +93,7 @@ async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_o
 #[tokio::test]
 async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
     let pool = database(&[("a", 30), ("b", 30)]).await;
-    let bank = Arc::new(Bank::open().declines("empty"));
+    let bank = Bank::open().await.declines("empty");
     let mut orders = Vec::new();
     for number in 0..60 {
         orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::InAnHour).await);

@@ -1,20 +1,11 @@
 //! An order is paid for once, or not at all, and the answer says which.
 
-use crate::{
-    Due, answers, bank::Bank, code, count, database, history, hold, item, process, request, state, steps, told, verdict,
-};
-use shared::{
-    handler::{Answer, Handler},
-    messages::{Code, Status},
-    order::State,
-};
-use std::sync::Arc;
-use uuid::Uuid;
+use super::*;
 
 #[tokio::test]
 async fn a_held_order_is_paid_for_and_its_units_are_sold() {
     let pool = database(&[("a", 5), ("b", 1)]).await;
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     let (of_a, of_b) = (hold(&pool, "a", 3, Due::InAnHour).await, hold(&pool, "b", 1, Due::InAnHour).await);
     let found = answers(&pool, &bank, &[request(1, of_b, "card"), request(2, of_a, "card")]).await;
     for answer in &found {
@@ -24,7 +15,7 @@ async fn a_held_order_is_paid_for_and_its_units_are_sold() {
     assert_eq!((item(&pool, "a").await, item(&pool, "b").await), ((2, 3, 0), (0, 1, 0)));
     assert_eq!(state(&pool, of_a).await, State::Paid);
     assert_eq!(history(&pool, of_a).await, steps(&[("paying", "p-2"), ("paid", "p-2")]));
-    assert_eq!(told(&pool).await, ["order.paying", "order.paid"], "one row for each commit");
+    assert_eq!(published(&pool).await, ["order.paying", "order.paid"], "one row for each commit");
     assert_eq!(bank.charges(), 2);
     assert_eq!(count(&pool, "SELECT count(DISTINCT charge_id) FROM payments WHERE NOT is_under_way").await, 2);
 }
@@ -32,26 +23,26 @@ async fn a_held_order_is_paid_for_and_its_units_are_sold() {
 #[tokio::test]
 async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_charges_nothing() {
     let pool = database(&[("a", 1)]).await;
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let requests = [request(1, order, "card"), request(1, order, "card"), request(2, Uuid::nil(), "card")];
     let first = answers(&pool, &bank, &requests).await;
     assert_eq!(first[0], first[1], "copies in one batch are one request");
     assert_eq!(answers(&pool, &bank, &requests).await, first);
-    assert_eq!(bank.asked().len(), 1);
+    assert_eq!(bank.asked(), 1);
     assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 2, "the refusal is recorded, too");
 }
 
 #[tokio::test]
 async fn a_decline_gives_the_hold_back_for_the_rest_of_its_time_and_another_method_may_pay() {
     let pool = database(&[("a", 2)]).await;
-    let bank = Arc::new(Bank::open().declines("empty"));
+    let bank = Bank::open().await.declines("empty");
     let order = hold(&pool, "a", 2, Due::InAnHour).await;
     let until = "SELECT extract(epoch FROM hold_until)::bigint FROM orders";
     let held_until = count(&pool, until).await;
     let declined = verdict(&answers(&pool, &bank, &[request(1, order, "empty")]).await[0]);
     assert_eq!((declined.status, declined.code), (Status::Refused, Code::Declined));
-    assert!(declined.message.contains("no funds"), "{}", declined.message);
+    assert!(declined.message.contains("insufficient_funds"), "{}", declined.message);
     assert_eq!((state(&pool, order).await, item(&pool, "a").await), (State::Reserved, (2, 0, 0)));
     assert_eq!(count(&pool, until).await, held_until);
 
@@ -59,25 +50,25 @@ async fn a_decline_gives_the_hold_back_for_the_rest_of_its_time_and_another_meth
     assert_eq!(code(&pool, &bank, request(1, order, "empty")).await, "declined", "what was said stays said");
     let expected = steps(&[("paying", "p-1"), ("reserved", "p-1"), ("paying", "p-2"), ("paid", "p-2")]);
     assert_eq!(history(&pool, order).await, expected);
-    assert_eq!(told(&pool).await, ["order.paying", "order.declined", "order.paying", "order.paid"]);
+    assert_eq!(published(&pool).await, ["order.paying", "order.declined", "order.paying", "order.paid"]);
     assert_eq!((bank.charges(), item(&pool, "a").await), (1, (0, 2, 0)));
 }
 
 #[tokio::test]
 async fn a_payment_that_comes_too_late_is_not_charged() {
     let pool = database(&[("a", 1)]).await;
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     // Nobody has ended the hold yet; its time has passed all the same.
     let order = hold(&pool, "a", 1, Due::Now).await;
     assert_eq!(code(&pool, &bank, request(1, order, "card")).await, "already_expired");
-    assert_eq!((bank.asked().len(), state(&pool, order).await), (0, State::Reserved));
+    assert_eq!((bank.asked(), state(&pool, order).await), (0, State::Reserved));
     assert!(history(&pool, order).await.is_empty());
 }
 
 #[tokio::test]
 async fn an_order_that_cannot_be_paid_for_stays_as_it_is_and_the_answer_says_why() {
     let pool = database(&[("a", 1)]).await;
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     for (other, expected) in [
         (State::Paying, "payment_under_way"),
@@ -90,25 +81,25 @@ async fn an_order_that_cannot_be_paid_for_stays_as_it_is_and_the_answer_says_why
         assert_eq!(state(&pool, order).await, other);
     }
     assert_eq!(code(&pool, &bank, request("none", Uuid::now_v7(), "card")).await, "unknown_order");
-    assert_eq!((bank.asked().len(), item(&pool, "a").await), (0, (1, 0, 0)));
+    assert_eq!((bank.asked(), item(&pool, "a").await), (0, (1, 0, 0)));
 }
 
 #[tokio::test]
 async fn of_two_requests_for_one_order_the_first_pays_and_the_second_is_told_so() {
     let pool = database(&[("a", 1)]).await;
-    let bank = Arc::new(Bank::open());
+    let bank = Bank::open().await;
     let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let found = answers(&pool, &bank, &[request(1, order, "card"), request(2, order, "card")]).await;
-    assert_eq!([verdict(&found[0]).code, verdict(&found[1]).code], [Code::Paid, Code::PaymentUnderWay]);
+    assert_eq!(codes(&found), [Code::Paid, Code::PaymentUnderWay]);
     assert_eq!(code(&pool, &bank, request(3, order, "card")).await, "already_paid");
-    assert_eq!(bank.asked().len(), 1);
+    assert_eq!(bank.asked(), 1);
 }
 
 #[tokio::test]
 async fn the_same_id_with_other_content_is_told_so_and_charges_nothing() {
     let pool = database(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
-    let bank = Arc::new(Bank::silent_on(&[one]));
+    let bank = Bank::silent_on(&[one]).await;
     let is_reused =
         |answer: &Answer| matches!(answer, Answer::Rejected(_)) && verdict(answer).code == Code::RequestIdReused;
 
@@ -125,8 +116,7 @@ async fn the_same_id_with_other_content_is_told_so_and_charges_nothing() {
     assert!(is_reused(&answers(&pool, &bank, &[request(1, other, "card")]).await[0]));
 
     // A purchase's id is no payment's.
-    let insert = "INSERT INTO verdicts VALUES ('p-9', 'a', gen_random_uuid(), 'reserved', '{}', now())";
-    sqlx::query(insert).execute(&pool).await.unwrap();
+    execute(&pool, "INSERT INTO verdicts VALUES ('p-9', 'a', gen_random_uuid(), 'reserved', '{}', now())").await;
     assert!(is_reused(&answers(&pool, &bank, &[request(9, other, "card")]).await[0]));
     assert_eq!((state(&pool, other).await, bank.charges()), (State::Reserved, 1));
 }

@@ -1,11 +1,14 @@
 //! Whatever is in the tables, a payment's rows are found by key, and payments under way by their own small indexes.
 
-use crate::database;
+use super::*;
 use payment::{
-    lost::TAKE_UP,
-    rows::{ASK_AGAIN, END, LOCK_ITEMS, LOCK_ORDERS, MOVE_ON, PUT_UNDER_WAY, READ_PAYMENTS, READ_VERDICTS, SELL},
+    recovery::TAKE_UP,
+    store::{ASK_AGAIN, END, PUT_UNDER_WAY, READ_PAYMENTS},
 };
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use shared::{
+    idempotency::store::READ,
+    order::store::{GIVE_BACK, LOCK_ITEMS, LOCK_ORDERS, MOVE_ON, SELL},
+};
 
 const MANY: &str = "
 INSERT INTO items (id, stock, available) SELECT 'i-' || g, 1, 1 FROM generate_series(1, 5000) AS g;
@@ -24,26 +27,22 @@ async fn every_statement_of_a_payment_goes_by_key() {
     for loaded in [false, true] {
         let pool = database(&[("a", 1)]).await;
         if loaded {
-            sqlx::raw_sql(MANY).execute(&pool).await.unwrap();
+            execute(&pool, MANY).await;
         }
-        for (statement, types, arguments, indexes) in [
-            (LOCK_ORDERS, "(uuid[])", "('{}')", &["orders_pkey"][..]),
-            (READ_PAYMENTS, "(uuid[], text[])", "('{}', '{r}')", &["payments_pkey", "a_request_pays_for_one_order"]),
-            (READ_VERDICTS, "(text[])", "('{r}')", &["verdicts_pkey"]),
-            (
-                MOVE_ON,
-                "(uuid[], text[], text, text, text, timestamptz)",
-                "('{}', '{}', 'paying', 'paid', 'payment_captured', now())",
-                &["orders_pkey"],
-            ),
-            (PUT_UNDER_WAY, "(uuid[], text[], uuid[], text[], timestamptz)", "('{}', '{}', '{}', '{}', now())", &[]),
-            (ASK_AGAIN, "(uuid[], timestamptz)", "('{}', now())", &["payments_pkey"]),
-            (END, "(uuid[], text[])", "('{}', '{}')", &["payments_pkey"]),
-            (LOCK_ITEMS, "(text[])", "('{a}')", &["items_pkey"]),
-            (SELL, "(text[], bigint[])", "('{a}', '{1}')", &["items_pkey"]),
-            (TAKE_UP, "(float8, bigint)", "(300, 100)", &["orders_being_paid", "payments_pkey"]),
+        for (statement, indexes) in [
+            (LOCK_ORDERS, &["orders_pkey"][..]),
+            (READ_PAYMENTS, &["payments_pkey", "a_request_pays_for_one_order"]),
+            (READ, &["verdicts_pkey"]),
+            (MOVE_ON, &["orders_pkey"]),
+            (PUT_UNDER_WAY, &[]),
+            (ASK_AGAIN, &["payments_pkey"]),
+            (END, &["payments_pkey"]),
+            (LOCK_ITEMS, &["items_pkey"]),
+            (SELL, &["items_pkey"]),
+            (GIVE_BACK, &["items_pkey"]),
+            (TAKE_UP, &["orders_being_paid", "payments_pkey"]),
         ] {
-            let plan = plan(&pool, statement, types, arguments).await;
+            let plan = plan(&pool, &[], statement).await;
             assert!(!plan.contains("Seq Scan"), "loaded: {loaded}\n{plan}");
             for index in indexes {
                 assert!(plan.contains(index), "loaded: {loaded}, {index}\n{plan}");
@@ -56,13 +55,4 @@ async fn every_statement_of_a_payment_goes_by_key() {
             assert!(scans.count() <= looked_up.count(), "loaded: {loaded}\n{plan}");
         }
     }
-}
-
-/// The plan that the function's connections make.
-async fn plan(pool: &PgPool, statement: &str, types: &str, arguments: &str) -> String {
-    let mut connection = pool.acquire().await.unwrap();
-    let explain = format!("PREPARE it {types} AS {statement}; EXPLAIN EXECUTE it {arguments}");
-    let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await.unwrap();
-    sqlx::raw_sql("DEALLOCATE it").execute(&mut *connection).await.unwrap();
-    plan.iter().map(|line| line.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
 }

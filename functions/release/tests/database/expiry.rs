@@ -1,13 +1,10 @@
 //! A hold ends when its time has passed, and gives back what it held.
 
-use crate::{Due, answers, count, database, expired, history, hold, item, request, state, verdict};
-use release::{Release, expire::BATCH_ORDERS_MAX};
-use shared::{handler::Handler, messages::Code, order::State};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use super::*;
 
 #[tokio::test]
 async fn a_hold_whose_time_has_passed_ends_and_the_others_go_on() {
-    let pool = database(&[("a", 5), ("b", 2)]).await;
+    let pool = database_of_holds(&[("a", 5), ("b", 2)]).await;
     let due = [hold(&pool, "a", 1, Due::Now).await, hold(&pool, "a", 3, Due::Now).await];
     let of_b = hold(&pool, "b", 2, Due::Now).await;
     let live = hold(&pool, "a", 1, Due::InAnHour).await;
@@ -28,7 +25,7 @@ async fn a_hold_whose_time_has_passed_ends_and_the_others_go_on() {
 #[tokio::test]
 async fn only_reserved_orders_expire() {
     for other in [State::Paying, State::Paid, State::Expired, State::Cancelled] {
-        let pool = database(&[("a", 1)]).await;
+        let pool = database_of_holds(&[("a", 1)]).await;
         let order = hold(&pool, "a", 1, Due::Now).await;
         sqlx::query("UPDATE orders SET state = $1").bind(other.as_str()).execute(&pool).await.unwrap();
         assert_eq!(expired(&pool).await, 0);
@@ -39,7 +36,7 @@ async fn only_reserved_orders_expire() {
 #[tokio::test]
 async fn more_than_a_batch_is_ended_at_one_look() {
     let orders = i64::from(BATCH_ORDERS_MAX) + 6;
-    let pool = database(&[("a", orders), ("b", orders)]).await;
+    let pool = database_of_holds(&[("a", orders), ("b", orders)]).await;
     let many = "INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
                 SELECT gen_random_uuid(), 'r', CASE g % 2 WHEN 0 THEN 'a' ELSE 'b' END, 'b', 2, now(), now()
                 FROM generate_series(1, $1) AS g";
@@ -51,24 +48,23 @@ async fn more_than_a_batch_is_ended_at_one_look() {
 
 #[tokio::test]
 async fn an_item_that_was_altered_by_hand_keeps_no_other_items_holds() {
-    let pool = database(&[("a", 1), ("broken", 1), ("gone", 1)]).await;
+    let pool = database_of_holds(&[("a", 1), ("broken", 1), ("gone", 1)]).await;
     let (broken, gone) = (hold(&pool, "broken", 1, Due::Now).await, hold(&pool, "gone", 1, Due::Now).await);
     let sound = hold(&pool, "a", 1, Due::Now).await;
-    for alter in ["UPDATE items SET held = 0, sold = 1 WHERE id = 'broken'", "DELETE FROM items WHERE id = 'gone'"] {
-        sqlx::query(alter).execute(&pool).await.unwrap();
-    }
+    execute(&pool, "UPDATE items SET held = 0, sold = 1 WHERE id = 'broken'; DELETE FROM items WHERE id = 'gone'")
+        .await;
     assert_eq!(expired(&pool).await, 1);
     let states = [state(&pool, sound).await, state(&pool, broken).await, state(&pool, gone).await];
     assert_eq!(states, [State::Expired, State::Reserved, State::Reserved]);
     assert_eq!(item(&pool, "a").await, (1, 0, 1));
     // Put right, it ends as any other.
-    sqlx::query("UPDATE items SET held = 1, sold = 0 WHERE id = 'broken'").execute(&pool).await.unwrap();
+    execute(&pool, "UPDATE items SET held = 1, sold = 0 WHERE id = 'broken'").await;
     assert_eq!((expired(&pool).await, state(&pool, broken).await), (1, State::Expired));
 }
 
 #[tokio::test]
 async fn holds_run_out_while_the_function_serves() {
-    let pool = database(&[("a", 1)]).await;
+    let pool = database_of_holds(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::Now).await;
     let named = PgConnectOptions::clone(&pool.connect_options()).application_name("expirer");
     let upkeep = tokio::spawn(Release::new(PgPool::connect_lazy_with(named)).upkeep());
@@ -81,13 +77,12 @@ async fn holds_run_out_while_the_function_serves() {
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'expirer'";
     assert!(count(&pool, cut).await >= 1);
-    sqlx::query("UPDATE items SET available = 0, held = 1").execute(&pool).await.unwrap();
+    execute(&pool, "UPDATE items SET available = 0, held = 1").await;
     let next = hold(&pool, "a", 1, Due::Now).await;
     while state(&pool, next).await == State::Reserved {
         tokio::task::yield_now().await;
     }
     upkeep.abort();
     assert_eq!(item(&pool, "a").await.0, 1);
-    let late = answers(&pool, &[request(1, next)]).await;
-    assert_eq!(verdict(&late[0]).code, Code::AlreadyExpired);
+    assert_eq!(codes(&answers(&pool, &[request(1, next)]).await), [Code::AlreadyExpired]);
 }

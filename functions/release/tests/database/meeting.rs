@@ -1,19 +1,24 @@
 //! Those who are after the same order, or the same item, at the same instant: one wins, and units come back once.
 
-use crate::{
-    Due, answers, count, database, expired, history, hold, item, lock_item, request, state, until_waiting, verdict,
-};
-use shared::{messages::Code, order::State};
+use super::*;
+use tokio::task::JoinHandle;
+
+fn expiring(pool: &PgPool) -> JoinHandle<i64> {
+    let pool = pool.clone();
+    tokio::spawn(async move { expired(&pool).await })
+}
+
+fn cancelling(pool: &PgPool, order: Uuid) -> JoinHandle<Vec<Answer>> {
+    let pool = pool.clone();
+    tokio::spawn(async move { answers(&pool, &[request(1, order)]).await })
+}
 
 #[tokio::test]
 async fn of_two_expirers_one_ends_a_hold_and_the_other_does_not_wait_for_it() {
-    let pool = database(&[("a", 1)]).await;
+    let pool = database_of_holds(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::Now).await;
-    let item_in_use = lock_item(&pool, "a").await;
-    let one = tokio::spawn({
-        let pool = pool.clone();
-        async move { expired(&pool).await }
-    });
+    let item_in_use = lock(&pool, "items", "a").await;
+    let one = expiring(&pool);
     until_waiting(&pool, 1).await;
     assert_eq!(expired(&pool).await, 0, "the order is in the other's hands");
     item_in_use.rollback().await.unwrap();
@@ -23,39 +28,30 @@ async fn of_two_expirers_one_ends_a_hold_and_the_other_does_not_wait_for_it() {
 
 #[tokio::test]
 async fn a_cancel_that_meets_an_expiry_waits_for_it_and_comes_too_late() {
-    let pool = database(&[("a", 1)]).await;
+    let pool = database_of_holds(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::Now).await;
-    let item_in_use = lock_item(&pool, "a").await;
-    let expiring = tokio::spawn({
-        let pool = pool.clone();
-        async move { expired(&pool).await }
-    });
+    let item_in_use = lock(&pool, "items", "a").await;
+    let expiring = expiring(&pool);
     until_waiting(&pool, 1).await;
-    let cancelling = tokio::spawn({
-        let pool = pool.clone();
-        async move { answers(&pool, &[request(1, order)]).await }
-    });
+    let cancelling = cancelling(&pool, order);
     until_waiting(&pool, 2).await;
     item_in_use.rollback().await.unwrap();
     assert_eq!(expiring.await.unwrap(), 1);
-    assert_eq!(verdict(&cancelling.await.unwrap()[0]).code, Code::AlreadyExpired);
+    assert_eq!(codes(&cancelling.await.unwrap()), [Code::AlreadyExpired]);
     assert_eq!(state(&pool, order).await, State::Expired);
     assert_eq!((item(&pool, "a").await, history(&pool, order).await.len()), ((1, 0, 1), 1));
 }
 
 #[tokio::test]
 async fn an_expiry_that_meets_a_cancel_passes_the_order_over() {
-    let pool = database(&[("a", 1)]).await;
+    let pool = database_of_holds(&[("a", 1)]).await;
     let order = hold(&pool, "a", 1, Due::Now).await;
-    let item_in_use = lock_item(&pool, "a").await;
-    let cancelling = tokio::spawn({
-        let pool = pool.clone();
-        async move { answers(&pool, &[request(1, order)]).await }
-    });
+    let item_in_use = lock(&pool, "items", "a").await;
+    let cancelling = cancelling(&pool, order);
     until_waiting(&pool, 1).await;
     assert_eq!(expired(&pool).await, 0);
     item_in_use.rollback().await.unwrap();
-    assert_eq!(verdict(&cancelling.await.unwrap()[0]).code, Code::Cancelled);
+    assert_eq!(codes(&cancelling.await.unwrap()), [Code::Cancelled]);
     assert_eq!(expired(&pool).await, 0, "it has ended");
     assert_eq!(state(&pool, order).await, State::Cancelled);
     assert_eq!((item(&pool, "a").await, history(&pool, order).await.len()), ((1, 0, 1), 1));
@@ -63,7 +59,7 @@ async fn an_expiry_that_meets_a_cancel_passes_the_order_over() {
 
 #[tokio::test]
 async fn many_who_expire_and_cancel_at_once_give_every_unit_back_once() {
-    let pool = database(&[("a", 60), ("b", 60)]).await;
+    let pool = database_of_holds(&[("a", 60), ("b", 60)]).await;
     let mut orders = Vec::new();
     for number in 0..120 {
         orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::Now).await);
@@ -79,7 +75,7 @@ async fn many_who_expire_and_cancel_at_once_give_every_unit_back_once() {
                 let requests: Vec<_> =
                     some.iter().map(|order| request(format!("{canceller}-{number}-{order}"), *order)).collect();
                 let found = answers(&pool, &requests).await;
-                cancelled += found.iter().filter(|answer| verdict(answer).code == Code::Cancelled).count();
+                cancelled += codes(&found).into_iter().filter(|code| *code == Code::Cancelled).count();
             }
             cancelled
         })

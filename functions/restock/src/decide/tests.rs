@@ -3,8 +3,9 @@
 
 use super::*;
 use proptest::prelude::*;
+use shared::idempotency::Recorded;
 use shared::messages::{Operation, Rules, STOCK_MAX};
-use time::{Duration, macros::datetime};
+use time::{Duration, OffsetDateTime, macros::datetime};
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
 
@@ -37,9 +38,15 @@ fn item(id: &str, available: i64) -> Item {
     }
 }
 
-fn snapshot<const N: usize>(items: [Item; N]) -> Snapshot {
-    let items = items.into_iter().map(|item| (item.id.clone(), item)).collect();
-    Snapshot { now: NOW, items, recorded: HashMap::new() }
+fn items<const N: usize>(items: [Item; N]) -> HashMap<String, Item> {
+    items.into_iter().map(|item| (item.id.clone(), item)).collect()
+}
+
+/// What is decided, and how many verdicts it adds.
+fn decided(requests: &[RestockRequest], items: HashMap<String, Item>) -> Result<(Plan, usize), BTreeSet<String>> {
+    let mut verdicts = Verdicts::at(NOW, HashMap::new());
+    let plan = decide(requests, items, &mut verdicts)?;
+    Ok((plan, verdicts.all_added().len()))
 }
 
 fn verdict(answer: &Answer) -> Verdict {
@@ -58,7 +65,7 @@ fn codes(plan: &Plan) -> Vec<Code> {
 fn of(operations: &[Operation], a: Item) -> (Vec<Code>, Item) {
     let requests: Vec<_> =
         operations.iter().enumerate().map(|(id, operation)| request(id, "a", operation.clone())).collect();
-    let plan = decide(&requests, snapshot([a.clone()])).unwrap();
+    let plan = decided(&requests, items([a.clone()])).unwrap().0;
     (codes(&plan), plan.changed.get("a").cloned().unwrap_or(a))
 }
 
@@ -70,14 +77,10 @@ fn stock_is_added_and_removed_but_never_what_is_held_or_sold() {
     );
     assert_eq!(found, [Code::StockInUse, Code::Removed, Code::Added]);
     assert_eq!((a.stock, a.available, a.held, a.sold, a.version), (5, 2, 2, 1, 9), "a version for each that is done");
-    let plan = decide(&[request(1, "a", Operation::Remove { quantity: 6 })], snapshot([item("a", 5)])).unwrap();
+    let (plan, added) = decided(&[request(1, "a", Operation::Remove { quantity: 6 })], items([item("a", 5)])).unwrap();
     let message = verdict(&plan.answers[0]).message;
     assert_eq!(message, "5 units of a can be removed, 6 asked for; the others are held or sold.");
-    assert_eq!(
-        (plan.changed.len(), plan.events.len(), plan.verdicts.len()),
-        (0, 0, 1),
-        "it is recorded, and that is all"
-    );
+    assert_eq!((plan.changed.len(), plan.events.len(), added), (0, 0, 1), "it is recorded, and that is all");
 }
 
 #[test]
@@ -93,7 +96,7 @@ fn no_item_gets_more_units_than_an_item_can_have() {
 fn what_one_request_does_the_next_one_finds() {
     let operations = [create(1), Operation::Add { quantity: 2 }, Operation::Remove { quantity: 3 }, create(5)];
     let requests: Vec<_> = operations.into_iter().enumerate().map(|(id, next)| request(id, "new", next)).collect();
-    let plan = decide(&requests, snapshot([])).unwrap();
+    let (plan, _) = decided(&requests, items([])).unwrap();
     assert_eq!(codes(&plan), [Code::Created, Code::Added, Code::Removed, Code::ItemExists]);
     assert_eq!((plan.created["new"].stock, plan.created["new"].version, plan.changed.len()), (0, 2, 0));
     let told: Vec<_> = plan.events.iter().map(|(kind, item)| (*kind, item.stock)).collect();
@@ -102,7 +105,7 @@ fn what_one_request_does_the_next_one_finds() {
     assert_eq!(versions, [None, Some(0), Some(1), Some(2)]);
 
     let early: Vec<_> = requests.into_iter().rev().collect();
-    let plan = decide(&early[1..], snapshot([])).unwrap();
+    let (plan, _) = decided(&early[1..], items([])).unwrap();
     assert_eq!(codes(&plan), [Code::UnknownItem, Code::UnknownItem, Code::Created]);
 }
 
@@ -132,9 +135,9 @@ fn a_sale_opens_now_or_later_and_closes_now() {
 #[test]
 fn a_window_that_is_over_is_not_recorded_so_a_corrected_request_may_have_its_id() {
     let requests = [request(1, "a", open(None, Some(NOW))), request(1, "a", open(None, None))];
-    let plan = decide(&requests, snapshot([item("a", 5)])).unwrap();
+    let (plan, added) = decided(&requests, items([item("a", 5)])).unwrap();
     assert_eq!(codes(&plan), [Code::InvalidField, Code::Opened]);
-    assert_eq!(plan.verdicts.len(), 1);
+    assert_eq!(added, 1);
 }
 
 #[test]
@@ -146,13 +149,13 @@ fn rules_about_earlier_orders_wait_until_those_are_counted_and_other_rules_do_no
         let set = Operation::Rules { rules: rules.clone() };
         let requests = [request(1, "a", set.clone()), request(2, "b", Operation::Close), request(3, "b", set.clone())];
         let counted = Item { finds_orders: true, ..item("a", 1) };
-        let uncounted = decide(&requests, snapshot([counted.clone(), item("b", 1)])).unwrap_err();
+        let uncounted = decided(&requests, items([counted.clone(), item("b", 1)])).unwrap_err();
         assert_eq!(uncounted, ["b".to_owned()].into());
         let (found, a) = of(&[set, Operation::Rules { rules: tiers.clone() }], counted);
         assert_eq!((found, &a.rules), (vec![Code::RulesSet; 2], &tiers), "the whole set is replaced");
         // Nobody has ordered what is created here.
         let requests = [request(1, "new", create(1)), request(2, "new", Operation::Rules { rules: rules.clone() })];
-        assert_eq!(decide(&requests, snapshot([])).unwrap().created["new"].rules, *rules);
+        assert_eq!(decided(&requests, items([])).unwrap().0.created["new"].rules, *rules);
     }
     assert_eq!(of(&[Operation::Rules { rules: tiers.clone() }], item("a", 1)).1.rules, tiers);
 }
@@ -160,10 +163,10 @@ fn rules_about_earlier_orders_wait_until_those_are_counted_and_other_rules_do_no
 #[test]
 fn copies_get_one_verdict_and_other_content_none() {
     let add = |id, quantity| request(id, "a", Operation::Add { quantity });
-    let plan = decide(&[add(1, 1), add(1, 1), add(1, 2), add(2, 1)], snapshot([item("a", 5)])).unwrap();
+    let (plan, added) = decided(&[add(1, 1), add(1, 1), add(1, 2), add(2, 1)], items([item("a", 5)])).unwrap();
     assert_eq!(codes(&plan), [Code::Added, Code::Added, Code::RequestIdReused, Code::Added]);
     assert_eq!(plan.answers[0], plan.answers[1]);
-    assert_eq!((plan.changed["a"].available, plan.verdicts.len(), plan.events.len()), (7, 2, 2));
+    assert_eq!((plan.changed["a"].available, added, plan.events.len()), (7, 2, 2));
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -182,29 +185,27 @@ fn operation() -> impl Strategy<Value = Operation> {
 proptest! {
     #[test]
     fn deciding_a_batch_is_deciding_its_requests_one_by_one(
-        wishes in prop::collection::vec((0..12_usize, 0..3_usize, operation()), 0..24),
+        operations in prop::collection::vec((0..12_usize, 0..3_usize, operation()), 0..24),
     ) {
-        let start = || snapshot([Item { finds_orders: true, ..item("item-0", 4) }, item("item-1", 0)]);
+        let start = || items([Item { finds_orders: true, ..item("item-0", 4) }, item("item-1", 0)]);
         let requests: Vec<_> =
-            wishes.into_iter().map(|(id, item, next)| request(id, &format!("item-{item}"), next)).collect();
-        let whole = decide(&requests, start());
-        let mut single = start();
-        let mut answers = Vec::new();
+            operations.into_iter().map(|(id, item, next)| request(id, &format!("item-{item}"), next)).collect();
+        let whole = decided(&requests, start());
+        let (mut single, mut recorded, mut answers) = (start(), HashMap::<String, Recorded>::new(), Vec::new());
         for request in &requests {
-            let Ok(plan) = decide(std::slice::from_ref(request), single.clone()) else {
+            let mut verdicts = Verdicts::at(NOW, recorded.clone());
+            let Ok(plan) = decide(std::slice::from_ref(request), single.clone(), &mut verdicts) else {
                 prop_assert!(whole.is_err());
                 return Ok(());
             };
             answers.extend(plan.answers);
-            single.items.extend(plan.created.into_iter().chain(plan.changed));
-            for (id, decision) in plan.verdicts {
-                single.recorded.insert(id, Recorded { fingerprint: decision.fingerprint, reply: decision.reply });
-            }
+            single.extend(plan.created.into_iter().chain(plan.changed));
+            recorded.extend(verdicts.all_added().iter().map(|new| (new.request_id.to_owned(), new.recorded.clone())));
         }
-        let whole = whole.unwrap();
+        let (whole, _) = whole.unwrap();
         prop_assert_eq!(whole.answers, answers);
         for (id, item) in whole.created.iter().chain(&whole.changed) {
-            prop_assert_eq!(item, &single.items[id]);
+            prop_assert_eq!(item, &single[id]);
             prop_assert_eq!(item.available + item.held + item.sold, item.stock);
             prop_assert!(item.available >= 0);
             prop_assert!(item.opens_at.zip(item.closes_at).is_none_or(|(opens_at, closes_at)| opens_at < closes_at));

@@ -1,13 +1,6 @@
 //! Rules about earlier orders find them all: those from before, those made and moved on meanwhile.
 
-use crate::{answers, at_most, code, count, create, database, item, request, until_waiting};
-use restock::{Restock, count::STEP_ORDERS};
-use shared::{
-    handler::Handler,
-    messages::{Code, Operation, RestockRequest, Rules},
-};
-use sqlx::{PgPool, Postgres, Transaction};
-use std::collections::BTreeSet;
+use super::*;
 
 /// $2 orders of the item $1, as a sale without such rules writes them: their ids rise with time.
 const ORDERS: &str = "
@@ -67,10 +60,7 @@ async fn an_order_that_is_paid_for_meanwhile_is_counted_and_stays_paid() {
     let pool = database(&[("a", 1, 1, 0)]).await;
     order(&pool, "a", 10).await;
     let paying = take_order(&pool, 5).await;
-    let setting = tokio::spawn({
-        let pool = pool.clone();
-        async move { code(&pool, limit(1)).await }
-    });
+    let setting = setting(&pool, limit(1));
     until_waiting(&pool, 1).await;
     assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE max_per_buyer IS NULL AND is_counting").await, 1);
     paying.commit().await.unwrap();
@@ -86,10 +76,7 @@ async fn orders_that_move_on_and_to_other_pages_meanwhile_are_not_missed() {
     order(&pool, "a", orders).await;
     // The count stands still at the beginning of its second step.
     let taken = take_order(&pool, STEP_ORDERS).await;
-    let setting = tokio::spawn({
-        let pool = pool.clone();
-        async move { code(&pool, limit(1)).await }
-    });
+    let setting = setting(&pool, limit(1));
     until_waiting(&pool, 1).await;
     let others = "UPDATE orders SET state = 'expired'
                   WHERE id <> (SELECT id FROM orders ORDER BY id OFFSET $1 LIMIT 1)";
@@ -107,10 +94,7 @@ async fn an_order_made_while_others_are_counted_is_written_counted() {
     order(&pool, "a", 10).await;
     let (_, _, _, _, read) = item(&pool, "a").await;
     let taken = take_order(&pool, 5).await;
-    let setting = tokio::spawn({
-        let pool = pool.clone();
-        async move { code(&pool, limit(1)).await }
-    });
+    let setting = setting(&pool, limit(1));
     until_waiting(&pool, 1).await;
     // As a purchase commits: not on what it read before, and counted on what it reads now.
     let purchase = "
@@ -162,7 +146,7 @@ async fn a_batch_that_must_count_first_is_decided_in_order_all_the_same() {
         request(5, "new", Operation::Add { quantity: 1 }),
     ];
     let expected = [Code::Created, Code::RulesSet, Code::RulesSet, Code::RulesSet, Code::Added];
-    assert_eq!(crate::codes(&answers(&pool, &requests).await), expected);
+    assert_eq!(codes(&answers(&pool, &requests).await), expected);
     assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE NOT is_counted").await, 0);
     let set = "SELECT count(*) FROM items WHERE (id = 'a') = (max_per_buyer IS NULL)";
     assert_eq!(count(&pool, set).await, 3);

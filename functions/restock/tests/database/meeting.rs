@@ -1,8 +1,6 @@
 //! Those who are after the same item at the same instant: no unit that somebody holds is removed, nothing is done twice.
 
-use crate::{answers, codes, count, create, database, item, lock_item, request, until_waiting};
-use shared::messages::{Code, Operation, Rules};
-use sqlx::PgPool;
+use super::*;
 
 /// As a purchase commits: on the version that it has read.
 const HOLD: &str = "
@@ -12,14 +10,14 @@ async fn hold(pool: &PgPool, version: i64, units: i64) -> bool {
     sqlx::query(HOLD).bind(version).bind(units).execute(pool).await.unwrap().rows_affected() == 1
 }
 
-fn remove(id: usize, quantity: i64) -> crate::RestockRequest {
+fn remove(id: usize, quantity: i64) -> RestockRequest {
     request(id, "a", Operation::Remove { quantity })
 }
 
 #[tokio::test]
 async fn a_removal_that_meets_a_purchase_waits_for_it_and_leaves_what_it_holds() {
     let pool = database(&[("a", 5, 0, 0)]).await;
-    let mut purchase = lock_item(&pool, "a").await;
+    let mut purchase = lock(&pool, "items", "a").await;
     sqlx::query(HOLD).bind(0_i64).bind(4_i64).execute(&mut *purchase).await.unwrap();
     let removing = tokio::spawn({
         let pool = pool.clone();

@@ -1,13 +1,6 @@
 //! Each operation and each refusal, as they stand in the database.
 
-use crate::{answers, at_most, code, codes, count, create, database, item, request, verdict};
-use serde_json::Value;
-use shared::{
-    handler::Answer,
-    messages::{Code, Operation, Request, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX},
-};
-use sqlx::Row;
-use time::{OffsetDateTime, macros::datetime};
+use super::*;
 
 const OPENS_AT: OffsetDateTime = datetime!(2099-11-27 10:00 UTC);
 const CLOSES_AT: OffsetDateTime = datetime!(2099-11-27 11:00 UTC);
@@ -188,8 +181,7 @@ async fn the_same_id_with_other_content_is_told_so_and_changes_nothing() {
         assert_eq!(verdict(answer).code, Code::RequestIdReused);
     }
     // A purchase's id is no restock's.
-    let insert = "INSERT INTO verdicts VALUES ('s-9', 'a', gen_random_uuid(), 'reserved', '{}', now())";
-    sqlx::query(insert).execute(&pool).await.unwrap();
+    execute(&pool, "INSERT INTO verdicts VALUES ('s-9', 'a', gen_random_uuid(), 'reserved', '{}', now())").await;
     assert_eq!(code(&pool, request(9, "a", Operation::Close)).await, Code::RequestIdReused);
     assert_eq!(item(&pool, "a").await, (6, 6, 0, 0, 1));
 }

@@ -7,8 +7,7 @@
 //! - A refund goes by the key, too. Of a charge that was refunded before, or was never captured, there is nothing to give
 //!   back, and that is a success.
 //!
-//! Must never know: database, orders' states, messages. Invariant: what is not an outcome, said by the gateway and read to
-//! its end, is [`Unknown`], never a decline.
+//! Invariant: what is not an outcome, said by the gateway and read to its end, is [`Unknown`], never a decline.
 
 mod http;
 mod simulated;
@@ -20,7 +19,6 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// A payment gateway.
 pub trait Gateway: Send + Sync + 'static {
     /// Asks once for this charge, under the key that is its order's id.
     ///
@@ -38,11 +36,8 @@ pub trait Gateway: Send + Sync + 'static {
 /// What is to be paid for. How much that is, is between shop and gateway: an engine that sells units knows no prices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Charge {
-    /// The order's id: the key.
     pub order_id: Uuid,
-    /// The item's id.
     pub item: String,
-    /// Units.
     pub quantity: i64,
     /// The gateway's name for what to charge.
     pub payment_method: String,

@@ -1,8 +1,8 @@
 //! Asking the gateway until it says what became of a charge, within limits, and without making anybody wait for long.
 //!
-//! An ask that outlasts its caller's patience goes on by itself; whoever asks for the same charge next finds it, or its
-//! outcome. Must never know: database and orders' states. Invariants: nothing but the gateway's own word is an outcome; and
-//! whatever is lost here, with the process for one, costs an ask more and no second charge.
+//! An ask that outlasts its caller's timeout goes on by itself; whoever asks for the same charge next finds it, or its
+//! outcome. Invariants: nothing but the gateway's own word is an outcome; and whatever is lost here, with the process for
+//! one, costs an ask more and no second charge.
 
 use crate::gateway::{Charge, Gateway, Outcome, Unknown};
 use futures_util::future::BoxFuture;
@@ -31,7 +31,7 @@ const UNATTENDED_MAX: usize = 5_000;
 const ATTEMPTS: RetryPolicy = RetryPolicy::SERVER_AWAY;
 
 /// All asks of a process.
-pub struct Asks {
+pub struct Pending {
     gateway: Arc<dyn Gateway>,
     turns: Arc<Semaphore>,
     turns_long: Arc<Semaphore>,
@@ -44,21 +44,21 @@ struct Ask {
     asking: JoinHandle<Option<Outcome>>,
 }
 
-impl Asks {
-    /// Asks of this gateway.
+impl Pending {
+    /// Nothing is asked at this gateway yet.
     #[must_use]
-    pub fn of(gateway: Arc<dyn Gateway>) -> Self {
+    pub fn at(gateway: Arc<dyn Gateway>) -> Self {
         let [turns, turns_long] = [AT_GATEWAY_MAX, AT_GATEWAY_LONG_MAX].map(|most| Arc::new(Semaphore::new(most)));
         Self { gateway, turns, turns_long, unattended: Mutex::default() }
     }
 
-    /// What became of the charge; `None` where that is not known within `patience`: the gateway goes on being asked for a
+    /// What became of the charge; `None` where that is not known within `timeout`: the gateway goes on being asked for a
     /// while, and whoever calls again with the same charge finds what it said. `is_again`: it was asked for before, by a
     /// process that may be gone.
-    pub async fn charge(&self, charge: Charge, is_again: bool, patience: Duration) -> Option<Outcome> {
+    pub async fn charge(&self, charge: Charge, is_again: bool, timeout: Duration) -> Option<Outcome> {
         let order_id = charge.order_id;
         let mut ask = self.take(&charge).unwrap_or_else(|| self.begin(charge, is_again));
-        match tokio::time::timeout(patience, &mut ask.asking).await {
+        match tokio::time::timeout(timeout, &mut ask.asking).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => {
                 tracing::error!(%order_id, %error, "the gateway's code failed; the payment is asked for again");
@@ -115,9 +115,9 @@ impl Asks {
     }
 }
 
-impl std::fmt::Debug for Asks {
+impl std::fmt::Debug for Pending {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Asks").finish_non_exhaustive()
+        formatter.debug_struct("Pending").finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,265 @@
+//! The decisions on payments, pure: [`begin`] says whom the gateway is asked about, [`finish`] what its answer leads to.
+//!
+//! Invariants: a batch is decided as its requests one by one, in order; one request at a time pays for an order, and one
+//! request pays for one order; the gateway is asked only about orders whose units are held; and money that was taken ends
+//! as a paid order, or is given back.
+
+use crate::gateway::{Charge, Outcome};
+use shared::handler::Answer;
+use shared::idempotency::Verdicts;
+use shared::messages::{Code, PaymentRequest, Rejection, Request, Verdict};
+use shared::order::{
+    Cause, Refusal, State,
+    store::{Order, Units},
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+/// What the database said.
+#[derive(Debug, Clone)]
+pub struct Snapshot<'a> {
+    /// The orders that were asked about and exist, by id.
+    pub orders: HashMap<Uuid, Order>,
+    /// The payments of these orders, and those under way by these requests, by order.
+    pub payments: HashMap<Uuid, Payment>,
+    pub verdicts: Verdicts<'a>,
+}
+
+/// The payment of an order: the one under way, or the last one.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Payment {
+    pub order_id: Uuid,
+    pub request_id: String,
+    pub fingerprint: Uuid,
+    /// Whether the gateway may have been asked, and the outcome is not committed.
+    pub is_under_way: bool,
+}
+
+impl Payment {
+    pub(crate) fn of(request: &PaymentRequest) -> Self {
+        let (request_id, fingerprint) = (request.request_id.clone(), request.fingerprint());
+        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true }
+    }
+
+    /// Whether it is under way by this very request.
+    fn is_by(&self, request: &PaymentRequest) -> bool {
+        self.is_under_way && self.request_id == request.request_id && self.fingerprint == request.fingerprint()
+    }
+}
+
+/// A batch whose payments are begun.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Begun<'a> {
+    /// For each request, in order, its answer; `None`: the gateway is asked about its order.
+    pub answers: Vec<Option<Answer>>,
+    /// By order. Copies of a request are one.
+    pub asks: BTreeMap<Uuid, Ask<'a>>,
+}
+
+/// What the gateway is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask<'a> {
+    pub request: &'a PaymentRequest,
+    pub charge: Charge,
+    /// Its order becomes `paying`; else it was asked about before.
+    pub is_new: bool,
+}
+
+/// Decides `requests` in order, before the gateway is asked.
+#[must_use]
+pub fn begin<'a>(requests: &'a [PaymentRequest], snapshot: &mut Snapshot<'a>) -> Begun<'a> {
+    let mut begun = Begun::default();
+    let under_way = snapshot.payments.values().filter(|payment| payment.is_under_way);
+    let mut paying: HashSet<String> = under_way.map(|payment| payment.request_id.clone()).collect();
+    for request in requests {
+        let answer = begin_one(request, snapshot, &mut paying, &mut begun.asks);
+        begun.answers.push(answer);
+    }
+    begun
+}
+
+/// `paying` are the ids of the requests whose payments are under way.
+fn begin_one<'a>(
+    request: &'a PaymentRequest,
+    snapshot: &mut Snapshot<'a>,
+    paying: &mut HashSet<String>,
+    asks: &mut BTreeMap<Uuid, Ask<'a>>,
+) -> Option<Answer> {
+    let id = request.order_id;
+    let ask = |order: &Order, is_new| {
+        let (item, payment_method) = (order.item.clone(), request.payment_method.clone());
+        Ask { request, charge: Charge { order_id: id, item, quantity: order.quantity, payment_method }, is_new }
+    };
+    let order = snapshot.orders.get_mut(&id);
+    // Its own payment goes on, whatever became of the order meanwhile: the gateway may have taken the money. Also where
+    // its id has a verdict by now: another function's request has used it, and this one has none before its payment ends.
+    if let Some(order) = &order
+        && snapshot.payments.get(&id).is_some_and(|payment| payment.is_by(request))
+    {
+        asks.entry(id).or_insert_with(|| ask(order, false));
+        return None;
+    }
+    if let Some(answer) = snapshot.verdicts.answer(request) {
+        return Some(answer);
+    }
+    // By this id, but not this order, or not by this method.
+    if paying.contains(&request.request_id) {
+        return Some(Answer::Rejected(Rejection::reused(&request.request_id)));
+    }
+    let refusal = match order.map(|order| (order.state.after(Cause::PaymentBegun), order)) {
+        None => unknown(id),
+        Some((Err(refusal), _)) => refused(id, refusal),
+        Some((Ok(_), order)) if order.hold_until <= snapshot.verdicts.now => refused(id, Refusal::AlreadyExpired),
+        Some((Ok(next), order)) => {
+            order.state = next;
+            asks.insert(id, ask(order, true));
+            snapshot.payments.insert(id, Payment::of(request));
+            paying.insert(request.request_id.clone());
+            return None;
+        }
+    };
+    Some(record(&mut snapshot.verdicts, request, refusal))
+}
+
+/// How the asking for a payment ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The gateway has decided.
+    Decided(Outcome),
+    /// It had taken the money for an order that is no longer held, and has given it back.
+    Refunded,
+}
+
+/// A batch whose outcomes are decided on. The transitions are made in the order of these fields.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Finished<'a> {
+    /// For each outcome, in order, what its request is answered. `None`: nothing yet, as the money was taken for an order
+    /// whose units are no longer held, and has to be given back first.
+    pub answers: Vec<Option<Answer>>,
+    /// Orders from `reserved` to `paying`, each with its request: a decline was recorded, and the money was taken.
+    pub late: Vec<(Uuid, &'a str)>,
+    /// Orders from `paying` to `paid`, each with its request.
+    pub captured: Vec<(Uuid, &'a str)>,
+    /// Orders from `paying` back to `reserved`, each with its request.
+    pub declined: Vec<(Uuid, &'a str)>,
+    /// The units that are sold with them.
+    pub sold: Units,
+    /// The payments that are no longer under way, by order; with the charge, where there is one.
+    pub over: BTreeMap<Uuid, Option<String>>,
+}
+
+/// Decides on what the gateway said to these requests, in order.
+#[must_use]
+pub fn finish<'a>(asked: &[(&'a PaymentRequest, Ended)], snapshot: &mut Snapshot<'a>) -> Finished<'a> {
+    let mut finished = Finished::default();
+    for (request, ended) in asked {
+        let answer = finished.end(request, ended, snapshot);
+        finished.answers.push(answer);
+    }
+    finished
+}
+
+impl<'a> Finished<'a> {
+    fn end(&mut self, request: &'a PaymentRequest, ended: &Ended, snapshot: &mut Snapshot<'a>) -> Option<Answer> {
+        let id = request.order_id;
+        let payment = snapshot.payments.get_mut(&id).filter(|payment| payment.is_by(request));
+        let is_ours = payment.is_some();
+        let order = snapshot.orders.get_mut(&id);
+        let verdict = match ended {
+            Ended::Decided(Outcome::Captured { charge_id }) => {
+                let verdict = self.capture(request, order?, is_ours)?;
+                if verdict.0 == Code::Paid {
+                    self.over.insert(id, Some(charge_id.clone()));
+                }
+                verdict
+            }
+            Ended::Decided(Outcome::Declined { reason }) => self.decline(request, order, is_ours, reason),
+            Ended::Refunded => self.decline(request, order, is_ours, "the charge was refunded"),
+        };
+        if let Some(payment) = payment {
+            payment.is_under_way = false;
+            self.over.entry(id).or_default();
+        }
+        let recorded = snapshot.verdicts.answer(request);
+        // A verdict on record stays as it is.
+        Some(recorded.unwrap_or_else(|| record(&mut snapshot.verdicts, request, verdict)))
+    }
+
+    /// The order becomes paid, where its units are there to be sold. `None`: they are not.
+    fn capture(&mut self, request: &'a PaymentRequest, order: &mut Order, is_ours: bool) -> Option<(Code, String)> {
+        let (id, by) = (request.order_id, request.request_id.as_str());
+        match order.state {
+            State::Paying if !is_ours => return Some(refused(id, Refusal::PaymentUnderWay)),
+            State::Paying => (),
+            State::Reserved => self.late.push((id, by)),
+            // By somebody who asked with the same key: it is the same charge.
+            State::Paid => return Some(refused(id, Refusal::AlreadyPaid)),
+            State::Expired | State::Cancelled => return None,
+        }
+        order.state = State::Paid;
+        self.captured.push((id, by));
+        *self.sold.entry(order.item.clone()).or_default() += order.quantity;
+        Some((Code::Paid, format!("The order {id} is paid for; {} yours.", units_are(order))))
+    }
+
+    /// The order is held again for what is left of its time, where this request was paying for it.
+    fn decline(
+        &mut self,
+        request: &'a PaymentRequest,
+        order: Option<&mut Order>,
+        is_ours: bool,
+        reason: &str,
+    ) -> (Code, String) {
+        let id = request.order_id;
+        let Some(order) = order else { return unknown(id) };
+        match order.state.after(Cause::PaymentDeclined) {
+            Ok(next) if is_ours => {
+                order.state = next;
+                self.declined.push((id, &request.request_id));
+                let left = format!("{} held for you until {}", units_are(order), text(order.hold_until));
+                (Code::Declined, format!("The payment of the order {id} was declined: {reason}. {left}."))
+            }
+            Ok(_) => refused(id, Refusal::PaymentUnderWay),
+            Err(refusal) => refused(id, refusal),
+        }
+    }
+}
+
+/// Has a verdict recorded for a request that has none.
+fn record<'a>(verdicts: &mut Verdicts<'a>, request: &'a PaymentRequest, (code, message): (Code, String)) -> Answer {
+    let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
+    verdicts.add(request, None, &verdict)
+}
+
+/// Why an order cannot be paid for, for programs and for people.
+fn refused(id: Uuid, refusal: Refusal) -> (Code, String) {
+    match refusal {
+        Refusal::AlreadyCancelled => (Code::AlreadyCancelled, format!("The order {id} was cancelled before.")),
+        Refusal::AlreadyExpired => {
+            (Code::AlreadyExpired, format!("The hold of the order {id} ran out before; nothing is charged."))
+        }
+        Refusal::AlreadyPaid => (Code::AlreadyPaid, format!("The order {id} is paid for.")),
+        Refusal::PaymentUnderWay => {
+            (Code::PaymentUnderWay, format!("The order {id} is being paid for, by another request."))
+        }
+        Refusal::NoPaymentUnderWay => (Code::Declined, format!("The payment of the order {id} has ended before.")),
+    }
+}
+
+fn unknown(id: Uuid) -> (Code, String) {
+    (Code::UnknownOrder, format!("There is no order {id}."))
+}
+
+fn units_are(Order { quantity, item, .. }: &Order) -> String {
+    let (units, are) = if *quantity == 1 { ("unit", "is") } else { ("units", "are") };
+    format!("{quantity} {units} of {item} {are}")
+}
+
+fn text(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).expect("the schema keeps times that RFC 3339 can write")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The transactions that give units back: orders are locked, moved on, and their items after them.
+//!
+//! Orders are locked and not checked by a version: who was first must be known before anything is said. Invariant: a verdict
+//! is recorded by the transaction that has its effect, and nothing is answered before that is committed.
+
+use crate::decide::decide;
+use shared::{
+    handler::Answer,
+    idempotency,
+    messages::ReleaseRequest,
+    order::{
+        Cause,
+        store::{Destination, Transition, Units, lock_items, lock_orders, move_on, move_units},
+    },
+    outbox::{kind_of, record_orders},
+    transaction::Transaction,
+};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+/// The most orders of one batch. Each batch moves its items' versions on once, which costs a purchase that is being
+/// decided another round; so few and large.
+pub const BATCH_ORDERS_MAX: u16 = 2_000;
+
+/// Moves at most $1 due orders from $2 to $3, because of $4; but for those of the items $5. Whether an order is still
+/// reserved is checked where it is locked; to ask again would only tempt the planner to look orders up in the index of
+/// holds, and not by their key. `now()` is when the transaction began; a volatile clock could not be looked up in an index.
+pub const EXPIRE: &str = "
+WITH due AS MATERIALIZED (
+    SELECT id FROM orders
+    WHERE state = 'reserved' AND hold_until <= now() AND item <> ALL($5)
+    ORDER BY hold_until LIMIT $1
+    FOR NO KEY UPDATE SKIP LOCKED
+), expired AS (
+    UPDATE orders SET state = $3 FROM due WHERE orders.id = due.id
+    RETURNING orders.id, orders.item, orders.quantity
+), recorded AS (
+    INSERT INTO order_history (order_id, from_state, to_state, cause, at)
+    SELECT id, $2, $3, $4, clock_timestamp() FROM expired
+)
+SELECT item, array_agg(id ORDER BY id) AS orders, sum(quantity)::bigint AS units FROM expired GROUP BY item";
+
+/// Answers requests, in order.
+#[derive(Debug)]
+pub struct Cancel<'a>(pub &'a [ReleaseRequest]);
+
+impl Transaction for Cancel<'_> {
+    const CONTENDED: &'static str = "orders or request ids";
+    type Done = Vec<Answer>;
+
+    async fn attempt(&self, connection: &mut PgConnection) -> Result<Vec<Answer>, sqlx::Error> {
+        let ids: Vec<Uuid> = self.0.iter().map(|request| request.order_id).collect();
+        let orders = lock_orders(connection, &ids).await?;
+        let mut verdicts = idempotency::store::read(connection, self.0.iter()).await?;
+        let plan = decide(self.0, orders, &mut verdicts);
+        let cancelled = Transition { cause: Cause::Cancel, orders: plan.cancelled, at: verdicts.now };
+        move_on(connection, &[cancelled], &plan.units, Destination::Available).await?;
+        idempotency::store::record(connection, &verdicts).await?;
+        Ok(plan.answers)
+    }
+}
+
+/// What became of a batch of holds.
+#[derive(Debug)]
+pub enum Batch {
+    /// So many orders expired.
+    Expired(usize),
+    /// None did: these items hold fewer units than their orders. There are fewer such items each time.
+    Short(Vec<String>),
+}
+
+/// Ends the holds that are due longest, but for those of the items that are passed over.
+///
+/// # Errors
+/// The database's.
+pub async fn expire_batch(connection: &mut PgConnection, passed_over: Vec<&str>) -> Result<Batch, sqlx::Error> {
+    let cause = Cause::HoldPassed;
+    let (from, to) = cause.transition();
+    let mut transaction = connection.begin().await?;
+    let expire = sqlx::query_as(EXPIRE).bind(i64::from(BATCH_ORDERS_MAX)).bind(from.as_str()).bind(to.as_str());
+    let expire = expire.bind(cause.as_str()).bind(passed_over);
+    let expired: Vec<(String, Vec<Uuid>, i64)> = expire.fetch_all(&mut *transaction).await?;
+    let orders: Vec<Uuid> = expired.iter().flat_map(|(_, orders, _)| orders.iter().copied()).collect();
+    let units: Units = expired.into_iter().map(|(item, _, units)| (item, units)).collect();
+    if orders.is_empty() {
+        transaction.rollback().await?;
+        return Ok(Batch::Expired(0));
+    }
+    let short = lock_items(&mut transaction, &units).await?;
+    if !short.is_empty() {
+        transaction.rollback().await?;
+        return Ok(Batch::Short(short));
+    }
+    move_units(&mut transaction, &units, Destination::Available).await?;
+    record_orders(&mut transaction, kind_of(cause), &orders).await?;
+    transaction.commit().await?;
+    Ok(Batch::Expired(orders.len()))
+}

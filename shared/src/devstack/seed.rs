@@ -1,0 +1,148 @@
+//! What tests of the functions put into their database, and look up there.
+
+use super::Fixture;
+use crate::{
+    db,
+    handler::Answer,
+    messages::{Code, Verdict},
+    order::State,
+};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction, postgres::PgConnectOptions};
+use uuid::Uuid;
+
+/// Enough for every test to have its sessions at once.
+const CONNECTIONS_MAX: u32 = 16;
+
+const ITEM: &str = "INSERT INTO items (id, stock, available, held, sold) VALUES ($1, $2, $2 - $3 - $4, $3, $4)";
+const ORDER: &str = "
+INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
+VALUES ($1, 'r-' || $1, $2, 'b', $3, now() + make_interval(secs => $4), now())";
+const HISTORY: &str = "
+SELECT from_state, to_state, cause, request_id FROM order_history WHERE order_id = $1 ORDER BY at";
+/// Sessions of this test's database that wait for a lock. (`pg_locks` would show those of the whole server: a row's waiter
+/// waits for a transaction, which belongs to no database.)
+const WAITING_HERE: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+
+/// When a test's hold runs out.
+#[derive(Debug, Clone, Copy)]
+pub enum Due {
+    Now,
+    InAnHour,
+}
+
+/// An item's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Item {
+    pub stock: i64,
+    pub available: i64,
+    pub held: i64,
+    pub sold: i64,
+    pub version: i64,
+}
+
+/// A migrated database of the test's own, with these items: stock, of which some is held and some is sold.
+///
+/// # Panics
+/// As everything here: where a test could not go on.
+pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
+    let fixture = Fixture::new().await;
+    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).expect("the URL can be read");
+    db::migrate(&pool).await.expect("the database can be migrated");
+    for (id, stock, held, sold) in items {
+        let insert = sqlx::query(ITEM).bind(id).bind(stock).bind(held).bind(sold);
+        insert.execute(&pool).await.expect("the item is sound");
+    }
+    pool
+}
+
+/// The same, all of the items' units held.
+pub async fn database_of_holds(items: &[(&str, i64)]) -> PgPool {
+    database(&items.iter().map(|(id, held)| (*id, *held, *held, 0)).collect::<Vec<_>>()).await
+}
+
+/// Makes an order that holds these units; the item has them already.
+pub async fn hold(pool: &PgPool, item: &str, quantity: i64, due: Due) -> Uuid {
+    let id = Uuid::now_v7();
+    let seconds = match due {
+        Due::Now => -1.0,
+        Due::InAnHour => 3_600.0,
+    };
+    let insert = sqlx::query(ORDER).bind(id).bind(item).bind(quantity).bind(seconds);
+    insert.execute(pool).await.expect("the order is sound");
+    id
+}
+
+pub async fn item(pool: &PgPool, id: &str) -> Item {
+    let read = sqlx::query_as("SELECT stock, available, held, sold, version FROM items WHERE id = $1").bind(id);
+    read.fetch_one(pool).await.expect("there is the item")
+}
+
+pub async fn state(pool: &PgPool, order: Uuid) -> State {
+    let read = sqlx::query_scalar("SELECT state FROM orders WHERE id = $1").bind(order);
+    let word: String = read.fetch_one(pool).await.expect("there is the order");
+    word.try_into().expect("a state is read as it is written")
+}
+
+/// The order's history: (from, to, cause, request id).
+pub async fn history(pool: &PgPool, order: Uuid) -> Vec<(String, String, String, Option<String>)> {
+    sqlx::query_as(HISTORY).bind(order).fetch_all(pool).await.expect("the history can be read")
+}
+
+/// The kinds of event in the outbox, in order.
+pub async fn published(pool: &PgPool) -> Vec<String> {
+    let read = sqlx::query_scalar("SELECT kind FROM outbox ORDER BY id");
+    read.fetch_all(pool).await.expect("the outbox can be read")
+}
+
+/// Changes rows.
+pub async fn execute(pool: &PgPool, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(pool).await.expect("the statement can be run");
+}
+
+pub async fn count(pool: &PgPool, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(pool).await.expect("the statement counts")
+}
+
+/// A transaction that holds a row of `items` or `orders` until it is dropped.
+pub async fn lock(pool: &PgPool, table: &str, id: impl std::fmt::Display) -> Transaction<'static, Postgres> {
+    let mut transaction = pool.begin().await.expect("there is a connection");
+    let lock = format!("SELECT 1 FROM {table} WHERE id = '{id}' FOR NO KEY UPDATE");
+    sqlx::query(AssertSqlSafe(lock)).fetch_one(&mut *transaction).await.expect("there is the row");
+    transaction
+}
+
+/// Ends when this many sessions wait for a lock that another one holds.
+pub async fn until_waiting(pool: &PgPool, sessions: i64) {
+    while count(pool, WAITING_HERE).await < sessions {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What an answer says.
+#[must_use]
+pub fn verdict(answer: &Answer) -> Verdict {
+    match answer {
+        Answer::Verdict(body) => serde_json::from_str(body).expect("a reply can be read"),
+        Answer::Rejected(rejection) => rejection.verdict(),
+        Answer::Requeue => panic!("it is decided at once"),
+    }
+}
+
+#[must_use]
+pub fn codes(answers: &[Answer]) -> Vec<Code> {
+    answers.iter().map(|answer| verdict(answer).code).collect()
+}
+
+/// The plan that a connection like those of the pool, with these settings besides, makes of a statement, whatever its
+/// parameters are.
+pub async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
+    let options = PgConnectOptions::clone(&pool.connect_options()).options(settings.iter().copied());
+    let mut connection = db::connect(&options).await.expect("the database is there");
+    let parameters = (1..).take_while(|number| statement.contains(&format!("${number}"))).count();
+    let arguments = vec!["NULL"; parameters].join(", ");
+    let arguments = if parameters == 0 { arguments } else { format!("({arguments})") };
+    let explain = format!("PREPARE it AS {statement}; EXPLAIN EXECUTE it {arguments}");
+    let plan = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.expect("it can be explained");
+    plan.iter().map(|line| line.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
