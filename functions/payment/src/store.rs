@@ -36,7 +36,7 @@ ON CONFLICT (order_id) DO UPDATE SET
 
 /// Not for each time that a message comes round while the gateway is away: only that somebody still asks must show.
 pub const ASK_AGAIN: &str = "
-UPDATE payments SET asked_at = $2 WHERE order_id = ANY($1) AND asked_at < $2 - interval '5 s'";
+UPDATE payments SET asked_at = $2 WHERE order_id = ANY($1) AND asked_at < $2::timestamptz - interval '5 s'";
 
 /// $1 and $2 belong together: the order, and its charge, where there is one.
 pub const END: &str = "

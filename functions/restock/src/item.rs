@@ -11,7 +11,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// An item. Serialised, it is the `detail` of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Item {
-    /// Its id.
     pub id: String,
     /// Units that exist.
     pub stock: i64,
@@ -25,13 +24,10 @@ pub struct Item {
     pub version: i64,
     /// How long an order keeps its units, in milliseconds.
     pub hold_ms: i64,
-    /// The sale begins.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub opens_at: Option<OffsetDateTime>,
-    /// The sale ends.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub closes_at: Option<OffsetDateTime>,
-    /// Who may buy how much.
     pub rules: Rules,
     /// Whether each of its orders is found by its buyer, which some rules need.
     #[serde(skip)]
@@ -126,15 +122,14 @@ fn open(
     now: OffsetDateTime,
 ) -> Outcome {
     let opens_at = opens_at.unwrap_or(now);
-    let message = match closes_at {
+    let until = match closes_at {
         Some(closes_at) if closes_at <= opens_at.max(now) => {
             return Outcome::Invalid(format!("The field closes_at is not after {}.", text(opens_at.max(now))));
         }
-        Some(closes_at) => {
-            format!("The sale of {} is open from {} to {}.", item.id, text(opens_at), text(closes_at))
-        }
-        None => format!("The sale of {} is open from {}, without end.", item.id, text(opens_at)),
+        Some(closes_at) => format!(" to {}", text(closes_at)),
+        None => ", without end".to_owned(),
     };
+    let message = format!("The sale of {} is open from {}{until}.", item.id, text(opens_at));
     let changed = Item { opens_at: Some(opens_at), closes_at, ..item.clone() };
     done(changed, Code::Opened, EventKind::ItemOpened, message)
 }

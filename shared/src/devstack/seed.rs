@@ -7,7 +7,9 @@ use crate::{
     messages::{Code, Verdict},
     order::State,
 };
+use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction, postgres::PgConnectOptions};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Enough for every test to have its sessions at once.
@@ -73,6 +75,13 @@ pub async fn hold(pool: &PgPool, item: &str, quantity: i64, due: Due) -> Uuid {
     id
 }
 
+/// A database with the item `a`, whose one unit is held by this order.
+pub async fn one_hold(due: Due) -> (PgPool, Uuid) {
+    let pool = database_of_holds(&[("a", 1)]).await;
+    let order = hold(&pool, "a", 1, due).await;
+    (pool, order)
+}
+
 pub async fn item(pool: &PgPool, id: &str) -> Item {
     let read = sqlx::query_as("SELECT stock, available, held, sold, version FROM items WHERE id = $1").bind(id);
     read.fetch_one(pool).await.expect("there is the item")
@@ -117,6 +126,11 @@ pub async fn until_waiting(pool: &PgPool, sessions: i64) {
     while count(pool, WAITING_HERE).await < sessions {
         tokio::task::yield_now().await;
     }
+}
+
+/// What each of these comes to; all of them run meanwhile.
+pub async fn all_of<T>(tasks: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T> {
+    join_all(tasks).await.into_iter().map(|ended| ended.expect("it does not panic")).collect()
 }
 
 /// What an answer says.

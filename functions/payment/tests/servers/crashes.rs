@@ -5,8 +5,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_process_that_dies_while_the_gateway_works_leaves_a_payment_that_the_next_one_ends() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let silent = Bank::silent_on(&[order]).await;
     let doomed = paying(&pool, &silent, request(1, order, "card"));
     silent.until_asked(1).await;
@@ -24,8 +23,7 @@ async fn a_process_that_dies_while_the_gateway_works_leaves_a_payment_that_the_n
 
 #[tokio::test]
 async fn a_process_that_dies_with_the_charge_in_its_hand_leaves_a_payment_that_the_next_one_ends() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await;
     let item_in_use = lock(&pool, "items", "a").await;
     let doomed = paying(&pool, &bank, request(1, order, "card"));
@@ -44,8 +42,7 @@ async fn a_process_that_dies_with_the_charge_in_its_hand_leaves_a_payment_that_t
 
 #[tokio::test]
 async fn an_answer_that_is_lost_is_unknown_and_not_declined() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await.but(|behaviour| behaviour.lost_answers = 2);
     // Within one call: the gateway is asked until it says what it did.
     assert_eq!(code(&pool, &bank, request(1, order, "card")).await, "paid");
@@ -75,8 +72,7 @@ async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_n
 
 #[tokio::test]
 async fn two_processes_with_the_same_request_charge_once_and_say_the_same() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     let payers = (0..4).map(|_| {
         let (pool, bank) = (pool.clone(), bank.clone());
@@ -85,10 +81,7 @@ async fn two_processes_with_the_same_request_charge_once_and_say_the_same() {
     let payers: Vec<_> = payers.collect();
     bank.until_asked(4).await;
     bank.let_out(order);
-    let mut found = Vec::new();
-    for payer in payers {
-        found.push(payer.await.unwrap());
-    }
+    let found = all_of(payers).await;
     assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
     assert_eq!((verdict(&found[0][0]).code, bank.charges()), (Code::Paid, 1));
     assert_eq!(history(&pool, order).await, steps(&[("paying", "p-1"), ("paid", "p-1")]));
@@ -97,8 +90,7 @@ async fn two_processes_with_the_same_request_charge_once_and_say_the_same() {
 
 #[tokio::test]
 async fn money_that_was_taken_after_a_decline_was_recorded_ends_in_a_paid_order() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let slow = Bank::silent_on(&[order]).await;
     let late = paying(&pool, &slow, request(1, order, "card"));
     slow.until_asked(1).await;
@@ -117,8 +109,7 @@ async fn money_that_was_taken_after_a_decline_was_recorded_ends_in_a_paid_order(
 #[tokio::test]
 async fn money_that_was_taken_for_an_order_that_somebody_ended_by_hand_is_given_back() {
     for (state, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
-        let pool = database(&[("a", 1)]).await;
-        let order = hold(&pool, "a", 1, Due::InAnHour).await;
+        let (pool, order) = one_hold(Due::InAnHour).await;
         let bank = Bank::silent_on(&[order]).await;
         let paying = paying(&pool, &bank, request(1, order, "card"));
         bank.until_asked(1).await;
@@ -164,8 +155,7 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
 
 #[tokio::test]
 async fn lost_payments_are_looked_for_while_the_function_serves() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
     bank.let_out(order);
@@ -179,8 +169,7 @@ async fn lost_payments_are_looked_for_while_the_function_serves() {
 
 #[tokio::test]
 async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let slow = Bank::silent_on(&[order]).await;
     let first = paying(&pool, &slow, request(1, order, "card"));
     slow.until_asked(1).await;
@@ -200,8 +189,7 @@ async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
 
 #[tokio::test]
 async fn a_payment_under_way_is_ended_even_if_another_function_took_its_request_id_meanwhile() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     let process = process(&pool, &bank);
     assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);

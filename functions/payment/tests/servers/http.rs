@@ -82,8 +82,7 @@ async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
 
 #[tokio::test]
 async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_answers() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let cut = Act::Cut(incomplete(200, r#"{"status":"captured","charge_id":"#, 20));
     let server = Server::start(vec![
         Act::Send(String::new()),

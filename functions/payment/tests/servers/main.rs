@@ -21,8 +21,8 @@ use shared::{
     devstack::{
         gateway::{self, Behaviour},
         seed::{
-            self, Due, codes, count, database_of_holds as database, execute, hold, lock, plan, published, state,
-            until_waiting, verdict,
+            self, Due, all_of, codes, count, database_of_holds as database, execute, hold, lock, one_hold, plan,
+            published, state, until_waiting, verdict,
         },
     },
     handler::{Answer, Handler},
@@ -66,11 +66,15 @@ impl Bank {
     }
 
     fn declines(self, method: &str) -> Self {
-        self.but(|behaviour| drop(behaviour.declined.insert(method.to_owned())))
+        self.but(|behaviour| {
+            behaviour.declined.insert(method.to_owned());
+        })
     }
 
     fn let_out(&self, order: Uuid) {
-        self.gateway.behave(|behaviour| drop(behaviour.silent_on.remove(&order.to_string())));
+        self.gateway.behave(|behaviour| {
+            behaviour.silent_on.remove(&order.to_string());
+        });
     }
 
     fn asked(&self) -> u64 {

@@ -14,9 +14,8 @@ SELECT count(*) FROM expired";
 #[tokio::test]
 async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charges_nothing() {
     for (end, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
-        let pool = database(&[("a", 1)]).await;
+        let (pool, order) = one_hold(Due::InAnHour).await;
         let bank = Bank::open().await;
-        let order = hold(&pool, "a", 1, Due::InAnHour).await;
         let mut ending = lock(&pool, "orders", order).await;
         let paying = tokio::spawn({
             let (pool, bank) = (pool.clone(), bank.clone());
@@ -32,8 +31,7 @@ async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charg
 
 #[tokio::test]
 async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_nor_after() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     let process = process(&pool, &bank);
     assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
@@ -54,8 +52,7 @@ async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_no
 
 #[tokio::test]
 async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
-    let pool = database(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await.declines("empty");
     let process = process(&pool, &bank);
     assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Requeue]);
@@ -81,10 +78,7 @@ async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_o
     });
     until_waiting(&pool, 2).await;
     unwritable.rollback().await.unwrap();
-    let mut codes = Vec::new();
-    for payer in payers {
-        codes.push(verdict(&payer.await.unwrap()[0]).code.as_str());
-    }
+    let mut codes: Vec<_> = codes(&all_of(payers).await.concat()).into_iter().map(Code::as_str).collect();
     codes.sort_unstable();
     assert_eq!(codes, ["paid", "request_id_reused"]);
     assert_eq!((bank.charges(), item(&pool, "a").await), (1, (1, 1, 0)));
@@ -116,10 +110,7 @@ async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
         })
     });
     let payers: Vec<_> = payers.collect();
-    let mut paid = 0;
-    for payer in payers {
-        paid += payer.await.unwrap();
-    }
+    let paid: usize = all_of(payers).await.into_iter().sum();
     let in_the_end = count(&pool, "SELECT count(*) FROM orders WHERE state = 'paid'").await;
     assert_eq!((paid as i64, bank.charges() as i64), (in_the_end, in_the_end));
     let ((held_of_a, a, _), (held_of_b, b, _)) = (item(&pool, "a").await, item(&pool, "b").await);

@@ -22,9 +22,8 @@ async fn a_held_order_is_paid_for_and_its_units_are_sold() {
 
 #[tokio::test]
 async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_charges_nothing() {
-    let pool = database(&[("a", 1)]).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let requests = [request(1, order, "card"), request(1, order, "card"), request(2, Uuid::nil(), "card")];
     let first = answers(&pool, &bank, &requests).await;
     assert_eq!(first[0], first[1], "copies in one batch are one request");
@@ -67,9 +66,8 @@ async fn a_payment_that_comes_too_late_is_not_charged() {
 
 #[tokio::test]
 async fn an_order_that_cannot_be_paid_for_stays_as_it_is_and_the_answer_says_why() {
-    let pool = database(&[("a", 1)]).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
     for (other, expected) in [
         (State::Paying, "payment_under_way"),
         (State::Paid, "already_paid"),
@@ -86,9 +84,8 @@ async fn an_order_that_cannot_be_paid_for_stays_as_it_is_and_the_answer_says_why
 
 #[tokio::test]
 async fn of_two_requests_for_one_order_the_first_pays_and_the_second_is_told_so() {
-    let pool = database(&[("a", 1)]).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
     let found = answers(&pool, &bank, &[request(1, order, "card"), request(2, order, "card")]).await;
     assert_eq!(codes(&found), [Code::Paid, Code::PaymentUnderWay]);
     assert_eq!(code(&pool, &bank, request(3, order, "card")).await, "already_paid");

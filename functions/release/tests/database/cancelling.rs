@@ -17,8 +17,7 @@ async fn a_cancelled_order_gives_its_units_back() {
 
 #[tokio::test]
 async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_changes_nothing() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let requests = [request(1, order), request(1, order), request(2, Uuid::nil())];
     let first = answers(&pool, &requests).await;
     assert_eq!(first[0], first[1], "copies in one batch are one request");
@@ -29,16 +28,12 @@ async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_changes_nothing() {
 
 #[tokio::test]
 async fn copies_decided_at_the_same_instant_are_one_cancellation() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let deciders = (0..6).map(|_| {
         let pool = pool.clone();
         tokio::spawn(async move { answers(&pool, &[request(1, order), request(2, Uuid::nil())]).await })
     });
-    let mut found = Vec::new();
-    for decider in deciders.collect::<Vec<_>>() {
-        found.push(decider.await.unwrap());
-    }
+    let found = all_of(deciders).await;
     assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
     assert_eq!(verdict(&found[0][0]).code, Code::Cancelled);
     assert_eq!((item(&pool, "a").await, history(&pool, order).await.len()), ((1, 0, 1), 1));
@@ -65,8 +60,7 @@ async fn the_same_id_with_other_content_is_told_so_and_changes_nothing() {
 
 #[tokio::test]
 async fn an_order_that_cannot_be_cancelled_stays_as_it_is_and_the_answer_says_why() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     for (other, code) in [
         (State::Paying, Code::PaymentUnderWay),
         (State::Paid, Code::AlreadyPaid),
@@ -86,8 +80,7 @@ async fn an_order_that_cannot_be_cancelled_stays_as_it_is_and_the_answer_says_wh
 
 #[tokio::test]
 async fn an_order_is_cancelled_by_the_first_request_and_not_by_the_second() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     let found = answers(&pool, &[request(1, order), request(2, order)]).await;
     assert_eq!(codes(&found), [Code::Cancelled, Code::AlreadyCancelled]);
     assert_eq!((item(&pool, "a").await, history(&pool, order).await.len()), ((1, 0, 1), 1));
@@ -95,8 +88,7 @@ async fn an_order_is_cancelled_by_the_first_request_and_not_by_the_second() {
 
 #[tokio::test]
 async fn the_database_itself_lets_no_order_end_twice() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::InAnHour).await;
+    let (pool, order) = one_hold(Due::InAnHour).await;
     answers(&pool, &[request(1, order)]).await;
     for (row, constraint) in [
         ("'reserved', 'expired', 'hold_passed', NULL", "an_order_ends_once"),

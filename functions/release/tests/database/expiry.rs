@@ -25,8 +25,7 @@ async fn a_hold_whose_time_has_passed_ends_and_the_others_go_on() {
 #[tokio::test]
 async fn only_reserved_orders_expire() {
     for other in [State::Paying, State::Paid, State::Expired, State::Cancelled] {
-        let pool = database_of_holds(&[("a", 1)]).await;
-        let order = hold(&pool, "a", 1, Due::Now).await;
+        let (pool, order) = one_hold(Due::Now).await;
         sqlx::query("UPDATE orders SET state = $1").bind(other.as_str()).execute(&pool).await.unwrap();
         assert_eq!(expired(&pool).await, 0);
         assert_eq!((state(&pool, order).await, item(&pool, "a").await), (other, (0, 1, 0)));
@@ -64,8 +63,7 @@ async fn an_item_that_was_altered_by_hand_keeps_no_other_items_holds() {
 
 #[tokio::test]
 async fn holds_run_out_while_the_function_serves() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::Now).await;
+    let (pool, order) = one_hold(Due::Now).await;
     let named = PgConnectOptions::clone(&pool.connect_options()).application_name("expirer");
     let upkeep = tokio::spawn(Release::new(PgPool::connect_lazy_with(named)).upkeep());
     while state(&pool, order).await == State::Reserved {

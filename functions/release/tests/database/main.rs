@@ -13,8 +13,8 @@ use release::{
 };
 use shared::{
     devstack::seed::{
-        self, Due, codes, count, database, database_of_holds, execute, history, hold, lock, plan, state, until_waiting,
-        verdict,
+        self, Due, all_of, codes, count, database, database_of_holds, execute, history, hold, lock, one_hold, plan,
+        state, until_waiting, verdict,
     },
     handler::{Answer, Handler},
     messages::{Code, ReleaseRequest, Status},

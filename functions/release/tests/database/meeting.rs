@@ -15,8 +15,7 @@ fn cancelling(pool: &PgPool, order: Uuid) -> JoinHandle<Vec<Answer>> {
 
 #[tokio::test]
 async fn of_two_expirers_one_ends_a_hold_and_the_other_does_not_wait_for_it() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::Now).await;
+    let (pool, order) = one_hold(Due::Now).await;
     let item_in_use = lock(&pool, "items", "a").await;
     let one = expiring(&pool);
     until_waiting(&pool, 1).await;
@@ -28,8 +27,7 @@ async fn of_two_expirers_one_ends_a_hold_and_the_other_does_not_wait_for_it() {
 
 #[tokio::test]
 async fn a_cancel_that_meets_an_expiry_waits_for_it_and_comes_too_late() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::Now).await;
+    let (pool, order) = one_hold(Due::Now).await;
     let item_in_use = lock(&pool, "items", "a").await;
     let expiring = expiring(&pool);
     until_waiting(&pool, 1).await;
@@ -44,8 +42,7 @@ async fn a_cancel_that_meets_an_expiry_waits_for_it_and_comes_too_late() {
 
 #[tokio::test]
 async fn an_expiry_that_meets_a_cancel_passes_the_order_over() {
-    let pool = database_of_holds(&[("a", 1)]).await;
-    let order = hold(&pool, "a", 1, Due::Now).await;
+    let (pool, order) = one_hold(Due::Now).await;
     let item_in_use = lock(&pool, "items", "a").await;
     let cancelling = cancelling(&pool, order);
     until_waiting(&pool, 1).await;
@@ -85,9 +82,7 @@ async fn many_who_expire_and_cancel_at_once_give_every_unit_back_once() {
     while count(&pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await > 0 {
         ended += expired(&pool).await as usize;
     }
-    for canceller in cancellers {
-        ended += canceller.await.unwrap();
-    }
+    ended += all_of(cancellers).await.into_iter().sum::<usize>();
     assert_eq!(ended, 120, "each order ended once");
     assert_eq!(count(&pool, "SELECT count(*) FROM order_history").await, 120);
     let ((a, held_of_a, _), (b, held_of_b, _)) = (item(&pool, "a").await, item(&pool, "b").await);

@@ -160,15 +160,6 @@ fn rules_about_earlier_orders_wait_until_those_are_counted_and_other_rules_do_no
     assert_eq!(of(&[Operation::Rules { rules: tiers.clone() }], item("a", 1)).1.rules, tiers);
 }
 
-#[test]
-fn copies_get_one_verdict_and_other_content_none() {
-    let add = |id, quantity| request(id, "a", Operation::Add { quantity });
-    let (plan, added) = decided(&[add(1, 1), add(1, 1), add(1, 2), add(2, 1)], items([item("a", 5)])).unwrap();
-    assert_eq!(codes(&plan), [Code::Added, Code::Added, Code::RequestIdReused, Code::Added]);
-    assert_eq!(plan.answers[0], plan.answers[1]);
-    assert_eq!((plan.changed["a"].available, added, plan.events.len()), (7, 2, 2));
-}
-
 fn operation() -> impl Strategy<Value = Operation> {
     let time = || prop::option::of((-3..4_i64).prop_map(|hours| NOW + Duration::hours(hours)));
     prop_oneof![

@@ -9,7 +9,7 @@ mod plans;
 use restock::{Restock, count::STEP_ORDERS};
 use serde_json::Value;
 use shared::{
-    devstack::seed::{self, codes, count, database, execute, lock, plan, until_waiting, verdict},
+    devstack::seed::{self, all_of, codes, count, database, execute, lock, plan, until_waiting, verdict},
     handler::{Answer, Handler},
     messages::{
         Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX,

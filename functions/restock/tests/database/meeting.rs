@@ -74,10 +74,7 @@ async fn removals_and_purchases_at_once_never_take_the_same_unit() {
             held += 1;
         }
     }
-    let mut removed = 0;
-    for remover in removers {
-        removed += remover.await.unwrap();
-    }
+    let removed: i64 = all_of(removers).await.into_iter().sum();
     let (stock, available, now_held, _, _) = item(&pool, "a").await;
     assert_eq!((stock, now_held, available), (STOCK - removed, held, STOCK - removed - held));
     assert!(removed > 0 && held > 0);
@@ -91,10 +88,7 @@ async fn copies_decided_at_the_same_instant_are_one_creation_and_one_addition() 
         let (pool, requests) = (pool.clone(), requests.clone());
         tokio::spawn(async move { answers(&pool, &requests).await })
     });
-    let mut found = Vec::new();
-    for worker in workers.collect::<Vec<_>>() {
-        found.push(worker.await.unwrap());
-    }
+    let found = all_of(workers).await;
     assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
     assert_eq!(codes(&found[0]), [Code::Created, Code::Added]);
     assert_eq!(item(&pool, "new").await.0, 5);
@@ -121,10 +115,7 @@ async fn two_who_create_the_same_items_in_other_orders_do_not_wait_in_a_circle()
             created
         })
     });
-    let mut created = 0;
-    for worker in workers.collect::<Vec<_>>() {
-        created += worker.await.unwrap();
-    }
+    let created: usize = all_of(workers).await.into_iter().sum();
     assert_eq!(created, 20, "each item once");
     assert_eq!(count(&pool, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await, 0);
 }
