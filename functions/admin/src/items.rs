@@ -37,15 +37,15 @@ pub(crate) struct Item {
     pub(crate) conflicts: i64,
     #[sqlx(flatten)]
     pub(crate) sale: Sale,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "shared::messages::time::option")]
     pub(crate) opens_at: Option<OffsetDateTime>,
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "shared::messages::time::option")]
     pub(crate) closes_at: Option<OffsetDateTime>,
     pub(crate) hold_ms: i64,
     pub(crate) max_per_buyer: Option<i64>,
     pub(crate) cooldown_ms: Option<i64>,
     pub(crate) tiers: Option<Vec<String>>,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     pub(crate) created_at: OffsetDateTime,
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct OrderWithHistory {
 
 #[derive(Serialize, FromRow)]
 struct Transition {
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     at: OffsetDateTime,
     from_state: Option<String>,
     to_state: String,
@@ -64,7 +64,7 @@ struct Payment {
     request_id: String,
     payment_method: String,
     /// When the gateway was last asked.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     asked_at: OffsetDateTime,
     /// The gateway's name for the charge, once it is captured.
     charge_id: Option<String>,

@@ -50,7 +50,7 @@ pub struct Options {
 pub struct Orders {
     orders: Vec<Order>,
     /// Orders made before this time were not looked at; `null`: all were, or as many were found as were wanted.
-    #[serde(with = "time::serde::rfc3339::option")]
+    #[serde(with = "shared::messages::time::option")]
     not_looked_at_before: Option<OffsetDateTime>,
 }
 
@@ -63,9 +63,9 @@ pub(crate) struct Order {
     pub(crate) buyer: String,
     pub(crate) quantity: i64,
     pub(crate) state: String,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     pub(crate) hold_until: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     pub(crate) created_at: OffsetDateTime,
 }
 

@@ -7,14 +7,12 @@
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, PaymentRequest, Rejection, Request, Verdict};
+use shared::messages::{Code, PaymentRequest, Rejection, Request, Verdict, time::text};
 use shared::order::{
     Cause, Refusal, State,
     store::{Order, Units},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 /// What the database said.
@@ -255,10 +253,6 @@ fn unknown(id: Uuid) -> (Code, String) {
 fn units_are(Order { quantity, item, .. }: &Order) -> String {
     let (units, are) = if *quantity == 1 { ("unit", "is") } else { ("units", "are") };
     format!("{quantity} {units} of {item} {are}")
-}
-
-fn text(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).expect("the schema keeps times that RFC 3339 can write")
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 //! Pure: "now" is the database's, and order ids come from the caller. Invariants: requests are decided in the order given;
 //! deciding a batch is deciding its requests one by one; and no item gives away more than it has.
 
-use crate::rules::{Buyer, BuyerHistory, Refusal, Rules, text};
+use crate::rules::{Buyer, BuyerHistory, Refusal, Rules};
 use shared::{
     handler::Answer,
     idempotency::Verdicts,
-    messages::{Code, Order, PurchaseRequest, Verdict},
+    messages::{Code, Order, PurchaseRequest, Verdict, time::text},
 };
 use std::collections::{BTreeMap, HashMap};
 use time::{Duration, OffsetDateTime};

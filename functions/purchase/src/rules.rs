@@ -4,8 +4,8 @@
 //! Pure. Invariant: of the rules that refuse a buyer, one that no waiting cures is named first, so that nobody comes back
 //! tomorrow to hear what they could have heard today.
 
-use shared::messages::{Code, PurchaseRequest};
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use shared::messages::{Code, PurchaseRequest, time::text};
+use time::{Duration, OffsetDateTime};
 
 /// Why a request gets nothing, for programs and for people.
 pub type Refusal = (Code, String);
@@ -119,11 +119,6 @@ impl Rules {
             format!("One buyer may have {max} of {item}, held and paid for; you have {has}, so you may ask for {may}.");
         Some((Code::BuyerLimit, message))
     }
-}
-
-/// For people.
-pub(crate) fn text(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 #[cfg(test)]

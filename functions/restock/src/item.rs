@@ -5,8 +5,8 @@
 //! done moves the version on.
 
 use serde::Serialize;
-use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX, time::text};
+use time::OffsetDateTime;
 
 /// An item. Serialised, it is the `detail` of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,9 +24,9 @@ pub struct Item {
     pub version: i64,
     /// How long an order keeps its units, in milliseconds.
     pub hold_ms: i64,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "shared::messages::time::option")]
     pub opens_at: Option<OffsetDateTime>,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "shared::messages::time::option")]
     pub closes_at: Option<OffsetDateTime>,
     pub rules: Rules,
     /// Whether each of its orders is found by its buyer, which some rules need.
@@ -173,8 +173,4 @@ fn describe(id: &str, rules: &Rules) -> String {
 
 fn units(count: i64) -> String {
     if count == 1 { "1 unit".to_owned() } else { format!("{count} units") }
-}
-
-fn text(time: OffsetDateTime) -> String {
-    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }

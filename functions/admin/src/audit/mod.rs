@@ -59,7 +59,7 @@ pub struct Limits {
 #[derive(Debug, Serialize)]
 pub struct Audit {
     /// The instant that was looked at, by the database's clock.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "shared::messages::time")]
     pub at: OffsetDateTime,
     pub holds: bool,
     pub checks: Vec<Checked>,

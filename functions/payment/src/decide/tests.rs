@@ -5,7 +5,7 @@ use super::*;
 use proptest::{prelude::*, sample::select};
 use shared::idempotency::Recorded;
 use std::collections::BTreeSet;
-use time::macros::datetime;
+use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);

@@ -5,6 +5,7 @@
 //! where it is true on the row, and nowhere else. So a count that was lost, restored or never given back sells no unit twice,
 //! and sends nobody away while units are left; it costs a round.
 
+mod fence;
 mod link;
 
 use super::round::Conflicts;

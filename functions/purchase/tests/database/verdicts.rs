@@ -5,7 +5,7 @@ use purchase::decide::{Item, Snapshot, decide};
 use shared::{
     handler::Answer,
     idempotency::Verdicts,
-    messages::{Code, PurchaseRequest, Verdict},
+    messages::{Code, PurchaseRequest, Verdict, time::text},
 };
 use sqlx::{FromRow, PgPool, Row};
 use std::{
@@ -227,7 +227,7 @@ fn comparable(mut verdict: Verdict) -> Verdict {
     if let Some(order) = &mut verdict.order {
         let (hold, decided_at) = (order.hold_until, verdict.decided_at.unwrap());
         assert_eq!(hold - decided_at, Duration::from_secs(600));
-        let text = hold.format(&Rfc3339).unwrap();
+        let text = text(hold);
         assert!(verdict.message.contains(&text), "{} says until {text}", verdict.message);
         verdict.message = verdict.message.replace(&text, "then");
         (order.id, order.hold_until) = (Uuid::nil(), epoch);

@@ -35,10 +35,10 @@ fn an_event_has_the_number_of_its_row_and_its_place_in_it() {
     );
     let body: Value = serde_json::from_str(&events[1].body).unwrap();
     let expected = json!({
-        "event_id": "41.1", "event": "order.reserved", "item": "concert.42", "at": "2026-11-27T10:00:00.25Z",
+        "event_id": "41.1", "event": "order.reserved", "item": "concert.42", "at": "2026-11-27T10:00:00.250000Z",
         "order": {
             "id": Uuid::from_u128(1), "request_id": "r-1", "buyer": "b-1", "quantity": 2,
-            "hold_until": "2026-11-27T10:10:00Z"
+            "hold_until": "2026-11-27T10:10:00.000000Z"
         }
     });
     assert_eq!(body, expected);

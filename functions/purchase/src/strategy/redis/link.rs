@@ -3,6 +3,7 @@
 //! Invariant: it is never repaired. What comes back after a fault may be another server, or the same one with an old
 //! snapshot: so a connection that failed is dropped, and the next one passes the fence.
 
+use super::fence;
 use crate::decide::Item;
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, InfoDict, RedisError, RedisResult, Script, ServerErrorKind,
@@ -26,14 +27,6 @@ const GRANT_MS: u64 = 120_000;
 /// How long a count is kept that nobody asks about: nobody else clears away what an old epoch leaves behind.
 const COUNT_MS: u64 = 3_600_000;
 
-/// The epoch of the Redis with this run id, where it is the one that was known.
-const READ_EPOCH: &str = "SELECT epoch FROM redis_fence WHERE is_only AND run_id = $1";
-/// A new epoch for a Redis that was not known; nothing where somebody else was faster with it.
-const NEW_EPOCH: &str = "
-UPDATE redis_fence SET epoch = gen_random_uuid(), run_id = $1 WHERE is_only AND run_id <> $1 RETURNING epoch";
-/// How often the fence is looked at, when other workers find other servers at the same time.
-const LOOKS_MAX: u32 = 5;
-
 /// An open connection, past the fence.
 #[derive(Clone)]
 pub(super) struct Link {
@@ -53,7 +46,7 @@ impl Link {
         let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(fault)?;
         let run_id: Option<String> = info.get("run_id");
         let run_id = run_id.ok_or_else(|| Error::Unfit("Redis does not say its run_id (INFO server)".to_owned()))?;
-        let epoch = epoch(database, &run_id).await?;
+        let epoch = fence::epoch(database, &run_id).await?;
         let (take, load) = (Script::new(include_str!("take.lua")), Script::new(include_str!("load.lua")));
         let learnt: RedisResult<(String, String)> =
             redis::pipe().load_script(&take).load_script(&load).query_async(&mut connection).await;
@@ -116,21 +109,6 @@ impl Link {
     fn key(&self, kind: &str, name: &str) -> String {
         format!("turnstile:{}:{kind}:{name}", self.epoch.simple())
     }
-}
-
-/// The epoch in which the Redis with this run id counts; a new one where it is not the Redis that was known: it was restarted,
-/// perhaps with an old snapshot, failed over or was replaced. So no two servers, or one before and after a restart, share one.
-async fn epoch(database: &mut PgConnection, run_id: &str) -> Result<Uuid, Error> {
-    for _ in 0..LOOKS_MAX {
-        if let Some(epoch) = sqlx::query_scalar(READ_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
-            return Ok(epoch);
-        }
-        if let Some(epoch) = sqlx::query_scalar(NEW_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
-            tracing::info!(run_id, %epoch, "this Redis was not known; it counts from the start");
-            return Ok(epoch);
-        }
-    }
-    Err(Error::Away("Redis is another one for each worker that asks; does REDIS_URL name one server?".to_owned()))
 }
 
 /// What a fault of Redis means; either way the batch is held. A plain error (`ERR`) may well pass: too many clients, say.
