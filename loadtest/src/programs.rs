@@ -13,8 +13,8 @@ const WORKER: &str = "purchase";
 /// The programs of release, payment and relay.
 const FUNCTIONS: [&str; 3] = ["release", "payment", "relay"];
 
-/// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), every
-/// program of the workspace is built first.
+/// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), the
+/// programs are built first.
 pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = given {
         return existing(path.to_owned());
@@ -64,7 +64,8 @@ fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
 /// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant.
 async fn build(cargo: &Path, package: &Path) -> Result<(), Failure> {
     let mut command = Command::new(cargo);
-    command.args(["build", "--workspace", "--bins", "--quiet"]).current_dir(package).kill_on_drop(true);
+    command.args(["build", "--bins", "--quiet", "--package", "loadtest"]).current_dir(package).kill_on_drop(true);
+    command.args(std::iter::once(WORKER).chain(FUNCTIONS).flat_map(|name| ["--package", name]));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
