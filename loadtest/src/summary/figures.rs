@@ -1,5 +1,7 @@
 //! Numbers as text: separated thousands, shares, and a line of bars.
 
+use shared::table::Style;
+
 /// The widest sparkline.
 const SPARKLINE_COLUMNS_MAX: usize = 40;
 /// From empty to the peak.
@@ -26,6 +28,12 @@ pub(crate) fn sparkline(samples: &[(u64, u64)]) -> String {
         SPARKS[usize::try_from((before * HEIGHT_MAX).div_ceil(peak)).unwrap_or(0)]
     });
     heights.collect()
+}
+
+/// Lines under a title; nothing, where there are none.
+pub(crate) fn section(title: &str, lines: impl IntoIterator<Item = String>, style: Style) -> String {
+    let lines: String = lines.into_iter().map(|line| format!("    {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\n  {}\n{lines}", style.title(title)) }
 }
 
 /// With separated thousands.
