@@ -21,7 +21,7 @@ use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
-pub use cost::CostOptions;
+pub use cost::{CostOptions, VERDICTS_BEFORE_DEFAULT};
 pub use orders::OrderOptions;
 
 const ITEMS_MAX: i64 = 1_000_000;

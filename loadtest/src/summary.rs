@@ -2,7 +2,7 @@
 
 pub(crate) mod figures;
 
-use shared::table::{Style, table};
+use shared::table::Style;
 
 use crate::audit::Invariant;
 use crate::faults::{Action, EventReport};
@@ -10,7 +10,7 @@ use crate::orders::report::{DemoStep, OrdersReport};
 use crate::queues::DepthSample;
 use crate::result::{Outcome, WorkerReport};
 use crate::stats::Latency;
-use figures::{count, decimal, plural, section, share, signed, sparkline};
+use figures::{count, decimal, plural, section, share, signed, sparkline, titled};
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;
@@ -33,7 +33,7 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
         format!("{line}\n{}\n", style.dim(&circumstances(outcome))),
         section("INVARIANTS", invariants, style),
         section("VERDICTS", verdict_lines(outcome), style),
-        section("LATENCY (ms, from the intended send to the verdict)", latency_lines(outcome.latency_ms, style), style),
+        latencies(outcome.latency_ms, style),
         section("THROUGHPUT", throughput_lines(outcome), style),
         section("CONTENTION", contention_lines(outcome), style),
         section("QUEUE", queue_lines(outcome), style),
@@ -138,11 +138,11 @@ fn verdict_lines(outcome: &Outcome) -> Vec<String> {
         .collect()
 }
 
-fn latency_lines(latency: Latency, style: Style) -> Vec<String> {
+fn latencies(latency: Latency, style: Style) -> String {
     let Latency { min, p50, p90, p95, p99, p999, max } = latency;
     let figures = [min, p50, p90, p95, p99, p999, max].map(|figure| decimal(figure, 1)).to_vec();
-    let drawn = table(&[">min", ">p50", ">p90", ">p95", ">p99", ">p99.9", ">max"], [figures], style);
-    drawn.lines().map(str::to_owned).collect()
+    let headings = [">min", ">p50", ">p90", ">p95", ">p99", ">p99.9", ">max"];
+    titled("LATENCY (ms, from the intended send to the verdict)", &headings, vec![figures], style)
 }
 
 fn throughput_lines(outcome: &Outcome) -> Vec<String> {

@@ -15,7 +15,7 @@ use shared::devstack::Servers;
 use shared::table::Style;
 
 use super::measure::{self, Counted, ServerPids};
-use crate::cli::CostOptions;
+use crate::cli::{CostOptions, VERDICTS_BEFORE_DEFAULT};
 use crate::database::{self, at_once};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -141,7 +141,7 @@ async fn of_private(
     let pids = ServerPids { broker: Some(servers.rabbitmq.pid()), database: Some(servers.postgres.pid()) };
     let mut bench = Bench::warmed_up(empty, options, program, progress, pids).await?;
     let steps = bench.steps(empty).await?;
-    let (verdicts, items) = (options.verdicts_before_or_default(), options.items_before);
+    let (verdicts, items) = (options.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT), options.items_before);
     if verdicts == 0 {
         return bench.cost(steps, None);
     }

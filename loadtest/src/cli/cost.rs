@@ -11,7 +11,7 @@ const BUYERS_DEFAULT: [u32; 3] = [1_000, 10_000, 100_000];
 const ITEMS_DEFAULT: [u32; 2] = [1, 1_000];
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
 /// Old verdicts in private servers, unless a number is given.
-const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
+pub const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
 
 #[derive(Debug, Clone, Args)]
 pub struct CostOptions {
@@ -51,10 +51,6 @@ impl CostOptions {
     pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
         let stock = u64::from(buyers) * u64::from(items);
         Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
-    }
-
-    pub fn verdicts_before_or_default(&self) -> u32 {
-        self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)
     }
 }
 

@@ -3,8 +3,7 @@
 use shared::table::Style;
 
 use super::{Comparison, Form, Row, notes};
-use crate::bench::text::{cross_out, titled};
-use crate::summary::figures::{count, decimal, plural, section};
+use crate::summary::figures::{count, cross_out, decimal, plural, section, titled};
 
 /// What came of it.
 const CAME: [&str; 10] = [
