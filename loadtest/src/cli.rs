@@ -3,7 +3,7 @@
 mod compare;
 mod contend;
 mod cost;
-mod life;
+mod orders;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -17,18 +17,19 @@ use shared::messages::QUANTITY_MAX;
 use crate::faults::{Action, Event};
 use crate::orders::plan::Share;
 use crate::schedule::{BUYERS_MAX, Scenario};
-use crate::servers::Urls;
+use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
-pub use cost::CostOptions;
-pub use life::LifeOptions;
+pub use cost::{CostOptions, VERDICTS_BEFORE_DEFAULT};
+pub use orders::OrderOptions;
 
 const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 const STOCK_MAX: u64 = 1 << 53;
 const WORKERS_MAX: i64 = 256;
 const BATCH_MAX: i64 = 5_000;
+const REPETITIONS_MAX: i64 = 100;
 const RATE_MAX: f64 = 1_000_000.0;
 
 /// One sale on real servers: buyers, their verdicts, and an audit of both.
@@ -62,7 +63,6 @@ impl Cli {
 const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant broke · 2 wrong usage · \
     69 a server is missing or unreachable · 78 wrong configuration · 130 interrupted";
 
-/// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run one sale: buyers, worker processes, audit.
@@ -86,10 +86,8 @@ pub enum Command {
     BaselineClients,
 }
 
-/// What `run` takes.
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// The sale.
     #[command(flatten)]
     pub sale: SaleOptions,
     /// Measure the ceiling too, before and after the sale and on the same servers, and report the ratio.
@@ -104,26 +102,25 @@ pub struct RunOptions {
     /// What happens meanwhile. This and the next come last, as a heading holds for whatever follows.
     #[command(flatten)]
     pub events: EventOptions,
-    /// What becomes of the orders.
     #[command(flatten)]
-    pub life: LifeOptions,
+    pub orders: OrderOptions,
 }
 
 impl RunOptions {
     fn conflict(&self) -> Option<&'static str> {
-        if self.broker_nodes > 1 && self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty()) {
+        let is_given = self.sale.urls.amqp_url.as_deref().is_some_and(|url| !url.is_empty());
+        if self.broker_nodes > 1 && is_given {
             return Some("--broker-nodes is for private servers: leave AMQP_URL and --amqp-url away");
         }
         if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
             return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");
         }
-        let is_given = self.sale.amqp_url.as_deref().is_some_and(|url| !url.is_empty());
         if self.events.kill_redis_at.is_some() && (is_given || self.sale.strategy != Strategy::Redis) {
             return Some(
                 "--kill-redis-at goes with --strategy redis on private servers: leave AMQP_URL and --amqp-url away",
             );
         }
-        self.life.conflict(self.sale.rate)
+        self.orders.conflict(self.sale.rate)
     }
 }
 
@@ -216,15 +213,10 @@ pub struct SaleOptions {
     /// Write the result as a page with charts, all in one file, to show or to keep.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// The broker to use, of a cluster each node with commas between them; without it (and --database-url), private servers are started and stopped.
-    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
-    pub amqp_url: Option<String>,
-    /// The database to use; goes with --amqp-url.
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
-    /// The Redis to use; goes with --amqp-url, where the strategy is redis.
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
-    pub redis_url: Option<String>,
+    #[command(flatten)]
+    pub urls: Urls,
+    #[command(flatten)]
+    pub redis: RedisUrl,
 }
 
 impl SaleOptions {
@@ -242,9 +234,33 @@ impl SaleOptions {
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
+}
 
-    pub(crate) fn urls(&self) -> Urls<'_> {
-        Urls { amqp: &self.amqp_url, database: &self.database_url, redis: &self.redis_url }
+/// What every benchmark of many sales takes.
+#[derive(Debug, Clone, Args)]
+pub struct BenchOptions {
+    /// How often each measurement is repeated, in turns with all others; figures are medians.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
+    pub repetitions: u32,
+    /// Chooses who buys what; the same seed gives the same sales.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// The longest that the buyers of a sale on the queue wait, in seconds from the first request.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
+    #[arg(long, value_name = "PATH")]
+    pub json: Option<PathBuf>,
+    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
+    #[arg(long, value_name = "PATH")]
+    pub worker_program: Option<PathBuf>,
+    #[command(flatten)]
+    pub urls: Urls,
+}
+
+impl BenchOptions {
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 }
 

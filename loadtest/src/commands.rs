@@ -1,6 +1,6 @@
 //! From the command line to the exit code: `run` and `ceiling`, and the way to the others.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
@@ -25,7 +25,7 @@ use crate::queues::{await_no_consumers, refuse_queues_in_use};
 use crate::report::{self, ReportFile};
 use crate::result::{CeilingReport, Outcome};
 use crate::run::{Sale, drained, run};
-use crate::servers::{Endpoints, Needs, Urls, VHOST, or_interrupted, with_servers};
+use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
 use crate::stats::round;
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
@@ -40,13 +40,10 @@ const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
 /// Boxed, so that all of this is compiled here and not once more in the program.
 pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
     Box::pin(async move {
-        match cli.command {
-            // A worker starts its own log; of the baseline's processes, nobody reads one before they end.
-            Command::CeilingWorker(_) | Command::BaselineServer | Command::BaselineClients => {}
-            Command::Run(_) | Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::Contend(_) => {
-                let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
-                telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
-            }
+        // A worker starts its own log; of the baseline's processes, nobody reads one before they end.
+        if !matches!(cli.command, Command::CeilingWorker(_) | Command::BaselineServer | Command::BaselineClients) {
+            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
+            telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
         }
         match cli.command {
             Command::Run(options) => run_command(&options).await,
@@ -71,14 +68,20 @@ async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
 }
 
 async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
-    let programs = or_interrupted(Programs::find(options)).await?;
     let sale = &options.sale;
-    let redis = sale.strategy == Strategy::Redis;
+    let (purchase, functions) = or_interrupted(async {
+        let purchase = programs::worker(options.worker_program.as_deref()).await?;
+        let are_needed = options.orders.show_life || options.orders.plan(sale.seed).is_some();
+        Ok((purchase, if are_needed { Some(programs::functions().await?) } else { None }))
+    })
+    .await?;
+    let redis = (sale.strategy == Strategy::Redis).then_some(&sale.redis);
     let needs = Needs { broker_nodes: options.broker_nodes, redis, ..Needs::PLAIN };
     let page = ReportFile::open(sale.report.as_deref())?;
     let progress = Progress::new();
-    let outcome = with_servers(sale.urls(), needs, &progress, async |endpoints, servers| {
-        Rounds { endpoints, options, programs: &programs, progress: &progress }.run(servers).await
+    let outcome = with_servers(&sale.urls, needs, &progress, async |endpoints, servers| {
+        let (purchase, functions) = (&purchase, functions.as_ref());
+        Rounds { endpoints, options, purchase, functions, progress: &progress }.run(servers).await
     });
     finish(&outcome.await?, sale, page)
 }
@@ -86,8 +89,7 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
 async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
     let page = ReportFile::open(options.report.as_deref())?;
     let progress = Progress::new();
-    let urls = Urls { redis: &None, ..options.urls() };
-    let outcome = with_servers(urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
+    let outcome = with_servers(&options.urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
         refuse_queues_in_use(&endpoints.amqp_url).await?;
         let outcome = run_ceiling(endpoints, options, &progress).await?;
         let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
@@ -104,26 +106,13 @@ fn finish(outcome: &Outcome, options: &SaleOptions, page: Option<ReportFile>) ->
     Ok(outcome.passed)
 }
 
-/// The programs of a run.
-struct Programs {
-    purchase: PathBuf,
-    /// Those that go on with the orders, where anything happens to them.
-    functions: Option<Functions>,
-}
-
-impl Programs {
-    async fn find(options: &RunOptions) -> Result<Self, Failure> {
-        let purchase = programs::worker(options.worker_program.as_deref()).await?;
-        let is_needed = options.life.show_life || options.life.plan(options.sale.seed).is_some();
-        let functions = if is_needed { Some(programs::functions().await?) } else { None };
-        Ok(Self { purchase, functions })
-    }
-}
-
+/// The sale of a run, and what goes before and after it on the same servers.
 struct Rounds<'a> {
     endpoints: &'a Endpoints,
     options: &'a RunOptions,
-    programs: &'a Programs,
+    purchase: &'a Path,
+    /// Those that go on with the orders, where anything happens to them.
+    functions: Option<&'a Functions>,
     progress: &'a Progress,
 }
 
@@ -131,7 +120,7 @@ impl Rounds<'_> {
     /// One sale, with the ceiling before and after it where that is asked for: whatever warms up, or slows down, then
     /// touches both sides of the ratio. The quiet sale comes before it, and the demo of two orders after it.
     async fn run(&self, servers: Option<&mut Servers>) -> Result<Outcome, Failure> {
-        let Self { endpoints, options: RunOptions { sale, life, with_ceiling, .. }, progress, .. } = self;
+        let Self { endpoints, options: RunOptions { sale, orders, with_ceiling, .. }, progress, .. } = self;
         let mut ceilings = Vec::new();
         if *with_ceiling {
             // Not before the second one: workers leave messages behind that mean nothing, and look like requests.
@@ -139,7 +128,7 @@ impl Rounds<'_> {
             ceilings.push(run_ceiling(endpoints, sale, progress).await?);
         }
         let mut quiet = None;
-        if life.with_quiet {
+        if orders.with_quiet {
             let sale = Sale::of(sale.scenario(), self.workers(), sale.timeout());
             quiet = Some(run(endpoints, sale, (progress, "selling without payments")).await?);
             await_no_consumers(&endpoints.amqp_url).await?;
@@ -159,7 +148,7 @@ impl Rounds<'_> {
             life.quiet = Some(QuietReport { seconds: quiet.seconds, purchases_per_second: per_second, ratio });
             add(&mut outcome, sound("quiet_sale_sound", "every invariant held in it too", std::slice::from_ref(quiet)));
         }
-        if life.show_life && outcome.life.is_none() {
+        if orders.show_life && outcome.life.is_none() {
             let (steps, invariant) = self.show(winner).await?;
             outcome.shown = Some(steps);
             add(&mut outcome, invariant);
@@ -168,14 +157,14 @@ impl Rounds<'_> {
     }
 
     async fn sell(&self, servers: Option<&mut Servers>) -> Result<(Option<Winner>, Outcome), Failure> {
-        let RunOptions { sale: options, life, events, .. } = self.options;
+        let RunOptions { sale: options, orders, events, .. } = self.options;
         // What dies with the broker would be missed.
         let storage = if events.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
-        let orders = life.plan(options.seed).zip(self.programs.functions.clone());
+        let followed = orders.plan(options.seed).zip(self.functions.cloned());
         let mut sale = Sale::of(options.scenario(), self.workers(), options.timeout());
-        sale.orders = orders.map(|(plan, functions)| Orders { plan, functions, storage });
+        sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
-        sale.faults.crashes = life.crashes;
+        sale.faults.crashes = orders.crashes;
         if let Some(Servers { rabbitmq, redis, .. }) = servers {
             sale.faults.redis = redis.as_mut();
             sale.faults.broker = events.kill_broker_at.map(|_| PrivateBroker { rabbitmq, vhost: VHOST });
@@ -188,16 +177,16 @@ impl Rounds<'_> {
     async fn show(&self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
         await_no_consumers(&self.endpoints.amqp_url).await?;
         self.progress.stage("showing the life of two orders");
-        let gateway = self.options.life.gateway(self.options.sale.seed);
-        let functions = self.programs.functions.clone().context("the functions' programs were not looked for");
+        let gateway = self.options.orders.gateway(self.options.sale.seed);
+        let functions = self.functions.cloned().context("the functions' programs were not looked for");
         let functions = functions.map_err(Failure::Broken)?;
-        let purchase = self.programs.purchase.clone();
+        let purchase = self.purchase.to_owned();
         Demo { endpoints: self.endpoints, purchase, functions, gateway }.run(winner).await
     }
 
     fn workers(&self) -> WorkerSpec {
         let sale = &self.options.sale;
-        let spec = WorkerSpec::purchase(self.programs.purchase.clone(), sale.workers, sale.batch_max);
+        let spec = WorkerSpec::purchase(self.purchase.to_owned(), sale.workers, sale.batch_max);
         WorkerSpec { strategy: Some(sale.strategy), ..spec }
     }
 }

@@ -1,5 +1,5 @@
 //! Why the load generator could not do its work, and the exit code that says so. A sale that breaks an invariant is not a
-//! failure but a result.
+//! failure but a result. For a wrong command line, clap exits with 2 by itself.
 
 use std::process::{ExitCode, ExitStatus};
 
@@ -10,8 +10,6 @@ use shared::db::OpenError;
 pub const EXIT_PASSED: u8 = 0;
 /// An invariant broke, or the run failed for a reason that has no code of its own.
 pub const EXIT_BROKEN: u8 = 1;
-/// The command line is wrong (clap exits with this by itself).
-pub const EXIT_USAGE: u8 = 2;
 /// A server is missing or does not answer (`EX_UNAVAILABLE`).
 pub const EXIT_UNREACHABLE: u8 = 69;
 /// The set-up is wrong: half a pair of URLs, no worker program, a differing queue (`EX_CONFIG`).

@@ -9,9 +9,8 @@ use tokio::process::Command;
 use crate::failure::Failure;
 use crate::orders::Functions;
 
-const WORKER: &str = "purchase";
-/// The programs of release, payment and relay.
-const FUNCTIONS: [&str; 3] = ["release", "payment", "relay"];
+/// What a run starts, and this program: cargo has just built it with the features that all of them need together.
+const BUILT: [&str; 5] = ["loadtest", "purchase", "release", "payment", "relay"];
 
 /// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), the
 /// programs are built first.
@@ -20,14 +19,13 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
         return existing(path.to_owned());
     }
     build_if_cargo().await?;
-    function(WORKER)
+    function("purchase")
 }
 
 /// The programs of the functions that go on with the orders, beside this program; built first as in [`worker`].
 pub async fn functions() -> Result<Functions, Failure> {
     build_if_cargo().await?;
-    let [release, payment, relay] = FUNCTIONS.map(function);
-    Ok(Functions { release: release?, payment: payment?, relay: relay? })
+    Ok(Functions { release: function("release")?, payment: function("payment")?, relay: function("relay")? })
 }
 
 pub fn ourselves() -> Result<PathBuf, Failure> {
@@ -42,11 +40,23 @@ fn function(name: &str) -> Result<PathBuf, Failure> {
     existing(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
+/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant.
 async fn build_if_cargo() -> Result<(), Failure> {
-    match (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
-        (Some(cargo), Some(package)) => build(Path::new(&cargo), Path::new(&package)).await,
-        (_, _) => Ok(()),
+    let variables = std::env::var_os("CARGO").zip(std::env::var_os("CARGO_MANIFEST_DIR"));
+    let Some((cargo, package)) = variables else { return Ok(()) };
+    let mut command = Command::new(&cargo);
+    command.args(["build", "--bins", "--quiet"]).current_dir(package).kill_on_drop(true);
+    command.args(BUILT.into_iter().flat_map(|name| ["--package", name]));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
     }
+    // Standard output is for the result.
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
+    let status = status.with_context(|| format!("start {}", cargo.display())).map_err(Failure::Broken)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Broken(anyhow!("the worker programs do not build: cargo says why above ({status})")))
 }
 
 fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
@@ -59,21 +69,4 @@ fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
         path.display()
     );
     Err(Failure::Configuration(text))
-}
-
-/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant.
-async fn build(cargo: &Path, package: &Path) -> Result<(), Failure> {
-    let mut command = Command::new(cargo);
-    command.args(["build", "--bins", "--quiet", "--package", "loadtest"]).current_dir(package).kill_on_drop(true);
-    command.args(std::iter::once(WORKER).chain(FUNCTIONS).flat_map(|name| ["--package", name]));
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    // Standard output is for the result.
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
-    let status = status.with_context(|| format!("start {}", cargo.display())).map_err(Failure::Broken)?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::Broken(anyhow!("the worker programs do not build: cargo says why above ({status})")))
 }

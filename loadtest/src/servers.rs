@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use clap::Args;
 use shared::devstack::{Folder, Missing, Postgres, Servers, install};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,35 +25,48 @@ pub struct Endpoints {
     pub redis_url: Option<String>,
 }
 
-/// The URLs as the command line or the environment gives them; an empty one counts as none.
-pub(crate) struct Urls<'a> {
-    pub(crate) amqp: &'a Option<String>,
-    pub(crate) database: &'a Option<String>,
-    pub(crate) redis: &'a Option<String>,
+/// The servers as the command line or the environment gives them; an empty URL counts as none.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Urls {
+    /// The broker to use, of a cluster each node with commas between them; without it (and --database-url), private servers
+    /// are started and stopped. What is measured wants it for itself.
+    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
+    pub amqp_url: Option<String>,
+    /// The database to use, by nobody else while it is measured; goes with --amqp-url.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+/// Redis, as the command line or the environment gives it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RedisUrl {
+    /// The Redis to use; goes with --amqp-url, where a strategy is redis.
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
 }
 
 /// What a run needs besides a broker and a database.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Needs {
+pub(crate) struct Needs<'a> {
     pub(crate) broker_nodes: usize,
-    pub(crate) redis: bool,
+    pub(crate) redis: Option<&'a RedisUrl>,
     /// Whether private PostgreSQL counts its statements.
     pub(crate) statements: bool,
 }
 
-impl Needs {
-    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, redis: false, statements: false };
+impl Needs<'_> {
+    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, redis: None, statements: false };
 }
 
 /// Works on the servers that are given, or on private ones; only those are handed over to be killed and filled.
 pub(crate) async fn with_servers<T>(
-    urls: Urls<'_>,
-    needs: Needs,
+    urls: &Urls,
+    needs: Needs<'_>,
     progress: &Progress,
     work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let done = async {
-        match given(&urls, needs.redis)? {
+        match given(urls, needs.redis)? {
             Some(endpoints) => or_interrupted(work(&endpoints, None)).await,
             None => on_private_servers(needs, progress, work).await,
         }
@@ -63,7 +77,7 @@ pub(crate) async fn with_servers<T>(
 }
 
 async fn on_private_servers<T>(
-    needs: Needs,
+    needs: Needs<'_>,
     progress: &Progress,
     work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -119,12 +133,12 @@ pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failu
 }
 
 /// Both or none; and Redis with them, where it is needed.
-fn given(urls: &Urls<'_>, needs_redis: bool) -> Result<Option<Endpoints>, Failure> {
+fn given(urls: &Urls, redis: Option<&RedisUrl>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
     let configuration = |text: &'static str| Err(Failure::Configuration(anyhow!(text)));
-    let redis_url = url(urls.redis).filter(|_| needs_redis);
-    match (url(urls.amqp), url(urls.database)) {
-        (Some(amqp_url), Some(database_url)) if redis_url.is_some() || !needs_redis => {
+    let redis_url = redis.and_then(|given| url(&given.redis_url));
+    match (url(&urls.amqp_url), url(&urls.database_url)) {
+        (Some(amqp_url), Some(database_url)) if redis_url.is_some() || redis.is_none() => {
             Ok(Some(Endpoints { amqp_url, database_url, redis_url }))
         }
         (None, None) if redis_url.is_none() => Ok(None),
@@ -139,14 +153,14 @@ fn given(urls: &Urls<'_>, needs_redis: bool) -> Result<Option<Endpoints>, Failur
 }
 
 /// The virtual host, a new database, and a Redis where it is needed.
-async fn private_endpoints(servers: &mut Servers, needs: Needs, progress: &Progress) -> Result<Endpoints, Failure> {
+async fn private_endpoints(servers: &mut Servers, needs: Needs<'_>, progress: &Progress) -> Result<Endpoints, Failure> {
     if needs.statements {
         // Before there is a database, as only those that come later are counted in.
         servers.postgres.count_statements().await.map_err(not_started)?;
     }
     servers.postgres.create_database(DATABASE).await.map_err(not_started)?;
     let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(DATABASE));
-    let redis_url = if needs.redis {
+    let redis_url = if needs.redis.is_some() {
         progress.stage("starting a private Redis");
         Some(servers.start_redis().await.map_err(not_started)?.url())
     } else {

@@ -1,34 +1,49 @@
 //! The result for people: one line that says it all, then the figures. Pure.
 
 pub(crate) mod figures;
-mod orders;
 
 use shared::table::Style;
 
+use crate::audit::Invariant;
 use crate::faults::{Action, EventReport};
+use crate::orders::report::{DemoStep, OrdersReport};
 use crate::queues::DepthSample;
-use crate::result::Outcome;
-use figures::{count, decimal, plural, share, signed, sparkline};
+use crate::result::{Outcome, WorkerReport};
+use crate::stats::Latency;
+use figures::{count, decimal, plural, section, share, signed, sparkline, titled};
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;
 /// The column where it is said of an invariant what was checked, from its name on.
 const INVARIANT_COLUMNS: usize = 28;
+/// The column where a shown step's result begins, from that of its text on.
+const STEP_COLUMNS: usize = 58;
+/// The most crashed workers that are named.
+const CRASHES_NAMED_MAX: usize = 10;
 
 pub fn render(outcome: &Outcome, style: Style) -> String {
-    let mut page = Page { text: String::new(), style };
     let line = headline(outcome);
-    page.line(&if outcome.passed { style.good(&line) } else { style.bad(&line) });
-    page.line(&style.dim(&circumstances(outcome)));
-    page.invariants(outcome);
-    page.verdicts(outcome);
-    page.latency(outcome);
-    page.throughput(outcome);
-    page.queue(outcome);
-    page.workers(outcome);
-    page.crashes(outcome);
-    page.orders(outcome);
-    page.text
+    let line = if outcome.passed { style.good(&line) } else { style.bad(&line) };
+    let invariants = outcome.invariants.iter().map(|invariant| invariant_line(invariant, style));
+    let verdicts: u64 = outcome.workers.iter().map(|worker| worker.verdicts).sum();
+    let workers = outcome.workers.iter().map(|worker| worker_line(worker, verdicts));
+    let events = outcome.events.iter().map(|event| row(&format!("at {}", event.at), &event_text(event)));
+    let steps = outcome.shown.iter().flatten().map(|step| step_line(step, style));
+    [
+        format!("{line}\n{}\n", style.dim(&circumstances(outcome))),
+        section("INVARIANTS", invariants, style),
+        section("VERDICTS", verdict_lines(outcome), style),
+        latencies(outcome.latency_ms, style),
+        section("THROUGHPUT", throughput_lines(outcome), style),
+        section("CONTENTION", contention_lines(outcome), style),
+        section("QUEUE", queue_lines(outcome), style),
+        section("WORKERS", workers, style),
+        section("EVENTS", events, style),
+        section("CRASHES", crash_line(outcome), style),
+        section("ORDERS", outcome.life.iter().flat_map(order_lines), style),
+        section("LIVES OF TWO ORDERS (shown after the sale, on an item of its own)", steps, style),
+    ]
+    .concat()
 }
 
 /// The whole sale in one line, such as `1 sold · 999 sold out · 0 failed — 0.11 s`.
@@ -93,118 +108,116 @@ pub(crate) fn event_text(event: &EventReport) -> String {
     format!("{what}{}", next.unwrap_or_default())
 }
 
-struct Page {
-    text: String,
-    style: Style,
+fn row(label: &str, value: &str) -> String {
+    format!("{label:<LABEL_COLUMNS$}{value}")
 }
 
-impl Page {
-    fn line(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
-    }
+/// A row that begins with a figure.
+fn figure(label: &str, figure: &str, more: &str) -> String {
+    row(label, &format!("{figure:>10}  {more}")).trim_end().to_owned()
+}
 
-    fn section(&mut self, title: &str) {
-        let title = self.style.title(title);
-        self.line(&format!("\n  {title}"));
-    }
+fn invariant_line(invariant: &Invariant, style: Style) -> String {
+    let name = invariant.name.replace('_', " ");
+    let (mark, detail) = match invariant.holds {
+        true => (style.good("✓"), style.dim(&invariant.detail)),
+        false => (style.bad("✗"), style.bad(&invariant.detail)),
+    };
+    format!("{mark} {name:<INVARIANT_COLUMNS$}{detail}")
+}
 
-    fn row(&mut self, label: &str, value: &str) {
-        self.line(&format!("    {label:<LABEL_COLUMNS$}{value}"));
-    }
+fn verdict_lines(outcome: &Outcome) -> Vec<String> {
+    let buyers = u64::from(outcome.scenario.buyers);
+    let ended = |(label, number)| figure(label, &count(number), &format!("{:>6}", share(number, buyers)));
+    let repeats = [("duplicate replies", outcome.duplicate_replies), ("reconnects", outcome.reconnects.into())];
+    let repeats = repeats.into_iter().filter(|(_, number)| *number > 0);
+    endings(outcome)
+        .map(ended)
+        .into_iter()
+        .chain(repeats.map(|(label, number)| figure(label, &count(number), "")))
+        .collect()
+}
 
-    /// A row that begins with a figure.
-    fn figure(&mut self, label: &str, figure: &str, more: &str) {
-        let more = if more.is_empty() { String::new() } else { format!("  {more}") };
-        self.row(label, &format!("{figure:>10}{more}"));
-    }
+fn latencies(latency: Latency, style: Style) -> String {
+    let Latency { min, p50, p90, p95, p99, p999, max } = latency;
+    let figures = [min, p50, p90, p95, p99, p999, max].map(|figure| decimal(figure, 1)).to_vec();
+    let headings = [">min", ">p50", ">p90", ">p95", ">p99", ">p99.9", ">max"];
+    titled("LATENCY (ms, from the intended send to the verdict)", &headings, vec![figures], style)
+}
 
-    fn invariants(&mut self, outcome: &Outcome) {
-        self.section("INVARIANTS");
-        for invariant in &outcome.invariants {
-            let (name, style) = (invariant.name.replace('_', " "), self.style);
-            let (mark, detail) = match invariant.holds {
-                true => (style.good("✓"), style.dim(&invariant.detail)),
-                false => (style.bad("✗"), style.bad(&invariant.detail)),
-            };
-            self.line(&format!("    {mark} {name:<INVARIANT_COLUMNS$}{detail}"));
-        }
+fn throughput_lines(outcome: &Outcome) -> Vec<String> {
+    let mut lines = vec![figure("purchases per second", &decimal(outcome.purchases_per_second, 0), "")];
+    if let Some(ceiling) = outcome.ceiling {
+        let seconds = format!("in {:.2} s", ceiling.seconds);
+        lines.push(figure("without a database", &decimal(ceiling.purchases_per_second, 0), &seconds));
+        lines.extend(ceiling.ratio.map(|ratio| figure("share of that ceiling", &format!("{ratio:.2}"), "")));
     }
+    lines
+}
 
-    fn verdicts(&mut self, outcome: &Outcome) {
-        self.section("VERDICTS");
-        let buyers = u64::from(outcome.scenario.buyers);
-        for (label, number) in endings(outcome) {
-            self.figure(label, &count(number), &format!("{:>6}", share(number, buyers)));
-        }
-        let repeats = [("duplicate replies", outcome.duplicate_replies), ("reconnects", outcome.reconnects.into())];
-        for (label, number) in repeats.into_iter().filter(|(_, number)| *number > 0) {
-            self.figure(label, &count(number), "");
-        }
-    }
+/// Nothing, where no database took part.
+fn contention_lines(outcome: &Outcome) -> Vec<String> {
+    let figures = [("decisions attempted", outcome.attempts), ("version conflicts", outcome.conflicts)];
+    let figures = figures.into_iter().filter(|_| outcome.servers.postgresql.is_some());
+    figures.map(|(label, number)| figure(label, &signed(number), "")).collect()
+}
 
-    fn latency(&mut self, outcome: &Outcome) {
-        self.section("LATENCY (ms, from the intended send to the verdict)");
-        let latency = outcome.latency_ms;
-        let figures = [
-            ("min", latency.min),
-            ("p50", latency.p50),
-            ("p90", latency.p90),
-            ("p95", latency.p95),
-            ("p99", latency.p99),
-            ("p99.9", latency.p999),
-            ("max", latency.max),
-        ];
-        let names: String = figures.iter().map(|(name, _)| format!("{name:>10}")).collect();
-        let values: String = figures.iter().map(|(_, value)| format!("{:>10}", decimal(*value, 1))).collect();
-        let names = self.style.dim(&names);
-        self.line(&format!("  {names}"));
-        self.line(&format!("  {values}"));
-    }
+fn queue_lines(outcome: &Outcome) -> [String; 2] {
+    let over_time = |of: fn(&DepthSample) -> u64| {
+        sparkline(&outcome.queue_depth.iter().map(|sample| (sample.at_ms, of(sample))).collect::<Vec<_>>())
+    };
+    [
+        figure("peak depth", &count(outcome.queue_depth_peak), &over_time(|sample| sample.messages)),
+        figure("most buyers waiting", &count(outcome.waiting_peak), &over_time(|sample| sample.waiting)),
+    ]
+}
 
-    fn throughput(&mut self, outcome: &Outcome) {
-        self.section("THROUGHPUT");
-        self.figure("purchases per second", &decimal(outcome.purchases_per_second, 0), "");
-        if let Some(ceiling) = outcome.ceiling {
-            let per_second = decimal(ceiling.purchases_per_second, 0);
-            self.figure("without a database", &per_second, &format!("in {:.2} s", ceiling.seconds));
-            if let Some(ratio) = ceiling.ratio {
-                self.figure("share of that ceiling", &format!("{ratio:.2}"), "");
-            }
-        }
-        if outcome.servers.postgresql.is_some() {
-            self.section("CONTENTION");
-            self.figure("decisions attempted", &signed(outcome.attempts), "");
-            self.figure("version conflicts", &signed(outcome.conflicts), "");
-        }
-    }
+fn worker_line(worker: &WorkerReport, all: u64) -> String {
+    let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
+    let id = if worker.id.is_empty() { "(nameless)" } else { &worker.id };
+    figure(id, &count(worker.verdicts), &format!("{:>6}{memory}", share(worker.verdicts, all)))
+}
 
-    fn queue(&mut self, outcome: &Outcome) {
-        self.section("QUEUE");
-        let over_time = |of: fn(&DepthSample) -> u64| {
-            sparkline(&outcome.queue_depth.iter().map(|sample| (sample.at_ms, of(sample))).collect::<Vec<_>>())
-        };
-        self.figure("peak depth", &count(outcome.queue_depth_peak), &over_time(|sample| sample.messages));
-        self.figure("most buyers waiting", &count(outcome.waiting_peak), &over_time(|sample| sample.waiting));
-    }
+fn crash_line(outcome: &Outcome) -> Option<String> {
+    let named = outcome.crashes.iter().take(CRASHES_NAMED_MAX);
+    let mut named: Vec<String> = named.map(|crash| format!("{} at {:.1} s", crash.worker, crash.seconds)).collect();
+    named.extend((outcome.crashes.len() > CRASHES_NAMED_MAX).then(|| "…".to_owned()));
+    let crashes = outcome.crashes.len() as u64;
+    (crashes > 0).then(|| figure("killed and replaced", &count(crashes), &named.join(", ")))
+}
 
-    fn workers(&mut self, outcome: &Outcome) {
-        self.section("WORKERS");
-        let all: u64 = outcome.workers.iter().map(|worker| worker.verdicts).sum();
-        for worker in &outcome.workers {
-            let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
-            let id = if worker.id.is_empty() { "(nameless)" } else { &worker.id };
-            let part = format!("{:>6}{memory}", share(worker.verdicts, all));
-            self.figure(id, &count(worker.verdicts), &part);
-        }
-        if !outcome.events.is_empty() {
-            self.section("EVENTS");
-        }
-        for event in &outcome.events {
-            self.row(&format!("at {}", event.at), &event_text(event));
-        }
+fn order_lines(orders: &OrdersReport) -> Vec<String> {
+    let states = [
+        ("paid", orders.paid),
+        ("cancelled", orders.cancelled),
+        ("expired", orders.expired),
+        ("held", orders.held),
+        ("payments declined", orders.declined),
+    ];
+    let (refunds, requests) = (plural(orders.refunds, "refund"), count(orders.gateway_requests));
+    let money = format!("{refunds}; {requests} asked, {} spoilt", count(orders.gateway_spoilt));
+    let latency = |label, latency: Latency| {
+        figure(label, &decimal(latency.p50, 1), &format!("ms p50, {} ms p99", decimal(latency.p99, 1)))
+    };
+    let mut lines: Vec<String> = states.map(|(label, number)| figure(label, &count(number), "")).into();
+    lines.extend([
+        figure("charges at the gateway", &count(orders.charges), &money),
+        latency("payment latency", orders.payment_latency_ms),
+        figure("events", &count(orders.events), &format!("{} published again", count(orders.duplicate_events))),
+        latency("event lag", orders.event_lag_ms),
+    ]);
+    if let Some(quiet) = orders.quiet {
+        let seconds = format!("in {:.2} s", quiet.seconds);
+        lines.push(figure("the same without this", &decimal(quiet.purchases_per_second, 0), &seconds));
+        lines.push(figure("share of that", &format!("{:.2}", quiet.ratio), ""));
     }
+    lines
+}
+
+fn step_line(step: &DemoStep, style: Style) -> String {
+    let seconds = style.dim(&format!("{:>6.2} s", step.seconds));
+    format!("{seconds}  {:<STEP_COLUMNS$}{}", step.what, style.good(&step.came))
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

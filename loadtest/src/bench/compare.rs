@@ -28,7 +28,7 @@ use crate::queues::refuse_queues_in_use;
 use crate::report::{self, ReportFile};
 use crate::result::ServersReport;
 use crate::run::{Sale, versions};
-use crate::servers::{Endpoints, Needs, Urls, or_interrupted, with_servers};
+use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
 use crate::stats::round;
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
@@ -82,15 +82,15 @@ pub struct ComparedScenario {
 /// Compares and prints; returns whether every promise was kept.
 pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
     let page = ReportFile::open(options.report.as_deref())?;
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+    let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
     let progress = Progress::new();
-    let urls = Urls { amqp: &options.amqp_url, database: &options.database_url, redis: &options.redis_url };
-    let needs = Needs { redis: options.needs_redis(), statements: true, ..Needs::PLAIN };
-    let comparison = with_servers(urls, needs, &progress, async |endpoints, _servers| {
+    let redis = options.needs_redis().then_some(&options.redis);
+    let needs = Needs { redis, statements: true, ..Needs::PLAIN };
+    let comparison = with_servers(&options.bench.urls, needs, &progress, async |endpoints, _servers| {
         compare(endpoints, options, &program, &progress).await
     });
     let comparison = comparison.await?;
-    output::write(&comparison, options.json.as_deref(), || render(&comparison, Style::of_stdout()))?;
+    output::write(&comparison, options.bench.json.as_deref(), || render(&comparison, Style::of_stdout()))?;
     if let Some(page) = page {
         page.write(&page_of(&comparison)?)?;
     }
@@ -121,7 +121,7 @@ async fn compare(
     let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;
     let mut repetitions: Vec<Vec<Row>> = vec![Vec::new(); contenders.len()];
     let mut broken = Vec::new();
-    let turns = turns(contenders.len(), options.repetitions);
+    let turns = turns(contenders.len(), options.bench.repetitions);
     for (turn, (number, index)) in turns.iter().enumerate() {
         let contender = &contenders[*index];
         let name = format!("{}, {}", contender.name(), plural(contender.buyers.into(), "buyer"));
@@ -147,10 +147,10 @@ fn scenario(options: &CompareOptions) -> ComparedScenario {
         stock: options.stock,
         items: options.items,
         workers: options.workers,
-        repetitions: options.repetitions,
+        repetitions: options.bench.repetitions,
         in_flight: options.in_flight,
         payment_ms: options.payment_ms,
-        seed: options.seed,
+        seed: options.bench.seed,
     }
 }
 
@@ -224,7 +224,7 @@ impl<'a> Bench<'a> {
 
     async fn sale(&self, contender: &Contender, what: &str) -> Result<(Row, Vec<String>), Failure> {
         let scenario = self.options.scenario(contender.buyers);
-        let sale = Sale::of(scenario, self.workers(contender), self.options.timeout());
+        let sale = Sale::of(scenario, self.workers(contender), self.options.bench.timeout());
         let progress = (self.progress, what);
         let measured = measure::sale(self.endpoints, sale, ServerPids::default(), progress).await?;
         let counted = measured.counted.map(|counted| self.taken(contender, counted));

@@ -15,13 +15,13 @@ use shared::devstack::Servers;
 use shared::table::Style;
 
 use super::measure::{self, Counted, ServerPids};
-use crate::cli::CostOptions;
+use crate::cli::{CostOptions, VERDICTS_BEFORE_DEFAULT};
 use crate::database::{self, at_once};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::result::ServersReport;
 use crate::run::Sale;
-use crate::servers::{Endpoints, Needs, Urls, not_started, or_interrupted, with_servers};
+use crate::servers::{Endpoints, Needs, not_started, or_interrupted, with_servers};
 use crate::workers::WorkerSpec;
 use crate::{output, programs};
 pub use figures::{CpuFigures, Figures};
@@ -100,15 +100,14 @@ pub struct Comparison {
 
 /// Measures and prints; returns whether every promise was kept.
 pub(crate) async fn execute(options: &CostOptions) -> Result<bool, Failure> {
-    let program = or_interrupted(programs::worker(options.worker_program.as_deref())).await?;
+    let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
     let progress = Progress::new();
-    let urls = Urls { amqp: &options.amqp_url, database: &options.database_url, redis: &None };
-    let cost = with_servers(urls, Needs::PLAIN, &progress, async |endpoints, servers| match servers {
+    let cost = with_servers(&options.bench.urls, Needs::PLAIN, &progress, async |endpoints, servers| match servers {
         None => of_given(endpoints, options, &program, &progress).await,
         Some(servers) => of_private(endpoints, servers, options, &program, &progress).await,
     });
     let cost = cost.await?;
-    output::write(&cost, options.json.as_deref(), || render(&cost, Style::of_stdout()))?;
+    output::write(&cost, options.bench.json.as_deref(), || render(&cost, Style::of_stdout()))?;
     Ok(cost.passed)
 }
 
@@ -142,7 +141,7 @@ async fn of_private(
     let pids = ServerPids { broker: Some(servers.rabbitmq.pid()), database: Some(servers.postgres.pid()) };
     let mut bench = Bench::warmed_up(empty, options, program, progress, pids).await?;
     let steps = bench.steps(empty).await?;
-    let (verdicts, items) = (options.verdicts_before_or_default(), options.items_before);
+    let (verdicts, items) = (options.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT), options.items_before);
     if verdicts == 0 {
         return bench.cost(steps, None);
     }
@@ -204,8 +203,9 @@ impl<'a> Bench<'a> {
     async fn compare(&mut self, empty: &Endpoints, full: &Endpoints, items: u32) -> Result<Comparison, Failure> {
         let buyers = self.options.buyers.iter().copied().max().unwrap_or(AGE_BUYERS_MAX).min(AGE_BUYERS_MAX);
         let (mut on_empty, mut on_full) = (Vec::new(), Vec::new());
-        for number in 1..=self.options.repetitions {
-            let what = |tables| format!("{tables} tables, {items} items, {number} of {}", self.options.repetitions);
+        for number in 1..=self.options.bench.repetitions {
+            let what =
+                |tables| format!("{tables} tables, {items} items, {number} of {}", self.options.bench.repetitions);
             let (what_empty, what_full) = (what("empty"), what("full"));
             history::empty(&empty.database_url).await?;
             on_empty.push(self.sale(empty, buyers, items, &what_empty).await?);
@@ -229,7 +229,7 @@ impl<'a> Bench<'a> {
     /// Runs one sale and notes what its audit found.
     async fn sale(&mut self, endpoints: &Endpoints, buyers: u32, items: u32, what: &str) -> Result<Taken, Failure> {
         let scenario = self.options.scenario(buyers, items);
-        let sale = Sale::of(scenario, self.workers(), self.options.timeout());
+        let sale = Sale::of(scenario, self.workers(), self.options.bench.timeout());
         let measured = measure::sale(endpoints, sale, self.pids, (self.progress, what)).await?;
         let batches = batches(&endpoints.database_url, &measured.items).await?;
         let (outcome, counted) = (measured.outcome, measured.counted.unwrap_or_default() - self.idle);
@@ -259,7 +259,7 @@ impl<'a> Bench<'a> {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             workers: self.options.workers,
             batch_max: self.options.batch_max,
-            seed: self.options.seed,
+            seed: self.options.bench.seed,
             steps,
             age,
             passed: self.broken.is_empty(),

@@ -1,27 +1,22 @@
 //! What `compare` takes.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
+use super::{BenchOptions, ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
 use crate::bench::compare::{Form, rows};
 use crate::schedule::{BUYERS_MAX, Scenario};
+use crate::servers::RedisUrl;
 use crate::strategy::Strategy;
 
-/// The most repetitions.
-const REPETITIONS_MAX: i64 = 100;
 /// The fewest requests in flight that compete, and the most that a worker takes on.
-const IN_FLIGHT_MIN: i64 = 2;
-/// See [`IN_FLIGHT_MIN`].
-const IN_FLIGHT_MAX: i64 = 100;
+const IN_FLIGHT: RangeInclusive<i64> = 2..=100;
 /// The most connections to the database of all workers together; PostgreSQL takes 100 by default, and a private one 200.
 const CONNECTIONS_MAX: u32 = 180;
-/// The longest simulated payment.
-const PAYMENT_MS_MAX: i64 = 10_000;
+const PAYMENT_MS_MAX: u64 = 10_000;
 
-/// What `compare` takes.
 #[derive(Debug, Clone, Args)]
 pub struct CompareOptions {
     /// Buyers, all at once; may be given several times: each number is a comparison of its own.
@@ -36,11 +31,8 @@ pub struct CompareOptions {
     /// Worker processes of each sale on the queue.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
     pub workers: u32,
-    /// How often each row is run, in turns with all others; its figures are medians.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
-    pub repetitions: u32,
     /// Requests that each worker decides at once in the competing form.
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(IN_FLIGHT_MIN..=IN_FLIGHT_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(IN_FLIGHT))]
     pub in_flight: u32,
     /// Only this strategy; may be given several times.
     #[arg(long, value_enum, value_name = "STRATEGY")]
@@ -49,36 +41,18 @@ pub struct CompareOptions {
     #[arg(long, value_enum, value_name = "FORM")]
     pub form: Vec<Form>,
     /// How long the simulated payment of the HTTP servers takes, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=PAYMENT_MS_MAX.unsigned_abs()))]
+    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=PAYMENT_MS_MAX))]
     pub payment_ms: u64,
-    /// Chooses who buys what; the same seed gives the same sales.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
-    /// The longest that the buyers of a sale on the queue wait, in seconds from the first request.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
-    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
-    #[arg(long, value_name = "PATH")]
-    pub json: Option<PathBuf>,
     /// Write the result as a page with charts, all in one file, to show or to keep.
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
-    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
-    #[arg(long, value_name = "PATH")]
-    pub worker_program: Option<PathBuf>,
-    /// The broker to use, by nobody else meanwhile; without it (and --database-url), private servers are started and stopped.
-    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
-    pub amqp_url: Option<String>,
-    /// The database to use, by nobody else meanwhile; goes with --amqp-url.
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
-    /// The Redis to use; goes with --amqp-url, unless no --strategy needs it.
-    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
-    pub redis_url: Option<String>,
+    #[command(flatten)]
+    pub bench: BenchOptions,
+    #[command(flatten)]
+    pub redis: RedisUrl,
 }
 
 impl CompareOptions {
-    /// What does not go together, for people.
     pub(super) fn conflict(&self) -> Option<String> {
         let (forms, strategies) = (self.forms(), self.strategies());
         let rows = rows(&[1], &forms, &strategies);
@@ -106,7 +80,8 @@ impl CompareOptions {
 
     /// The numbers of buyers, each once, in their order.
     pub fn sizes(&self) -> Vec<u32> {
-        distinct(&self.buyers)
+        let is_first = |(index, buyers): &(usize, &u32)| !self.buyers[..*index].contains(buyers);
+        self.buyers.iter().enumerate().filter(is_first).map(|(_, buyers)| *buyers).collect()
     }
 
     /// What is compared, in the order in which it is shown.
@@ -114,25 +89,17 @@ impl CompareOptions {
         chosen(&self.form)
     }
 
-    /// As [`CompareOptions::forms`].
     pub fn strategies(&self) -> Vec<Strategy> {
         chosen(&self.strategy)
     }
 
-    /// Units on sale to so many buyers.
     pub fn stock(&self, buyers: u32) -> u64 {
         self.stock.unwrap_or(u64::from(buyers) / 2)
     }
 
-    /// A sale to so many buyers.
     pub fn scenario(&self, buyers: u32) -> Scenario {
         let stock = self.stock(buyers);
-        Scenario { buyers, items: self.items, stock, quantities: 1..=1, rate: 0.0, seed: self.seed }
-    }
-
-    /// The longest that the buyers of a sale wait.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+        Scenario { buyers, items: self.items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
     }
 }
 
@@ -141,26 +108,13 @@ fn chosen<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> Vec<T> {
     T::value_variants().iter().copied().filter(|variant| named.is_empty() || named.contains(variant)).collect()
 }
 
-fn distinct(numbers: &[u32]) -> Vec<u32> {
-    let mut distinct = Vec::new();
-    for number in numbers {
-        if !distinct.contains(number) {
-            distinct.push(*number);
-        }
-    }
-    distinct
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Command, tests::parse};
 
     fn compare(arguments: &[&str]) -> Result<CompareOptions, clap::Error> {
-        let command = Cli::try_parse_from(["loadtest", "compare"].iter().chain(arguments))?.check()?.command;
-        let Command::Compare(options) = command else { unreachable!("the subcommand is compare") };
+        let Command::Compare(options) = parse("compare", arguments)? else { unreachable!("the subcommand is compare") };
         Ok(options)
     }
 

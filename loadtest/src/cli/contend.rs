@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use shared::retry::RetryPolicy;
 
-/// The most updates of a race.
 const UPDATES_MAX: i64 = 1_000_000;
 /// The most connections, within what a PostgreSQL allows.
 const CONCURRENCY_MAX: i64 = 150;
 
-/// What `contend` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ContendOptions {
     /// The item that is contended. On a private server it is made; in a database of yours it must be there, and keeps
@@ -42,14 +40,11 @@ fn parse_item(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Command, tests::parse};
 
     fn contend(arguments: &[&str]) -> Result<ContendOptions, clap::Error> {
-        let command = Cli::try_parse_from(["loadtest", "contend"].iter().chain(arguments))?.command;
-        let Command::Contend(options) = command else { unreachable!("the subcommand is contend") };
+        let Command::Contend(options) = parse("contend", arguments)? else { unreachable!("the subcommand is contend") };
         Ok(options)
     }
 

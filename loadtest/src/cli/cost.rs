@@ -1,25 +1,18 @@
 //! What `cost` takes.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::Args;
 
-use super::{BATCH_MAX, ITEMS_MAX, WORKERS_MAX};
+use super::{BATCH_MAX, BenchOptions, ITEMS_MAX, WORKERS_MAX};
 use crate::schedule::{BUYERS_MAX, Scenario};
 
 /// Sales of which the cost is measured, unless others are asked for: by buyers, ...
 const BUYERS_DEFAULT: [u32; 3] = [1_000, 10_000, 100_000];
 /// ... and each of these by items.
 const ITEMS_DEFAULT: [u32; 2] = [1, 1_000];
-/// The most old verdicts.
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
 /// Old verdicts in private servers, unless a number is given.
-const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
-/// The most repetitions.
-const REPETITIONS_MAX: i64 = 100;
+pub const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
 
-/// What `cost` takes.
 #[derive(Debug, Clone, Args)]
 pub struct CostOptions {
     /// Buyers of a sale; may be given several times.
@@ -35,33 +28,14 @@ pub struct CostOptions {
     /// Items that these verdicts are about.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
     pub items_before: u32,
-    /// How often empty and full tables are compared, in turns.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
-    pub repetitions: u32,
     /// Worker processes to start.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
     pub workers: u32,
     /// The most requests that a worker decides at once [default: the worker's own].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     pub batch_max: Option<u32>,
-    /// Chooses who buys what; the same seed gives the same sales.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
-    /// The longest that the buyers of a sale wait, in seconds from the first request.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
-    /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
-    #[arg(long, value_name = "PATH")]
-    pub json: Option<PathBuf>,
-    /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
-    #[arg(long, value_name = "PATH")]
-    pub worker_program: Option<PathBuf>,
-    /// The broker to use; without it (and --database-url), private servers are started and stopped.
-    #[arg(long, value_name = "URL", env = "AMQP_URL", hide_env_values = true)]
-    pub amqp_url: Option<String>,
-    /// The database to use, by nobody else meanwhile; goes with --amqp-url.
-    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    #[command(flatten)]
+    pub bench: BenchOptions,
     /// The process of the broker that you gave (its Erlang machine, beam.smp), where it runs on this machine: without it
     /// the broker's CPU is not measured.
     #[arg(long, value_name = "PID", requires = "amqp_url")]
@@ -76,30 +50,17 @@ impl CostOptions {
     /// A sale of which nobody goes without: every purchase is a reservation, the verdict that costs most.
     pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
         let stock = u64::from(buyers) * u64::from(items);
-        Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.seed }
-    }
-
-    /// The longest that the buyers of a sale wait.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
-    }
-
-    /// Old verdicts to fill private servers with.
-    pub fn verdicts_before_or_default(&self) -> u32 {
-        self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)
+        Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Command, tests::parse};
 
     fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
-        let command = Cli::try_parse_from(["loadtest", "cost"].iter().chain(arguments))?.command;
-        let Command::Cost(options) = command else { unreachable!("the subcommand is cost") };
+        let Command::Cost(options) = parse("cost", arguments)? else { unreachable!("the subcommand is cost") };
         Ok(options)
     }
 

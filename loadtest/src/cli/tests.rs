@@ -4,10 +4,23 @@ use clap::CommandFactory;
 
 use super::*;
 
-fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
-    let command = Cli::try_parse_from(["loadtest", "run"].iter().chain(arguments))?.command;
-    let Command::Run(options) = command else { unreachable!("the subcommand is run") };
+pub(super) fn parse(command: &str, arguments: &[&str]) -> Result<Command, clap::Error> {
+    Ok(Cli::try_parse_from(["loadtest", command].iter().chain(arguments))?.check()?.command)
+}
+
+/// On private servers, whatever the environment says.
+pub(super) fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
+    let Command::Run(options) = parse("run", &[&["--amqp-url="], arguments].concat())? else {
+        unreachable!("the subcommand is run")
+    };
     Ok(options)
+}
+
+/// Says why it is wrong usage.
+fn refusal(arguments: &[&str]) -> String {
+    let error = parse("run", arguments).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
 }
 
 #[test]
@@ -37,37 +50,24 @@ fn events_are_repeatable_and_a_point_that_is_none_is_wrong_usage() {
     assert_eq!((events.kill_worker_at.len(), events.add_worker_at.len(), events.stop_worker_at.len()), (2, 1, 0));
     assert_eq!(events.freeze(), Duration::from_secs(2));
     for wrong in ["25", "abc", "", "%", "101%", "256%", "-1%", "+5%", "2.5%", " 5%", "5 %", "5%%"] {
-        let error = run(&[&format!("--freeze-worker-at={wrong}")]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("0% to 100%, such as 25%"), "{error}");
+        let reason = refusal(&[&format!("--freeze-worker-at={wrong}")]);
+        assert!(reason.contains("0% to 100%, such as 25%"), "{reason}");
     }
 }
 
 #[test]
 fn a_node_can_be_killed_of_three_private_ones_alone() {
-    let check = |arguments: &[&str]| {
-        let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments)).unwrap();
-        cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
-    };
-    assert_eq!(check(&["--broker-nodes", "3", "--kill-broker-at", "50%"]), Ok(()));
-    let (code, text) = check(&["--kill-broker-at", "50%"]).unwrap_err();
-    assert!(code == 2 && text.contains("--broker-nodes 3"), "{code} {text}");
-    let cli = Cli::try_parse_from(["loadtest", "run", "--broker-nodes=3", "--amqp-url=amqp://a"]).unwrap();
-    let error = cli.check().unwrap_err();
-    assert!(error.exit_code() == 2 && error.to_string().contains("AMQP_URL"), "{error}");
+    assert!(run(&["--broker-nodes", "3", "--kill-broker-at", "50%"]).is_ok());
+    assert!(refusal(&["--amqp-url=", "--kill-broker-at", "50%"]).contains("--broker-nodes 3"));
+    assert!(refusal(&["--broker-nodes=3", "--amqp-url=amqp://a"]).contains("AMQP_URL"));
 }
 
 #[test]
 fn redis_can_be_killed_only_where_it_counts_and_is_ours() {
-    let check = |arguments: &[&str]| {
-        let command = ["loadtest", "run", "--kill-redis-at=40%"];
-        let cli = Cli::try_parse_from(command.iter().chain(arguments)).unwrap();
-        cli.check().map(|_| ()).map_err(|error| (error.exit_code(), error.to_string()))
-    };
-    assert_eq!(check(&["--strategy=redis", "--amqp-url="]), Ok(()));
+    assert!(run(&["--kill-redis-at=40%", "--strategy=redis"]).is_ok());
     for wrong in [&["--amqp-url="][..], &["--strategy=redis", "--amqp-url=amqp://a"]] {
-        let (code, text) = check(wrong).unwrap_err();
-        assert!(code == 2 && text.contains("--strategy redis on private servers"), "{code} {text}");
+        let reason = refusal(&[&["--kill-redis-at=40%"], wrong].concat());
+        assert!(reason.contains("--strategy redis on private servers"), "{reason}");
     }
 }
 
@@ -98,6 +98,8 @@ fn events_are_in_order_of_points_and_at_one_point_a_worker_comes_before_another_
         "--freeze-worker-at=0%",
         "--kill-broker-at=30%",
         "--kill-redis-at=50%",
+        "--broker-nodes=3",
+        "--strategy=redis",
     ];
     let mut events = run(&asked).unwrap().events.events();
     events.sort_by_key(|event| (event.at.percent(), event.action));

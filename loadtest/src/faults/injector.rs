@@ -145,20 +145,27 @@ impl<'a> Injector<'a> {
 
     async fn inject(&mut self, event: Event, workers: &mut Workers) -> Result<(), Failure> {
         let at = self.opened.elapsed();
-        let (mut index, mut broker_node) = (None, None);
-        match event.action {
-            Action::Add => {
-                index = Some(workers.count());
-                workers.start_another().await?;
+        let mut broker_node = None;
+        let index = match event.action {
+            Action::Add => Some(workers.count()),
+            Action::Stop | Action::Kill | Action::Freeze => workers.first_at_work(),
+            Action::KillBroker | Action::KillRedis => None,
+        };
+        match (event.action, index) {
+            (Action::Add, _) => workers.start_another().await?,
+            (Action::Stop, Some(index)) => {
+                // Before it is ready, SIGTERM would end it like any program, and not make it drain.
+                workers.ready(index).await?;
+                workers.signal(index, Signal::Terminate)?;
             }
-            Action::Stop | Action::Kill | Action::Freeze => {
-                index = workers.first_at_work();
-                if let Some(index) = index {
-                    self.disturb(event.action, index, workers).await?;
-                }
+            (Action::Kill, Some(index)) => workers.kill(index).await?,
+            (Action::Freeze, Some(index)) => {
+                self.frozen.push_back((index, Instant::now() + self.faults.freeze));
+                workers.signal(index, Signal::Stop)?;
             }
-            Action::KillBroker => broker_node = self.kill_node().await?,
-            Action::KillRedis => {
+            (Action::Stop | Action::Kill | Action::Freeze, None) => {}
+            (Action::KillBroker, _) => broker_node = self.kill_node().await?,
+            (Action::KillRedis, _) => {
                 if let Some(redis) = &mut self.faults.redis {
                     let killed = redis.kill_and_restart().await.context("kill Redis and start it again");
                     killed.map_err(Failure::Broken)?;
@@ -172,22 +179,6 @@ impl<'a> Injector<'a> {
             EventReport { at: event.at, event: event.action, worker, seconds, next_verdict_seconds, broker_node };
         self.done.push((at, report));
         Ok(())
-    }
-
-    async fn disturb(&mut self, action: Action, index: usize, workers: &mut Workers) -> Result<(), Failure> {
-        match action {
-            Action::Stop => {
-                // Before it is ready, SIGTERM would end it like any program, and not make it drain.
-                workers.ready(index).await?;
-                workers.signal(index, Signal::Terminate)
-            }
-            Action::Kill => workers.kill(index).await,
-            Action::Freeze => {
-                self.frozen.push_back((index, Instant::now() + self.faults.freeze));
-                workers.signal(index, Signal::Stop)
-            }
-            Action::Add | Action::KillBroker | Action::KillRedis => Ok(()),
-        }
     }
 
     /// Kills the node that leads what most requests wait in, and returns its name.

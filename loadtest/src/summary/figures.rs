@@ -1,4 +1,6 @@
-//! Numbers as text: separated thousands, shares, and a line of bars.
+//! Numbers and sections as text: separated thousands, shares, a line of bars, and lines under a title.
+
+use shared::table::{Style, table};
 
 /// The widest sparkline.
 const SPARKLINE_COLUMNS_MAX: usize = 40;
@@ -26,6 +28,22 @@ pub(crate) fn sparkline(samples: &[(u64, u64)]) -> String {
         SPARKS[usize::try_from((before * HEIGHT_MAX).div_ceil(peak)).unwrap_or(0)]
     });
     heights.collect()
+}
+
+/// Lines under a title; nothing, where there are none.
+pub(crate) fn section(title: &str, lines: impl IntoIterator<Item = String>, style: Style) -> String {
+    let lines: String = lines.into_iter().map(|line| format!("    {line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\n  {}\n{lines}", style.title(title)) }
+}
+
+/// A title and a table below it, after an empty line.
+pub(crate) fn titled(title: &str, headings: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
+    section(title, table(headings, rows, style).lines().map(str::to_owned), style)
+}
+
+/// What does not hold, a line each.
+pub(crate) fn cross_out(broken: &[String], style: Style) -> impl Iterator<Item = String> {
+    broken.iter().map(move |broken| format!("    {}", style.bad(&format!("✗ {broken}"))))
 }
 
 /// With separated thousands.

@@ -3,8 +3,7 @@
 use shared::table::Style;
 
 use super::{Comparison, Form, Row, notes};
-use crate::bench::text::{cross_out, titled};
-use crate::summary::figures::{count, decimal, plural};
+use crate::summary::figures::{count, cross_out, decimal, plural, section, titled};
 
 /// What came of it.
 const CAME: [&str; 10] = [
@@ -48,7 +47,7 @@ pub fn render(comparison: &Comparison, style: Style) -> String {
     head.extend(on_what(comparison).iter().flat_map(|facts| wrapped(facts)).map(|line| style.dim(&line)));
     head.extend(cross_out(&comparison.broken, style));
     let sizes = comparison.scenario.buyers.iter().map(|buyers| of_size(comparison, *buyers, style));
-    let about_http = section("About HTTP", &notes::on_http(comparison), style);
+    let about_http = section("ABOUT HTTP", notes::on_http(comparison), style);
     format!("{}\n{}{about_http}", head.join("\n"), sizes.collect::<String>())
 }
 
@@ -104,20 +103,14 @@ fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> String {
     let by_http: Vec<Vec<String>> = rows.iter().filter_map(|row| waited(row)).collect();
     let mut parts = vec![
         titled(&title, &CAME, rows.iter().map(|row| came(row)).collect(), style),
-        section("Failed, and stalled", &failures, style),
+        section("FAILED, AND STALLED", failures, style),
         titled("WHAT IT TOOK", &TOOK, at_work.collect(), style),
     ];
     if !by_http.is_empty() {
         parts.push(titled("AT THE HTTP SERVERS", &WAITED, by_http, style));
     }
-    parts.push(section("What that says", &notes::of(comparison, buyers), style));
+    parts.push(section("WHAT THAT SAYS", notes::of(comparison, buyers), style));
     parts.concat()
-}
-
-/// Lines under a title; nothing, where there are none.
-fn section(title: &str, texts: &[String], style: Style) -> String {
-    let lines: String = texts.iter().map(|text| format!("    {text}\n")).collect();
-    if texts.is_empty() { lines } else { format!("\n  {}\n{lines}", style.title(&title.to_uppercase())) }
 }
 
 fn came(row: &Row) -> Vec<String> {

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::table::{Style, table};
 
 use super::{Contention, Figures};
-use crate::bench::text::{cross_out, indented};
-use crate::summary::figures::{count, decimal, plural, signed};
+use crate::summary::figures::{count, cross_out, decimal, plural, signed};
 
 /// The length of a full bar.
 const BAR_COLUMNS: usize = 24;
@@ -30,7 +29,10 @@ pub(crate) fn render(contention: &Contention, style: Style) -> String {
         row("seconds", |race| race.seconds, 2),
         row("updates per second", |race| race.updates_per_second, 0),
     ];
-    let side_by_side = |title, rows| indented(&table(&[title, ">jitter", "", ">no jitter", ""], rows, style));
+    let side_by_side = |title, rows| {
+        let drawn = table(&[title, ">jitter", "", ">no jitter", ""], rows, style);
+        drawn.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    };
     let (race, attempts) =
         (side_by_side("RACE", race.into()), side_by_side("ATTEMPTS OF AN UPDATE", attempts(with, without)));
     format!("{}\n{race}\n{attempts}", head(contention, style))

@@ -3,8 +3,7 @@
 use shared::table::Style;
 
 use super::{Age, Cost, Figures};
-use crate::bench::text::{cross_out, titled};
-use crate::summary::figures::{count, decimal, plural, signed};
+use crate::summary::figures::{count, cross_out, decimal, plural, signed, titled};
 
 /// Above the figures of a purchase.
 const FIGURES: [&str; 10] = [

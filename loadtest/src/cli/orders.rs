@@ -7,7 +7,6 @@ use shared::devstack::gateway::Behaviour;
 
 use crate::orders::plan::{Plan, Share};
 
-/// The most crashes of one run.
 const CRASHES_MAX: i64 = 1_000;
 /// The longest hold, and the longest that the gateway may think.
 const TIME_MAX: Duration = Duration::from_secs(3_600);
@@ -15,8 +14,8 @@ const TIME_MAX: Duration = Duration::from_secs(3_600);
 /// What becomes of orders after their verdict. With any of the first three, the functions release, payment and relay are
 /// started beside the workers, with a payment gateway, and the audit covers it all.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Life of the orders")]
-pub struct LifeOptions {
+#[command(next_help_heading = "Orders after their verdict")]
+pub struct OrderOptions {
     /// Of the buyers who get units: how many pay at once, such as 50%.
     #[arg(long, value_name = "PERCENT")]
     pub pay_share: Option<Share>,
@@ -50,14 +49,13 @@ pub struct LifeOptions {
     pub show_life: bool,
 }
 
-impl LifeOptions {
+impl OrderOptions {
     /// What buyers do with their units; `None` where they do nothing.
     pub fn plan(&self, seed: u64) -> Option<Plan> {
         let is_wanted = self.pay_share.is_some() || self.cancel_share.is_some() || self.hold.is_some();
         is_wanted.then(|| self.all(seed))
     }
 
-    /// How the payment gateway behaves.
     pub fn gateway(&self, seed: u64) -> Behaviour {
         self.all(seed).gateway()
     }
@@ -74,7 +72,6 @@ impl LifeOptions {
         }
     }
 
-    /// What does not go together, for people.
     pub(super) fn conflict(&self, rate: f64) -> Option<&'static str> {
         let Plan { pay, cancel, .. } = self.all(0);
         if pay.percent() + cancel.percent() > 100 {
@@ -102,26 +99,21 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::tests::run;
 
-    fn life(arguments: &[&str]) -> Result<LifeOptions, String> {
-        let cli = Cli::try_parse_from(["loadtest", "run", "--amqp-url="].iter().chain(arguments));
-        let command = cli.and_then(Cli::check).map_err(|error| error.to_string())?.command;
-        let Command::Run(options) = command else { unreachable!("the subcommand is run") };
-        Ok(options.life)
+    fn orders(arguments: &[&str]) -> Result<OrderOptions, String> {
+        run(arguments).map(|options| options.orders).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn an_order_has_a_life_where_one_of_three_options_says_so() {
-        assert_eq!(life(&[]).unwrap().plan(7), None);
-        assert_eq!(life(&["--crashes=3", "--rate=10"]).unwrap().plan(7), None);
-        let plan = life(&["--pay-share", "50%", "--cancel-share=10%", "--hold=2s"]).unwrap().plan(7).unwrap();
+    fn orders_go_on_where_one_of_three_options_says_so() {
+        assert_eq!(orders(&[]).unwrap().plan(7), None);
+        assert_eq!(orders(&["--crashes=3", "--rate=10"]).unwrap().plan(7), None);
+        let plan = orders(&["--pay-share", "50%", "--cancel-share=10%", "--hold=2s"]).unwrap().plan(7).unwrap();
         assert_eq!((plan.pay.percent(), plan.cancel.percent(), plan.seed), (50, 10, 7));
         assert_eq!(plan.hold, Some(Duration::from_secs(2)));
-        assert!(life(&["--hold=500ms"]).unwrap().plan(7).is_some_and(|plan| plan.pay == Share::default()));
+        assert!(orders(&["--hold=500ms"]).unwrap().plan(7).is_some_and(|plan| plan.pay == Share::default()));
     }
 
     #[test]
@@ -135,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_life_can_be_is_refused() {
+    fn what_no_order_can_do_is_refused() {
         for (wrong, why) in [
             (&["--pay-share=60%", "--cancel-share=41%"][..], "more than all"),
             (&["--crashes=3"], "--rate"),
             (&["--with-quiet"], "--hold"),
             (&["--pay-share=101%"], "0% to 100%"),
         ] {
-            let error = life(wrong).unwrap_err();
+            let error = orders(wrong).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
     }
