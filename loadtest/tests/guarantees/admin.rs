@@ -1,6 +1,7 @@
 //! The operator's program against a running shop: what it says is so, and what it changes is changed.
 
 use crate::support::{
+    queue::{table, text},
     raw, sale,
     shop::{Shop, purchase_program, request, until},
 };
@@ -57,11 +58,7 @@ async fn partitions_of(shop: &Shop, worker: &str) -> usize {
 }
 
 fn headers(entries: &[(&str, &str)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in entries {
-        table.insert((*name).into(), AMQPValue::LongString((*value).into()));
-    }
-    table
+    table(&entries.iter().map(|(name, value)| (*name, text(value))).collect::<Vec<_>>())
 }
 
 #[tokio::test]
@@ -239,8 +236,7 @@ async fn a_sender_cannot_have_his_message_taken_for_one_that_the_broker_moved() 
     let shop = Shop::open(&[]).await;
     let _worker = shop.worker("w", &[]).await;
     let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
-    let mut forged = FieldTable::default();
-    forged.insert("x-death".into(), AMQPValue::FieldArray(vec![death].into()));
+    let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);
     shop.send_to("", "purchase.3", b"{", shop.properties("r-1").with_headers(forged)).await;
     until("it is in dead", async || shop.depth("dead").await == 1).await;
     let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
@@ -316,7 +312,7 @@ async fn an_interrupted_command_says_so() {
 async fn dead_letter(shop: &Shop, id: &str, entries: &[(&str, &str)]) {
     let mut headers = headers(entries);
     // It asks to be put into a queue that it never came from, too.
-    headers.insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("purchase.4".into())].into()));
+    headers.insert("CC".into(), AMQPValue::FieldArray(vec![text("purchase.4")].into()));
     let properties = shop.properties(id).with_headers(headers).with_message_id(id.into());
     shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
 }

@@ -6,14 +6,12 @@
 
 use crate::{
     contract,
-    support::{sale::said, shop::Shop},
+    support::{queue, sale::said, shop::Shop},
 };
 use futures_util::StreamExt;
 use lapin::{
     ExchangeKind,
-    options::{
-        BasicConsumeOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-    },
+    options::{ExchangeDeclareOptions, ExchangeDeleteOptions},
     types::{FieldTable, ShortString},
 };
 use shared::messages::{Code, Status, Verdict};
@@ -81,17 +79,15 @@ async fn works(client: &Client) {
 async fn takes_care_of_its_message(client: &Client, shop: &Shop) {
     let channel = &shop.channel;
     channel.exchange_delete("purchase".into(), ExchangeDeleteOptions::default()).await.unwrap();
-    let (options, none) = (ExchangeDeclareOptions::default(), FieldTable::default);
-    channel.exchange_declare("purchase".into(), ExchangeKind::Fanout, options, none()).await.unwrap();
+    let (options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    channel.exchange_declare("purchase".into(), ExchangeKind::Fanout, options, none).await.unwrap();
     let lost = client.buy(shop, &["ticket", "b-3", "1"]).await;
     assert_eq!((lost.status.code(), lost.stdout.as_slice()), (Some(1), &b""[..]), "{lost:?}");
     assert!(!said(&lost).contains("no verdict within"), "it learns at once that its message came back: {lost:?}");
 
-    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), exclusive, none()).await.unwrap().name().clone();
-    channel.queue_bind(queue.clone(), "purchase".into(), "".into(), QueueBindOptions::default(), none()).await.unwrap();
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut sent = channel.basic_consume(queue, "".into(), options, none()).await.unwrap();
+    let queue = queue::exclusive(channel).await;
+    queue::bind(channel, queue.as_str(), "purchase", "").await;
+    let mut sent = queue::consume(channel, queue.as_str()).await;
     let sent = tokio::select! {
         output = client.buy(shop, &["ticket", "b-4", "2", "r-4"]) => panic!("it waits for its verdict: {output:?}"),
         sent = sent.next() => sent.unwrap().unwrap(),

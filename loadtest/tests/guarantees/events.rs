@@ -5,14 +5,14 @@ mod poison;
 
 use crate::support::{
     listener::{self, Listener},
-    shop::{Shop, purchase_program, until},
+    shop::{Shop, until},
 };
 use shared::{
     devstack::{Folder, Signal},
     messages::{Event, EventKind},
     outbox::{ItemChange, record_items},
 };
-use std::{collections::BTreeMap, process::Stdio};
+use std::collections::BTreeMap;
 
 const OUTBOX: &str = "SELECT count(*) FROM outbox";
 
@@ -102,33 +102,6 @@ async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     never.rollback().await.unwrap();
     record(&shop, EventKind::ItemClosed, "last").await;
     assert_eq!(listener.next().await.event.item, "last");
-}
-
-#[tokio::test]
-async fn help_names_what_a_relay_takes_and_a_server_that_is_not_there_is_told_by_exit_code() {
-    let shop = Shop::open(&[]).await;
-    let run = async |amqp_url: &str, database_url: &str, argument: &str| {
-        let mut command = tokio::process::Command::new(purchase_program().await.with_file_name("relay"));
-        command.args([argument, "--startup-seconds-max", "0"]).env("AMQP_URL", amqp_url);
-        command.env("DATABASE_URL", database_url).env("NO_COLOR", "1").stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.unwrap();
-        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
-    };
-    let (amqp, database) = (shop.amqp_url.as_str(), shop.database_url.as_str());
-    let (code, help) = run(amqp, database, "--help").await;
-    assert_eq!(code, Some(0));
-    assert!(help.contains("exchange `events`") && help.contains("--turn-seconds-max"), "{help}");
-    assert!(!help.contains("--batch-max") && !help.contains("--database-connections-max"), "{help}");
-    for (amqp_url, database_url, argument, expected) in [
-        ("amqp://127.0.0.1:1/%2f", database, "--log-json", 69),
-        (amqp, "postgres://nobody@127.0.0.1:1/none", "--log-json", 69),
-        (amqp, "nonsense", "--log-json", 78),
-        ("nonsense", database, "--log-json", 78),
-        (amqp, database, "--turn-seconds-max=0", 2),
-    ] {
-        let (code, said) = run(amqp_url, database_url, argument).await;
-        assert_eq!(code, Some(expected), "{amqp_url} {database_url}: {said}");
-    }
 }
 
 async fn outbox_is_empty(shop: &Shop) {

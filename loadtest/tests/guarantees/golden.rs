@@ -3,14 +3,11 @@
 mod script;
 
 use crate::support::{
-    free_address, get,
+    free_address, get, queue,
     sale::json,
     shop::{Shop, purchase_program, until},
 };
-use lapin::{
-    options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::options::BasicGetOptions;
 use script::{Script, mask};
 use serde_json::Value;
 use shared::devstack::{Fixture, fixture};
@@ -78,10 +75,8 @@ async fn replies_to_purchases_are_what_they_were_whatever_the_strategy() {
 #[tokio::test]
 async fn replies_events_metrics_and_the_operators_documents_are_what_they_were() {
     let mut shop = Shop::open(&[]).await;
-    let queue = shop.channel.queue_declare("".into(), QueueDeclareOptions::default(), FieldTable::default()).await;
-    let events = queue.unwrap().name().clone();
-    let (options, all) = (QueueBindOptions::default(), "#".into());
-    shop.channel.queue_bind(events.clone(), "events".into(), all, options, FieldTable::default()).await.unwrap();
+    let events = queue::exclusive(&shop.channel).await;
+    queue::bind(&shop.channel, events.as_str(), "events", "#").await;
     let mut addresses = Vec::new();
     let mut workers = String::from("worker relay\n");
     for function in FUNCTIONS {

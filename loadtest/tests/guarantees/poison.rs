@@ -1,10 +1,11 @@
 //! Messages made to break a client, a worker, or the sale of everybody else.
 
 use crate::support::{
+    queue::{table, text},
     raw,
     shop::{Shop, request, until},
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 
 #[tokio::test]
 async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
@@ -45,19 +46,14 @@ async fn headers_nested_without_end_harm_nobody() {
 #[tokio::test]
 async fn what_would_make_a_reply_or_a_dead_copy_unpublishable_stops_nobody() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
-    let header = |name: &str, value: AMQPValue| {
-        let mut headers = FieldTable::default();
-        headers.insert(name.into(), value);
-        headers
-    };
-    let text = |bytes: usize| AMQPValue::LongString("x".repeat(bytes).as_str().into());
+    let header = |name, bytes: usize| table(&[(name, text(&"x".repeat(bytes)))]);
     // Quoted in an error message, each of these bytes would become six.
     let quoted = format!("\"{}\"", "\u{7f}".repeat(60_000));
     shop.send("ticket", quoted.as_bytes(), shop.properties("quoted")).await;
     // On top of headers that fill a frame, the reason does not fit.
-    let full = shop.properties("full").with_headers(header("pad", text(120_000)));
+    let full = shop.properties("full").with_headers(header("pad", 120_000));
     shop.send("ticket", b"not JSON", full).await;
-    let traced = shop.properties("traced").with_headers(header("traceparent", text(120_000)));
+    let traced = shop.properties("traced").with_headers(header("traceparent", 120_000));
     shop.send("ticket", request("traced", "ticket", 1).as_bytes(), traced).await;
     // The broker gives up the connection that replies to this.
     let stale = shop.properties("stale").with_reply_to("amq.rabbitmq.reply-to.!!.x".into());
@@ -79,8 +75,7 @@ async fn a_forged_delivery_count_is_not_believed() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
     let mut worker = shop.worker("w", &[]).await;
     for number in 0..20 {
-        let mut headers = FieldTable::default();
-        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(25));
+        let headers = table(&[("x-delivery-count", AMQPValue::LongLongInt(25))]);
         let id = format!("r-{number}");
         shop.send("ticket", request(&id, "ticket", 1).as_bytes(), shop.properties(&id).with_headers(headers)).await;
     }

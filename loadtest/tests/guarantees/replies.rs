@@ -1,10 +1,13 @@
 //! Every request is answered, where and how its sender asked for it.
 
-use crate::support::shop::{Shop, reply, request};
+use crate::support::{
+    queue::{consume, table, text},
+    shop::{Shop, reply, request},
+};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties,
-    options::{BasicConsumeOptions, QueueDeclareOptions},
+    options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable},
 };
 
@@ -13,13 +16,10 @@ async fn odd_properties_are_answered_where_they_can_be() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
     let _worker = shop.worker("w", &[]).await;
     let long = "ü".repeat(127);
-    let headers = || {
-        let mut headers = FieldTable::default();
-        headers.insert("traceparent".into(), AMQPValue::LongString("00-4bf92f3577b34da6-00f067aa0ba902b7-01".into()));
-        // By this header the broker would deliver a copy to a queue of the sender's choice.
-        headers.insert("CC".into(), AMQPValue::FieldArray(vec![AMQPValue::LongString("purchase.3".into())].into()));
-        headers
-    };
+    // By the header CC the broker would deliver a copy to a queue of the sender's choice.
+    let copied = AMQPValue::FieldArray(vec![text("purchase.3")].into());
+    let traced = text("00-4bf92f3577b34da6-00f067aa0ba902b7-01");
+    let headers = table(&[("traceparent", traced), ("CC", copied)]);
     let cases = [
         (shop.properties(&long), "reserved"),
         (shop.properties("a b/ü€"), "reserved"),
@@ -28,8 +28,11 @@ async fn odd_properties_are_answered_where_they_can_be() {
         (shop.properties("text").with_content_type("text/plain".into()), "unsupported_content_type"),
         (shop.properties("gzip").with_content_encoding("gzip".into()), "unsupported_content_type"),
         (shop.properties("fleeting").with_expiration("60000".into()), "reserved"),
-        (shop.properties("traced").with_headers(headers()).with_content_type("a/b".into()), "unsupported_content_type"),
-        (shop.properties("traced-too").with_headers(headers()), "reserved"),
+        (
+            shop.properties("traced").with_headers(headers.clone()).with_content_type("a/b".into()),
+            "unsupported_content_type",
+        ),
+        (shop.properties("traced-too").with_headers(headers.clone()), "reserved"),
     ];
     for (number, (properties, code)) in cases.into_iter().enumerate() {
         let expected = properties.correlation_id().clone().unwrap().to_string();
@@ -70,8 +73,7 @@ async fn a_request_is_not_a_way_to_write_into_our_queues() {
     }
     let kept = shop.dead(3).await;
     assert!(kept.iter().all(|(reason, _)| reason == "invalid_reply_to"), "{kept:?}");
-    shop.buy("last", "ticket").await;
-    assert_eq!(shop.reply().await.code(), "reserved");
+    assert_eq!(shop.purchase("last").await.code(), "reserved");
     assert!(shop.is_drained().await);
     assert_eq!(shop.stock("ticket").await, (9, 1), "a request that cannot be answered buys nothing");
 }
@@ -83,9 +85,7 @@ async fn direct_reply_to_and_durable_reply_queues_work() {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     shop.channel.queue_declare("reply.shop-7".into(), durable, FieldTable::default()).await.unwrap();
     for queue in ["amq.rabbitmq.reply-to", "reply.shop-7"] {
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let consume = shop.channel.basic_consume(queue.into(), queue.into(), options, FieldTable::default());
-        let mut replies = consume.await.unwrap();
+        let mut replies = consume(&shop.channel, queue).await;
         let properties = shop.properties(queue).with_reply_to(queue.into());
         shop.send("ticket", request(queue, "ticket", 1).as_bytes(), properties).await;
         let found = reply(replies.next().await.unwrap().unwrap());

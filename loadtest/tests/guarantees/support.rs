@@ -3,6 +3,7 @@
 #[path = "../../src/fixtures.rs"]
 pub(crate) mod fixtures;
 pub(crate) mod listener;
+pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod sale;
 pub(crate) mod shop;

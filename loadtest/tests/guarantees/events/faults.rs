@@ -3,18 +3,16 @@
 
 use super::{OUTBOX, outbox_is_empty, record_orders, request_id};
 use crate::support::{
-    listener::{self, Listener, bind},
+    listener::{self, Listener},
+    queue::{bind, table, text},
     sale::rabbitmqctl,
     shop::{Shop, until},
 };
-use lapin::{
-    Connection, ConnectionProperties,
-    options::QueueDeclareOptions,
-    types::{AMQPValue, FieldTable},
-};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions};
 use shared::{
     db,
     devstack::{Servers, Signal},
+    messages::EVENTS_EXCHANGE,
 };
 
 /// Events to be in the middle of.
@@ -73,11 +71,10 @@ async fn a_frozen_relay_loses_its_turn_and_deletes_nothing_when_it_wakes() {
 #[tokio::test]
 async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
     let (mut servers, mut shop) = Shop::private(&[]).await;
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let arguments = table(&[("x-queue-type", text("quorum"))]);
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     shop.channel.queue_declare(KEPT.into(), options, arguments).await.unwrap();
-    bind(&shop.channel, KEPT, "order.reserved.#").await;
+    bind(&shop.channel, KEPT, EVENTS_EXCHANGE, "order.reserved.#").await;
 
     let _relays = [
         shop.worker_of("relay", "r1", &[("TURN_SECONDS_MAX", "3")]).await,

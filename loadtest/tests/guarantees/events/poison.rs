@@ -2,15 +2,16 @@
 
 use super::{OUTBOX, outbox_is_empty, record};
 use crate::support::{
-    listener::{Listener, bind},
+    listener::Listener,
+    queue::{bind, table, text},
     shop::{Shop, until},
 };
 use lapin::{
     BasicProperties,
     options::{QueueDeclareOptions, QueueDeleteOptions},
-    types::{AMQPValue, FieldTable},
+    types::AMQPValue,
 };
-use shared::messages::EventKind;
+use shared::messages::{EVENTS_EXCHANGE, EventKind};
 
 /// A queue that is full, and says no to what it is bound for.
 const FULL: &str = "full";
@@ -75,11 +76,9 @@ async fn a_row_that_is_refused_while_nothing_else_is_taken_waits() {
 
 /// Makes a queue that has no room for what it is bound for.
 async fn fill(shop: &Shop, pattern: &str) {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
-    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let arguments = table(&[("x-max-length", AMQPValue::LongInt(1)), ("x-overflow", text("reject-publish"))]);
     shop.channel.queue_declare(FULL.into(), QueueDeclareOptions::default(), arguments).await.unwrap();
     shop.send_to("", FULL, b"first", BasicProperties::default()).await;
     until("it is full", async || shop.depth(FULL).await == 1).await;
-    bind(&shop.channel, FULL, pattern).await;
+    bind(&shop.channel, FULL, EVENTS_EXCHANGE, pattern).await;
 }

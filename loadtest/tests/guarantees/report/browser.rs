@@ -33,43 +33,30 @@ pub(crate) enum Look {
 }
 
 /// A page, as the browser saw it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Seen {
     pub(crate) errors: Vec<String>,
     /// How often something ran that was to be text.
     pub(crate) ran: u32,
-    #[serde(default)]
     pub(crate) places: Vec<String>,
-    #[serde(default)]
     pub(crate) canvases: Vec<Canvas>,
     /// How wide each painted part of each lane is.
-    #[serde(default)]
     pub(crate) bars: Vec<f64>,
-    #[serde(default)]
     pub(crate) background: String,
     /// The least of any text.
-    #[serde(default)]
     pub(crate) contrast: f64,
-    #[serde(default)]
     pub(crate) headings: Vec<String>,
-    #[serde(default)]
     pub(crate) text: String,
     /// Elements that no report has in its main part.
-    #[serde(default)]
     pub(crate) elements: Vec<String>,
-    #[serde(default)]
     pub(crate) width: u32,
     /// By how much the page is wider than the screen.
-    #[serde(default)]
     pub(crate) overflow: i64,
-    #[serde(default)]
     pub(crate) requests: Vec<String>,
-    #[serde(default)]
     pub(crate) downloaded: Option<String>,
-    #[serde(default)]
     pub(crate) printed: Vec<Canvas>,
     /// The background in print.
-    #[serde(default)]
     pub(crate) paper: String,
     /// What the browser said of the page on its log.
     #[serde(skip)]

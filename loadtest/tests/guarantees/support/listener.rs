@@ -1,13 +1,8 @@
 //! A consumer of events, as any other system would be.
 
-use super::shop::Shop;
+use super::{queue, shop::Shop};
 use futures_util::StreamExt;
-use lapin::{
-    BasicProperties, Channel, Consumer,
-    message::Delivery,
-    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
+use lapin::{BasicProperties, Channel, Consumer, message::Delivery};
 use shared::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, Event};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,17 +22,14 @@ pub(crate) struct Listener {
 impl Listener {
     /// Listens from now on.
     pub(crate) async fn to(shop: &Shop, pattern: &str) -> Self {
-        let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = shop.channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
-        bind(&shop.channel, queue.name().as_str(), pattern).await;
-        Self::of(&shop.channel, queue.name().as_str()).await
+        let queue = queue::exclusive(&shop.channel).await;
+        queue::bind(&shop.channel, queue.as_str(), EVENTS_EXCHANGE, pattern).await;
+        Self::of(&shop.channel, queue.as_str()).await
     }
 
     /// Listens to what is in a queue, and what comes.
     pub(crate) async fn of(channel: &Channel, queue: &str) -> Self {
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let events = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
-        Self { events, known: BTreeMap::new() }
+        Self { events: queue::consume(channel, queue).await, known: BTreeMap::new() }
     }
 
     /// The next event. Its properties say what its body says.
@@ -72,11 +64,6 @@ impl Listener {
         shop.send_to(EVENTS_EXCHANGE, "order.reserved.end", body.as_bytes(), properties).await;
         assert_eq!(self.next().await.event.event_id, "end");
     }
-}
-
-pub(crate) async fn bind(channel: &Channel, queue: &str, pattern: &str) {
-    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-    channel.queue_bind(queue.into(), EVENTS_EXCHANGE.into(), pattern.into(), options, none).await.unwrap();
 }
 
 fn heard(delivery: Delivery) -> Heard {

@@ -1,12 +1,12 @@
 //! A shop to test in: servers, items on sale, real worker processes, and one buyer who can send anything.
 
-use super::sale::private_servers;
+use super::{queue, sale::private_servers};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, PublisherConfirm,
     message::Delivery,
-    options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::Value;
@@ -84,7 +84,8 @@ impl Shop {
         let channel = connection.create_channel().await.unwrap();
         amqp::declare(&channel, &Topology::read()).await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let (reply_queue, replies) = reply_queue(&channel).await;
+        let reply_queue = queue::exclusive(&channel).await;
+        let replies = queue::consume(&channel, reply_queue.as_str()).await;
         let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());
         Self { amqp_url, database_url, pool, channel, reply_queue, replies, _connection: connection }
     }
@@ -140,10 +141,7 @@ impl Shop {
 
     /// The same, to any exchange.
     pub(crate) async fn send_to(&self, exchange: &str, routing_key: &str, body: &[u8], properties: BasicProperties) {
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let confirm =
-            self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await.unwrap();
-        let confirmation = confirm.await.unwrap();
+        let confirmation = self.publish(exchange, routing_key, body, properties).await.await.unwrap();
         assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the broker took it and routed it");
     }
 
@@ -154,11 +152,12 @@ impl Shop {
 
     /// The same, without waiting for the broker's confirm.
     pub(crate) async fn buy_unconfirmed(&self, id: &str, item: &str) {
-        let options = BasicPublishOptions::default();
-        let body = request(id, item, 1);
-        let properties = self.properties(id);
-        let confirm = self.channel.basic_publish("purchase".into(), item.into(), options, body.as_bytes(), properties);
-        drop(confirm.await.unwrap());
+        drop(self.publish("purchase", item, request(id, item, 1).as_bytes(), self.properties(id)).await);
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> PublisherConfirm {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await.unwrap()
     }
 
     /// Buys a ticket, and waits for the verdict.
@@ -301,14 +300,6 @@ pub(crate) fn reply(delivery: Delivery) -> Reply {
         body: String::from_utf8(delivery.data).unwrap(),
         properties: delivery.properties,
     }
-}
-
-async fn reply_queue(channel: &Channel) -> (ShortString, Consumer) {
-    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let replies = channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await.unwrap();
-    (queue.name().clone(), replies)
 }
 
 /// The worker program, built once for this test program.
