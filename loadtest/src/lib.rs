@@ -19,7 +19,6 @@ mod database;
 pub mod failure;
 pub mod faults;
 #[cfg(test)]
-#[path = "../tests/system/fixtures.rs"]
 mod fixtures;
 pub mod machine;
 pub mod orders;

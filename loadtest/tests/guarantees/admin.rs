@@ -1,0 +1,327 @@
+//! The operator's program against a running shop: what it says is so, and what it changes is changed.
+
+use crate::support::{
+    queue::{table, text},
+    raw, sale,
+    shop::{Shop, purchase_program, request, until},
+};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::{collections::BTreeSet, process::Stdio};
+use tokio::process::Command;
+
+const PARTITIONS: usize = 8;
+const MOVED: &str = "handed a partition over";
+
+/// What the program printed, and how it ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+async fn command(shop: &Shop, arguments: &[&str]) -> Command {
+    let mut command = Command::new(purchase_program().await.with_file_name("admin"));
+    command.args(arguments).env("AMQP_URL", &shop.amqp_url).env("DATABASE_URL", &shop.database_url);
+    command
+}
+
+async fn admin(shop: &Shop, arguments: &[&str]) -> Ended {
+    let output = command(shop, arguments).await.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// The exit code, and the document.
+async fn admin_json(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
+    let Ended { code, out, err } = admin(shop, &[arguments, &["--json"]].concat()).await;
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out} {err}")))
+}
+
+/// Of each partition, who is active there, as the program says.
+async fn active(shop: &Shop) -> Vec<Vec<String>> {
+    let (_, document) = admin_json(shop, &["queues"]).await;
+    let queues = document["queues"].as_array().unwrap().iter().filter(|queue| !queue["active"].is_null());
+    queues.map(|queue| serde_json::from_value(queue["active"].clone()).unwrap()).collect()
+}
+
+/// On how many partitions this worker alone is active.
+async fn partitions_of(shop: &Shop, worker: &str) -> usize {
+    active(shop).await.iter().filter(|claimants| **claimants == [worker]).count()
+}
+
+fn headers(entries: &[(&str, &str)]) -> FieldTable {
+    table(&entries.iter().map(|(name, value)| (*name, text(value))).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking_moves_nothing() {
+    let mut shop = Shop::open(&[("ticket", 1_000)]).await;
+    assert_eq!(active(&shop).await, vec![Vec::<String>::new(); PARTITIONS], "nobody is there");
+    let _workers = [shop.worker("w1", &[]).await, shop.worker("w2", &[]).await];
+    let mut claimed = Vec::new();
+    until("each partition has one active worker, and both have half of them", async || {
+        claimed = active(&shop).await.concat();
+        claimed.len() == PARTITIONS && claimed.iter().filter(|worker| *worker == "w1").count() == PARTITIONS / 2
+    })
+    .await;
+    let moved = async |shop: &Shop| [shop.log("w1").await, shop.log("w2").await].concat().matches(MOVED).count();
+    let before = moved(&shop).await;
+    for (partition, worker) in claimed.iter().enumerate() {
+        let id = format!("r-{partition}");
+        let body = request(&id, "ticket", 1);
+        shop.send_to("", &format!("purchase.{partition}"), body.as_bytes(), shop.properties(&id)).await;
+        assert_eq!(&shop.reply().await.worker_id, worker, "it answers for partition {partition}");
+    }
+    assert_eq!(active(&shop).await.concat(), claimed);
+    assert_eq!(moved(&shop).await, before, "who looks is not counted as a worker");
+
+    let (_, queues) = admin_json(&shop, &["queues"]).await;
+    let each = |list: &str, name: &str| -> BTreeSet<String> {
+        queues[list].as_array().unwrap().iter().map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(queues["workers"].as_array().unwrap().len(), 2);
+    assert_eq!(each("workers", "worker_id"), ["w1", "w2"].map(String::from).into());
+    let names = ["purchase.0", "release", "payment", "restock", "dead"].map(String::from);
+    assert!(each("queues", "queue").is_superset(&names.into()), "{queues}");
+}
+
+#[tokio::test]
+async fn who_is_active_is_told_also_where_nobody_buys_and_when_a_worker_is_alone_or_left_alone() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let first = shop.worker("w1", &[]).await;
+    until("a lone worker has all partitions", async || partitions_of(&shop, "w1").await == PARTITIONS).await;
+    let _second = shop.worker("w2", &[]).await;
+    until("it hands half of them over", async || partitions_of(&shop, "w2").await == PARTITIONS / 2).await;
+    drop(first);
+    until("who is left has all of them", async || partitions_of(&shop, "w2").await == PARTITIONS).await;
+}
+
+#[tokio::test]
+async fn after_a_real_sale_everything_holds_and_a_fault_ends_the_audit_with_one() {
+    let mut shop = Shop::open(&[("ticket", 3)]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    shop.line_up(10).await;
+    shop.replies(10).await;
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    assert!(audit.out.contains("Everything holds.") && !audit.out.contains('\x1b'), "{}", audit.out);
+
+    let (_, item) = admin_json(&shop, &["item", "ticket"]).await;
+    assert_eq!((&item["held"], item["orders"].as_array().unwrap().len()), (&json!(3), 3));
+    shop.execute("DELETE FROM verdicts WHERE status = 'reserved'").await;
+    let (code, audit) = admin_json(&shop, &["audit"]).await;
+    let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
+    let off: Vec<_> = off.map(|check| &check["name"]).collect();
+    assert_eq!((code, off), (Some(1), vec![&json!("orders_have_verdicts")]));
+}
+
+#[tokio::test]
+async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
+    let mut shop = Shop::open(&[]).await;
+    let _restock = shop.worker_of("restock", "s", &[]).await;
+    let _purchase = shop.worker("w", &[]).await;
+    let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1"];
+    let created = admin_json(&shop, &create).await;
+    assert_eq!((created.0, &created.1["code"]), (Some(0), &json!("created")));
+    assert_eq!(admin_json(&shop, &create).await, created, "asked again, the same verdict");
+    assert_eq!(shop.purchase("first").await.code(), "reserved");
+    for (arguments, ended, code) in [
+        (&["create", "ticket", "--stock", "5"][..], 1, "item_exists"),
+        (&["add", "ticket", "2"], 0, "added"),
+        (&["remove", "ticket", "7"], 1, "stock_in_use"),
+        (&["remove", "ticket", "3"], 0, "removed"),
+        (&["rules", "ticket", "--max-per-buyer", "2", "--tiers", "vip,staff"], 0, "rules_set"),
+        (&["open", "ticket", "--opens-at", "2099-01-01T00:00:00Z"], 0, "opened"),
+        (&["close", "ticket"], 0, "closed"),
+        (&["add", "unknown", "1"], 1, "unknown_item"),
+        (&["add", "ticket", "1", "--request-id", "a-1"], 1, "request_id_reused"),
+    ] {
+        let (exit_code, verdict) = admin_json(&shop, arguments).await;
+        assert_eq!((exit_code, &verdict["code"]), (Some(ended), &json!(code)), "{arguments:?}");
+    }
+    let said = admin(&shop, &["close", "ticket", "--request-id", "a-2"]).await.out;
+    assert!(said.starts_with("closed: ") && said.contains("a-2"), "for people: {said}");
+    let (_, item) = admin_json(&shop, &["item", "ticket"]).await;
+    let found = ["stock", "held", "sale", "max_per_buyer", "tiers"].map(|name| item[name].clone());
+    assert_eq!(found, [json!(4), json!(1), json!("closed"), json!(2), json!(["staff", "vip"])]);
+    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(2), "who only wants to look loses no rule");
+    assert_eq!(admin(&shop, &["rules", "ticket", "--none"]).await.code, Some(0));
+    assert_eq!(admin_json(&shop, &["item", "ticket"]).await.1["tiers"], Value::Null, "no rules any more");
+    assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let headers = [
+        ("x-dead-reason", "not_handled"),
+        ("x-dead-message", "\u{1b}[2Jthe handler failed"),
+        ("x-dead-queue", "purchase.3"),
+        ("x-first-death-queue", "purchase.3"),
+        ("traceparent", "00-abc"),
+    ];
+    dead_letter(&shop, "r-1", &headers).await;
+    let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
+    let message = &listed["messages"][0];
+    assert_eq!((&message["reason"], &message["queue"]), (&json!("not_handled"), &json!("purchase.3")));
+    let id = message["id"].as_str().unwrap();
+    until("looking gave it back", async || shop.depth("dead").await == 1).await;
+    let shown = admin(&shop, &["dead", "show", id]).await;
+    assert!(shown.out.contains("r-1") && shown.out.contains("\\u{1b}[2Jthe handler failed"), "{}", shown.out);
+
+    let (code, replayed) = admin_json(&shop, &["dead", "replay", id]).await;
+    assert_eq!((code, &replayed["messages"][0]["outcome"]), (Some(0), &json!("replayed")));
+    assert_eq!(shop.depth("dead").await, 0);
+    let message = take(&shop, "purchase.3").await;
+    let kept = message.properties.headers().clone().unwrap();
+    // The broker's own count of this very delivery may be there.
+    let kept = kept.inner().keys().map(|name| name.as_str()).filter(|name| *name != "x-delivery-count");
+    assert_eq!(kept.collect::<Vec<_>>(), ["traceparent"], "what it got on its way is off");
+    assert_eq!(message.properties.correlation_id().as_ref().unwrap().as_str(), "r-1");
+    assert_eq!(shop.depth("purchase.4").await, 0, "it went back where it came from, and nowhere else");
+    message.acker.reject(BasicRejectOptions { requeue: true }).await.unwrap();
+
+    let _worker = shop.worker("w", &[]).await;
+    let first = shop.reply().await;
+    assert_eq!((first.correlation_id.as_str(), first.code().as_str()), ("r-1", "reserved"));
+    // After a crash it would be in both, and be sent again.
+    dead_letter(&shop, "r-1", &headers).await;
+    assert_eq!(admin(&shop, &["dead", "replay", "--all", "--yes"]).await.code, Some(0));
+    assert_eq!(shop.reply().await.body, first.body, "the same request id, the same verdict");
+    assert_eq!(shop.stock("ticket").await, (9, 1));
+}
+
+#[tokio::test]
+async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
+    let shop = Shop::open(&[]).await;
+    // The sender of the second would have it taken for something else, sent again to another queue.
+    let forged = headers(&[("x-dead-queue", "purchase.0"), ("x-dead-reason", "malformed")]);
+    for (id, headers) in [("r-1", FieldTable::default()), ("r-2", forged)] {
+        let properties = shop.properties(id).with_headers(headers);
+        shop.send_to("", "purchase.5", request(id, "ticket", 1).as_bytes(), properties).await;
+        let message = take(&shop, "purchase.5").await;
+        message.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+    }
+    dead_letter(&shop, "r-3", &[("x-dead-reason", "malformed"), ("x-dead-queue", "elsewhere")]).await;
+    until("they are in dead", async || shop.depth("dead").await == 3).await;
+    let (_, listed) = admin_json(&shop, &["dead", "list", "--reason", "rejected"]).await;
+    assert_eq!(listed["reasons"], json!({"malformed": 1, "rejected": 2}));
+    assert_eq!(listed["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(listed["messages"][0]["queue"], "purchase.5");
+
+    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected"]).await.code, Some(2), "--yes is missing");
+    assert_eq!(admin(&shop, &["dead", "replay"]).await.code, Some(2), "which?");
+    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected", "--yes"]).await.code, Some(0));
+    let depths = async || (shop.depth("purchase.5").await, shop.depth("dead").await);
+    until("two are back, one stays", async || depths().await == (2, 1)).await;
+    let (code, kept) = admin_json(&shop, &["dead", "replay", "--all", "--yes"]).await;
+    assert_eq!((code, &kept["messages"][0]["outcome"]), (Some(1), &json!("kept_without_origin")));
+    until("it stays", async || shop.depth("dead").await == 1).await;
+
+    assert_eq!(admin(&shop, &["dead", "drop", "000000000000"]).await.code, Some(1), "there is none of that id");
+    assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
+    assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
+async fn a_sender_cannot_have_his_message_taken_for_one_that_the_broker_moved() {
+    let shop = Shop::open(&[]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
+    let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);
+    shop.send_to("", "purchase.3", b"{", shop.properties("r-1").with_headers(forged)).await;
+    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
+    let message = &listed["messages"][0];
+    assert_eq!((&message["reason"], &message["queue"]), (&json!("malformed"), &json!("purchase.3")));
+}
+
+#[tokio::test]
+async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
+    let shop = Shop::open(&[]).await;
+    dead_letter(&shop, "r-1", &[]).await;
+    raw::publish_to(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
+    let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
+    assert_eq!(code, Some(0));
+    let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][1]["id"].as_str().unwrap()]).await;
+    assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
+
+    raw::publish_to(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;
+    until("it is there", async || shop.depth("dead").await == 3).await;
+    let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
+    assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 2), "what is before it");
+    assert!(listed["unreadable"].is_string());
+    until("they are back", async || shop.depth("dead").await == 3).await;
+    let dropped = admin(&shop, &["dead", "drop", "--all", "--yes"]).await;
+    assert_eq!(dropped.code, Some(1));
+    assert!(dropped.err.contains("nothing was changed"), "{}", dropped.err);
+    until("all of them stay", async || shop.depth("dead").await == 3).await;
+}
+
+#[tokio::test]
+async fn every_failure_has_its_exit_code_and_says_what_to_do() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    for (arguments, code, words) in [
+        (&["items", "--database-url", "postgres://postgres@127.0.0.1:1/x"][..], 69, "is it running"),
+        (&["queues", "--amqp-url", "amqp://guest:guest@127.0.0.1:1/%2f"], 69, "is it running"),
+        (&["queues", "--amqp-url", "http://x"], 78, "AMQP_URL cannot be read"),
+        (&["item", "unknown"], 1, "`admin items` lists them"),
+        (&["add", "ticket", "0"], 2, "invalid value"),
+        (&["add", "ticket", "5", "--wait-seconds-max", "1", "--request-id", "a-1"], 69, "--request-id a-1"),
+    ] {
+        let ended = admin(&shop, arguments).await;
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains(words) && ended.out.is_empty(), "{arguments:?}: {}", ended.err);
+    }
+    until("the request waits for a restock function", async || shop.depth("restock").await == 1).await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let mut child = command(&shop, &["items"]).await.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_interrupted_command_says_so() {
+    let shop = Shop::open(&[]).await;
+    let mut child = command(&shop, &["queues", "--listen-ms", "60000"]).await.stdout(Stdio::piped()).spawn().unwrap();
+    // Whoever listens has a queue there, so what is said there is no longer returned.
+    until("it listens", async || {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let (exchange, properties) = ("purchase.workers".into(), BasicProperties::default());
+        let confirm = shop.channel.basic_publish(exchange, "".into(), options, b"noise", properties).await.unwrap();
+        confirm.await.unwrap().take_message().is_none()
+    })
+    .await;
+    sale::signal(child.id().unwrap(), Signal::SIGINT);
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+/// Puts a good request into `dead`, as if it had come there from its queue.
+async fn dead_letter(shop: &Shop, id: &str, entries: &[(&str, &str)]) {
+    let mut headers = headers(entries);
+    // It asks to be put into a queue that it never came from, too.
+    headers.insert("CC".into(), AMQPValue::FieldArray(vec![text("purchase.4")].into()));
+    let properties = shop.properties(id).with_headers(headers).with_message_id(id.into());
+    shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
+}
+
+/// Takes the first message of a queue: of a partition, there is no other way than to be its consumer.
+async fn take(shop: &Shop, queue: &str) -> Delivery {
+    let (options, tag) = (BasicConsumeOptions::default(), "take");
+    let consuming = shop.channel.basic_consume(queue.into(), tag.into(), options, FieldTable::default());
+    let message = consuming.await.unwrap().next().await.unwrap().unwrap();
+    shop.channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await.unwrap();
+    message
+}

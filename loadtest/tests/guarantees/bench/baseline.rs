@@ -1,0 +1,132 @@
+//! The HTTP baselines: real servers, real clients, and every way in which a buyer can leave.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use loadtest::bench::baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run};
+use shared::devstack::Fixture;
+use shared::retry::RetryPolicy;
+use sqlx::{Connection, PgConnection};
+
+use crate::support::{sale::LOADTEST, shop::until};
+
+/// Statements of the server's that wait for a row's lock.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = 'loadtest baseline server' AND wait_event_type = 'Lock' AND datname = current_database()";
+
+#[tokio::test]
+async fn every_server_sells_the_stock_and_no_more_and_counts_every_buyer_once() {
+    let fixture = Fixture::new().await;
+    for strategy in BaselineStrategy::value_variants().iter().copied() {
+        // Who has lost five races has seen five sales: with five units nobody is turned away while one is left.
+        let baseline = Baseline::new(strategy, 200, 5);
+        let result = run(Path::new(LOADTEST), &fixture.database_url, &baseline).await.unwrap();
+        assert_eq!((result.sold, result.orders), (5, 5), "{result:#?}");
+        assert_eq!((result.oversold, result.at_server.zombie_units, result.at_server.untold), (0, 0, 0), "{result:#?}");
+        assert_eq!(result.sold + result.sold_out + result.failed(), 200, "{result:#?}");
+        assert_consistent(strategy, &result);
+    }
+}
+
+#[tokio::test]
+async fn whoever_loses_every_race_is_answered_a_conflict() {
+    let fixture = Fixture::new().await;
+    let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
+    let baseline = Baseline { retry, ..Baseline::new(BaselineStrategy::Optimistic, 10, 100) };
+    let result = overtaken(&fixture, &baseline).await;
+    assert_eq!(result.failures, BTreeMap::from([("conflict", 10)]), "{result:#?}");
+    assert_eq!((result.attempts, result.conflicts, result.rollbacks), (10, 10, 10), "{result:#?}");
+    assert_eq!((result.orders, result.at_server.zombie_units), (0, 0), "what was rolled back leaves nothing");
+}
+
+#[tokio::test]
+async fn whoever_loses_a_race_and_tries_again_is_served() {
+    let fixture = Fixture::new().await;
+    let baseline = Baseline::new(BaselineStrategy::Optimistic, 1, 1);
+    let result = overtaken(&fixture, &baseline).await;
+    assert_eq!((result.sold, result.attempts, result.conflicts, result.rollbacks), (1, 2, 1, 1), "{result:#?}");
+}
+
+#[tokio::test]
+async fn where_a_lock_is_kept_the_pool_runs_dry_and_everybody_is_answered_to_come_later() {
+    let fixture = Fixture::new().await;
+    let timeout = Duration::from_secs(60);
+    let baseline = Baseline { timeout, ..Baseline::new(BaselineStrategy::Pessimistic, 60, 60) };
+    let (opened, mut database) = open(&fixture, &baseline).await;
+    let mut keeping = database.begin().await.unwrap();
+    let lock = "SELECT 1 FROM baseline.items WHERE id = $1 FOR UPDATE";
+    sqlx::query(lock).bind(opened.item()).execute(&mut *keeping).await.unwrap();
+    let result = opened.run().await.unwrap();
+    assert_eq!(result.failures, BTreeMap::from([("unavailable", 60)]), "{result:#?}");
+    assert_eq!(result.at_server.pool_timeouts + result.at_server.lock_timeouts, 60, "{result:#?}");
+    assert!(result.at_server.lock_timeouts >= 50, "each of the pool's connections waited: {result:#?}");
+    assert!(result.at_server.pool_wait_ms_per_purchase > 0.0, "{result:#?}");
+    keeping.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_leaves_before_the_answer_may_have_bought_all_the_same() {
+    let fixture = Fixture::new().await;
+    let (payment, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    let baseline = Baseline { payment, timeout, ..Baseline::new(BaselineStrategy::Atomic, 3, 3) };
+    let result = run(Path::new(LOADTEST), &fixture.database_url, &baseline).await.unwrap();
+    assert_eq!(result.failures, BTreeMap::from([("timed_out", 3)]), "{result:#?}");
+    assert_eq!((result.orders, result.at_server.untold, result.at_server.zombie_units), (3, 3, 0), "{result:#?}");
+    assert_eq!((result.answers_per_second, result.stalled), (0.0, 0), "{result:#?}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_open_says_why() {
+    let baseline = Baseline::new(BaselineStrategy::Atomic, 1, 1);
+    let failure = run(Path::new(LOADTEST), "postgres://nobody@127.0.0.1:1/none", &baseline).await.unwrap_err();
+    assert!(failure.to_string().contains("DATABASE_URL"), "{failure}");
+}
+
+/// What each server's figures must come to, where everybody was answered.
+fn assert_consistent(strategy: BaselineStrategy, result: &BaselineResult) {
+    let answers = result.sold + result.sold_out + result.failed();
+    assert_eq!(result.sold_without_order, 0, "{result:#?}");
+    assert_eq!(result.attempts, answers + result.conflicts - conflicts_answered(result), "{result:#?}");
+    match strategy {
+        BaselineStrategy::Optimistic | BaselineStrategy::Pessimistic => {
+            assert_eq!(result.attempts, result.sold + result.rollbacks, "each ends in one way: {result:#?}");
+        }
+        BaselineStrategy::Atomic => {
+            assert_eq!(result.rollbacks, 0);
+        }
+    }
+    assert!(result.latency_ms.max > 0.0 && result.answers_per_second > 0.0, "{result:#?}");
+}
+
+fn conflicts_answered(result: &BaselineResult) -> u64 {
+    result.failures.get(&"conflict").copied().unwrap_or(0)
+}
+
+async fn open(fixture: &Fixture, baseline: &Baseline) -> (Opened, PgConnection) {
+    let opened = Opened::new(Path::new(LOADTEST), &fixture.database_url, baseline).await.unwrap();
+    (opened, PgConnection::connect(&fixture.database_url).await.unwrap())
+}
+
+/// Has somebody else move the version between the moment when everybody has read it and the one when they write.
+async fn overtaken(fixture: &Fixture, baseline: &Baseline) -> BaselineResult {
+    let (opened, mut database) = open(fixture, baseline).await;
+    let mut race = database.begin().await.unwrap();
+    let win = "UPDATE baseline.items SET version = version + 1 WHERE id = $1";
+    sqlx::query(win).bind(opened.item()).execute(&mut *race).await.unwrap();
+    let running = tokio::spawn(opened.run());
+    waiting(fixture, baseline.buyers.into()).await;
+    race.commit().await.unwrap();
+    running.await.unwrap().unwrap()
+}
+
+/// Waits until so many statements of the server's wait for a lock.
+async fn waiting(fixture: &Fixture, number: i64) {
+    let pool = sqlx::PgPool::connect(&fixture.database_url).await.unwrap();
+    until("the server waits for the lock", async || {
+        sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&pool).await.unwrap() == number
+    })
+    .await;
+    pool.close().await;
+}

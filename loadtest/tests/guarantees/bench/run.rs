@@ -1,0 +1,39 @@
+//! `loadtest run`, as a program.
+
+use crate::support::sale::{
+    assert_fails, assert_interrupted, command, endpoints, number, result_of, script, script_with_pid,
+};
+use serde_json::Value;
+use shared::devstack::Folder;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+#[tokio::test]
+async fn a_sale_is_set_beside_the_ceiling() {
+    let json = result_of(&endpoints().await, "run --buyers 200 --stock 20 --with-ceiling --json -").await;
+    assert_eq!((&json["verdicts"]["reserved"], &json["passed"]), (&Value::from(20), &Value::from(true)));
+    assert!(number(&json["ceiling"]["ratio"]) > 0.0);
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_start_says_why() {
+    let folder = Folder::create().unwrap();
+    let broken = folder.path().join("broken");
+    script(&broken, "echo out of paper >&2; exit 78");
+    let arguments = format!("run --worker-program {}", broken.display());
+    assert_fails(&endpoints().await, &arguments, 78, "out of paper").await;
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_everything_and_exits_with_130() {
+    let folder = Folder::create().unwrap();
+    let worker = folder.path().join("worker");
+    script_with_pid(&worker).await;
+    let arguments = format!("run --workers 1 --rate 1 --worker-program {}", worker.display());
+    let mut command = command(&endpoints().await, &arguments).await;
+    let mut running =
+        command.env("RUST_LOG", "loadtest=info").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("it says when it is open").contains("the sale is open") {}
+    assert_interrupted(running, &worker.with_extension("pid")).await;
+}

@@ -1,0 +1,126 @@
+//! Relays die and freeze, servers go away: events come again with the same ids, none is lost, and the first copies keep
+//! the order.
+
+use super::{OUTBOX, outbox_is_empty, record_orders, request_id};
+use crate::support::{
+    listener::{self, Listener},
+    queue::{bind, table, text},
+    sale::rabbitmqctl,
+    shop::{Shop, until},
+};
+use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions};
+use shared::{
+    db,
+    devstack::{Servers, Signal},
+    messages::EVENTS_EXCHANGE,
+};
+
+/// Events to be in the middle of.
+const MANY: i64 = 20_000;
+/// Keeps events through a restart of the broker.
+const KEPT: &str = "kept";
+
+#[tokio::test]
+async fn a_relay_killed_between_publishing_and_deleting_has_its_events_repeated_by_the_next() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let mut listener = Listener::to(&shop, "order.#").await;
+    let _purchase = shop.worker("w", &[]).await;
+    let mut doomed = shop.worker_of("relay", "doomed", &[("TURNSTILE_PAUSE_AT", "published")]).await;
+    shop.purchase("first").await;
+    let first = listener.next().await;
+    assert_eq!(first.properties.app_id().as_ref().map(|id| id.as_str()), Some("doomed"));
+    shop.paused("doomed").await;
+    assert_eq!(shop.count(OUTBOX).await, 1, "published, and not deleted");
+    doomed.kill().await.unwrap();
+
+    let _next = shop.worker_of("relay", "next", &[]).await;
+    let repeated = listener.next().await;
+    assert_eq!(repeated.properties.app_id().as_ref().map(|id| id.as_str()), Some("next"));
+    assert_eq!(repeated.event, first.event, "the same event, with the same id");
+    shop.buy("second", "ticket").await;
+    assert_eq!(request_id(&listener.next().await.event), "second");
+    outbox_is_empty(&shop).await;
+}
+
+#[tokio::test]
+async fn a_frozen_relay_loses_its_turn_and_deletes_nothing_when_it_wakes() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let mut listener = Listener::to(&shop, "order.#").await;
+    let _purchase = shop.worker("w", &[]).await;
+    let short_turn = ("TURN_SECONDS_MAX", "3");
+    let mut sleeper = shop.worker_of("relay", "sleeper", &[("TURNSTILE_PAUSE_AT", "published"), short_turn]).await;
+    shop.purchase("first").await;
+    assert_eq!(request_id(&listener.next_new().await), "first");
+    shop.paused("sleeper").await;
+    sleeper.send(Signal::Stop).unwrap();
+
+    let mut next = shop.worker_of("relay", "next", &[short_turn]).await;
+    shop.buy("second", "ticket").await;
+    assert_eq!(request_id(&listener.next_new().await), "second", "the turn went on");
+    outbox_is_empty(&shop).await;
+
+    next.stop().await.unwrap();
+    shop.purchase("third").await;
+    sleeper.send(Signal::Continue).unwrap();
+    assert_eq!(request_id(&listener.next_new().await), "third", "back at work");
+    assert!(shop.log("sleeper").await.contains("events cannot be published; connecting again"), "its turn was over");
+    outbox_is_empty(&shop).await;
+    assert_eq!(listener.known.len(), 3);
+}
+
+#[tokio::test]
+async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
+    let (mut servers, mut shop) = Shop::private(&[]).await;
+    let arguments = table(&[("x-queue-type", text("quorum"))]);
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    shop.channel.queue_declare(KEPT.into(), options, arguments).await.unwrap();
+    bind(&shop.channel, KEPT, EVENTS_EXCHANGE, "order.reserved.#").await;
+
+    let _relays = [
+        shop.worker_of("relay", "r1", &[("TURN_SECONDS_MAX", "3")]).await,
+        shop.worker_of("relay", "r2", &[("TURN_SECONDS_MAX", "3")]).await,
+    ];
+    // An orderly stop first: what a broker knows of a queue that is a second old may not outlive a power cut.
+    in_mid_way(&shop).await;
+    servers.rabbitmq.restart().await.unwrap();
+    outbox_is_empty(&shop).await;
+    in_mid_way(&shop).await;
+    servers.rabbitmq.kill_and_restart().await.unwrap();
+    outbox_is_empty(&shop).await;
+    in_mid_way(&shop).await;
+    servers.postgres.kill_and_restart().await.unwrap();
+    shop.pool = db::pool(&shop.database_url, "test", 4).unwrap();
+    outbox_is_empty(&shop).await;
+
+    watermark(&servers, "0.000001").await;
+    record_orders(&shop, 100, 10).await;
+    until("it notices", async || {
+        let logs = [shop.log("r1").await, shop.log("r2").await].concat();
+        logs.contains("the broker is short of memory or disk")
+    })
+    .await;
+    assert_eq!(shop.count(OUTBOX).await, 10);
+    watermark(&servers, "0.4").await;
+    outbox_is_empty(&shop).await;
+
+    assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0, "an outage is nobody's fault");
+    let connection = Connection::connect(&shop.amqp_url, ConnectionProperties::default()).await.unwrap();
+    let mut listener = Listener::of(&connection.create_channel().await.unwrap(), KEPT).await;
+    let mut first_copies = Vec::new();
+    for _ in 0..3 * MANY + 100 {
+        first_copies.push(listener.next_new().await.event_id);
+    }
+    assert!(listener::are_in_order(&first_copies), "the first copies are in order");
+    servers.stop().await.unwrap();
+}
+
+async fn watermark(servers: &Servers, share: &str) {
+    rabbitmqctl(&servers.rabbitmq, &["set_vm_memory_high_watermark", share]).await;
+}
+
+/// Commits many events, and returns when some of them are published, and most are not.
+async fn in_mid_way(shop: &Shop) {
+    record_orders(shop, MANY, 10).await;
+    until("some are published", async || shop.count(OUTBOX).await < MANY / 10).await;
+    assert!(shop.count(OUTBOX).await > 0);
+}

@@ -1,0 +1,203 @@
+//! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
+
+use crate::support::{
+    sale::{assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
+    shop::{Shop, until},
+};
+use loadtest::{result::Outcome, run::Running, schedule::Scenario};
+use serde_json::Value;
+use shared::devstack::Signal;
+
+/// Scarce, so that who comes first matters; many items, so that every partition has traffic.
+const SCARCE: Scenario =
+    Scenario { buyers: 24_000, items: 400, stock: 12_000, quantities: 1..=2, rate: 4_000.0, seed: 11 };
+
+fn shares(outcome: &Outcome) -> Vec<u64> {
+    outcome.workers.iter().map(|worker| worker.verdicts).collect()
+}
+
+#[tokio::test]
+async fn two_workers_share_the_partitions_and_keep_the_order() {
+    let outcome = open(&endpoints().await, &SCARCE, workers(2, Some(50)).await).await.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
+    const MOVED: &str = "handed a partition over";
+    let mut sale = start(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
+    sale.workers.start_another().await.unwrap();
+    let moved = |sale: &Running<'_>| -> Vec<usize> {
+        (0..2).map(|worker| sale.workers.log(worker).unwrap().matches(MOVED).count()).collect()
+    };
+    until("the first has handed over half of the partitions", async || moved(&sale) == [4, 0]).await;
+    sale.open();
+    verdicts_reach(&sale, 20_000).await;
+    assert_eq!(moved(&sale), [4, 0]);
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 4), "half of the partitions each: {outcome:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_joins_in_mid_sale_gets_its_share_and_the_order_stays() {
+    let mut sale = open(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
+    verdicts_reach(&sale, 3_000).await;
+    sale.workers.start_another().await.unwrap();
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome)[1] >= 2_000, "the newcomer took part: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn workers_that_come_drain_die_and_freeze_cost_nobody_a_verdict_or_a_place() {
+    let mut sale = open(&endpoints().await, &SCARCE, workers(3, Some(50)).await).await;
+    verdicts_reach(&sale, 4_000).await;
+    sale.workers.kill(0).await.unwrap();
+    sale.workers.start_another().await.unwrap();
+    verdicts_reach(&sale, 8_000).await;
+    sale.workers.signal(1, Signal::Terminate).unwrap();
+    verdicts_reach(&sale, 12_000).await;
+    // Frozen, it keeps its partitions until it is awake again: others go on with theirs.
+    sale.workers.signal(2, Signal::Stop).unwrap();
+    sale.workers.start_another().await.unwrap();
+    verdicts_reach(&sale, 13_000).await;
+    sale.workers.signal(2, Signal::Continue).unwrap();
+    assert_passed(&sale.finish().await.unwrap());
+}
+
+#[tokio::test]
+async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
+    let items: Vec<String> = (0..24).map(|number| format!("item-{number}")).collect();
+    let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
+    let mut shop = Shop::open(&on_sale).await;
+    let _first = shop.worker("first", &[]).await;
+    let mut second = None;
+    let mut sent = 0;
+    // One request at a time: no window ever fills by itself.
+    until("both workers answer, each at least a quarter of what was sent since", async || {
+        let mut answers = [0, 0];
+        for item in &items {
+            sent += 1;
+            shop.buy(&format!("r-{sent}"), item).await;
+            let reply = shop.reply().await;
+            assert_eq!(reply.code(), "reserved");
+            answers[usize::from(reply.worker_id == "second")] += 1;
+        }
+        if second.is_none() {
+            second = Some(shop.worker("second", &[]).await);
+        }
+        answers.iter().all(|count| *count >= 6)
+    })
+    .await;
+    assert_eq!(shop.depth("dead").await, 0, "what fills a window is not kept");
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
+    let hot = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
+    let mut endpoints = endpoints().await;
+    // The broker gives a silent connection up after two heartbeats.
+    endpoints.amqp_url += "?heartbeat=1";
+    let mut sale = open(&endpoints, &hot, workers(1, Some(50)).await).await;
+    sale.workers.start_another().await.unwrap();
+    sale.workers.ready(1).await.unwrap();
+    verdicts_reach(&sale, 2_000).await;
+    sale.workers.signal(0, Signal::Stop).unwrap();
+    // By the other one: there is but one partition.
+    verdicts_reach(&sale, 6_000).await;
+    sale.workers.signal(0, Signal::Continue).unwrap();
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(shares(&outcome).iter().all(|share| *share >= 1_000), "both took part: {:?}", shares(&outcome));
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
+    let scenario = Scenario { buyers: 4_000, items: 3, stock: 3_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let mut sale = open(&endpoints().await, &scenario, workers(2, Some(20)).await).await;
+    verdicts_reach(&sale, 200).await;
+    sale.workers.kill(0).await.unwrap();
+    verdicts_reach(&sale, 2_000).await;
+    sale.workers.start_another().await.unwrap();
+    sale.workers.signal(1, Signal::Stop).unwrap();
+    sale.workers.signal(1, Signal::Continue).unwrap();
+    assert_passed(&sale.finish().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
+    let sale = "run --buyers 12000 --items 40 --stock 6000 --quantity 1-2 --rate 3000 --workers 3 --batch-max 50 \
+                --freeze-worker-at 60% --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% \
+                --freeze-seconds 1 --add-worker-at 100% --json -";
+    let json = result_of(&endpoints().await, sale).await;
+    assert_eq!((&json["order_inversions"], &json["lost"]), (&Value::from(0), &Value::from(0)));
+    let done: Vec<[&str; 3]> = json["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| ["at", "event", "worker"].map(|key| event[key].as_str().unwrap()))
+        .collect();
+    let expected = [
+        ["20%", "kill", "worker-1"],
+        ["40%", "add", "worker-4"],
+        ["40%", "stop", "worker-2"],
+        ["60%", "freeze", "worker-3"],
+        ["100%", "add", "worker-5"],
+    ];
+    assert_eq!(done, expected);
+}
+
+#[tokio::test]
+async fn a_worker_told_to_stop_settles_what_is_in_hand_and_leaves_the_rest_in_order() {
+    let mut shop = Shop::open(&[("ticket", 1_000)]).await;
+    let count = 2_000;
+    shop.line_up(count).await;
+    let mut first = shop.worker("first", &[("BATCH_MAX", "20")]).await;
+    // In mid-sale, by what a buyer sees.
+    let replies = shop.replies(100).await;
+    first.send(Signal::Terminate).unwrap();
+    assert_eq!(first.wait().await.unwrap().code(), Some(0), "a drain is a success");
+    let decided_by_first = shop.count("SELECT count(*) FROM verdicts").await;
+    assert!((100..count as i64).contains(&decided_by_first), "{decided_by_first}: it stopped in mid-sale");
+
+    let _second = shop.worker("second", &[]).await;
+    shop.assert_served_in_order(replies, count, 1_000).await;
+}
+
+#[tokio::test]
+async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing() {
+    // Decided on an item's row, fenced by its version; and decided without one, fenced by the request id.
+    for (item, code) in [("ticket", "reserved"), ("nothing", "unknown_item")] {
+        let mut shop = Shop::open(&[("ticket", 1)]).await;
+        // The broker gives a silent connection up after two heartbeats.
+        let amqp_url = format!("{}?heartbeat=1", shop.amqp_url);
+        let environment = [("TURNSTILE_PAUSE_AT", "committing"), ("AMQP_URL", &amqp_url)];
+        let mut sleeper = shop.worker("sleeper", &environment).await;
+        shop.buy("first", item).await;
+        shop.paused("sleeper").await;
+        sleeper.send(Signal::Stop).unwrap();
+
+        let mut next = shop.worker("next", &[]).await;
+        let told = shop.reply().await;
+        assert_eq!((told.code().as_str(), told.worker_id.as_str()), (code, "next"));
+        shop.buy("second", item).await;
+        let second = shop.reply().await;
+
+        sleeper.send(Signal::Continue).unwrap();
+        until("its commit has failed", async || shop.log("sleeper").await.contains("conflict; deciding again")).await;
+        next.kill().await.unwrap();
+        shop.buy("third", item).await;
+        let mut third = shop.reply().await;
+        if third.correlation_id == "first" {
+            assert_eq!(third.body, told.body, "it may still say what is on record");
+            third = shop.reply().await;
+        }
+        assert_eq!((third.correlation_id.as_str(), third.worker_id.as_str()), ("third", "sleeper"), "back at work");
+        assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });
+        assert_eq!(second.code(), if item == "ticket" { "sold_out" } else { code });
+        assert_eq!(third.code(), second.code());
+        assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3);
+    }
+}

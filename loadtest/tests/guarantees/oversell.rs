@@ -1,0 +1,54 @@
+//! Units are sold once: one ticket, many items, two sales in one database; and who sells more is found out.
+
+use crate::support::sale::{LOADTEST, assert_passed, endpoints, json, open, result_of, run, script, workers};
+use loadtest::schedule::Scenario;
+use serde_json::Value;
+use shared::devstack::Folder;
+
+const ONE_TICKET: Scenario = Scenario { buyers: 1_000, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 42 };
+
+#[tokio::test]
+async fn a_thousand_buyers_for_one_ticket_one_gets_it_and_everybody_else_is_told() {
+    let sale = open(&endpoints().await, &ONE_TICKET, workers(2, None).await).await;
+    let outcome = sale.finish().await.unwrap();
+    assert_passed(&outcome);
+    let verdicts = outcome.verdicts;
+    assert_eq!((verdicts.reserved, verdicts.sold_out, verdicts.refused, verdicts.invalid), (1, 999, 0, 0));
+    assert_eq!((outcome.lost, outcome.oversold, outcome.order_inversions), (0, 0, 0));
+    assert_eq!(outcome.workers.iter().map(|worker| worker.verdicts).sum::<u64>(), 1_000);
+    assert!(outcome.workers.iter().all(|worker| worker.rss_mib.is_some()));
+    assert!(outcome.attempts >= 1);
+}
+
+#[tokio::test]
+async fn many_items_and_mixed_quantities_are_sold_in_order() {
+    let scenario = Scenario { buyers: 3_000, items: 17, stock: 2_000, quantities: 1..=5, rate: 0.0, seed: 7 };
+    let outcome = open(&endpoints().await, &scenario, workers(2, Some(50)).await).await.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(outcome.verdicts.sold_out > 0 && outcome.verdicts.reserved > 0);
+}
+
+#[tokio::test]
+async fn two_runs_on_one_database_do_not_disturb_each_other() {
+    let endpoints = endpoints().await;
+    let sale = "run --buyers 300 --stock 30 --json -";
+    let (one, other) = tokio::join!(result_of(&endpoints, sale), result_of(&endpoints, sale));
+    for json in [one, other] {
+        assert_eq!(json["verdicts"]["reserved"], 30);
+    }
+}
+
+#[tokio::test]
+async fn workers_that_sell_what_is_not_there_are_found_out_and_named() {
+    let folder = Folder::create().unwrap();
+    let liar = folder.path().join("liar");
+    script(&liar, &format!("exec {LOADTEST} ceiling-worker \"$@\""));
+    let arguments = format!("run --buyers 50 --worker-program {} --json -", liar.display());
+    let output = run(&endpoints().await, &arguments).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let json = json(&output);
+    assert_eq!((&json["oversold"], &json["lost"]), (&Value::from(49), &Value::from(50)));
+    let broken = json["invariants"].as_array().unwrap().iter().filter(|invariant| invariant["holds"] == false);
+    let broken: Vec<&str> = broken.map(|invariant| invariant["name"].as_str().unwrap()).collect();
+    assert_eq!(broken, ["never_oversold", "every_request_recorded"]);
+}

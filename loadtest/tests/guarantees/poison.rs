@@ -1,0 +1,161 @@
+//! Messages made to break a client, a worker, or the sale of everybody else.
+
+use crate::support::{
+    queue::{table, text},
+    raw,
+    shop::{Shop, request, until},
+};
+use lapin::types::AMQPValue;
+
+#[tokio::test]
+async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
+    let items: Vec<String> = (0..40).map(|number| format!("item-{number}")).collect();
+    let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
+    let mut shop = Shop::open(&on_sale).await;
+    // Deep in a backlog over all partitions, more of it than a worker's windows hold.
+    let count = 6_000;
+    for number in 0..count {
+        shop.buy_unconfirmed(&format!("r-{number}"), &items[number % items.len()]).await;
+        if number == count / 3 {
+            raw::publish(&shop.amqp_url, "item-0", b"{}", &raw::correlation_id(b"\xff\xfe not UTF-8")).await;
+        }
+    }
+    let mut worker = shop.worker("w", &[]).await;
+    let replies = shop.replies(count).await;
+    assert!(replies.values().all(|reply| reply.code() == "reserved"));
+    until("the message is in dead", async || shop.depth("dead").await == 1).await;
+    assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
+    // And it goes on taking what comes.
+    shop.buy("later", "item-0").await;
+    assert_eq!(shop.reply().await.code(), "reserved");
+}
+
+#[tokio::test]
+async fn headers_nested_without_end_harm_nobody() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    shop.buy("before", "ticket").await;
+    raw::publish(&shop.amqp_url, "ticket", b"{}", &raw::nested_headers(24_000)).await;
+    shop.buy("after", "ticket").await;
+    let mut worker = shop.worker("w", &[]).await;
+    let replies = shop.replies(2).await;
+    assert!(replies.values().all(|reply| reply.code() == "reserved"));
+    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
+}
+
+#[tokio::test]
+async fn what_would_make_a_reply_or_a_dead_copy_unpublishable_stops_nobody() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let header = |name, bytes: usize| table(&[(name, text(&"x".repeat(bytes)))]);
+    // Quoted in an error message, each of these bytes would become six.
+    let quoted = format!("\"{}\"", "\u{7f}".repeat(60_000));
+    shop.send("ticket", quoted.as_bytes(), shop.properties("quoted")).await;
+    // On top of headers that fill a frame, the reason does not fit.
+    let full = shop.properties("full").with_headers(header("pad", 120_000));
+    shop.send("ticket", b"not JSON", full).await;
+    let traced = shop.properties("traced").with_headers(header("traceparent", 120_000));
+    shop.send("ticket", request("traced", "ticket", 1).as_bytes(), traced).await;
+    // The broker gives up the connection that replies to this.
+    let stale = shop.properties("stale").with_reply_to("amq.rabbitmq.reply-to.!!.x".into());
+    shop.send("ticket", request("stale", "ticket", 1).as_bytes(), stale).await;
+    shop.buy("good", "ticket").await;
+
+    let _worker = shop.worker("w", &[]).await;
+    let replies = shop.replies(4).await;
+    for (id, code) in [("quoted", "malformed"), ("full", "malformed"), ("traced", "reserved"), ("good", "reserved")] {
+        assert_eq!(replies[id].code(), code, "{id}");
+    }
+    assert!(replies.values().all(|reply| reply.properties.headers().is_none()), "nothing of that size is carried on");
+    assert_eq!(shop.dead(2).await.len(), 2);
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'stale'").await, 1, "it is on record");
+}
+
+#[tokio::test]
+async fn a_forged_delivery_count_is_not_believed() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let mut worker = shop.worker("w", &[]).await;
+    for number in 0..20 {
+        let headers = table(&[("x-delivery-count", AMQPValue::LongLongInt(25))]);
+        let id = format!("r-{number}");
+        shop.send("ticket", request(&id, "ticket", 1).as_bytes(), shop.properties(&id).with_headers(headers)).await;
+    }
+    assert!(shop.replies(20).await.values().all(|reply| reply.code() == "reserved"));
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+    assert!(!shop.log("w").await.contains("with care"), "nothing made the worker suspicious");
+}
+
+#[tokio::test]
+async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_served() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    for number in 0..30 {
+        shop.buy(&format!("r-{number:02}"), "ticket").await;
+    }
+    // Each of these dies when it is about to decide the first message, as a worker would that it makes run out of
+    // memory. At first their whole windows come back with it; from then on, it is tried alone.
+    let mut workers = 0;
+    while shop.depth("dead").await == 0 {
+        let id = format!("doomed-{workers}");
+        let mut doomed = shop.worker(&id, &[("TURNSTILE_PAUSE_AT", "handling r-00")]).await;
+        until("it is about to decide the message, or is spared it", async || {
+            shop.depth("dead").await == 1 || shop.log(&id).await.contains("paused")
+        })
+        .await;
+        doomed.kill().await.unwrap();
+        workers += 1;
+        assert!(workers <= 31, "the delivery limit ends it");
+    }
+    assert!(workers >= 10, "it was given a chance: {workers}");
+    let _worker = shop.worker("next", &[]).await;
+    let replies = shop.replies(29).await;
+    assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
+    assert_eq!(shop.dead(1).await, [("by the broker".to_owned(), request("r-00", "ticket", 1).into())]);
+}
+
+#[tokio::test]
+async fn malformed_messages_are_answered_and_kept_while_their_batch_goes_on() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let huge = format!(r#"{{"request_id":"x","pad":"{}"}}"#, "x".repeat(70_000));
+    let with = |quantity: &str| format!(r#"{{"request_id":"x","item":"ticket","buyer":"b","quantity":{quantity}}}"#);
+    let cases: Vec<(&str, String)> = vec![
+        ("malformed", "not json".to_owned()),
+        ("malformed", String::new()),
+        ("malformed", "[1,2,3]".to_owned()),
+        ("malformed", "null".to_owned()),
+        ("malformed", "[".repeat(10_000)),
+        ("malformed", r#"{"request_id":"x","item":"ticket","quantity":1}"#.to_owned()),
+        ("malformed", r#"{"request_id":"x","item":"ticket","buyer":7,"quantity":1}"#.to_owned()),
+        ("malformed", r#"{"item":"ticket","buyer":"b","quantity":1}"#.to_owned()),
+        ("malformed", r#"{"request_id":"x","item":"ticket","buyer":"b","quantity":1,"deadline":"soon"}"#.to_owned()),
+        ("malformed", format!(r#"{{"request_id":"x",{}"#, &with("1")[1..])),
+        ("invalid_id", r#"{"request_id":"x y","item":"ticket","buyer":"b","quantity":1}"#.to_owned()),
+        ("invalid_id", r#"{"request_id":"x","item":"ticket","buyer":"b\u0000","quantity":1}"#.to_owned()),
+        ("invalid_id", format!(r#"{{"request_id":"{}","item":"ticket","buyer":"b","quantity":1}}"#, "x".repeat(129))),
+        ("invalid_quantity", with("0")),
+        ("invalid_quantity", with("-1")),
+        ("invalid_quantity", with("1.5")),
+        ("invalid_quantity", with("1001")),
+        ("invalid_quantity", with("99999999999999999999999999")),
+        ("invalid_quantity", with("\"1\"")),
+        ("malformed", with("null")),
+        ("too_large", huge),
+    ];
+    // All of them wait in the queue, a good one before and after each, when the worker comes.
+    shop.buy("good-first", "ticket").await;
+    for (number, (_, body)) in cases.iter().enumerate() {
+        shop.send("ticket", body.as_bytes(), shop.properties(&format!("bad-{number}"))).await;
+        shop.buy(&format!("good-{number}"), "ticket").await;
+    }
+    let _worker = shop.worker("w", &[]).await;
+    let replies = shop.replies(cases.len() * 2 + 1).await;
+    for (number, (code, body)) in cases.iter().enumerate() {
+        let found = &replies[&format!("bad-{number}")];
+        assert_eq!(found.code(), *code, "{body:.100} got {}", found.body);
+        assert_eq!(replies[&format!("good-{number}")].code(), "reserved");
+    }
+    let mut kept = shop.dead(cases.len()).await;
+    let mut sent: Vec<_> = cases.into_iter().map(|(code, body)| (code.to_owned(), body.into_bytes())).collect();
+    kept.sort();
+    sent.sort();
+    assert_eq!(kept, sent, "each is kept as it was sent, with its reason");
+    assert_eq!(shop.stock("ticket").await, (78, 22), "only the good ones bought something");
+}

@@ -1,0 +1,31 @@
+//! What the tests share: a shop, sales by the load generator, a consumer of events, AMQP by hand, HTTP.
+
+#[path = "../../src/fixtures.rs"]
+pub(crate) mod fixtures;
+pub(crate) mod listener;
+pub(crate) mod queue;
+pub(crate) mod raw;
+pub(crate) mod sale;
+pub(crate) mod shop;
+
+use std::net::Ipv4Addr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// Where nobody listens, a moment ago.
+pub(crate) async fn free_address() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// The whole response, from its status line on.
+pub(crate) async fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response
+}

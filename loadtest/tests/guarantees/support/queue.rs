@@ -1,0 +1,36 @@
+//! Queues of a test's own.
+
+use lapin::{
+    Channel, Consumer,
+    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+/// A queue that goes with its connection, named by the broker.
+pub(crate) async fn exclusive(channel: &Channel) -> ShortString {
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap().name().clone()
+}
+
+pub(crate) async fn bind(channel: &Channel, queue: &str, exchange: &str, pattern: &str) {
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(queue.into(), exchange.into(), pattern.into(), options, none).await.unwrap();
+}
+
+/// What is in a queue, and what comes; taken is settled.
+pub(crate) async fn consume(channel: &Channel, queue: &str) -> Consumer {
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap()
+}
+
+pub(crate) fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert((*name).into(), value.clone());
+    }
+    table
+}
+
+pub(crate) fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}

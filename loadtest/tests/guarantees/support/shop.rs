@@ -1,0 +1,314 @@
+//! A shop to test in: servers, items on sale, real worker processes, and one buyer who can send anything.
+
+use super::{queue, sale::private_servers};
+use crate::contract::assert_describes;
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, PublisherConfirm,
+    message::Delivery,
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use serde_json::Value;
+use shared::{
+    amqp, db,
+    devstack::{Fixture, Folder, Program, Servers, Signal, Supervised},
+    messages::RELEASE_QUEUE,
+    topology::Topology,
+};
+use sqlx::{PgPool, Row};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+use tokio::sync::OnceCell;
+
+/// Nothing here takes this long; a test that waits longer has lost something.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The shop.
+pub(crate) struct Shop {
+    pub(crate) amqp_url: String,
+    pub(crate) database_url: String,
+    pub(crate) pool: PgPool,
+    pub(crate) channel: Channel,
+    /// The buyer's own queue, named by the broker.
+    pub(crate) reply_queue: ShortString,
+    replies: Consumer,
+    _connection: Connection,
+}
+
+/// A reply as the buyer gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reply {
+    pub(crate) correlation_id: String,
+    pub(crate) body: String,
+    pub(crate) worker_id: String,
+    pub(crate) properties: BasicProperties,
+}
+
+impl Reply {
+    pub(crate) fn code(&self) -> String {
+        self.verdict()["code"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn verdict(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// The id of the order that was made.
+    pub(crate) fn order(&self) -> String {
+        self.verdict()["order"]["id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Shop {
+    /// A shop on servers that the other tests share, in a virtual host and a database of its own.
+    pub(crate) async fn open(items: &[(&str, i64)]) -> Self {
+        let fixture = Fixture::new().await;
+        Self::on(&fixture.amqp_url, &fixture.database_url, items).await
+    }
+
+    /// A shop on servers of its own, which the test may stop and kill.
+    pub(crate) async fn private(items: &[(&str, i64)]) -> (Servers, Self) {
+        let (servers, endpoints) = private_servers(1).await;
+        (servers, Self::on(&endpoints.amqp_url, &endpoints.database_url, items).await)
+    }
+
+    /// A shop on these servers.
+    pub(crate) async fn on(amqp_url: &str, database_url: &str, items: &[(&str, i64)]) -> Self {
+        let pool = db::pool(database_url, "test", 4).unwrap();
+        db::migrate(&pool).await.unwrap();
+        for (id, stock) in items {
+            let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
+            sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
+        }
+        let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        amqp::declare(&channel, &Topology::read()).await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let reply_queue = queue::exclusive(&channel).await;
+        let replies = queue::consume(&channel, reply_queue.as_str()).await;
+        let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());
+        Self { amqp_url, database_url, pool, channel, reply_queue, replies, _connection: connection }
+    }
+
+    /// Starts a real worker process of the purchase function.
+    pub(crate) async fn worker(&self, id: &str, environment: &[(&str, &str)]) -> Supervised {
+        self.worker_of("purchase", id, environment).await
+    }
+
+    /// Starts a real worker process of any function.
+    pub(crate) async fn worker_of(&self, function: &str, id: &str, environment: &[(&str, &str)]) -> Supervised {
+        let log = self.log_path(id).await;
+        let mut program = Program::new(purchase_program().await.with_file_name(function))
+            .args(["--worker-id", id])
+            .env("AMQP_URL", &self.amqp_url)
+            .env("DATABASE_URL", &self.database_url)
+            .env("RUST_LOG", "debug,lapin=info,sqlx=info")
+            .log(log)
+            .stop(Signal::Terminate, WAIT_MAX);
+        for (name, value) in environment {
+            program = program.env(*name, *value);
+        }
+        Supervised::spawn(program).await.unwrap()
+    }
+
+    /// What a worker has logged.
+    pub(crate) async fn log(&self, id: &str) -> String {
+        std::fs::read_to_string(self.log_path(id).await).unwrap()
+    }
+
+    /// Waits until a worker stands still at its fail point.
+    pub(crate) async fn paused(&self, id: &str) {
+        until("the worker stands still", async || self.log(id).await.contains("paused")).await;
+    }
+
+    async fn log_path(&self, id: &str) -> PathBuf {
+        logs().await.join(format!("{}-{id}.log", self.reply_queue))
+    }
+
+    /// What a buyer's properties usually are.
+    pub(crate) fn properties(&self, correlation_id: &str) -> BasicProperties {
+        BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_correlation_id(correlation_id.into())
+            .with_reply_to(self.reply_queue.clone())
+    }
+
+    /// Publishes any bytes with any properties, confirmed.
+    pub(crate) async fn send(&self, item: &str, body: &[u8], properties: BasicProperties) {
+        self.send_to("purchase", item, body, properties).await;
+    }
+
+    /// The same, to any exchange.
+    pub(crate) async fn send_to(&self, exchange: &str, routing_key: &str, body: &[u8], properties: BasicProperties) {
+        let confirmation = self.publish(exchange, routing_key, body, properties).await.await.unwrap();
+        assert!(confirmation.is_ack() && confirmation.take_message().is_none(), "the broker took it and routed it");
+    }
+
+    /// Sends a well-formed request for one unit.
+    pub(crate) async fn buy(&self, id: &str, item: &str) {
+        self.send(item, request(id, item, 1).as_bytes(), self.properties(id)).await;
+    }
+
+    /// The same, without waiting for the broker's confirm.
+    pub(crate) async fn buy_unconfirmed(&self, id: &str, item: &str) {
+        drop(self.publish("purchase", item, request(id, item, 1).as_bytes(), self.properties(id)).await);
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> PublisherConfirm {
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await.unwrap()
+    }
+
+    /// Buys a ticket, and waits for the verdict.
+    pub(crate) async fn purchase(&mut self, id: &str) -> Reply {
+        self.buy(id, "ticket").await;
+        self.reply().await
+    }
+
+    /// Sends to a function's queue, and waits for the reply, which is one that is described.
+    pub(crate) async fn ask(&mut self, queue: &str, id: &str, body: &str) -> Reply {
+        self.send_to("", queue, body.as_bytes(), self.properties(id)).await;
+        let reply = self.reply().await;
+        assert_eq!(reply.correlation_id, id);
+        assert_describes(&reply.verdict());
+        reply
+    }
+
+    pub(crate) async fn cancel(&mut self, id: &str, order: &str) -> Reply {
+        self.ask(RELEASE_QUEUE, id, &format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)).await
+    }
+
+    /// So many buyers ask for a ticket, one after the other.
+    pub(crate) async fn line_up(&self, count: usize) {
+        for number in 0..count {
+            self.buy(&format!("r-{number:04}"), "ticket").await;
+        }
+    }
+
+    /// Each of those who lined up gets one reply, and who came first was served first.
+    pub(crate) async fn assert_served_in_order(
+        &mut self,
+        mut replies: HashMap<String, Reply>,
+        count: usize,
+        stock: usize,
+    ) {
+        while replies.len() < count {
+            let reply = self.reply().await;
+            assert!(replies.insert(reply.correlation_id.clone(), reply).is_none(), "nothing is delivered twice");
+        }
+        for number in 0..count {
+            let expected = if number < stock { "reserved" } else { "sold_out" };
+            assert_eq!(replies[&format!("r-{number:04}")].code(), expected, "first come, first served: {number}");
+        }
+    }
+
+    /// The next reply.
+    pub(crate) async fn reply(&mut self) -> Reply {
+        let delivery = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
+        reply(delivery.unwrap().unwrap())
+    }
+
+    /// This many replies, by correlation id; a second one for the same id must not differ.
+    pub(crate) async fn replies(&mut self, count: usize) -> HashMap<String, Reply> {
+        let mut replies: HashMap<String, Reply> = HashMap::new();
+        while replies.len() < count {
+            let reply = self.reply().await;
+            if let Some(first) = replies.get(&reply.correlation_id) {
+                assert_eq!(first.body, reply.body, "a repeat is the same byte for byte");
+            }
+            replies.insert(reply.correlation_id.clone(), reply);
+        }
+        replies
+    }
+
+    /// Takes this many messages out of `dead`: (reason header, body).
+    pub(crate) async fn dead(&self, count: usize) -> Vec<(String, Vec<u8>)> {
+        let mut dead = Vec::new();
+        until("messages are in dead", async || {
+            let options = BasicGetOptions { no_ack: true };
+            if let Some(message) = self.channel.basic_get("dead".into(), options).await.unwrap() {
+                let headers = message.properties.headers().clone().unwrap_or_default();
+                let reason = match headers.inner().get("x-dead-reason") {
+                    Some(AMQPValue::LongString(reason)) => reason.to_string(),
+                    _ => "by the broker".to_owned(),
+                };
+                dead.push((reason, message.delivery.data));
+            }
+            dead.len() == count
+        })
+        .await;
+        dead
+    }
+
+    pub(crate) async fn dead_reasons(&self, count: usize) -> Vec<String> {
+        self.dead(count).await.into_iter().map(|(reason, _)| reason).collect()
+    }
+
+    /// Whether no request waits in any partition: each is settled, or with a worker.
+    pub(crate) async fn is_drained(&self) -> bool {
+        let mut ready = 0;
+        for queue in Topology::read().queues_of("purchase") {
+            ready += self.depth(&queue).await;
+        }
+        ready == 0
+    }
+
+    /// How many messages wait in a queue.
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap().message_count()
+    }
+
+    /// Changes something behind everybody's back.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
+    }
+
+    /// (available, held)
+    pub(crate) async fn stock(&self, item: &str) -> (i64, i64) {
+        let row = sqlx::query("SELECT available, held FROM items WHERE id = $1").bind(item);
+        let row = row.fetch_one(&self.pool).await.unwrap();
+        (row.get(0), row.get(1))
+    }
+}
+
+/// A request's body.
+pub(crate) fn request(id: &str, item: &str, quantity: u32) -> String {
+    format!(r#"{{"request_id":"{id}","item":"{item}","buyer":"b-{id}","quantity":{quantity}}}"#)
+}
+
+/// Looks again until it holds; there is no event to wait for in another process.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
+}
+
+pub(crate) fn reply(delivery: Delivery) -> Reply {
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
+    Reply {
+        correlation_id: text(delivery.properties.correlation_id()),
+        worker_id: text(delivery.properties.app_id()),
+        body: String::from_utf8(delivery.data).unwrap(),
+        properties: delivery.properties,
+    }
+}
+
+/// The worker program, built once for this test program.
+pub(crate) async fn purchase_program() -> PathBuf {
+    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+    PROGRAM.get_or_init(async || loadtest::programs::worker(None).await.unwrap()).await.clone()
+}
+
+async fn logs() -> PathBuf {
+    static LOGS: OnceCell<Folder> = OnceCell::const_new();
+    LOGS.get_or_init(async || Folder::create().unwrap()).await.path().to_owned()
+}
