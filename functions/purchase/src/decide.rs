@@ -4,11 +4,9 @@
 //! deciding a batch is deciding its requests one by one; and no item gives away more than it has.
 
 use crate::rules::{Buyer, BuyerHistory, Refusal, Rules};
-use shared::{
-    handler::Answer,
-    idempotency::Verdicts,
-    messages::{Code, Order, PurchaseRequest, Verdict, time::text},
-};
+use shared::handler::Answer;
+use shared::idempotency::Verdicts;
+use shared::messages::{Code, Order, PurchaseRequest, Verdict, time::text};
 use std::collections::{BTreeMap, HashMap};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
