@@ -1,6 +1,6 @@
-//! The transactional outbox: a change writes what happened in its own transaction, and the relay function tells it.
+//! The transactional outbox: a change writes what happened in its own transaction, and the relay function publishes it.
 //!
-//! Never sees the broker. Invariants: an event is in the outbox if and only if its change is committed; and whoever moves
+//! Invariants: an event is in the outbox if and only if its change is committed; and whoever moves
 //! an item's stock writes here after the item's row is locked, so that the events of an item are numbered in the order in
 //! which they were committed.
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// The channel that the relay listens to.
 pub const CHANNEL: &str = "outbox";
 /// The least time between two notifications of a process, in milliseconds.
-const RING_MS_MIN: u64 = 5;
+const NOTIFY_MS_MIN: u64 = 5;
 
 const RECORD_ORDERS: &str = "INSERT INTO outbox (kind, order_ids) SELECT $1, $2 WHERE cardinality($2) > 0";
 
@@ -38,9 +38,7 @@ pub async fn record_orders(connection: &mut PgConnection, kind: EventKind, ids: 
 /// What happened to an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemChange {
-    /// What it was.
     pub kind: EventKind,
-    /// The item's id.
     pub item: String,
     /// The item as it is now: a JSON object.
     pub detail: String,
@@ -60,7 +58,7 @@ pub async fn record_items(connection: &mut PgConnection, changes: &[ItemChange])
         .map(|_| ())
 }
 
-/// The event that tells of an order's transition.
+/// The event of an order's transition.
 #[must_use]
 pub fn kind_of(cause: Cause) -> EventKind {
     match cause {
@@ -72,7 +70,8 @@ pub fn kind_of(cause: Cause) -> EventKind {
     }
 }
 
-/// Tells the relay that there is something to tell. It only saves time: what is not rung for is found by a slow look.
+/// Notifies the relay that there is something to publish. It only saves time: what it is not notified of is found by a slow
+/// look.
 ///
 /// Not part of the transaction: PostgreSQL lets one notifying transaction commit at a time, and that would have every
 /// batch of every worker wait for the disk in line.
@@ -80,26 +79,26 @@ pub fn kind_of(cause: Cause) -> EventKind {
 pub struct Notifier(mpsc::Sender<()>);
 
 impl Notifier {
-    /// A notifier that is rung on connections of this pool.
+    /// Notifies on connections of this pool.
     #[must_use]
     pub fn start(pool: &PgPool) -> Self {
-        // One ring that is still to be heard is as good as many.
-        let (ring, mut rung) = mpsc::channel(1);
+        // One notification that is still to be sent is as good as many.
+        let (sender, mut receiver) = mpsc::channel(1);
         let pool = pool.clone();
         tokio::spawn(async move {
-            while rung.recv().await.is_some() {
+            while receiver.recv().await.is_some() {
                 if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(&pool).await {
-                    tracing::debug!(%error, "the relay is not told; it looks by itself");
+                    tracing::debug!(%error, "the relay is not notified; it looks by itself");
                 }
-                tokio::time::sleep(Duration::from_millis(RING_MS_MIN)).await;
+                tokio::time::sleep(Duration::from_millis(NOTIFY_MS_MIN)).await;
             }
         });
-        Self(ring)
+        Self(sender)
     }
 
-    /// Rings it: after the commit, and without waiting.
+    /// Notifies: after the commit, and without waiting.
     pub fn notify(&self) {
-        // Full: it is about to be heard anyway.
+        // Full: it is about to be sent anyway.
         self.0.try_send(()).ok();
     }
 }
