@@ -26,9 +26,8 @@ pub struct Snapshot<'a> {
 }
 
 /// The payment of an order: the one under way, or the last one.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Payment {
-    pub order_id: Uuid,
     pub request_id: String,
     pub fingerprint: Uuid,
     /// Whether the gateway may have been asked, and the outcome is not committed.
@@ -38,7 +37,7 @@ pub struct Payment {
 impl Payment {
     pub(crate) fn of(request: &PaymentRequest) -> Self {
         let (request_id, fingerprint) = (request.request_id.clone(), request.fingerprint());
-        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true }
+        Self { request_id, fingerprint, is_under_way: true }
     }
 
     /// Whether it is under way by this very request.

@@ -116,7 +116,10 @@ async fn read<'a>(
     let request_ids: Vec<&str> = requests.clone().map(|request| request.request_id.as_str()).collect();
     let orders = lock_orders(connection, &order_ids).await?;
     let payments = sqlx::query_as(READ_PAYMENTS).bind(order_ids).bind(request_ids);
-    let payments: Vec<Payment> = payments.fetch_all(&mut *connection).await?;
-    let payments = payments.into_iter().map(|payment| (payment.order_id, payment)).collect();
+    let payments: Vec<(Uuid, String, Uuid, bool)> = payments.fetch_all(&mut *connection).await?;
+    let payment = |(order_id, request_id, fingerprint, is_under_way)| {
+        (order_id, Payment { request_id, fingerprint, is_under_way })
+    };
+    let payments = payments.into_iter().map(payment).collect();
     Ok(Snapshot { orders, payments, verdicts: idempotency::store::read(connection, requests).await? })
 }

@@ -106,8 +106,9 @@ async fn while_the_gateway_is_away_payments_wait_keep_their_units_and_are_made_w
         let id = format!("p-{number}");
         send(&shop, &id, order).await;
     }
-    until("all are asked about", async || gateway.ledger().spoilt >= 6).await;
-    assert_eq!(shop.count("SELECT count(*) FROM orders WHERE state = 'paying'").await, 3);
+    let paying = "SELECT count(*) FROM orders WHERE state = 'paying'";
+    // One that is alone in its batch may be refused as often by itself.
+    until("all are asked about", async || gateway.ledger().spoilt >= 6 && shop.count(paying).await == 3).await;
     gateway.behave(|behaviour| behaviour.is_away = false);
     let replies = shop.replies(3).await;
     assert!(replies.values().all(|reply| reply.code() == "paid"));

@@ -99,8 +99,11 @@ fn what_one_request_does_the_next_one_finds() {
     let (plan, _) = decided(&requests, items([])).unwrap();
     assert_eq!(codes(&plan), [Code::Created, Code::Added, Code::Removed, Code::ItemExists]);
     assert_eq!((plan.created["new"].stock, plan.created["new"].version, plan.changed.len()), (0, 2, 0));
-    let told: Vec<_> = plan.events.iter().map(|(kind, item)| (*kind, item.stock)).collect();
-    assert_eq!(told, [(EventKind::ItemCreated, 1), (EventKind::ItemStockAdded, 3), (EventKind::ItemStockRemoved, 0)]);
+    let published: Vec<_> = plan.events.iter().map(|(kind, item)| (*kind, item.stock)).collect();
+    assert_eq!(
+        published,
+        [(EventKind::ItemCreated, 1), (EventKind::ItemStockAdded, 3), (EventKind::ItemStockRemoved, 0)]
+    );
     let versions: Vec<_> = plan.answers.iter().map(|answer| verdict(answer).item_version).collect();
     assert_eq!(versions, [None, Some(0), Some(1), Some(2)]);
 

@@ -46,13 +46,13 @@ async fn what_the_contract_allows_at_its_edges_the_database_keeps() {
         "rules": {"max_per_buyer": STOCK_MAX, "cooldown_ms": TIME_MS_MAX, "tiers": tiers}});
     let created = RestockRequest::decode(body.to_string().as_bytes(), None).unwrap();
     assert_eq!(code(&pool, created).await, Code::Created);
-    // Read, changed and told again, as it is.
+    // Read, changed and published again, as it is.
     let removed = request(2, &"y".repeat(128), Operation::Remove { quantity: STOCK_MAX });
     assert_eq!(code(&pool, removed).await, Code::Removed);
-    let told = sqlx::query("SELECT detail FROM outbox ORDER BY id DESC LIMIT 1").fetch_one(&pool).await.unwrap();
-    let told: Value = serde_json::from_str(told.get(0)).unwrap();
+    let published = sqlx::query("SELECT detail FROM outbox ORDER BY id DESC LIMIT 1").fetch_one(&pool).await.unwrap();
+    let published: Value = serde_json::from_str(published.get(0)).unwrap();
     for field in ["hold_ms", "opens_at", "closes_at", "rules"] {
-        assert_eq!(told[field], body[field]);
+        assert_eq!(published[field], body[field]);
     }
 }
 
@@ -134,7 +134,7 @@ async fn each_change_is_told_with_the_item_as_it_was_then_and_a_refusal_is_not()
     answers(&pool, &requests).await;
     answers(&pool, &requests).await;
     let rows = sqlx::query("SELECT kind, item, detail FROM outbox ORDER BY id").fetch_all(&pool).await.unwrap();
-    let told: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let published: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let expected = [
         ("item.created", "new"),
         ("item.stock_added", "new"),
@@ -143,7 +143,7 @@ async fn each_change_is_told_with_the_item_as_it_was_then_and_a_refusal_is_not()
         ("item.closed", "a"),
         ("item.rules_changed", "new"),
     ];
-    assert_eq!(told, expected.map(|(kind, item)| (kind.to_owned(), item.to_owned())));
+    assert_eq!(published, expected.map(|(kind, item)| (kind.to_owned(), item.to_owned())));
     let details: Vec<Value> = rows.iter().map(|row| serde_json::from_str(row.get(2)).unwrap()).collect();
     let hold_ms = 600_000;
     let expected = serde_json::json!({"id": "new", "stock": 1, "available": 1, "held": 0, "sold": 0, "version": 0,
