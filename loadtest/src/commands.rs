@@ -40,10 +40,13 @@ const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
 /// Boxed, so that all of this is compiled here and not once more in the program.
 pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
     Box::pin(async move {
-        // A worker starts its own log; of the baseline's processes, nobody reads one before they end.
-        if !matches!(cli.command, Command::CeilingWorker(_) | Command::BaselineServer | Command::BaselineClients) {
-            let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
-            telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
+        match cli.command {
+            // A worker starts its own log; of the baseline's processes, nobody reads one before they end.
+            Command::CeilingWorker(_) | Command::BaselineServer | Command::BaselineClients => {}
+            Command::Run(_) | Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::Contend(_) => {
+                let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
+                telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
+            }
         }
         match cli.command {
             Command::Run(options) => run_command(&options).await,
