@@ -89,6 +89,23 @@ fn every_code_stands_under_its_status_and_no_other_word_does() {
 }
 
 #[test]
+fn the_table_for_people_has_every_code_under_its_status_too() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/README.md")).unwrap();
+    let table = readme.split("| status | code | meaning |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let (mut status, mut listed) = (String::new(), Vec::new());
+    for row in table.lines().filter(|row| row.contains('`')) {
+        let words =
+            |cell: usize| row.split('|').nth(cell).unwrap().split('`').skip(1).step_by(2).map(ToOwned::to_owned);
+        status = words(1).next().unwrap_or(status);
+        listed.extend(words(2).map(|code| (status.clone(), code)));
+    }
+    let mut known = Code::ALL.map(|(_, status, word)| (status.as_str().to_owned(), word.to_owned()));
+    known.sort();
+    listed.sort();
+    assert_eq!(listed, known);
+}
+
+#[test]
 fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
     assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
