@@ -8,7 +8,7 @@ pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Pure files and folders, and what of ours they may know.
 const PURE: [(&str, &[&str]); 10] = [
     // Within the folder they know each other.
-    ("shared/src/messages", &["super::request", "super::verdict"]),
+    ("shared/src/messages", &["super::request", "super::verdict", "super::time", "super::*"]),
     ("shared/src/order.rs", &[]),
     ("shared/src/retry.rs", &[]),
     ("functions/purchase/src/decide.rs", &["shared::", "crate::rules"]),
