@@ -1,4 +1,4 @@
-//! What may be done to workers and servers in mid-sale, and for how long the buyers feel it. Pure; the [`injector`] does it.
+//! What may be done to workers and servers in mid-sale, and for how long the buyers feel it. Pure; the `injector` does it.
 //!
 //! Events are due when a share of the buyers has a verdict; crashes are `kill -9` of workers of any function, at moments
 //! that the seed chooses.
@@ -94,7 +94,7 @@ pub struct EventReport {
     pub worker: Option<String>,
     /// When, from the start of the sale.
     pub seconds: f64,
-    /// How long the buyers felt it; see [`until_next_verdict`].
+    /// How long the buyers felt it; see `until_next_verdict`.
     pub next_verdict_seconds: Option<f64>,
     /// To which node of the broker; `null` where it was done to something else.
     pub broker_node: Option<String>,

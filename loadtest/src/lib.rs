@@ -2,7 +2,7 @@
 //!
 //! A [`schedule`] is worked out before the first message; [`run`] has [`workers`] and [`buyers`] carry it out, and
 //! [`faults`] happen; the auditor holds what the database says against the [`answers`]. The [`result`] is printed by
-//! [`summary`] and made a page by [`report`]. [`bench`] measures over many sales. [`cli`] is the command line, and [`commands`] does what it says.
+//! [`summary`] and made a page by [`report`]. [`mod@bench`] measures over many sales. [`cli`] is the command line, and [`commands`] does what it says.
 
 // So that the fixtures name this crate as the tests outside of it do.
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One sale: workers, buyers, faults, and the audit of both sides. [`run`] is all of it; [`start`] hands over its steps
+//! One sale: workers, buyers, faults, and the audit of both sides. `run` is all of it; `start` hands over its steps
 //! to whoever measures, or interferes, between them.
 //!
 //! Whatever the audit reads, it reads from the database after the last worker has ended, on a connection of its own. The

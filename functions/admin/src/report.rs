@@ -1,6 +1,6 @@
 //! What a command shows: one JSON document for programs, or text for people. Pure.
 //!
-//! Text that others sent is never written to a terminal as it is ([`visible`]).
+//! Text that others sent is never written to a terminal as it is (`visible`).
 
 use serde::Serialize;
 use shared::table::{Style, table};

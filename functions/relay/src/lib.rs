@@ -1,6 +1,6 @@
 //! Takes rows out of the transactional outbox, and publishes their events to the topic exchange `events`.
 //!
-//! A round ([`publish_round`]) reads the first rows ([`store`]), makes their events ([`mod@decide`]), has them published and
+//! A round ([`publish_round`]) reads the first rows ([`store`]), makes their events (`decide`), has them published and
 //! confirmed ([`publish`]), and deletes the rows. Any number of instances may run: one at a time has the turn.
 //!
 //! Only what is committed is published, and a row is deleted only when each of its events is confirmed: so every event is

@@ -1,7 +1,7 @@
 //! Publishes rows of events, and finds the row that is refused among those that are not.
 //!
 //! Rows are published in their order, each event of a row before the next one's. A row is given up only when it was refused
-//! [`REFUSALS_MAX`] times in a row, alone, while the broker takes others, or says that this one can never be. A broker that
+//! `REFUSALS_MAX` times in a row, alone, while the broker takes others, or says that this one can never be. A broker that
 //! is away, or that takes nothing, costs no row.
 
 use crate::decide::{Message, Refusal, given_up};
