@@ -5,7 +5,7 @@
 //! happens, it is in `dead` or in its queue; at worst in both, and then its request id has it decided once.
 
 use super::{
-    DeadMessage, Error, answered,
+    ANSWER_SECONDS_MAX, DeadMessage, Error, answered,
     connect::{Nodes, close, confirming_channel, connect},
     properties::of_replay,
     publisher::{confirmed_in_time, publish_mandatory},
@@ -23,8 +23,9 @@ use std::time::Duration;
 const DEAD_QUEUE: &str = "dead";
 /// The most of bodies that is taken at once, in bytes.
 const TAKEN_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How long to wait for a message that was counted, and may be somebody else's by now.
-const QUIET_SECONDS_MAX: u64 = 3;
+/// How long to wait for a message that was counted, and may be somebody else's by now: as long as for any answer, because
+/// headers that are nested deeply take a busy machine seconds to read.
+const QUIET_SECONDS_MAX: u64 = ANSWER_SECONDS_MAX;
 
 /// What was taken out of `dead`, for a while.
 #[derive(Debug)]
