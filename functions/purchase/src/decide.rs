@@ -8,7 +8,7 @@ use shared::handler::Answer;
 use shared::idempotency::Verdicts;
 use shared::messages::{Code, Order, PurchaseRequest, Verdict, time::text};
 use std::collections::{BTreeMap, HashMap};
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 /// What the database said of a batch's items and buyers. The moment, and the verdicts on record, are in [`Verdicts`].
@@ -140,7 +140,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 /// for units that come back, and would be an answer about the stock that does not depend on the stock.
 fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: &Item, taken: i64, buyer: &Buyer) -> Option<Refusal> {
     if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
-        return Some((Code::DeadlinePassed, format!("The request's deadline, {}, has passed.", text(deadline))));
+        return Some((Code::DeadlinePassed, format!("The request's deadline, {}, has passed.", as_sent(deadline))));
     }
     if let Some(refusal) = item.rules.refuse(request, now, buyer) {
         return Some(refusal);
@@ -164,6 +164,11 @@ impl NewOrder<'_> {
         let PurchaseRequest { item, quantity, .. } = self.request;
         Order { id: self.id, item: item.clone(), quantity: *quantity, hold_until: self.hold_until }
     }
+}
+
+/// With the offset and the digits that the sender wrote: any time that RFC 3339 can write, also one that has none in UTC.
+fn as_sent(deadline: OffsetDateTime) -> String {
+    deadline.format(&Rfc3339).unwrap_or_else(|_| deadline.to_string())
 }
 
 #[cfg(test)]

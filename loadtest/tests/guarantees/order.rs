@@ -190,9 +190,13 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
         next.kill().await.unwrap();
         shop.buy("third", item).await;
         let mut third = shop.reply().await;
-        if third.correlation_id == "first" {
-            assert_eq!(third.body, told.body, "it may still say what is on record");
-            third = shop.reply().await;
+        // It may still say what is on record: of the first, and of the second where that was not acknowledged yet.
+        for _ in 0..2 {
+            let repeated = [("first", &told.body), ("second", &second.body)];
+            if let Some((_, body)) = repeated.into_iter().find(|(id, _)| *id == third.correlation_id) {
+                assert_eq!(&third.body, body, "what is on record");
+                third = shop.reply().await;
+            }
         }
         assert_eq!((third.correlation_id.as_str(), third.worker_id.as_str()), ("third", "sleeper"), "back at work");
         assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });

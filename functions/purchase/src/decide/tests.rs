@@ -147,11 +147,11 @@ fn each_refusal_names_its_reason() {
         ])
     };
     let cases = [
-        (request(1, "open", 2), Code::Reserved, "2 units are held for you until 2026-11-27T10:10:00Z: open."),
+        (request(1, "open", 2), Code::Reserved, "2 units are held for you until 2026-11-27T10:10:00.000000Z: open."),
         (request(1, "open", 3), Code::SoldOut, "2 of open left, 3 asked for."),
         (request(1, "gone", 1), Code::SoldOut, "gone is sold out."),
-        (request(1, "early", 1), Code::SaleNotOpen, "The sale of early opens at 2026-11-27T11:00:00Z."),
-        (request(1, "late", 1), Code::SaleClosed, "The sale of late closed at 2026-11-27T10:00:00Z."),
+        (request(1, "early", 1), Code::SaleNotOpen, "The sale of early opens at 2026-11-27T11:00:00.000000Z."),
+        (request(1, "late", 1), Code::SaleClosed, "The sale of late closed at 2026-11-27T10:00:00.000000Z."),
         (request(1, "none", 1), Code::UnknownItem, "There is no item none."),
         // A rule comes before the stock, and where it allows the request, the stock.
         (

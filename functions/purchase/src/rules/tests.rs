@@ -45,8 +45,8 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
     let vip = Rules { tiers: tiers(["vip"]), ..none() };
     let limited = Rules { max_per_buyer: Some(4), ..none() };
     let cases = [
-        (Rules { opens_at: Some(NOW + HOUR), ..none() }, 1, "The sale of a opens at 2026-11-27T11:00:00Z."),
-        (Rules { closes_at: Some(NOW), ..none() }, 1, "The sale of a closed at 2026-11-27T10:00:00Z."),
+        (Rules { opens_at: Some(NOW + HOUR), ..none() }, 1, "The sale of a opens at 2026-11-27T11:00:00.000000Z."),
+        (Rules { closes_at: Some(NOW), ..none() }, 1, "The sale of a closed at 2026-11-27T10:00:00.000000Z."),
         (vip, 1, "a is for buyers of tier vip only; you have none."),
         (
             Rules { tiers: tiers(["gold", "vip"]), ..none() },
@@ -56,7 +56,7 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
         (
             Rules { cooldown_ms: Some(7_200_000), ..none() },
             1,
-            "You bought a at 2026-11-27T09:00:00Z; you may buy more of it from 2026-11-27T11:00:00Z on.",
+            "You bought a at 2026-11-27T09:00:00.000000Z; you may buy more of it from 2026-11-27T11:00:00.000000Z on.",
         ),
         (
             limited.clone(),

@@ -39,7 +39,7 @@ async fn an_item_is_created_with_all_that_was_asked_for() {
 #[tokio::test]
 async fn what_the_contract_allows_at_its_edges_the_database_keeps() {
     let pool = database(&[]).await;
-    let (first, last) = ("0001-01-01T00:00:00Z", "9999-01-01T00:00:00Z");
+    let (first, last) = ("0001-01-01T00:00:00.000000Z", "9999-01-01T00:00:00.000000Z");
     let tiers: Vec<String> = (10..10 + TIERS_MAX).map(|tier| format!("{tier}{}", "x".repeat(126))).collect();
     let body = serde_json::json!({"request_id": "s-1", "item": "y".repeat(128), "op": "create", "stock": STOCK_MAX,
         "hold_ms": TIME_MS_MAX, "opens_at": first, "closes_at": last,
@@ -153,7 +153,7 @@ async fn each_change_is_told_with_the_item_as_it_was_then_and_a_refusal_is_not()
         "hold_ms": hold_ms, "rules": {}});
     assert_eq!(details[2], expected);
     let expected = serde_json::json!({"id": "new", "stock": 3, "available": 3, "held": 0, "sold": 0, "version": 3,
-        "hold_ms": hold_ms, "opens_at": "2099-11-27T10:00:00Z", "rules": {}});
+        "hold_ms": hold_ms, "opens_at": "2099-11-27T10:00:00.000000Z", "rules": {}});
     assert_eq!(details[5], expected);
 }
 
