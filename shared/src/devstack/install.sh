@@ -188,5 +188,12 @@ ensure() {
     [ $# = 0 ] || tell "$on" "$@"
 }
 
-ensure "$@"
-for name in "$@"; do find_programs "$name"; done
+find_all() {
+    for name in "$@"; do find_programs "$name" || return; done
+}
+
+if ! found=$(find_all "$@"); then
+    ensure "$@"
+    found=$(find_all "$@") || exit
+fi
+printf '%s\n' "$found"
