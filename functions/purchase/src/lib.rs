@@ -15,7 +15,7 @@ use anyhow::Context;
 use clap::Args;
 use contention::{Log, Metrics};
 use futures_util::future::BoxFuture;
-use retention::Retention;
+use retention::{Retention, Walker};
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
     db,
@@ -25,6 +25,7 @@ use shared::{
     metrics::Registry,
     outbox::Notifier,
     retry::RetryPolicy,
+    upkeep::Upkeep,
 };
 use sqlx::PgPool;
 use strategy::{Decider, StrategyOptions};
@@ -112,6 +113,6 @@ impl Handler for Purchase {
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        retention::upkeep(&self.pool, self.retention)
+        Walker::new(&self.pool, self.retention).keep_looking()
     }
 }

@@ -6,8 +6,7 @@
 //! database's clock, stays.
 
 use clap::Args;
-use futures_util::future::BoxFuture;
-use shared::{db, retry::RetryPolicy};
+use shared::{db, upkeep::Upkeep};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
 
@@ -17,8 +16,6 @@ pub const STEP_PAGES: i64 = 256;
 const PAUSE_FACTOR: i32 = 9;
 /// From the end of a walk to the beginning of the next.
 const WALK_EVERY_SECONDS: i32 = 24 * 60 * 60;
-/// How often a worker looks whether a step is due: at random within ten minutes, so that many do not come at once.
-const VISITS: RetryPolicy = RetryPolicy { wait_ms: 600_000, factor: 1.0, wait_ms_max: 600_000, attempts_max: u32::MAX };
 /// How long the database may take for a step; longer than it allows itself for a statement.
 const STEP_SECONDS_MAX: u64 = 30;
 /// What is lost in a crash is deleted again, so no step waits for a disk.
@@ -60,39 +57,35 @@ impl Default for Retention {
     }
 }
 
-/// Deletes verdicts whose time is past, for as long as it is polled, on connections of its own; `pool` only says where.
-#[must_use]
-pub fn upkeep(pool: &PgPool, retention: Retention) -> BoxFuture<'static, ()> {
-    let options = PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS);
-    Box::pin(async move {
-        let mut is_away = false;
-        for wait in VISITS.waits() {
-            match visit(&options, retention).await {
-                Ok(deleted) => {
-                    is_away = false;
-                    if deleted > 0 {
-                        let days = retention.verdicts_days;
-                        tracing::info!(deleted, days, "verdicts past their time are deleted");
-                    }
-                }
-                // Once for each outage: the hot path logs the same one.
-                Err(error) if !is_away => {
-                    is_away = true;
-                    tracing::warn!(%error, "verdicts past their time cannot be deleted; trying again later");
-                }
-                Err(_) => (),
-            }
-            tokio::time::sleep(wait).await;
-        }
-    })
+/// Deletes verdicts whose time is past, on connections of its own.
+pub(crate) struct Walker {
+    options: PgConnectOptions,
+    retention: Retention,
 }
 
-/// Walks, where it is time to. Returns how many verdicts went.
-async fn visit(options: &PgConnectOptions, retention: Retention) -> Result<u64, sqlx::Error> {
-    let mut connection = db::connect(options).await?;
-    let deleted = walk(&mut connection, retention).await?;
-    connection.close().await?;
-    Ok(deleted)
+impl Walker {
+    /// `pool` only says where.
+    pub(crate) fn new(pool: &PgPool, retention: Retention) -> Self {
+        Self { options: PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS), retention }
+    }
+}
+
+impl Upkeep for Walker {
+    const PAUSE_MAX: Duration = Duration::from_secs(600);
+    const FAILING: &'static str = "verdicts past their time cannot be deleted; trying again later";
+    type Error = sqlx::Error;
+
+    /// Walks, where it is time to.
+    async fn look(&mut self) -> Result<(), sqlx::Error> {
+        let mut connection = db::connect(&self.options).await?;
+        let deleted = walk(&mut connection, self.retention).await?;
+        connection.close().await?;
+        if deleted > 0 {
+            let days = self.retention.verdicts_days;
+            tracing::info!(deleted, days, "verdicts past their time are deleted");
+        }
+        Ok(())
+    }
 }
 
 /// Makes the steps that are due, one after another with their pauses, until the walk is over or somebody else makes

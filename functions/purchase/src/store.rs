@@ -164,36 +164,6 @@ pub async fn commit<'a>(
     check: Check,
     conflicts: &HashMap<String, i64>,
 ) -> Result<HashMap<&'a str, i64>, sqlx::Error> {
-    match verdicts.all_added() {
-        [] => Ok(HashMap::new()),
-        _ => run_commit(connection, decided, verdicts, check, conflicts).await,
-    }
-}
-
-/// The same reply, for the row of this version.
-pub(crate) fn at_version(reply: &str, version: i64) -> String {
-    match around_version(reply) {
-        (before, Some(behind)) => format!("{before}{version}{behind}"),
-        (reply, None) => reply.to_owned(),
-    }
-}
-
-/// Runs every statement on nothing, so that this connection has them parsed and planned, and a role that may not read one of
-/// the tables is found out.
-pub(crate) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let (mut nothing, verdicts) = read(connection, &[]).await?;
-    read_histories(connection, &[], &mut nothing).await?;
-    read_tiers(connection, &[]).await?;
-    run_commit(connection, &Decided::default(), &verdicts, Check::Version, &HashMap::new()).await.map(|_| ())
-}
-
-async fn run_commit<'a>(
-    connection: &mut PgConnection,
-    decided: &Decided<'a, '_>,
-    verdicts: &Verdicts<'a>,
-    check: Check,
-    conflicts: &HashMap<String, i64>,
-) -> Result<HashMap<&'a str, i64>, sqlx::Error> {
     let (changes, orders, new) = (&decided.changes, &decided.orders, verdicts.all_added());
     let version = |change: &Change| {
         let is_checked = check == Check::Version || change.item.rules.look_at_buyers();
@@ -228,6 +198,23 @@ async fn run_commit<'a>(
         .await?;
     let held = |(id, version): &(String, i64)| Some((*changes.get_key_value(id.as_str())?.0, *version));
     Ok(rows.iter().filter_map(held).collect())
+}
+
+/// The same reply, for the row of this version.
+pub(crate) fn at_version(reply: &str, version: i64) -> String {
+    match around_version(reply) {
+        (before, Some(behind)) => format!("{before}{version}{behind}"),
+        (reply, None) => reply.to_owned(),
+    }
+}
+
+/// Runs every statement on nothing, so that this connection has them parsed and planned, and a role that may not read one of
+/// the tables is found out.
+pub(crate) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let (mut nothing, verdicts) = read(connection, &[]).await?;
+    read_histories(connection, &[], &mut nothing).await?;
+    read_tiers(connection, &[]).await?;
+    commit(connection, &Decided::default(), &verdicts, Check::Version, &HashMap::new()).await.map(|_| ())
 }
 
 /// What a reply says before the number of its item's version, and behind it; all of it, where it names none.

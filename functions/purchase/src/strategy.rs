@@ -27,7 +27,7 @@ use shared::{
     retry::{self, Ended, Listener, RetryPolicy},
 };
 use sqlx::{Connection, PgConnection, PgPool};
-use std::{iter, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
@@ -218,6 +218,10 @@ async fn attempt<'a>(
     };
     let decided = decide(requests, &snapshot, &mut verdicts, Uuid::now_v7);
     pause_at("committing").await;
+    // All of them were on record.
+    if verdicts.all_added().is_empty() {
+        return Ok(Attempt::of(requests, decided, &verdicts, &HashMap::new()));
+    }
     match store::commit(connection, &decided, &verdicts, check, conflicts).await {
         Ok(committed) => Ok(Attempt::of(requests, decided, &verdicts, &committed)),
         Err(error) if is_conflict(&error) => Ok(Attempt::of_contended_id(requests.len())),
