@@ -21,7 +21,7 @@ use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
-pub use cost::{CostOptions, VERDICTS_BEFORE_DEFAULT};
+pub use cost::CostOptions;
 pub use orders::OrderOptions;
 
 const ITEMS_MAX: i64 = 1_000_000;
@@ -51,7 +51,7 @@ impl Cli {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
-            Command::Contend(_) | Command::BaselineServer | Command::BaselineClients => None,
+            Command::Contend(_) | Command::BaselineClients { .. } => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -78,12 +78,9 @@ pub enum Command {
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),
-    /// Be an HTTP server that Turnstile is measured against; `compare` starts these.
+    /// Be the buyers at an HTTP server that Turnstile is measured against; `compare` starts these.
     #[command(hide = true)]
-    BaselineServer,
-    /// Be (some of) the buyers at such a server.
-    #[command(hide = true)]
-    BaselineClients,
+    BaselineClients { clients: String },
 }
 
 #[derive(Debug, Args)]

@@ -10,8 +10,7 @@ use shared::table::Style;
 use shared::{amqp, telemetry};
 
 use crate::audit::Invariant;
-use crate::bench::baseline::{clients, server};
-use crate::bench::{compare, contend, cost};
+use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::PrivateBroker;
@@ -41,8 +40,8 @@ const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
 pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
     Box::pin(async move {
         match cli.command {
-            // A worker starts its own log; of the baseline's processes, nobody reads one before they end.
-            Command::CeilingWorker(_) | Command::BaselineServer | Command::BaselineClients => {}
+            // A worker starts its own log; of the baseline's clients, nobody reads one.
+            Command::CeilingWorker(_) | Command::BaselineClients { .. } => {}
             Command::Run(_) | Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::Contend(_) => {
                 let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
                 telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
@@ -55,8 +54,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Compare(options) => compare::execute(&options).await,
             Command::Contend(options) => contend::execute(&options).await,
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
-            Command::BaselineServer => server::serve().await.map(|()| true),
-            Command::BaselineClients => clients::serve().await.map(|()| true),
+            Command::BaselineClients { clients } => baseline::clients::serve(&clients).await.map(|()| true),
         }
     })
 }

@@ -1,72 +1,133 @@
-//! What Turnstile replaces: purchases over HTTP, decided in the request, as shops are commonly built. A baseline only.
-//!
-//! A `server` in a process of its own decides by one of three well-known strategies; `clients`, in
-//! processes of their own, come to it at once, a connection each. The server is tuned as a competent user would, and nothing is done to make it fail.
+//! What Turnstile replaces: purchases over HTTP, decided in the request, as shops are commonly built. A baseline only: tuned
+//! as a competent user would, and nothing is done to make it fail. All [`clients`] come at once, a connection each.
 
 pub(crate) mod clients;
-mod process;
 mod result;
-pub(crate) mod server;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use shared::db;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
-use tokio::time::{Instant, sleep};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use clap::ValueEnum;
+use shared::retry::RetryPolicy;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::database;
 use crate::failure::Failure;
-use clients::exchange;
-use process::Process;
-pub(crate) use process::processes_for;
+use crate::strategy::Strategy;
+use clients::{Clients, Purchase, exchange};
 pub use result::{AtServer, BaselineResult};
-use result::{KernelCounters, Recorded};
-pub use server::{Baseline, BaselineStrategy};
-use server::{Counts, Serve};
+use result::{Counts, Recorded, syns};
 
+/// Connections to the database, and how long a request waits for one of them.
+const POOL_CONNECTIONS: u32 = 50;
+const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What the database ends by itself.
+const LIMITS: [(&str, &str); 2] = [("lock_timeout", "5s"), ("statement_timeout", "10s")];
+/// lock_not_available: the row's lock did not come in time.
+const LOCK_TIMEOUT: &str = "55P03";
 /// How long the server may take to finish what it has begun, once the clients are gone: a request waits for the pool, and
 /// for locks, in each of its attempts.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(180);
-/// Between two looks at that.
 const QUIET_POLL: Duration = Duration::from_millis(20);
 /// Looks in a row that must find nothing new: what is still to be accepted, or read, is not in flight yet.
 const QUIET_LOOKS: u32 = 5;
-/// The subcommand that is the server.
-const SERVER: &str = "baseline-server";
 
-/// Opens a server on this database, lets the buyers at it, closes it, and says what happened.
-///
-/// `program` is this program, which is started as server and clients. Its tables are made in the schema `baseline` where
-/// they are missing; every run sells an item of its own, and leaves its rows there.
+/// How the server decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BaselineStrategy {
+    /// JPA's `@Version`, TypeORM's version column: read, pay, write where the version is still the same, all in one
+    /// transaction; a conflict rolls it back, and it is tried again after a wait with full jitter.
+    Optimistic,
+    /// `SELECT … FOR UPDATE`, pay, write, commit.
+    Pessimistic,
+    /// `UPDATE … SET quantity = quantity - n WHERE quantity >= n`, then pay, then write the order: no transaction around it.
+    Atomic,
+}
+
+impl BaselineStrategy {
+    /// The one of this name, where there is one.
+    pub(crate) fn of(strategy: Strategy) -> Option<Self> {
+        match strategy {
+            Strategy::Optimistic => Some(Self::Optimistic),
+            Strategy::Pessimistic => Some(Self::Pessimistic),
+            Strategy::Atomic => Some(Self::Atomic),
+            Strategy::Redis => None,
+        }
+    }
+}
+
+/// Everybody comes at once, on a connection of their own, for one unit of the same item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    pub strategy: BaselineStrategy,
+    /// Each sends one request.
+    pub buyers: u32,
+    pub stock: u64,
+    /// How long the simulated payment takes.
+    pub payment: Duration,
+    /// How long a buyer waits, for the connection and for the answer together.
+    pub timeout: Duration,
+    /// How the optimistic server spaces its attempts, and when it gives up (409).
+    pub retry: RetryPolicy,
+}
+
+impl Baseline {
+    /// What the originals did: a payment of 20 ms, clients that wait for 10 s, and five attempts where there is a version
+    /// to check, the first wait drawn from up to 50 ms, then twice that each time.
+    pub fn new(strategy: BaselineStrategy, buyers: u32, stock: u64) -> Self {
+        let retry = RetryPolicy { wait_ms: 50, factor: 2.0, wait_ms_max: 1_000, attempts_max: 5 };
+        let (payment, timeout) = (Duration::from_millis(20), Duration::from_secs(10));
+        Self { strategy, buyers, stock, payment, timeout, retry }
+    }
+}
+
+/// Opens a server on this database, lets the buyers at it, closes it, and says what happened. `program` is this program,
+/// which is started as clients.
 pub async fn run(program: &Path, database_url: &str, baseline: &Baseline) -> Result<BaselineResult, Failure> {
-    Opened::new(program, database_url, baseline).await?.run().await
+    Opened::new(database_url, baseline).await?.run(program).await
 }
 
 /// A server that is open, and to which nobody has come yet: for tests that disturb it.
 pub struct Opened {
-    server: Process,
+    handler: Arc<Handler>,
     address: SocketAddr,
-    program: PathBuf,
     item: String,
-    baseline: Baseline,
-    database: PgConnectOptions,
+    /// Ends with us.
+    _serving: JoinSet<std::io::Result<()>>,
 }
 
 impl Opened {
-    /// Puts an item on sale and starts the server.
-    pub async fn new(program: &Path, database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
-        let database: PgConnectOptions =
-            database_url.parse().context("DATABASE_URL cannot be read").map_err(Failure::Configuration)?;
-        let database = database.application_name("loadtest baseline");
+    /// Puts an item of its own on sale, with tables where they are missing, and starts the server.
+    pub async fn new(database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
+        let pool = open_pool(database_url).await?;
         let item = format!("sale-{}", Uuid::now_v7().simple());
-        put_on_sale(&database, &item, baseline.stock).await.map_err(database_failed)?;
-        let serve = Serve { baseline: baseline.clone(), database_url: database_url.to_owned() };
-        let (server, address) = Process::start(program, SERVER, &serve).await?.receive().await?;
-        Ok(Self { server, address, program: program.to_owned(), item, baseline: baseline.clone(), database })
+        sqlx::raw_sql(TABLES).execute(&pool).await.map_err(database::failed)?;
+        let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
+        sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await.map_err(database::failed)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port");
+        let listener = listener.map_err(Failure::Broken)?;
+        let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
+        // An answer is one small packet, and somebody waits for it.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let handler = Arc::new(Handler { pool, baseline: baseline.clone(), counts: Mutex::default() });
+        let routes = Router::new().route("/purchase", post(purchase)).with_state(Arc::clone(&handler));
+        let mut serving = JoinSet::new();
+        serving.spawn(axum::serve(listener, routes).into_future());
+        Ok(Self { handler, address, item, _serving: serving })
     }
 
     /// The id of what is on sale, in `baseline.items`.
@@ -75,39 +136,58 @@ impl Opened {
     }
 
     /// Lets everybody in, waits until the last one has left and the server has finished, and closes it.
-    pub async fn run(self) -> Result<BaselineResult, Failure> {
-        let Self { server, address, program, item, baseline, database } = self;
-        let before = KernelCounters::read();
-        let visits = clients::come(&program, address, &item, &baseline).await?;
-        let kernel = KernelCounters::read() - before;
-        let counts = settled_counts(address).await?;
-        server.end().await?;
-        let recorded = read(&database, &item).await.map_err(database_failed)?;
-        Ok(BaselineResult::of(&visits, &counts, &recorded, kernel, baseline.stock))
+    pub async fn run(self, program: &Path) -> Result<BaselineResult, Failure> {
+        let Handler { pool, baseline, .. } = &*self.handler;
+        let (address, item) = (self.address, self.item.clone());
+        let clients = Clients { address, item, buyers: baseline.buyers, timeout: baseline.timeout };
+        let (drops, retransmits) = syns();
+        let visits = clients::come(program, &clients).await?;
+        let (drops_after, retransmits_after) = syns();
+        let settled = timeout(QUIET_WAIT_MAX, self.settled()).await;
+        let counts = settled.context("the HTTP server is still at work long after the last buyer has left");
+        let counts = counts.map_err(Failure::Broken)??;
+        let left = sqlx::query_scalar(READ_LEFT).bind(&self.item).fetch_one(pool).await.map_err(database::failed)?;
+        let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await.map_err(database::failed)?;
+        pool.close().await;
+        let mut result = BaselineResult::of(&visits, &counts, &Recorded { left, orders }, baseline.stock);
+        result.at_server.syn_drops = drops_after.saturating_sub(drops);
+        result.at_server.syn_retransmits = retransmits_after.saturating_sub(retransmits);
+        Ok(result)
+    }
+
+    /// What the server counted, once it has finished everything that it has begun.
+    async fn settled(&self) -> Result<Counts, Failure> {
+        let (mut last, mut quiet_looks) = (*self.handler.counts(), 0);
+        while quiet_looks < QUIET_LOOKS {
+            sleep(QUIET_POLL).await;
+            // Asked as buyers ask, so that whoever still waits to be accepted comes first.
+            let asked = exchange(self.address, "GET /", &[]).await;
+            asked.context("ask the HTTP server whether it is done").map_err(Failure::Broken)?;
+            let counts = *self.handler.counts();
+            quiet_looks = if counts == last && counts.in_flight == 0 { quiet_looks + 1 } else { 0 };
+            last = counts;
+        }
+        Ok(last)
     }
 }
 
-/// What the server counted, once it has finished everything that it has begun. The server is asked as buyers ask it, so
-/// that whoever still waits to be accepted comes first.
-async fn settled_counts(address: SocketAddr) -> Result<Counts, Failure> {
-    let look = async || {
-        let asked = exchange(address, "GET /counts", &[], &mut None).await;
-        let (_, body) = asked.context("ask the server what it counted").map_err(Failure::Broken)?;
-        serde_json::from_str::<Counts>(&body).context("read the server's counts").map_err(Failure::Broken)
-    };
-    let limit = Instant::now() + QUIET_WAIT_MAX;
-    let (mut last, mut quiet_looks) = (look().await?, 0);
-    while quiet_looks < QUIET_LOOKS {
-        if Instant::now() > limit {
-            let text = format!("the HTTP server is still at work {QUIET_WAIT_MAX:?} after the last buyer has left");
-            return Err(Failure::Broken(anyhow!(text)));
-        }
-        sleep(QUIET_POLL).await;
-        let counts = look().await?;
-        quiet_looks = if counts == last && counts.in_flight == 0 { quiet_looks + 1 } else { 0 };
-        last = counts;
-    }
-    Ok(last)
+/// With every connection open: the first buyer does not wait for that.
+async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
+    let options: PgConnectOptions =
+        database_url.parse().context("DATABASE_URL cannot be read").map_err(Failure::Configuration)?;
+    let opening = PgPoolOptions::new()
+        .min_connections(POOL_CONNECTIONS)
+        .max_connections(POOL_CONNECTIONS)
+        .acquire_timeout(POOL_WAIT_MAX)
+        // A round trip before every use, otherwise.
+        .test_before_acquire(false)
+        .connect_with(options.application_name("loadtest baseline server").options(LIMITS));
+    opening.await.map_err(|error| {
+        Failure::Unreachable(anyhow!(
+            "the HTTP server's {POOL_CONNECTIONS} connections to the database cannot be opened ({error}); is PostgreSQL \
+             running, does DATABASE_URL name it, and does its max_connections leave room for them?"
+        ))
+    })
 }
 
 /// As lean as a competent user would have them. Of the item, no index but the key, so that an update stays on its page, and
@@ -130,30 +210,133 @@ const TABLES: &str = "
         created_at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     COMMIT;";
-
 const PUT_ON_SALE: &str = "INSERT INTO baseline.items (id, quantity) VALUES ($1, $2)";
-
-async fn put_on_sale(database: &PgConnectOptions, item: &str, stock: u64) -> sqlx::Result<()> {
-    let mut connection = db::connect(database).await?;
-    sqlx::raw_sql(TABLES).execute(&mut connection).await?;
-    let units = i64::try_from(stock).unwrap_or(i64::MAX);
-    sqlx::query(PUT_ON_SALE).bind(item).bind(units).execute(&mut connection).await?;
-    connection.close().await
-}
-
+const READ: &str = "SELECT quantity, version FROM baseline.items WHERE id = $1";
+const READ_LOCKED: &str = "SELECT quantity, version FROM baseline.items WHERE id = $1 FOR UPDATE";
+// An entity is written as it was read and changed, with every column.
+const WRITE: &str = "UPDATE baseline.items SET quantity = $2, version = $3 + 1 WHERE id = $1 AND version = $3";
+const TAKE: &str = "UPDATE baseline.items SET quantity = quantity - $2 WHERE id = $1 AND quantity >= $2";
+const ORDER: &str = "INSERT INTO baseline.orders (request_id, item, buyer, quantity) VALUES ($1, $2, $3, $4)";
 const READ_LEFT: &str = "SELECT quantity FROM baseline.items WHERE id = $1";
 const READ_ORDERS: &str = "SELECT request_id, quantity FROM baseline.orders WHERE item = $1";
 
-/// What the database holds of the item in the end.
-async fn read(database: &PgConnectOptions, item: &str) -> sqlx::Result<Recorded> {
-    let mut connection: PgConnection = database.connect().await?;
-    let left: i64 = sqlx::query_scalar(READ_LEFT).bind(item).fetch_one(&mut connection).await?;
-    let orders: Vec<(Uuid, i64)> = sqlx::query_as(READ_ORDERS).bind(item).fetch_all(&mut connection).await?;
-    connection.close().await?;
-    Ok(Recorded { left, orders })
+struct Handler {
+    pool: PgPool,
+    baseline: Baseline,
+    counts: Mutex<Counts>,
 }
 
-fn database_failed(error: sqlx::Error) -> Failure {
-    let text = "the database of the HTTP servers; is PostgreSQL running, and does DATABASE_URL name it";
-    Failure::Unreachable(anyhow!(error).context(text))
+async fn purchase(State(handler): State<Arc<Handler>>, Json(purchase): Json<Purchase>) -> StatusCode {
+    // On its own, so that a buyer who hangs up cuts no transaction in half: a request thread would go on, too.
+    let selling = tokio::spawn(async move { handler.handle(&purchase).await });
+    selling.await.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Sold is 200, sold out 410, and a race that was lost 409.
+impl Handler {
+    async fn handle(&self, purchase: &Purchase) -> StatusCode {
+        self.counts().in_flight += 1;
+        let decided = match self.baseline.strategy {
+            BaselineStrategy::Optimistic | BaselineStrategy::Pessimistic => self.sell_in_transaction(purchase).await,
+            BaselineStrategy::Atomic => self.take_pay_order(purchase).await,
+        };
+        let status = decided.unwrap_or_else(|error| self.status_of(&error));
+        self.counts().in_flight -= 1;
+        status
+    }
+
+    /// Tries until there is no conflict, or no attempt is left.
+    async fn sell_in_transaction(&self, purchase: &Purchase) -> sqlx::Result<StatusCode> {
+        let mut waits = self.baseline.retry.waits();
+        loop {
+            let status = self.attempt(purchase).await?;
+            if status != StatusCode::CONFLICT {
+                return Ok(status);
+            }
+            self.counts().conflicts += 1;
+            match waits.next() {
+                Some(wait) => sleep(wait).await,
+                None => return Ok(status),
+            }
+        }
+    }
+
+    async fn attempt(&self, purchase: &Purchase) -> sqlx::Result<StatusCode> {
+        let mut connection = self.connection().await?;
+        self.counts().attempts += 1;
+        let mut transaction = connection.begin().await?;
+        let decided = self.decide(&mut transaction, purchase).await;
+        if matches!(decided, Ok(StatusCode::OK)) {
+            transaction.commit().await?;
+        } else {
+            self.counts().rollbacks += 1;
+            transaction.rollback().await?;
+        }
+        decided
+    }
+
+    /// Within a transaction, the payment too, as in the originals.
+    async fn decide(&self, transaction: &mut PgConnection, purchase: &Purchase) -> sqlx::Result<StatusCode> {
+        let is_locked = self.baseline.strategy == BaselineStrategy::Pessimistic;
+        let reading = sqlx::query_as(if is_locked { READ_LOCKED } else { READ }).bind(&purchase.item);
+        let (quantity, version): (i64, i64) = reading.fetch_one(&mut *transaction).await?;
+        if quantity < purchase.quantity {
+            return Ok(StatusCode::GONE);
+        }
+        sleep(self.baseline.payment).await;
+        order(transaction, purchase).await?;
+        let writing = sqlx::query(WRITE).bind(&purchase.item).bind(quantity - purchase.quantity).bind(version);
+        let is_written = writing.execute(transaction).await?.rows_affected() == 1;
+        Ok(if is_written { StatusCode::OK } else { StatusCode::CONFLICT })
+    }
+
+    /// Two statements that commit by themselves, and the payment between them without a connection: what ends in there
+    /// leaves units that nobody has.
+    async fn take_pay_order(&self, purchase: &Purchase) -> sqlx::Result<StatusCode> {
+        let mut connection = self.connection().await?;
+        self.counts().attempts += 1;
+        let taking = sqlx::query(TAKE).bind(&purchase.item).bind(purchase.quantity);
+        let is_taken = taking.execute(&mut *connection).await?.rows_affected() == 1;
+        drop(connection);
+        if !is_taken {
+            // Why, the statement cannot say: too little is left, or there is no such item.
+            return Ok(StatusCode::GONE);
+        }
+        sleep(self.baseline.payment).await;
+        order(&mut *self.connection().await?, purchase).await?;
+        Ok(StatusCode::OK)
+    }
+
+    async fn connection(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        let asked = Instant::now();
+        let acquired = self.pool.acquire().await;
+        self.counts().pool_wait += asked.elapsed();
+        acquired
+    }
+
+    /// 503 where the same request may do better later: no connection, or no lock, in time.
+    fn status_of(&self, error: &sqlx::Error) -> StatusCode {
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.is_some_and(|code| code == LOCK_TIMEOUT) {
+            self.counts().lock_timeouts += 1;
+        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+            self.counts().pool_timeouts += 1;
+        } else {
+            tracing::warn!(%error, "the HTTP server answers 500");
+            return StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// To add to them; held for an addition, never across a wait.
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Nothing that holds the lock can leave them half changed.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn order(database: &mut PgConnection, purchase: &Purchase) -> sqlx::Result<()> {
+    let order = sqlx::query(ORDER).bind(purchase.request_id).bind(&purchase.item);
+    order.bind(&purchase.buyer).bind(purchase.quantity).execute(database).await?;
+    Ok(())
 }

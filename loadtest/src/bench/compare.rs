@@ -112,10 +112,6 @@ async fn compare(
     progress: &Progress,
 ) -> Result<Comparison, Failure> {
     let contenders = rows(&options.sizes(), &options.forms(), &options.strategies());
-    // Said at once, and not after an hour of other rows.
-    if let Some(most) = contenders.iter().filter(|row| row.form == Form::Http).map(|row| row.buyers).max() {
-        baseline::processes_for(most)?;
-    }
     let decided_by = if options.needs_redis() { Strategy::Redis } else { Strategy::default() };
     let servers = versions(endpoints, Some(decided_by)).await?;
     let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;

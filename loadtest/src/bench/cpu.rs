@@ -4,133 +4,127 @@
 //! waited for. (A child that its parent never waits for would be; neither server has such children.)
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::fs;
 
-/// A tick of the times in `/proc/PID/stat` (1 / `USER_HZ`): the same on every architecture that Rust runs on under Linux.
-const TICK: Duration = Duration::from_millis(10);
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde::Serialize;
+
+/// Microseconds of a tick of the times in `/proc/PID/stat` (1 / `USER_HZ`): the same on every architecture that Rust runs
+/// on under Linux.
+const TICK_US: f64 = 10_000.0;
 /// How often the processes are read until none of them ended meanwhile.
 const READINGS_MAX: u32 = 20;
-/// Fields of `/proc/PID/stat` after the name, counted from zero.
-const PARENT: usize = 1;
-/// User, system, and the same of children that have ended and were waited for.
-const TIMES: std::ops::RangeInclusive<usize> = 11..=14;
 
-/// What one process says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Microseconds of CPU time, in all or for each purchase; `null` for whoever does not run on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub(super) struct CpuTimes {
+    /// The Erlang machine, with the programs that it starts.
+    pub(super) broker: Option<f64>,
+    pub(super) workers: Option<f64>,
+    pub(super) database: Option<f64>,
+    /// This program: no cost of a purchase, but it may be on the same cores.
+    pub(super) buyers: Option<f64>,
+}
+
+impl CpuTimes {
+    /// Each time with the other one's; unknown where one of them is.
+    pub(super) fn zip(self, other: Self, with: impl Fn(f64, f64) -> f64) -> Self {
+        let both = |one: Option<f64>, other: Option<f64>| Some(with(one?, other?));
+        Self {
+            broker: both(self.broker, other.broker),
+            workers: both(self.workers, other.workers),
+            database: both(self.database, other.database),
+            buyers: both(self.buyers, other.buyers),
+        }
+    }
+}
+
+/// What one process says of itself, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Process {
     pid: u32,
     parent: u32,
-    own_ticks: u64,
+    own: f64,
     /// Of its children that have ended and were waited for.
-    ended_ticks: u64,
+    ended: f64,
 }
 
-/// The CPU time of the process and of everything below it, since they started; `None` where it does not run on this
-/// machine, or the machine has no `/proc`.
+/// The CPU time of the process and of everything below it, since they started.
 ///
 /// The processes are read one after the other. A child that ends in between would be missed, by itself and with its parent;
 /// the parent has waited for it then, so all are read again.
-pub(super) fn of_tree(root: u32) -> Option<Duration> {
-    let mut ended_before = read(root)?.ended_ticks;
+pub(super) fn of_tree(root: u32) -> Option<f64> {
+    let read = |pid: u32| parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
     for _ in 0..READINGS_MAX {
-        let sum = tree_ticks(&processes(), root)?;
-        let ended = read(root)?.ended_ticks;
-        if ended == ended_before {
-            return Some(ticks(sum));
+        let before = read(root)?;
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let ticks = tree(pids.filter_map(read), root)?;
+        if read(root)?.ended == before.ended {
+            return Some(ticks * TICK_US);
         }
-        ended_before = ended;
     }
     None
 }
 
-/// The CPU time of the process alone; `None` as for [`of_tree`].
-pub(super) fn of_process(pid: u32) -> Option<Duration> {
-    Some(ticks(read(pid)?.own_ticks))
+/// The CPU time of this process alone.
+pub(super) fn ours() -> Option<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    #[allow(clippy::cast_precision_loss)]
+    Some((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }
 
-fn read(pid: u32) -> Option<Process> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn ticks(count: u64) -> Duration {
-    TICK * u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// Every process there is; one that ends while we look is left out.
-fn processes() -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let stat = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).ok();
-    let numbered = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    entries.flatten().filter(numbered).filter_map(stat).filter_map(|stat| parse(&stat)).collect()
-}
-
-/// Reads `PID (NAME) STATE PARENT …`; the name may hold spaces and brackets.
+/// Reads `PID (NAME) STATE PARENT …`; the name may hold spaces and brackets. Of the fields after it, counted from zero, the
+/// 11th to 14th are user and system time, and the same of children that have ended and were waited for.
 fn parse(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(" (")?;
     let fields: Vec<&str> = rest.rsplit_once(") ")?.1.split(' ').collect();
-    let times: Vec<u64> = fields.get(TIMES)?.iter().filter_map(|field| field.parse().ok()).collect();
-    let [user, system, children_user, children_system] = times[..] else { return None };
-    Some(Process {
-        pid: pid.parse().ok()?,
-        parent: fields.get(PARENT)?.parse().ok()?,
-        own_ticks: user + system,
-        ended_ticks: children_user + children_system,
-    })
+    let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
+    let (own, ended) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
+    Some(Process { pid: pid.parse().ok()?, parent: fields.get(1)?.parse().ok()?, own, ended })
 }
 
-fn tree_ticks(processes: &[Process], root: u32) -> Option<u64> {
-    let mut children: HashMap<u32, Vec<Process>> = HashMap::new();
+fn tree(processes: impl Iterator<Item = Process>, root: u32) -> Option<f64> {
+    let (mut children, mut left): (HashMap<u32, Vec<Process>>, _) = (HashMap::new(), Vec::new());
     for process in processes {
-        children.entry(process.parent).or_default().push(*process);
+        let siblings = if process.pid == root { &mut left } else { children.entry(process.parent).or_default() };
+        siblings.push(process);
     }
-    let mut left = vec![*processes.iter().find(|process| process.pid == root)?];
-    let mut sum = 0;
+    let mut sum = None;
     // Each process has one parent, and is taken away with it: this ends.
     while let Some(process) = left.pop() {
-        sum += process.own_ticks + process.ended_ticks;
+        sum = Some(sum.unwrap_or(0.0) + process.own + process.ended);
         left.extend(children.remove(&process.pid).unwrap_or_default());
     }
-    Some(sum)
+    sum
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn process(pid: u32, parent: u32, own_ticks: u64) -> Process {
-        Process { pid, parent, own_ticks, ended_ticks: 0 }
-    }
-
     #[test]
     fn a_line_of_proc_is_read_whatever_the_name_is() {
         let line = "77 (a (b) c) S 5 77 77 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 1 0 999 1 2";
-        assert_eq!(parse(line), Some(Process { pid: 77, parent: 5, own_ticks: 120, ended_ticks: 7 }));
+        assert_eq!(parse(line), Some(Process { pid: 77, parent: 5, own: 120.0, ended: 7.0 }));
         assert_eq!((parse("77 (a) S 5"), parse("")), (None, None));
     }
 
     #[test]
-    fn a_tree_is_its_root_and_all_below_and_nobody_else() {
-        let processes =
-            [process(1, 0, 1_000), process(5, 1, 1), process(9, 8, 4), process(8, 5, 2), process(6, 1, 500)];
-        assert_eq!(tree_ticks(&processes, 5), Some(7));
-        assert_eq!(tree_ticks(&processes, 4), None);
-    }
-
-    #[test]
-    fn a_child_that_has_ended_goes_on_counting_with_its_parent() {
-        let before = [process(5, 1, 1), process(8, 5, 20)];
-        let after = [Process { ended_ticks: 20 + 3, ..process(5, 1, 1) }];
-        assert_eq!((tree_ticks(&before, 5), tree_ticks(&after, 5)), (Some(21), Some(24)));
+    fn a_tree_is_its_root_and_all_below_with_children_that_have_ended_and_nobody_else() {
+        let processes = [(1, 0, 1_000.0), (5, 1, 1.0), (9, 8, 4.0), (8, 5, 2.0), (6, 1, 500.0)]
+            .map(|(pid, parent, own)| Process { pid, parent, own, ended: if pid == 8 { 20.0 } else { 0.0 } });
+        assert_eq!(tree(processes.into_iter(), 5), Some(27.0));
+        assert_eq!(tree(processes.into_iter(), 4), None);
     }
 
     #[test]
     fn our_own_time_is_there_and_grows() {
-        let pid = std::process::id();
-        let before = of_process(pid).unwrap();
-        let mut number = 1_u64;
-        while of_process(pid).unwrap() == before {
+        let (before, mut number) = (of_tree(std::process::id()).unwrap(), 1_u64);
+        while of_tree(std::process::id()).unwrap() == before {
             number = std::hint::black_box(number.wrapping_mul(3));
         }
-        assert!(of_tree(pid).unwrap() > before);
+        assert!(ours().unwrap() > 0.0);
     }
 }

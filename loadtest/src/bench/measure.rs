@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::{FromRow, PgConnection};
 use tokio::time::{Instant, timeout};
 
-use super::cpu;
+use super::cpu::{self, CpuTimes};
 use crate::database::{self, EVERYBODY, OURS};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -62,7 +62,8 @@ pub(super) async fn sale(
     let outcome = drained.audit().await?;
     await_no_consumers(&endpoints.amqp_url).await?;
     let counted = after.zip(before).map(|(after, before)| after - before);
-    Ok(Measured { outcome, items, counted, cpu: cpu_after - cpu_before })
+    let cpu = cpu_after.zip(cpu_before, |after, before| (after - before).max(0.0));
+    Ok(Measured { outcome, items, counted, cpu })
 }
 
 /// Waits for it, or for the end of the time, or of the workers: what came of the sale, its audit says.
@@ -197,32 +198,7 @@ impl ServerPids {
             broker: self.broker.and_then(cpu::of_tree),
             workers: workers.iter().map(|pid| cpu::of_tree(*pid)).sum(),
             database: self.database.and_then(cpu::of_tree),
-            buyers: cpu::of_process(std::process::id()),
-        }
-    }
-}
-
-/// CPU time of everybody who takes part; `None` for whoever runs elsewhere.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct CpuTimes {
-    /// The Erlang machine, with the programs that it starts.
-    pub(super) broker: Option<Duration>,
-    pub(super) workers: Option<Duration>,
-    pub(super) database: Option<Duration>,
-    /// This program: no cost of a purchase, but it may be on the same cores.
-    pub(super) buyers: Option<Duration>,
-}
-
-impl Sub for CpuTimes {
-    type Output = Self;
-
-    fn sub(self, before: Self) -> Self {
-        let since = |after: Option<Duration>, before: Option<Duration>| Some(after?.saturating_sub(before?));
-        Self {
-            broker: since(self.broker, before.broker),
-            workers: since(self.workers, before.workers),
-            database: since(self.database, before.database),
-            buyers: since(self.buyers, before.buyers),
+            buyers: cpu::ours(),
         }
     }
 }
@@ -247,12 +223,5 @@ mod tests {
         let taken = counted(7, 5.0, Some(30)) - counted(9, 5.0, Some(10));
         assert_eq!(taken, counted(0, 0.0, Some(20)));
         assert_eq!((counted(7, 5.0, None) - counted(7, 5.0, Some(10))).statements, None);
-    }
-
-    #[test]
-    fn time_is_what_passed_between_two_readings() {
-        let at = |ms| CpuTimes { broker: Some(Duration::from_millis(ms)), ..CpuTimes::default() };
-        assert_eq!(at(130) - at(100), at(30));
-        assert_eq!((CpuTimes::default() - at(100)).broker, None);
     }
 }

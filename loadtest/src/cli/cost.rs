@@ -5,21 +5,16 @@ use clap::Args;
 use super::{BATCH_MAX, BenchOptions, ITEMS_MAX, WORKERS_MAX};
 use crate::schedule::{BUYERS_MAX, Scenario};
 
-/// Sales of which the cost is measured, unless others are asked for: by buyers, ...
-const BUYERS_DEFAULT: [u32; 3] = [1_000, 10_000, 100_000];
-/// ... and each of these by items.
-const ITEMS_DEFAULT: [u32; 2] = [1, 1_000];
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
-/// Old verdicts in private servers, unless a number is given.
-pub const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
+const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
 
 #[derive(Debug, Clone, Args)]
 pub struct CostOptions {
     /// Buyers of a sale; may be given several times.
-    #[arg(long, value_name = "N", default_values_t = BUYERS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
+    #[arg(long, value_name = "N", default_values_t = [1_000, 10_000, 100_000], value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
     pub buyers: Vec<u32>,
     /// Items on sale; may be given several times: each goes with each number of buyers.
-    #[arg(long, value_name = "N", default_values_t = ITEMS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    #[arg(long, value_name = "N", default_values_t = [1, 1_000], value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
     pub items: Vec<u32>,
     /// Old verdicts, with their orders, that fill tables to be compared with empty ones; 0 compares nothing. Only private
     /// servers are filled [default: 1000000 there].
@@ -47,6 +42,11 @@ pub struct CostOptions {
 }
 
 impl CostOptions {
+    /// How many old verdicts private servers are filled with, if with any.
+    pub(crate) fn fill(&self) -> Option<u32> {
+        Some(self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)).filter(|verdicts| *verdicts > 0)
+    }
+
     /// A sale of which nobody goes without: every purchase is a reservation, the verdict that costs most.
     pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
         let stock = u64::from(buyers) * u64::from(items);
@@ -65,22 +65,13 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_growing_sales_of_one_item_and_of_many() {
+    fn growing_sales_of_one_item_and_of_many_unless_others_are_named() {
         let options = cost(&[]).unwrap();
-        assert_eq!((options.buyers, options.items), (vec![1_000, 10_000, 100_000], vec![1, 1_000]));
-        assert_eq!(options.verdicts_before, None);
-    }
-
-    #[test]
-    fn numbers_of_buyers_and_items_replace_the_defaults() {
+        assert_eq!((&options.buyers[..], &options.items[..]), (&[1_000, 10_000, 100_000][..], &[1, 1_000][..]));
+        assert_eq!((options.fill(), cost(&["--verdicts-before=0"]).unwrap().fill()), (Some(1_000_000), None));
+        assert_eq!(options.scenario(5_000_000, 1_000_000).stock, 5_000_000_000_000, "of every item one for everybody");
         let options = cost(&["--buyers", "50", "--buyers=60", "--items", "7"]).unwrap();
         assert_eq!((options.buyers, options.items), (vec![50, 60], vec![7]));
-    }
-
-    #[test]
-    fn there_is_a_unit_of_every_item_for_everybody() {
-        let scenario = cost(&[]).unwrap().scenario(5_000_000, 1_000_000);
-        assert_eq!(scenario.stock, 5_000_000_000_000);
     }
 
     #[test]

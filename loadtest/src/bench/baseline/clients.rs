@@ -1,48 +1,53 @@
-//! The clients: every buyer at once, each on a connection of their own; nobody comes twice, and each has one [`Visit`].
+//! The clients, in a process of their own: every buyer at once, on a connection of their own; nobody comes twice, and each
+//! has one [`Visit`].
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
-use super::process::{Process, processes_for, received};
-use super::server::{Baseline, Purchase};
 use crate::failure::Failure;
 
-/// From the word to the first buyer: long enough for every process to be there.
-const RUN_UP: Duration = Duration::from_millis(500);
-/// The subcommand that is a process of clients.
-const CLIENTS: &str = "baseline-clients";
-/// Between two looks at how late this process is.
+/// What either process has open beside its connections to the other, generously.
+const FILES_BESIDE: u64 = 64;
+/// Between two looks at how late the clients' process is.
 const LAG_PAUSE: Duration = Duration::from_millis(10);
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
-/// How one buyer fared. Times are from the moment when everybody begins.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Visit {
+/// How many come where, and for what.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Clients {
+    pub(super) address: SocketAddr,
+    pub(super) item: String,
+    pub(super) buyers: u32,
+    pub(super) timeout: Duration,
+}
+
+/// What a buyer sends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Purchase {
     pub(super) request_id: Uuid,
-    /// When they began to connect.
-    pub(super) came: Duration,
-    /// How long it took to connect; `None` where that was never done.
-    pub(super) connecting: Option<Duration>,
-    /// When they knew, or gave up.
-    pub(super) left: Duration,
-    pub(super) ending: Ending,
+    pub(super) item: String,
+    pub(super) buyer: String,
+    pub(super) quantity: i64,
 }
 
 /// What became of a buyer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ending {
     /// 200
     Sold,
@@ -58,117 +63,114 @@ pub(super) enum Ending {
     Reset,
     /// No answer within the buyer's time.
     TimedOut,
-    /// Another status, no free port, no free file descriptor; and what it said.
-    Other(String),
+    /// Another status, no free port, no free file descriptor.
+    Other,
 }
 
-/// All of them, and the longest that something waited for our own process to get to it: what the buyers saw that
-/// late, the server may have done in time.
+/// How one buyer fared. Times are from the moment when everybody begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Visit {
+    pub(super) request_id: Uuid,
+    /// When they began to connect.
+    pub(super) came: Duration,
+    /// How long it took to connect, where they were answered.
+    pub(super) connecting: Duration,
+    /// When they knew, or gave up.
+    pub(super) left: Duration,
+    pub(super) ending: Ending,
+}
+
+/// All of them, and the longest that something waited for the clients' process to get to it: what the buyers saw that late,
+/// the server may have done in time.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Visits {
     pub(super) visits: Vec<Visit>,
     pub(super) lag: Duration,
 }
 
-/// Whom one process sends, and when.
-#[derive(Serialize, Deserialize)]
-struct Share {
-    address: SocketAddr,
-    item: String,
-    buyers: u32,
-    timeout: Duration,
-    at: SystemTime,
+/// Sends everybody at once, and returns when the last one has left.
+pub(super) async fn come(program: &Path, clients: &Clients) -> Result<Visits, Failure> {
+    // Here each connection has its other end.
+    let room = raise_open_files(clients.buyers).context("raise the limit of open files").map_err(Failure::Broken)?;
+    if room < clients.buyers {
+        tracing::warn!("{room} buyers come at once, the others when somebody leaves: raise `ulimit -Hn`");
+    }
+    let clients = serde_json::to_string(clients).map_err(|error| Failure::Broken(error.into()))?;
+    let mut command = Command::new(program);
+    command.arg("baseline-clients").arg(clients).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = command.output().await.context("start the clients").map_err(Failure::Configuration)?;
+    if !ended.status.success() {
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let text = anyhow!("the clients of the HTTP server ended ({}):\n{said}", ended.status);
+        return Err(Failure::of_worker(ended.status, text));
+    }
+    serde_json::from_slice(&ended.stdout).context("read what the clients saw").map_err(Failure::Broken)
 }
 
-/// Sends everybody to this address at once, from as many processes as it takes, and returns when the last one has left.
-pub(super) async fn come(
-    program: &Path,
-    address: SocketAddr,
-    item: &str,
-    baseline: &Baseline,
-) -> Result<Visits, Failure> {
-    let (number, at) = (processes_for(baseline.buyers)?, SystemTime::now() + RUN_UP);
-    let mut processes = Vec::new();
-    for place in 0..number {
-        let buyers = baseline.buyers / number + u32::from(place < baseline.buyers % number);
-        let share = Share { address, item: item.to_owned(), buyers, timeout: baseline.timeout, at };
-        processes.push(Process::start(program, CLIENTS, &share).await?);
-    }
-    let mut all = Visits::default();
-    for process in processes {
-        let (process, Visits { visits, lag }) = process.receive().await?;
-        all.visits.extend(visits);
-        all.lag = all.lag.max(lag);
-        process.end().await?;
-    }
-    Ok(all)
+/// As far as so many connections need it, and no further than to the hard limit; returns how many of them there may be.
+fn raise_open_files(buyers: u32) -> nix::Result<u32> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let files = hard.min(u64::from(buyers) + FILES_BESIDE).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, files, hard)?;
+    Ok(u32::try_from(files.saturating_sub(FILES_BESIDE)).map_or(buyers, |room| room.min(buyers)))
 }
 
-/// Is one of the processes.
-pub(crate) async fn serve() -> Result<(), Failure> {
-    let share = received()?;
-    let visits = send_all(share).await.and_then(|visits| Ok(serde_json::to_string(&visits)?));
-    println!("{}", visits.map_err(Failure::Broken)?);
+/// Is that process.
+pub(crate) async fn serve(clients: &str) -> Result<(), Failure> {
+    let visits = async {
+        let clients = serde_json::from_str(clients).context("`loadtest compare` starts this")?;
+        // On a thread that has the buyers' work to do, so that the lag is theirs.
+        anyhow::Ok(serde_json::to_string(&tokio::spawn(visit_all(clients)).await??)?)
+    };
+    println!("{}", visits.await.map_err(Failure::Broken)?);
     Ok(())
 }
 
-async fn send_all(share: Share) -> anyhow::Result<Visits> {
-    let Share { address, item, buyers, timeout, at } = share;
-    sleep(at.duration_since(SystemTime::now()).unwrap_or_default()).await;
-    // All processes know the moment by the clock on the wall alone; from there on, time is measured by the steady one.
-    let late = SystemTime::now().duration_since(at).unwrap_or_default();
-    let start = Instant::now().checked_sub(late).unwrap_or_else(Instant::now);
-    let lag = Arc::new(AtomicU64::default());
-    let mut watching = JoinSet::new();
-    watching.spawn(watch_lag(Arc::clone(&lag)));
-    let mut visiting = JoinSet::new();
+async fn visit_all(Clients { address, item, buyers, timeout }: Clients) -> anyhow::Result<Visits> {
+    // A connection is an open file: where there may be 20,000 of them, the last few of 20,000 buyers wait for the first.
+    let room = Arc::new(Semaphore::new(raise_open_files(buyers)?.max(1) as usize));
+    let (start, mut visiting) = (Instant::now(), JoinSet::new());
     for number in 0..buyers {
         let (request_id, item, buyer) = (Uuid::now_v7(), item.clone(), format!("buyer-{number}"));
-        visiting.spawn(visit(address, Purchase { request_id, item, buyer, quantity: 1 }, timeout, start));
+        let (purchase, room) = (Purchase { request_id, item, buyer, quantity: 1 }, Arc::clone(&room));
+        visiting.spawn(async move {
+            let _room = room.acquire().await;
+            visit(address, purchase, timeout, start).await
+        });
     }
-    let mut visits = Vec::with_capacity(visiting.len());
-    while let Some(visit) = visiting.join_next().await {
-        visits.push(visit.context("a buyer broke")?);
-    }
-    Ok(Visits { visits, lag: Duration::from_micros(lag.load(Ordering::Relaxed)) })
-}
-
-/// Notes how much later than asked for it is woken, at the most: all that is ready comes before it.
-async fn watch_lag(most_us: Arc<AtomicU64>) {
+    let (mut all, mut looks) = (Visits::default(), interval(LAG_PAUSE));
     loop {
-        let due = Instant::now() + LAG_PAUSE;
-        sleep(LAG_PAUSE).await;
-        most_us.fetch_max(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        tokio::select! {
+            visit = visiting.join_next() => match visit {
+                Some(visit) => all.visits.push(visit?),
+                None => return Ok(all),
+            },
+            due = looks.tick() => all.lag = all.lag.max(due.elapsed()),
+        }
     }
 }
 
 async fn visit(address: SocketAddr, purchase: Purchase, limit: Duration, start: Instant) -> Visit {
     let came = start.elapsed();
     let body = serde_json::to_vec(&purchase).expect("a purchase is JSON");
-    let mut connecting = None;
-    let answered = timeout(limit, exchange(address, "POST /purchase", &body, &mut connecting)).await;
+    let answered = timeout(limit, exchange(address, "POST /purchase", &body)).await;
     let left = start.elapsed();
-    let ending = match answered {
-        // On a busy machine an answer may be found before it is found that it is too late.
-        Ok(_) if left.saturating_sub(came) > limit => Ending::TimedOut,
-        Ok(Ok((status, body))) => Ending::of_status(status, &body),
-        Ok(Err(error)) => Ending::of_error(&error),
-        Err(_) => Ending::TimedOut,
+    // On a busy machine an answer may be found before it is found that it is too late.
+    let in_time = answered.ok().filter(|_| left.saturating_sub(came) <= limit);
+    let (ending, connecting) = match in_time {
+        Some(Ok((status, connecting))) => (Ending::of_status(status), connecting),
+        Some(Err(error)) => (Ending::of_error(error.kind()), Duration::ZERO),
+        None => (Ending::TimedOut, Duration::ZERO),
     };
     Visit { request_id: purchase.request_id, came, connecting, left, ending }
 }
 
-/// Asks over HTTP/1.1 on a connection of its own, and waits for the whole answer. By hand, for it is the socket that says
-/// how long connecting took, and how a connection failed.
-pub(super) async fn exchange(
-    address: SocketAddr,
-    method_and_path: &str,
-    body: &[u8],
-    connecting: &mut Option<Duration>,
-) -> io::Result<(u16, String)> {
+/// Asks over HTTP/1.1 on a connection of its own, and waits for the whole answer; returns its status, and how long
+/// connecting took. By hand, for it is the socket that says this, and how a connection failed.
+pub(super) async fn exchange(address: SocketAddr, method_and_path: &str, body: &[u8]) -> io::Result<(u16, Duration)> {
     let started = Instant::now();
     let mut stream = TcpStream::connect(address).await?;
-    *connecting = Some(started.elapsed());
+    let connecting = started.elapsed();
     stream.set_nodelay(true)?;
     let head = format!(
         "{method_and_path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -179,43 +181,96 @@ pub(super) async fn exchange(
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+    let (head, _body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    Ok((status.ok_or(ErrorKind::InvalidData)?, body.to_owned()))
+    Ok((status.ok_or(ErrorKind::InvalidData)?, connecting))
 }
 
 impl Ending {
-    fn of_status(status: u16, body: &str) -> Self {
+    fn of_status(status: u16) -> Self {
         match status {
             200 => Self::Sold,
             410 => Self::SoldOut,
             409 => Self::Conflict,
             503 => Self::Unavailable,
-            other => Self::Other(format!("{other}: {body}")),
+            _ => Self::Other,
         }
     }
 
-    fn of_error(error: &io::Error) -> Self {
-        // `io::ErrorKind` is open-ended, so a `match` could not be exhaustive.
-        const CUT: [ErrorKind; 5] = [
-            ErrorKind::ConnectionReset,
-            ErrorKind::ConnectionAborted,
-            ErrorKind::BrokenPipe,
-            ErrorKind::NotConnected,
-            ErrorKind::UnexpectedEof,
-        ];
-        let kind = error.kind();
-        if kind == ErrorKind::ConnectionRefused {
-            Self::Refused
-        } else if CUT.contains(&kind) {
-            Self::Reset
-        } else if kind == ErrorKind::TimedOut {
-            Self::TimedOut
-        } else {
-            Self::Other(format!("{kind:?}: {error}"))
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the standard library may add kinds")]
+    fn of_error(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
+            ErrorKind::NotConnected | ErrorKind::UnexpectedEof => Self::Reset,
+            ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the server answered with a verdict, or why there is none.
+    pub(super) fn is_answer(self) -> bool {
+        matches!(self, Self::Sold | Self::SoldOut | Self::Conflict | Self::Unavailable)
+    }
+
+    /// The kind, as results have it; `None` for a verdict.
+    pub(super) fn failure(self) -> Option<&'static str> {
+        match self {
+            Self::Sold | Self::SoldOut => None,
+            Self::Conflict => Some("conflict"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Refused => Some("refused"),
+            Self::Reset => Some("reset"),
+            Self::TimedOut => Some("timed_out"),
+            Self::Other => Some("other"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// How three buyers fare where each connection is answered so, and then closed; or kept, where there is no answer.
+    async fn endings(answer: Option<&'static str>, timeout: Duration) -> Vec<Ending> {
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut serving = JoinSet::new();
+        for _ in 0..3 {
+            let listener = Arc::clone(&listener);
+            serving.spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                // Enough for the whole request.
+                assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+                let Some(answer) = answer else { return std::future::pending().await };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+        let clients = Clients { address, item: "i".into(), buyers: 3, timeout };
+        visit_all(clients).await.unwrap().visits.into_iter().map(|visit| visit.ending).collect()
+    }
+
+    #[tokio::test]
+    async fn every_way_to_leave_is_told_apart() {
+        let long = Duration::from_secs(60);
+        for (answer, timeout, ending) in [
+            (Some("HTTP/1.1 200 OK\r\n\r\nsold"), long, Ending::Sold),
+            (Some("HTTP/1.1 410 Gone\r\n\r\n"), long, Ending::SoldOut),
+            (Some("HTTP/1.1 409 Conflict\r\n\r\n"), long, Ending::Conflict),
+            (Some("HTTP/1.1 503 Service Unavailable\r\n\r\n"), long, Ending::Unavailable),
+            (Some("HTTP/1.1 500 Internal Server Error\r\n\r\n"), long, Ending::Other),
+            (Some(""), long, Ending::Reset),
+            (None, Duration::from_millis(50), Ending::TimedOut),
+        ] {
+            assert_eq!(endings(answer, timeout).await, [ending; 3], "{answer:?}");
+        }
+        let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+        let refused = exchange(closed, "GET /", &[]).await.unwrap_err();
+        assert_eq!(Ending::of_error(refused.kind()), Ending::Refused);
+    }
+}

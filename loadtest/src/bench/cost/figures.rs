@@ -1,25 +1,26 @@
-//! From what sales took to what a purchase costs. Pure.
+//! From what sales took to what a purchase costs, and the tables of it. Pure.
 //!
 //! A cost is a sum over all sales by their purchases, so that a long sale weighs more than a short one; only the pace is a
 //! median, for it is what a busy machine disturbs most.
 
-use std::time::Duration;
-
 use serde::Serialize;
+use shared::table::Style;
 
-use crate::bench::measure::CpuTimes;
+use super::{Age, Cost};
+use crate::bench::cpu::CpuTimes;
+use crate::bench::measure::Counted;
 use crate::stats::{median, round};
+use crate::summary::figures::{count, cross_out, decimal, plural, signed, titled};
 
 /// What one sale took.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Taken {
     pub(super) purchases: u32,
     pub(super) purchases_per_second: f64,
     pub(super) cpu: CpuTimes,
     /// Transactions that recorded verdicts.
     pub(super) batches: i64,
-    pub(super) round_trips: i64,
-    pub(super) wal_bytes: i64,
+    pub(super) counted: Counted,
     /// Messages ready, at the most.
     pub(super) queue_depth_peak: u64,
     /// Of all workers together, at their peaks.
@@ -27,102 +28,159 @@ pub(super) struct Taken {
 }
 
 /// What a purchase costs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figures {
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Figures {
     /// The median of the sales.
-    pub purchases_per_second: f64,
-    /// CPU time.
-    pub cpu_us_per_purchase: CpuFigures,
+    purchases_per_second: f64,
+    cpu_us_per_purchase: CpuTimes,
     /// Purchases that one commit recorded.
-    pub messages_per_batch: f64,
+    messages_per_batch: f64,
     /// Statements that the workers sent to the database, and waited for.
-    pub round_trips_per_purchase: f64,
+    round_trips_per_purchase: f64,
     /// Bytes of write-ahead log.
-    pub wal_bytes_per_purchase: f64,
+    wal_bytes_per_purchase: f64,
     /// The most messages that were ready in all partitions together, as sampled: how long the queue was.
-    pub queue_depth_peak: u64,
+    queue_depth_peak: u64,
     /// Resident memory of all workers together, at its peak; `null` where it cannot be read.
-    pub workers_rss_mib: Option<f64>,
-}
-
-/// Microseconds of CPU time for each purchase; `null` where the processes are not on this machine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CpuFigures {
-    /// The Erlang machine.
-    pub broker: Option<f64>,
-    /// All worker processes.
-    pub workers: Option<f64>,
-    /// All processes of the database server.
-    pub database: Option<f64>,
-    /// The load generator: no part of what a purchase costs, but of what the machine had to do.
-    pub buyers: Option<f64>,
-}
-
-impl CpuFigures {
-    /// Of all who are part of what a purchase costs.
-    fn of_servers_and_workers(&self) -> Option<f64> {
-        Some(self.broker? + self.workers? + self.database?)
-    }
-
-    /// This cost by another; `None` where one of them is not known, or nothing.
-    pub(super) fn ratio(&self, by: &Self) -> Option<f64> {
-        let by = by.of_servers_and_workers().filter(|by| *by > 0.0)?;
-        Some(round(self.of_servers_and_workers()? / by, 1e3))
-    }
+    workers_rss_mib: Option<f64>,
 }
 
 impl Figures {
     /// What a purchase costs, over all of these sales.
+    #[allow(clippy::cast_precision_loss)]
     pub(super) fn of(sales: &[Taken]) -> Self {
         let purchases: f64 = sales.iter().map(|sale| f64::from(sale.purchases)).sum();
-        let per_purchase = |sum: f64, parts| if purchases > 0.0 { round(sum / purchases, parts) } else { 0.0 };
-        let cpu = |of: fn(&CpuTimes) -> Option<Duration>| {
-            let time: Option<Duration> = sales.iter().map(|sale| of(&sale.cpu)).sum();
-            time.map(|time| per_purchase(time.as_secs_f64() * 1e6, 1e1))
-        };
-        let sum = |of: fn(&Taken) -> i64| sales.iter().map(of).sum::<i64>();
-        #[allow(clippy::cast_precision_loss)]
-        let (batches, round_trips, wal_bytes) =
-            (sum(|sale| sale.batches) as f64, sum(|sale| sale.round_trips) as f64, sum(|sale| sale.wal_bytes) as f64);
+        let each = |sum: f64, parts| if purchases > 0.0 { round(sum / purchases, parts) } else { 0.0 };
+        let sum = |of: fn(&Taken) -> i64| sales.iter().map(of).sum::<i64>() as f64;
+        let cpu = sales.iter().map(|sale| sale.cpu).reduce(|one, other| one.zip(other, |one, other| one + other));
+        let cpu = cpu.unwrap_or_default();
+        let batches = sum(|sale| sale.batches);
         let rss_mib = sales.iter().filter_map(|sale| sale.workers_rss_mib).max_by(f64::total_cmp);
         let paces: Vec<f64> = sales.iter().map(|sale| sale.purchases_per_second).collect();
         Self {
             purchases_per_second: round(median(&paces), 1e1),
-            cpu_us_per_purchase: CpuFigures {
-                broker: cpu(|cpu| cpu.broker),
-                workers: cpu(|cpu| cpu.workers),
-                database: cpu(|cpu| cpu.database),
-                buyers: cpu(|cpu| cpu.buyers),
-            },
+            cpu_us_per_purchase: cpu.zip(cpu, |us, _same| each(us, 1e1)),
             messages_per_batch: if batches > 0.0 { round(purchases / batches, 1e1) } else { 0.0 },
-            round_trips_per_purchase: per_purchase(round_trips, 1e5),
-            wal_bytes_per_purchase: per_purchase(wal_bytes, 1e0),
+            round_trips_per_purchase: each(sum(|sale| sale.counted.transactions), 1e5),
+            wal_bytes_per_purchase: each(sum(|sale| sale.counted.wal_bytes), 1e0),
             queue_depth_peak: sales.iter().map(|sale| sale.queue_depth_peak).max().unwrap_or(0),
             workers_rss_mib: rss_mib.map(|mib| round(mib, 1e1)),
         }
     }
+
+    /// What this purchase costs broker, workers and database, by another; `None` where one of them is not known, or nothing.
+    pub(super) fn cpu_ratio(&self, by: &Self) -> Option<f64> {
+        let sum = |figures: &Self| {
+            let CpuTimes { broker, workers, database, .. } = figures.cpu_us_per_purchase;
+            Some(broker? + workers? + database?)
+        };
+        let by = sum(by).filter(|by| *by > 0.0)?;
+        Some(round(sum(self)? / by, 1e3))
+    }
+
+    fn cells(&self) -> [String; HEADINGS.len()] {
+        let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| decimal(value, 1));
+        let cpu = &self.cpu_us_per_purchase;
+        [
+            decimal(self.purchases_per_second, 0),
+            or_dash(cpu.broker),
+            or_dash(cpu.workers),
+            or_dash(cpu.database),
+            or_dash(cpu.buyers),
+            decimal(self.messages_per_batch, 1),
+            decimal(self.round_trips_per_purchase, 4),
+            decimal(self.wal_bytes_per_purchase, 0),
+            count(self.queue_depth_peak),
+            or_dash(self.workers_rss_mib),
+        ]
+    }
 }
 
-/// The median of the ratios of each pair: of two sales, one right after the other, the machine was busy with both, or with
-/// neither, more often than not. A sale without a verdict has no pace, and is no pair; 0 where there is none.
-pub(super) fn ratio_of_pairs(paces: &[f64], by: &[f64]) -> f64 {
-    let pairs = paces.iter().zip(by).filter(|(_, by)| **by > 0.0);
-    round(median(&pairs.map(|(pace, by)| pace / by).collect::<Vec<_>>()), 1e3)
+/// Above the figures of a purchase.
+const HEADINGS: [&str; 10] = [
+    ">per second",
+    ">broker µs",
+    ">workers µs",
+    ">database µs",
+    ">buyers µs",
+    ">msgs/batch",
+    ">round trips",
+    ">WAL bytes",
+    ">deepest",
+    ">workers MiB",
+];
+
+/// The whole result, with a final newline.
+pub(super) fn render(cost: &Cost, style: Style) -> String {
+    let headline = match cost.passed {
+        true => style.good("What a purchase costs · every promise was kept"),
+        false => style.bad("What a purchase costs · PROMISES WERE BROKEN, so these are no costs"),
+    };
+    let postgresql = cost.servers.postgresql.as_ref().map(|version| format!(", PostgreSQL {version}"));
+    let on_what = format!(
+        "{} on {} · seed {} · RabbitMQ {}{}",
+        plural(u64::from(cost.workers), "worker"),
+        plural(cost.cores as u64, "core"),
+        cost.seed,
+        cost.servers.rabbitmq,
+        postgresql.unwrap_or_default()
+    );
+    let mut head = vec![headline, style.dim(&on_what)];
+    head.extend(cross_out(&cost.broken, style));
+    let steps = cost.steps.iter().map(|step| {
+        let what = [count(step.buyers.into()), count(step.items.into()), signed(step.verdicts_before)];
+        (what, &step.figures)
+    });
+    let title = "GROWING SALES (CPU µs and the rest for each purchase)";
+    let steps = tabled(title, [">buyers", ">items", ">recorded"], steps, style);
+    let ages: String = cost.age.iter().map(|age| aged(age, style)).collect();
+    let is_unknown = cost.steps.iter().any(|step| step.figures.cpu_us_per_purchase.broker.is_none());
+    let text = "  -  not measured: the process is not known. --broker-pid and --database-pid name it, if it runs here.";
+    let unknown = if is_unknown { format!("\n{}\n", style.dim(text)) } else { String::new() };
+    format!("{}\n{steps}{ages}{unknown}", head.join("\n"))
+}
+
+fn aged(age: &Age, style: Style) -> String {
+    let (verdicts, items) = (plural(age.verdicts.into(), "old verdict"), plural(age.items.into(), "item"));
+    let title = format!("EMPTY TABLES AGAINST {verdicts} ON {items}").to_uppercase();
+    let rows = age.comparisons.iter().flat_map(|comparison| {
+        let (buyers, items) = (count(comparison.buyers.into()), count(comparison.items.into()));
+        [("empty", &comparison.empty), ("full", &comparison.full)]
+            .map(|(tables, figures)| ([buyers.clone(), items.clone(), tables.to_owned()], figures))
+    });
+    let table = tabled(&title, [">buyers", ">items", "tables"], rows, style);
+    let ratios = age.comparisons.iter().map(|comparison| {
+        let cpu = comparison.cpu_ratio.map(|ratio| format!(", {} × by CPU time", decimal(ratio, 2)));
+        let (items, ratio) = (plural(comparison.items.into(), "item"), decimal(comparison.ratio, 2));
+        format!("    {items}: {ratio} × the pace of empty tables{}\n", cpu.unwrap_or_default())
+    });
+    table + &ratios.collect::<String>()
+}
+
+fn tabled<'a>(
+    title: &str,
+    what: [&str; 3],
+    rows: impl Iterator<Item = ([String; 3], &'a Figures)>,
+    style: Style,
+) -> String {
+    let rows = rows.map(|(what, figures)| what.into_iter().chain(figures.cells()).collect()).collect();
+    titled(title, &[&what[..], &HEADINGS[..]].concat(), rows, style)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::cost::{Comparison, Step};
+    use crate::result::ServersReport;
 
     fn taken() -> Taken {
-        let ms = |ms| Some(Duration::from_millis(ms));
+        let cpu = CpuTimes { broker: Some(1e5), workers: Some(5e4), database: None, buyers: Some(1e4) };
         Taken {
             purchases: 1_000,
             purchases_per_second: 5_000.0,
-            cpu: CpuTimes { broker: ms(100), workers: ms(50), database: None, buyers: ms(10) },
+            cpu,
             batches: 4,
-            round_trips: 12,
-            wal_bytes: 900_000,
+            counted: Counted { transactions: 12, wal_bytes: 900_000, ..Counted::default() },
             queue_depth_peak: 700,
             workers_rss_mib: Some(30.0),
         }
@@ -130,42 +188,68 @@ mod tests {
 
     #[test]
     fn a_cost_is_what_was_taken_by_the_purchases_it_was_taken_for() {
-        let figures = Figures::of(&[taken()]);
-        let cpu = &figures.cpu_us_per_purchase;
-        assert_eq!((cpu.broker, cpu.workers, cpu.database, cpu.buyers), (Some(100.0), Some(50.0), None, Some(10.0)));
-        assert_eq!((figures.messages_per_batch, figures.round_trips_per_purchase), (250.0, 0.012));
-        assert_eq!((figures.wal_bytes_per_purchase, figures.workers_rss_mib), (900.0, Some(30.0)));
-        assert_eq!(figures.queue_depth_peak, 700);
-    }
-
-    #[test]
-    fn a_long_sale_weighs_more_and_the_pace_is_the_median() {
-        let long = Taken { purchases: 9_000, batches: 6, wal_bytes: 100_000, purchases_per_second: 9_000.0, ..taken() };
-        let disturbed = Taken { purchases: 0, batches: 0, wal_bytes: 0, purchases_per_second: 1.0, ..taken() };
-        let figures = Figures::of(&[taken(), long, disturbed]);
-        assert_eq!((figures.wal_bytes_per_purchase, figures.messages_per_batch), (100.0, 1_000.0));
-        assert_eq!(figures.purchases_per_second, 5_000.0);
-    }
-
-    #[test]
-    fn whoever_was_not_seen_once_is_not_in_the_sum() {
-        let unseen = Taken { cpu: CpuTimes::default(), ..taken() };
-        assert_eq!(Figures::of(&[taken(), unseen]).cpu_us_per_purchase.broker, None);
+        let cells = ["5,000", "100.0", "50.0", "-", "10.0", "250.0", "0.0120", "900", "700", "30.0"];
+        assert_eq!(Figures::of(&[taken()]).cells(), cells);
+        // A long sale weighs more, the pace is the median, and whoever was not seen once is not in the sum.
+        let counted = |wal_bytes| Counted { transactions: 0, wal_bytes, ..Counted::default() };
+        let long = Taken { purchases: 9_000, batches: 6, counted: counted(100_000), ..taken() };
+        let disturbed = Taken { purchases_per_second: 1.0, cpu: CpuTimes::default(), ..Taken::default() };
+        let long = Taken { purchases_per_second: 9_000.0, ..long };
+        let cells = ["5,000", "-", "-", "-", "-", "1,000.0", "0.0012", "100", "700", "30.0"];
+        assert_eq!(Figures::of(&[taken(), long, disturbed]).cells(), cells);
     }
 
     #[test]
     fn one_cost_by_another_is_without_the_buyers_and_needs_everybody_else() {
-        let cpu = |broker, buyers| CpuFigures { broker, workers: Some(20.0), database: Some(30.0), buyers };
-        assert_eq!(cpu(Some(40.0), Some(1.0)).ratio(&cpu(Some(50.0), None)), Some(0.9));
-        assert_eq!(
-            (cpu(None, None).ratio(&cpu(Some(50.0), None)), cpu(Some(1.0), None).ratio(&cpu(None, None))),
-            (None, None)
-        );
+        let figures = |broker, buyers| {
+            let cpu = CpuTimes { broker, workers: Some(20.0), database: Some(30.0), buyers };
+            Figures { cpu_us_per_purchase: cpu, ..Figures::default() }
+        };
+        assert_eq!(figures(Some(40.0), Some(1.0)).cpu_ratio(&figures(Some(50.0), None)), Some(0.9));
+        assert_eq!(figures(None, None).cpu_ratio(&figures(Some(50.0), None)), None);
+        assert_eq!(figures(Some(1.0), None).cpu_ratio(&figures(None, None)), None);
     }
 
     #[test]
-    fn a_ratio_is_that_of_neighbours_so_that_a_busy_machine_is_not_in_it() {
-        assert_eq!(ratio_of_pairs(&[95.0, 45.0, 96.0], &[100.0, 50.0, 100.0]), 0.95);
-        assert_eq!((ratio_of_pairs(&[1.0, 3.0], &[0.0, 6.0]), ratio_of_pairs(&[], &[])), (0.5, 0.0));
+    fn empty_and_full_tables_stand_below_each_other_and_what_was_not_measured_or_broke_is_said() {
+        let figures = Figures::of(&[taken()]);
+        let comparison = Comparison {
+            buyers: 50_000,
+            items: 1,
+            empty_purchases_per_second: vec![1.0],
+            full_purchases_per_second: vec![0.97],
+            ratio: 0.97,
+            cpu_ratio: Some(0.98),
+            empty: figures.clone(),
+            full: Figures::default(),
+        };
+        let cost = Cost {
+            servers: ServersReport { rabbitmq: "3.10.8".into(), postgresql: Some("15.18".into()), redis: None },
+            cores: 2,
+            workers: 1,
+            batch_max: None,
+            seed: 42,
+            steps: vec![Step {
+                buyers: 10_000,
+                items: 1,
+                sales: 1,
+                verdicts_before: 5_000,
+                figures: Figures::default(),
+            }],
+            age: Some(Age { verdicts: 1_000_000, items: 100_000, comparisons: vec![comparison] }),
+            broken: vec!["nothing_unknown: 1 order".into()],
+            passed: false,
+        };
+        let text = render(&cost, Style::Plain);
+        let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        for line in [
+            "✗ nothing_unknown: 1 order",
+            "10,000 1 5,000 0 - - - - 0.0 0.0000 0 0 -",
+            "50,000 1 empty 5,000 100.0 50.0 - 10.0 250.0 0.0120 900 700 30.0",
+            "1 item: 0.97 × the pace of empty tables, 0.98 × by CPU time",
+        ] {
+            assert!(words.iter().any(|words| words.join(" ") == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("PROMISES WERE BROKEN") && text.contains("not measured"), "{text}");
     }
 }

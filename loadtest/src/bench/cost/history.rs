@@ -4,13 +4,9 @@
 //! bought and paid for; only their age is not true: all of it is in the newest part of the tables, where it is most in
 //! the way.
 
-use std::str::FromStr;
+use sqlx::{Connection, PgConnection};
 
-use anyhow::Context;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Connection};
-
-use crate::database::{self, NAME};
+use crate::database::{self, at_once};
 use crate::failure::Failure;
 use crate::progress::Progress;
 
@@ -42,23 +38,23 @@ const PUT_OLD_VERDICTS: &str = "
                'item_version', number, 'decided_at', now()), now()
     FROM old";
 
-// Also leaves a dead version of each item behind, as a life of sales does.
-const SELL_OLD_ITEMS: &str = "
-    UPDATE items SET stock = sums.units, sold = sums.units, version = sums.orders
-    FROM (SELECT item, sum(quantity)::bigint AS units, count(*) AS orders FROM orders GROUP BY item) AS sums
-    WHERE items.id = sums.item";
-
-/// Each by itself, none of them in a transaction. The checkpoint belongs to the load, not to the sale that comes next.
-const SETTLE: [&str; 4] =
-    ["VACUUM (ANALYZE) items", "VACUUM (ANALYZE) orders", "VACUUM (ANALYZE) verdicts", "CHECKPOINT"];
-
-/// How much is in the tables.
-const READ_SIZE: &str = "SELECT (SELECT count(*) FROM verdicts), (SELECT count(*) FROM orders)";
+/// Each by itself, none of them in a transaction. The first one also leaves a dead version of each item behind, as a life of
+/// sales does; the checkpoint belongs to the load, not to the sale that comes next.
+const SETTLE: [&str; 5] = [
+    "UPDATE items SET stock = sums.units, sold = sums.units, version = sums.orders
+     FROM (SELECT item, sum(quantity)::bigint AS units, count(*) AS orders FROM orders GROUP BY item) AS sums
+     WHERE items.id = sums.item",
+    "VACUUM (ANALYZE) items",
+    "VACUUM (ANALYZE) orders",
+    "VACUUM (ANALYZE) verdicts",
+    "CHECKPOINT",
+];
 
 /// Fills new tables with this many verdicts on this many items, and about half as many orders.
 pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress: &Progress) -> Result<(), Failure> {
     database::open(database_url).await?.close().await;
-    let mut connection = connect(database_url).await?;
+    // Without a worker's limits: filling, and vacuum, take their time.
+    let mut connection = PgConnection::connect(database_url).await.map_err(database::failed)?;
     let items = i64::from(items);
     sqlx::query(PUT_OLD_ITEMS).bind(items).execute(&mut connection).await.map_err(database::failed)?;
     let mut first = 0;
@@ -66,33 +62,21 @@ pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress
         progress.stage(format!("filling tables: {first} of {verdicts} verdicts"));
         let next = first.saturating_add(VERDICTS_PER_STATEMENT).min(verdicts);
         let put = sqlx::query(PUT_OLD_VERDICTS).bind(i64::from(first)).bind(i64::from(next));
-        let put = put.bind(i64::from(verdicts)).bind(items);
-        put.execute(&mut connection).await.map_err(database::failed)?;
+        put.bind(i64::from(verdicts)).bind(items).execute(&mut connection).await.map_err(database::failed)?;
         first = next;
     }
     progress.stage("filling tables: vacuum and checkpoint");
-    sqlx::query(SELL_OLD_ITEMS).execute(&mut connection).await.map_err(database::failed)?;
     for statement in SETTLE {
         sqlx::query(statement).execute(&mut connection).await.map_err(database::failed)?;
     }
-    let size = sqlx::query_as(READ_SIZE).fetch_one(&mut connection).await;
-    let (verdicts, orders): (i64, i64) = size.map_err(database::failed)?;
-    tracing::info!(verdicts, orders, "the tables are full");
     connection.close().await.map_err(database::failed)
 }
 
-// What refers to them goes with them.
-const EMPTY: &str = "TRUNCATE items, orders, verdicts CASCADE";
-
-/// Takes everything out of the tables.
+/// Takes everything out of the tables, and out of those that refer to them.
 pub(super) async fn empty(database_url: &str) -> Result<(), Failure> {
-    let mut connection = connect(database_url).await?;
-    sqlx::query(EMPTY).execute(&mut connection).await.map_err(database::failed)?;
-    connection.close().await.map_err(database::failed)
-}
-
-/// Without the limits of the purchase function: filling, and vacuum, take their time.
-async fn connect(database_url: &str) -> Result<PgConnection, Failure> {
-    let options = PgConnectOptions::from_str(database_url).context("DATABASE_URL").map_err(Failure::Configuration)?;
-    options.application_name(NAME).connect().await.map_err(database::failed)
+    at_once(database_url, async |connection| {
+        let emptying = sqlx::query("TRUNCATE items, orders, verdicts CASCADE").execute(connection).await;
+        emptying.map(drop).map_err(database::failed)
+    })
+    .await
 }
