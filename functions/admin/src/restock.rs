@@ -145,7 +145,7 @@ async fn send(options: RequestOptions, operation: Operation) -> Result<Verdict, 
     let request_id = &request.request_id;
     let outgoing = OutgoingRequest { queue: RESTOCK_QUEUE, request_id, body: &body };
     let (nodes, wait) = (Nodes::read(&broker.amqp_url)?, Duration::from_secs(wait_seconds_max));
-    match amqp::ask(&nodes, NAME, outgoing, wait).await? {
+    match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
         RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)
             .with_context(|| format!("the verdict on {request_id} is none that this program knows"))
             .map_err(Failure::Broken),

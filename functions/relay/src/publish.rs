@@ -53,7 +53,7 @@ impl EventPublisher {
     ) -> anyhow::Result<Vec<Result<(), String>>> {
         let until = Instant::now() + within;
         let events: Vec<_> = rows.iter().flatten().map(outgoing).collect();
-        match self.publisher.tell(&events, within).await {
+        match self.publisher.publish_events(&events, within).await {
             Ok(()) => Ok(vec![Ok(()); rows.len()]),
             Err(EventError::Away(error)) => Err(error.into()),
             Err(EventError::Unfit(reason) | EventError::NotTaken(reason)) => {
@@ -87,7 +87,7 @@ impl EventPublisher {
         let events: Vec<_> = row.iter().map(outgoing).collect();
         let mut waits = REFUSED.waits();
         loop {
-            let outcome = self.publisher.tell(&events, until.saturating_duration_since(Instant::now())).await;
+            let outcome = self.publisher.publish_events(&events, until.saturating_duration_since(Instant::now())).await;
             let refusal = match outcome {
                 Ok(()) => return Ok(Ok(())),
                 Err(EventError::Away(error)) => return Err(error.into()),

@@ -31,7 +31,7 @@ const QUIET_SECONDS_MAX: u64 = ANSWER_SECONDS_MAX;
 #[derive(Debug)]
 pub struct Taken {
     /// Longest there first.
-    pub letters: Vec<DeadMessage>,
+    pub messages: Vec<DeadMessage>,
     /// How many were counted behind them.
     pub behind: u32,
     /// Why the message behind them could not be read, where that is so: the connection ended with it, and all of them are
@@ -79,9 +79,9 @@ impl DeadLetterQueue {
             })
             .await?;
             let queues = origins();
-            let mut taken = Taken { letters: Vec::new(), behind: there, unreadable: None };
+            let mut taken = Taken { messages: Vec::new(), behind: there, unreadable: None };
             let mut bytes = 0;
-            while taken.letters.len() < usize::from(max) && taken.behind > 0 && bytes < TAKEN_BYTES_MAX {
+            while taken.messages.len() < usize::from(max) && taken.behind > 0 && bytes < TAKEN_BYTES_MAX {
                 let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
                 // Fewer than were counted: somebody else has taken some.
                 let Ok(next) = tokio::time::timeout(quiet, messages.next()).await else { break };
@@ -90,9 +90,9 @@ impl DeadLetterQueue {
                     Ok(message) => {
                         bytes += message.data.len();
                         taken.behind -= 1;
-                        taken.letters.push(DeadMessage::read(message, &queues));
+                        taken.messages.push(DeadMessage::read(message, &queues));
                     }
-                    Err(Error::Unreadable(reason)) if !taken.letters.is_empty() => {
+                    Err(Error::Unreadable(reason)) if !taken.messages.is_empty() => {
                         taken.unreadable = Some(reason);
                         break;
                     }

@@ -22,7 +22,7 @@ pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
 pub use dead_message::DeadMessage;
 pub use membership::{Worker, fill, listen};
 pub use publisher::{DeadLetter, EventError, Outgoing, OutgoingEvent, Publisher, Reply, Requeue};
-pub use request_reply::{OutgoingRequest, RequestOutcome, ask};
+pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use topology::{QueueState, declare, queue_states};
 
 use futures_util::future::BoxFuture;

@@ -121,7 +121,7 @@ impl Publisher {
     ///
     /// [`EventError::Away`] also where it is not done `within` this time, as when the broker is short of memory and reads
     /// nothing. After an error, publish again on a new connection: all of them, or one by one to find the one that is refused.
-    pub fn tell<'a>(
+    pub fn publish_events<'a>(
         &'a self,
         events: &'a [OutgoingEvent<'a>],
         within: Duration,

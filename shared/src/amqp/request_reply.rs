@@ -32,7 +32,7 @@ pub enum RequestOutcome {
 }
 
 /// Asks, and waits so long for the verdict. After [`Error::Lost`] it may have been asked, so ask again with the same id.
-pub fn ask<'a>(
+pub fn request_reply<'a>(
     nodes: &'a Nodes,
     name: &'a str,
     request: OutgoingRequest<'a>,
@@ -40,13 +40,13 @@ pub fn ask<'a>(
 ) -> BoxFuture<'a, Result<RequestOutcome, Error>> {
     Box::pin(async move {
         let connection = connect(nodes, name).await?;
-        let outcome = ask_on(&connection, request, time).await;
+        let outcome = request_reply_on(&connection, request, time).await;
         drop(close(&connection).await);
         outcome
     })
 }
 
-async fn ask_on(
+async fn request_reply_on(
     connection: &Connection,
     request: OutgoingRequest<'_>,
     time: Duration,

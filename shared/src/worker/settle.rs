@@ -130,8 +130,8 @@ impl Settler {
                 tracing::error!("a reply cannot be delivered; its verdict is on record");
             }
         }
-        for letter in outgoing.dead_letters {
-            let alone = Outgoing { dead_letters: vec![letter], ..Outgoing::default() };
+        for dead_letter in outgoing.dead_letters {
+            let alone = Outgoing { dead_letters: vec![dead_letter], ..Outgoing::default() };
             // Not to be given up: this copy is all that will be left of the message.
             self.is_published(publisher, &alone, u32::MAX).await;
         }

@@ -76,17 +76,17 @@ pub(super) async fn run(
         return Err(Failure::Broken(anyhow!(
             "nothing was changed: behind {count} messages is one that this program cannot read ({reason}), and it ended \
              the connection; --look-max {count} stays before it. To be rid of it, take it out with another client",
-            count = taken.letters.len()
+            count = taken.messages.len()
         )));
     }
     let is_meant = |message: &DeadMessage| all || reason.as_ref() == Some(&message.reason) || ids.contains(&message.id);
     let mut messages = Vec::new();
-    for message in taken.letters.iter().filter(|message| is_meant(message)) {
+    for message in taken.messages.iter().filter(|message| is_meant(message)) {
         let (outcome, queue) = change(&dead, message).await?;
         messages.push(Change { id: message.id.clone(), reason: message.reason.clone(), outcome, queue });
     }
     dead.close().await?;
-    let is_there = |id: &String| taken.letters.iter().any(|message| message.id == *id);
+    let is_there = |id: &String| taken.messages.iter().any(|message| message.id == *id);
     let not_found = ids.into_iter().filter(|id| !is_there(id)).collect();
     Ok(Changed { messages, not_found, not_looked_at: taken.behind })
 }

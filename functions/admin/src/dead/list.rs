@@ -42,10 +42,10 @@ pub(super) struct Summary {
 pub(super) async fn run(reason: Option<&str>, Limit { limit }: Limit, queue: &QueueOptions) -> Result<List, Failure> {
     let taken = look(queue).await?;
     let mut reasons = BTreeMap::new();
-    for message in &taken.letters {
+    for message in &taken.messages {
         *reasons.entry(message.reason.clone()).or_default() += 1;
     }
-    let wanted = taken.letters.iter().filter(|message| reason.is_none_or(|reason| message.reason == reason));
+    let wanted = taken.messages.iter().filter(|message| reason.is_none_or(|reason| message.reason == reason));
     let messages = wanted.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(Summary::of).collect();
     Ok(List { messages, reasons, not_looked_at: taken.behind, unreadable: taken.unreadable })
 }

@@ -32,7 +32,7 @@ pub(super) struct Shown {
 pub(super) async fn run(id: &str, queue: &QueueOptions) -> Result<Shown, Failure> {
     let taken = look(queue).await?;
     let behind = behind_text(taken.behind);
-    let mut copies = taken.letters.into_iter().filter(|message| message.id == id);
+    let mut copies = taken.messages.into_iter().filter(|message| message.id == id);
     let Some(message) = copies.next() else {
         return Err(Failure::Broken(anyhow!("there is no message {id}; `admin dead list` tells the ids\n{behind}")));
     };

@@ -25,7 +25,7 @@ use tokio::sync::Mutex;
 
 /// How often an item is asked about when it is not counted: it is loaded in between, unless others have it forgotten, or
 /// Redis runs out of room, just as fast.
-const ASKS_MAX: u32 = 3;
+const LOOKUPS_MAX: u32 = 3;
 /// Conflicts after which an item is decided by its row, whatever Redis says. The first one may come of a commit that is on
 /// its way: who waits for that, and asks again, gets the same answer, and then it is true.
 const CONFLICTS_MAX: i64 = 1;
@@ -163,7 +163,7 @@ async fn left<'a>(
     mut open: BTreeMap<&'a str, Vec<&PurchaseRequest>>,
 ) -> Result<BTreeMap<&'a str, Vec<Left>>, Error> {
     let mut left = BTreeMap::new();
-    for _ in 0..ASKS_MAX {
+    for _ in 0..LOOKUPS_MAX {
         for ((item, requests), answer) in open.iter().zip(link.take(&open).await?) {
             if let Some(answer) = answer {
                 left.insert(*item, requests.iter().map(|request| request.quantity).zip(answer).collect());
