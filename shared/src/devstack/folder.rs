@@ -9,16 +9,20 @@
 use super::process::{Program, Supervised};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
-use std::fs::{self, File, Permissions};
-use std::io::{self, PipeWriter};
-use std::net::{Ipv4Addr, TcpListener};
-use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command as BlockingCommand, Stdio};
-use std::time::Duration;
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, PipeWriter},
+    net::{Ipv4Addr, TcpListener},
+    ops::Range,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command as BlockingCommand, Stdio},
+    time::Duration,
+};
 use tokio::process::{Child, Command};
 
 /// The longest path of a Unix socket, in bytes, that every system takes (Linux 107, macOS 103).
@@ -29,16 +33,11 @@ const SOCKET_NAME_BYTES_MAX: usize = 32;
 const REMOVAL_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Folders of earlier runs looked at.
 const SWEEP_MAX: usize = 1_000;
-/// Names tried until one is free; a name repeats only if its random part does.
-const NAMES_MAX: u32 = 8;
 /// Below the range that systems take for outgoing connections (from 32768 on Linux, 49152 elsewhere): while a server
 /// restarts, no client's connection can take its port, nor connect to itself by taking it as both of its ends.
 const PORTS: Range<u16> = 15_000..32_000;
 /// Ports tried for one that is free.
 const PORT_TRIES_MAX: usize = 200;
-/// The length of the random part of a folder's name.
-const RANDOM_BYTES: usize = 8;
-
 /// Runs as `sh -c KEEPER keeper FOLDER`, waits for the end of its standard input.
 const KEEPER: &str = r#"cat >/dev/null; rm -rf -- "$1""#;
 /// The locked file in a folder.
@@ -56,9 +55,6 @@ pub struct Folder {
 impl Folder {
     /// Makes the folder in the first fitting place: the target folder of the build that this program belongs to, the
     /// temporary folder, `/tmp`.
-    ///
-    /// # Errors
-    /// No place fits, or the folder cannot be made.
     pub fn create() -> Result<Folder> {
         let user = unprivileged()?;
         let mut refusals = Vec::new();
@@ -79,16 +75,10 @@ impl Folder {
     fn keep(path: PathBuf, user: Option<(u32, u32)>) -> Result<Folder> {
         let (end, hold) = io::pipe().context("open a pipe to the folder's keeper")?;
         let lock = lock(&path).with_context(|| format!("lock {}", path.display()))?;
-        let keeper = Command::new("/bin/sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&path)
-            .current_dir("/")
-            .stdin(Stdio::from(end))
-            .stdout(Stdio::from(lock))
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("start /bin/sh to keep the private folder")?;
+        let mut keeper = Command::new("/bin/sh");
+        keeper.args(["-c", KEEPER, "keeper"]).arg(&path).current_dir("/").process_group(0);
+        keeper.stdin(Stdio::from(end)).stdout(Stdio::from(lock)).stderr(Stdio::null());
+        let keeper = keeper.spawn().context("start /bin/sh to keep the private folder")?;
         Ok(Folder { path, hold, keeper, user })
     }
 
@@ -103,34 +93,21 @@ impl Folder {
     }
 
     /// Starts a program that keeps the folder for as long as it runs.
-    pub(super) async fn spawn(&self, program: &Program) -> Result<Supervised> {
+    pub(super) async fn spawn(&self, program: &mut Program) -> Result<Supervised> {
         Supervised::spawn_holding(program, self.hold.try_clone().context("hold the private folder")?).await
-    }
-
-    /// The log of a server in it.
-    pub(super) fn log(&self, server: &str) -> PathBuf {
-        self.path.join(format!("{server}.log"))
     }
 
     /// Makes a folder in it that only its owner can enter.
     pub(super) fn subfolder(&self, name: &str, owner: Option<(u32, u32)>) -> Result<PathBuf> {
         let path = self.path.join(name);
-        let make = || -> io::Result<()> {
-            fs::create_dir(&path)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-            match owner {
-                Some((user, group)) => chown(&path, Some(user), Some(group)),
-                None => Ok(()),
-            }
-        };
-        make().with_context(|| format!("make the folder {}", path.display()))?;
+        let made = fs::create_dir(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o700)))
+            .and_then(|()| owner.map_or(Ok(()), |(user, group)| chown(&path, Some(user), Some(group))));
+        made.with_context(|| format!("make the folder {}", path.display()))?;
         Ok(path)
     }
 
     /// Removes the folder once every holder is gone, and waits for that.
-    ///
-    /// # Errors
-    /// A holder stays, or something in the folder cannot be removed.
     pub async fn remove(mut self) -> Result<()> {
         drop(self.hold);
         let status = tokio::time::timeout(REMOVAL_WAIT_MAX, self.keeper.wait())
@@ -158,12 +135,15 @@ fn target_folder(program: &Path) -> Option<PathBuf> {
 }
 
 fn make_in(parent: &Path, prefix: &str, user: Option<(u32, u32)>) -> Result<PathBuf> {
-    let socket_bytes = parent.as_os_str().as_bytes().len() + 1 + prefix.len() + RANDOM_BYTES + SOCKET_NAME_BYTES_MAX;
+    let path = parent.join(format!("{prefix}{:08x}", fastrand::u32(..)));
+    let socket_bytes = path.as_os_str().as_bytes().len() + SOCKET_NAME_BYTES_MAX;
     if socket_bytes > SOCKET_PATH_BYTES_MAX {
         bail!("too long a path for a Unix socket ({socket_bytes} bytes of at most {SOCKET_PATH_BYTES_MAX})");
     }
     fs::create_dir_all(parent)?;
-    let path = make_unique(parent, prefix)?;
+    fs::create_dir(&path)?;
+    // Others pass through to the subfolders, which say who may enter; nobody else can list it.
+    fs::set_permissions(&path, Permissions::from_mode(0o711))?;
     if let Some(user) = user
         && !can_enter(&path, user)?
     {
@@ -171,23 +151,6 @@ fn make_in(parent: &Path, prefix: &str, user: Option<(u32, u32)>) -> Result<Path
         bail!("user id {} cannot enter it", user.0);
     }
     Ok(path)
-}
-
-fn make_unique(parent: &Path, prefix: &str) -> Result<PathBuf> {
-    for _ in 0..NAMES_MAX {
-        let random = uuid::Uuid::now_v7().simple().to_string();
-        let path = parent.join(format!("{prefix}{}", &random[random.len() - RANDOM_BYTES..]));
-        match fs::create_dir(&path) {
-            Ok(()) => {
-                // Others pass through to the subfolders, which say who may enter; nobody else can list it.
-                fs::set_permissions(&path, Permissions::from_mode(0o711))?;
-                return Ok(path);
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    bail!("{NAMES_MAX} random names were all taken")
 }
 
 /// Locks the folder until the file and all its copies are closed. The file has its name only when it is locked.
@@ -211,18 +174,12 @@ fn sweep(parent: &Path) {
 
 /// So many free loopback ports, for servers that must be told theirs. Another program may still be faster.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let mut held: Vec<TcpListener> = Vec::new();
-    for _ in 0..count {
-        let mut tries =
-            (0..PORT_TRIES_MAX).filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, random_port())).ok());
-        held.push(tries.next().with_context(|| format!("{PORT_TRIES_MAX} random ports were all taken"))?);
+    let tries = (0..PORT_TRIES_MAX).filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, fastrand::u16(PORTS))).ok());
+    let held: Vec<TcpListener> = tries.take(count).collect();
+    if held.len() < count {
+        bail!("of {PORT_TRIES_MAX} random ports, not even {count} were free");
     }
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
-}
-
-fn random_port() -> u16 {
-    let random = uuid::Uuid::now_v7().as_u64_pair().1 % PORTS.len() as u64;
-    PORTS.start + u16::try_from(random).expect("it is smaller than a number of ports")
 }
 
 /// PostgreSQL refuses to be run by root.
@@ -240,28 +197,7 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
 
 /// Asks the system itself, which knows of permissions on every folder above, of access lists and of mount options.
 fn can_enter(path: &Path, (user, group): (u32, u32)) -> io::Result<bool> {
-    let status = BlockingCommand::new("/bin/sh")
-        .args(["-c", r#"cd -- "$1""#, "enter"])
-        .arg(path)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .uid(user)
-        .gid(group)
-        .status()?;
-    Ok(status.success())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_ports_are_distinct_and_can_be_bound() {
-        let ports = free_ports(8).unwrap();
-        let listeners: Vec<_> = ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).unwrap()).collect();
-        assert_eq!(listeners.len(), 8);
-        assert!(ports.iter().all(|port| PORTS.contains(port)));
-    }
+    let mut enter = BlockingCommand::new("/bin/sh");
+    enter.args(["-c", r#"cd -- "$1""#, "enter"]).arg(path).current_dir("/").uid(user).gid(group);
+    Ok(enter.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
 }

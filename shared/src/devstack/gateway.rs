@@ -1,11 +1,8 @@
 //! A payment gateway over HTTP, as a shop's provider would be: slow, sometimes out of order, and exact about the money.
 //!
-//! `POST /charges` and `POST /refunds`, each with an `Idempotency-Key`. Invariant: what an answer says is in the [`Ledger`]
-//! before it is sent, and it is there whether or not the answer arrives.
-
-mod ledger;
-
-pub use ledger::{Behaviour, Bill, Charge, Ledger};
+//! `POST /charges` and `POST /refunds`, each with an `Idempotency-Key`. Invariants: one key is charged at most once, however
+//! often it is asked for, and never after it was refunded; and what an answer says is in the [`Ledger`] before it is sent,
+//! whether or not it arrives.
 
 use axum::{
     Json, Router,
@@ -16,14 +13,18 @@ use axum::{
     routing::post,
     serve::ListenerExt,
 };
-use ledger::{Decision, Fault};
 use serde_json::{Value, json};
-use std::net::Ipv4Addr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
     task::JoinHandle,
 };
+use uuid::Uuid;
 
 /// The header that makes a question the same question.
 const KEY_HEADER: &str = "idempotency-key";
@@ -42,11 +43,74 @@ pub struct Gateway {
 /// What every request shares. Whoever waits for a change of it is woken by each.
 type Books = watch::Sender<(Behaviour, Ledger)>;
 
+/// How the gateway behaves; by default it captures whatever it is asked for, at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Of all payment methods: how many are declined.
+    pub decline_percent: u32,
+    /// Of all answers: how many are spoilt.
+    pub failure_percent: u32,
+    /// Chooses both.
+    pub seed: u64,
+    /// How long it thinks before it answers; it has decided by then.
+    pub latency: Duration,
+    /// Payment methods that are declined, whatever the seed says.
+    pub declined: HashSet<String>,
+    /// Keys about which it says nothing, as long as they stand here.
+    pub silent_on: HashSet<String>,
+    /// How many of the next answers are lost on their way.
+    pub lost_answers: u32,
+    /// Does nothing, and says that it is out of order.
+    pub is_away: bool,
+}
+
+/// Everything that the gateway did.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// By the idempotency key.
+    pub charges: HashMap<String, Charge>,
+    /// Questions, of any kind and with any outcome.
+    pub asked: u64,
+    /// Answers that were spoilt on purpose.
+    pub spoilt: u64,
+    /// How often each key was asked with, by what it was about: the payment method, or the key itself for a refund.
+    pub attempts: HashMap<(String, String), u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// What was charged for: the first bill with this key.
+    pub bill: Bill,
+    /// The gateway's name for it.
+    pub id: String,
+    /// Whether the money went back.
+    pub is_refunded: bool,
+    /// Whether the same key came with another bill than the first; that is a fault of whoever asks.
+    pub is_reused: bool,
+}
+
+/// What somebody asks the gateway to take.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Bill {
+    pub order_id: String,
+    pub item: String,
+    pub quantity: u32,
+    pub payment_method: String,
+}
+
+/// What goes wrong with one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The gateway says 500 before it has done anything.
+    BeforeWork,
+    /// It has done what was asked, and says 500.
+    AfterWork,
+    /// It has done what was asked, and the connection ends without an answer.
+    Cut,
+}
+
 impl Gateway {
     /// Listens on a free loopback port.
-    ///
-    /// # Errors
-    /// The system has none.
     pub async fn open(behaviour: Behaviour) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -71,7 +135,6 @@ impl Gateway {
     }
 
     /// Where it is, for `--gateway-url`.
-    #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -82,7 +145,6 @@ impl Gateway {
     }
 
     /// What it has done so far.
-    #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.books.borrow().1.clone()
     }
@@ -108,11 +170,11 @@ async fn charge(State(books): State<Books>, headers: HeaderMap, body: Bytes) -> 
         Err(error) => return refused(StatusCode::BAD_REQUEST, &format!("the body is no bill: {error}")),
     };
     let method = bill.payment_method.clone();
-    let capture = move |ledger: &mut Ledger, behaviour: &Behaviour| match ledger.charge(key, bill, behaviour) {
-        Decision::Captured(id) => (StatusCode::OK, json!({ "status": "captured", "charge_id": id })),
-        Decision::Declined(reason) => (StatusCode::PAYMENT_REQUIRED, json!({ "status": "declined", "reason": reason })),
+    let charge = move |ledger: &mut Ledger, behaviour: &Behaviour| match ledger.charge(key, bill, behaviour) {
+        Ok(id) => (StatusCode::OK, json!({ "status": "captured", "charge_id": id })),
+        Err(reason) => (StatusCode::PAYMENT_REQUIRED, json!({ "status": "declined", "reason": reason })),
     };
-    answer(&books, key, &method, capture).await
+    answer(&books, key, &method, charge).await
 }
 
 async fn refund(State(books): State<Books>, headers: HeaderMap) -> Response {
@@ -132,7 +194,7 @@ async fn answer(
     work: impl FnOnce(&mut Ledger, &Behaviour) -> (StatusCode, Value),
 ) -> Response {
     let out_of_order = || refused(StatusCode::INTERNAL_SERVER_ERROR, "out of order; ask again");
-    let (mut answer, mut latency) = (out_of_order(), std::time::Duration::ZERO);
+    let (mut answer, mut latency) = (out_of_order(), Duration::ZERO);
     books.send_modify(|(behaviour, ledger)| {
         latency = behaviour.latency;
         let fault = ledger.asked(key, about, behaviour);
@@ -169,94 +231,75 @@ fn cut() -> Response {
     Body::from_stream(nothing).into_response()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::{net::SocketAddr, time::Duration};
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-    };
-
-    async fn open(behaviour: Behaviour) -> Gateway {
-        Gateway::open(behaviour).await.unwrap()
+impl Ledger {
+    /// The charges that were not refunded: whose money the shop has.
+    pub fn kept(&self) -> impl Iterator<Item = (&str, &Charge)> {
+        self.charges.iter().filter(|(_, charge)| !charge.is_refunded).map(|(key, charge)| (key.as_str(), charge))
     }
 
-    /// What comes back, byte for byte; empty where the connection was cut.
-    async fn ask(gateway: &Gateway, path: &str, key: Option<&str>, body: &str) -> String {
-        let address: SocketAddr = gateway.url().strip_prefix("http://").unwrap().parse().unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let key = key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
-        let length = body.len();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n{key}Content-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+    /// How often this key was asked with.
+    pub fn asked_about(&self, key: &str) -> u64 {
+        self.attempts.iter().filter(|((asked, _), _)| asked == key).map(|(_, attempts)| attempts).sum()
     }
 
-    fn bill(order: &str) -> String {
-        json!({ "order_id": order, "item": "ticket", "quantity": 1, "payment_method": "card" }).to_string()
+    /// Captures the bill, as a gateway that declines nobody.
+    pub fn capture(&mut self, key: &str, bill: Bill) -> &mut Charge {
+        let id = format!("charge-{}", self.charges.len() + 1);
+        let charge = Charge { bill, id, is_refunded: false, is_reused: false };
+        self.charges.entry(key.to_owned()).or_insert(charge)
     }
 
-    #[tokio::test]
-    async fn questions_with_one_key_at_the_same_time_are_one_charge() {
-        let gateway = open(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
-        let bill = bill("o-1");
-        let asked = (0..20).map(|_| ask(&gateway, "/charges", Some("o-1"), &bill));
-        for answer in futures_util::future::join_all(asked).await {
-            assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#""charge_id":"charge-1""#), "{answer}");
+    /// Gives the money back; `false` where none was taken with this key.
+    pub fn refund(&mut self, key: &str) -> bool {
+        self.charges.get_mut(key).is_some_and(|charge| {
+            charge.is_refunded = true;
+            true
+        })
+    }
+
+    /// Takes the money, unless this key was charged before, or this payment method is no good: the charge's id, or why it
+    /// is declined.
+    fn charge(&mut self, key: &str, bill: Bill, behaviour: &Behaviour) -> Result<String, &'static str> {
+        if let Some(charge) = self.charges.get_mut(key) {
+            let about = |bill: &Bill| (bill.order_id.clone(), bill.item.clone(), bill.quantity);
+            charge.is_reused |= about(&charge.bill) != about(&bill);
+            return if charge.is_refunded { Err("refunded") } else { Ok(charge.id.clone()) };
         }
-        let ledger = gateway.close().await;
-        assert_eq!((ledger.charges.len(), ledger.asked), (1, 20));
-    }
-
-    #[tokio::test]
-    async fn a_refund_gives_back_what_was_taken_and_says_so_where_nothing_was() {
-        let gateway = open(Behaviour::default()).await;
-        assert!(ask(&gateway, "/refunds", Some("o-1"), "").await.contains(r#""status":"nothing_to_refund""#));
-        ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await;
-        assert!(ask(&gateway, "/refunds", Some("o-1"), "{}").await.contains(r#""status":"refunded""#));
-        assert_eq!(gateway.close().await.kept().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_is_declined_is_told_why() {
-        let gateway = open(Behaviour { decline_percent: 100, ..Behaviour::default() }).await;
-        let answer = ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await;
-        assert!(answer.starts_with("HTTP/1.1 402") && answer.contains(r#""status":"declined""#), "{answer}");
-        assert_eq!(gateway.close().await.kept().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_spoilt_answer_is_a_500_or_none_and_the_money_is_taken_once() {
-        let gateway = open(Behaviour { failure_percent: 60, ..Behaviour::default() }).await;
-        let mut answers = Vec::new();
-        for _ in 0..40 {
-            answers.push(ask(&gateway, "/charges", Some("o-1"), &bill("o-1")).await);
+        let is_unlucky = percentile(behaviour.seed, &bill.payment_method) < behaviour.decline_percent;
+        if is_unlucky || behaviour.declined.contains(&bill.payment_method) {
+            return Err("insufficient_funds");
         }
-        let count = |beginning: &str| answers.iter().filter(|answer| answer.starts_with(beginning)).count();
-        let cut = answers.iter().filter(|answer| answer.is_empty()).count();
-        assert!(cut > 0 && count("HTTP/1.1 500") > 0 && count("HTTP/1.1 200") > 0, "{answers:?}");
-        assert_eq!(cut + count("HTTP/1.1 500") + count("HTTP/1.1 200"), 40);
-        assert_eq!(gateway.close().await.charges.len(), 1);
+        Ok(self.capture(key, bill).id.clone())
     }
 
-    #[tokio::test]
-    async fn what_cannot_be_understood_is_refused_and_changes_nothing() {
-        let gateway = open(Behaviour::default()).await;
-        for (path, key, body, status) in [
-            ("/charges", None, bill("o-1"), "400"),
-            ("/charges", Some("o-1"), "{}".to_owned(), "400"),
-            ("/charges", Some("o-1"), " ".repeat(BODY_BYTES_MAX + 1), "413"),
-            ("/elsewhere", Some("o-1"), bill("o-1"), "404"),
-        ] {
-            let answer = ask(&gateway, path, key, &body).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
-        }
-        let ledger = gateway.close().await;
-        assert_eq!((ledger.charges.len(), ledger.asked), (0, 0));
+    /// Counts a question, and says what is to go wrong with its answer. Drawn by what it is about and how often that was
+    /// asked, not by the order in which questions come: so a seed spoils the same answers each time.
+    fn asked(&mut self, key: &str, about: &str, behaviour: &mut Behaviour) -> Option<Fault> {
+        self.asked += 1;
+        let attempts = self.attempts.entry((key.to_owned(), about.to_owned())).or_default();
+        *attempts += 1;
+        let draw = |what: &str| percentile(behaviour.seed, &format!("{about}\n{attempts}\n{what}"));
+        let fault = if behaviour.is_away {
+            Some(Fault::BeforeWork)
+        } else if behaviour.lost_answers > 0 {
+            behaviour.lost_answers -= 1;
+            Some(Fault::Cut)
+        } else if draw("spoilt") < behaviour.failure_percent {
+            Some([Fault::BeforeWork, Fault::AfterWork, Fault::Cut][draw("how") as usize % 3])
+        } else {
+            None
+        };
+        self.spoilt += u64::from(fault.is_some());
+        fault
     }
 }
+
+/// 0 to 99, the same for the same seed and text with every version of everything.
+fn percentile(seed: u64, text: &str) -> u32 {
+    // The top bits: those below hold the UUID's version.
+    let bits = Uuid::new_v5(&Uuid::from_u128(seed.into()), text.as_bytes()).as_u128() >> 96;
+    (bits % 100) as u32
+}
+
+#[cfg(test)]
+mod tests;

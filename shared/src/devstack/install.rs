@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail};
 use std::{path::PathBuf, process::Stdio};
-use thiserror::Error;
 use tokio::process::Command;
 
 /// Runs as `sh -c INSTALL install NAME…`.
@@ -24,33 +23,16 @@ pub enum Server {
 }
 
 /// Programs are missing, and we may not install them or could not: what a person has to do. Exit with 69.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct Missing(String);
 
-impl Server {
-    fn name(self) -> &'static str {
-        match self {
-            Server::RabbitMq => "rabbitmq",
-            Server::Postgres => "postgres",
-            Server::Redis => "redis",
-            Server::Chromium => "chromium",
-        }
-    }
-}
-
-/// Sees to it that the servers' programs are there.
-///
-/// # Errors
-/// [`Missing`], where a person has to act.
+/// Sees to it that the servers' programs are there; [`Missing`], where a person has to act.
 pub async fn ensure(servers: &[Server]) -> Result<()> {
-    find(servers).await.map(|_paths| ())
+    find(servers).await.map(drop)
 }
 
-/// Chromium's program.
-///
-/// # Errors
-/// As [`ensure`].
+/// Chromium's program; [`Missing`] as above.
 pub async fn chromium() -> Result<PathBuf> {
     let [chromium] = programs(Server::Chromium).await?;
     Ok(chromium)
@@ -64,8 +46,14 @@ pub(super) async fn programs<const COUNT: usize>(server: Server) -> Result<[Path
 
 /// An installation goes on to its end if we are stopped meanwhile: it has a process group of its own.
 async fn find(servers: &[Server]) -> Result<Vec<PathBuf>> {
+    let names = servers.iter().map(|server| match server {
+        Server::RabbitMq => "rabbitmq",
+        Server::Postgres => "postgres",
+        Server::Redis => "redis",
+        Server::Chromium => "chromium",
+    });
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", INSTALL, "install"]).args(servers.iter().map(|server| server.name())).current_dir("/");
+    shell.args(["-c", INSTALL, "install"]).args(names).current_dir("/");
     shell.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     let output = shell.spawn().context("run install.sh")?.wait_with_output().await?;
     let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();

@@ -2,7 +2,7 @@
 //!
 //! [`Servers::start`] starts the first two, and [`Servers::start_redis`] the third, in a private folder, on ports and sockets
 //! of their own, so that any number of stacks run side by side. They end with us, however we end ([`process`]), and leave no
-//! file behind ([`folder`]).
+//! file behind ([`folder`]). Where one does not start, the error has the end of its log.
 
 pub mod fixture;
 pub mod folder;
@@ -30,9 +30,7 @@ pub use rabbitmq::RabbitMq;
 /// A running RabbitMQ and a running PostgreSQL, in one private folder; a running Redis, too, for who asks for it.
 #[derive(Debug)]
 pub struct Servers {
-    /// The broker.
     pub rabbitmq: RabbitMq,
-    /// The database server.
     pub postgres: Postgres,
     /// What counts for the workers' strategy of that name; `None` until [`Servers::start_redis`].
     pub redis: Option<Redis>,
@@ -40,19 +38,13 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts both at once; `vhosts` are the broker's virtual hosts besides `/`.
-    ///
-    /// # Errors
-    /// [`Missing`] (found with `downcast_ref`) if a server is not installed; else what went wrong, with the end of the
-    /// server's log.
+    /// Starts both at once; `vhosts` are the broker's virtual hosts besides `/`. [`Missing`] (found with `downcast_ref`) if
+    /// a server is not installed.
     pub async fn start(vhosts: &[&str]) -> Result<Servers> {
         Servers::start_cluster(vhosts, 1).await
     }
 
     /// The same, with a broker of so many nodes.
-    ///
-    /// # Errors
-    /// As [`Servers::start`].
     pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize) -> Result<Servers> {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
         let folder = Arc::new(Folder::create()?);
@@ -62,9 +54,6 @@ impl Servers {
     }
 
     /// Starts a Redis beside them, unless there is one already.
-    ///
-    /// # Errors
-    /// As [`Servers::start`].
     pub async fn start_redis(&mut self) -> Result<&mut Redis> {
         let redis = match self.redis.take() {
             Some(redis) => redis,
@@ -79,9 +68,6 @@ impl Servers {
     }
 
     /// Stops them all and removes the folder.
-    ///
-    /// # Errors
-    /// A server does not end, or the folder cannot be removed.
     pub async fn stop(self) -> Result<()> {
         let redis = async {
             match self.redis {

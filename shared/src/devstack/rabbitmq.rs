@@ -3,67 +3,122 @@
 //! It is configured by the files in `rabbitmq/`, as any broker for this project is, and by a few lines of its own on top:
 //! ports, and definitions that create the user guest and the virtual hosts at boot.
 
-mod node;
-mod settings;
-
 use super::{
-    Folder, Signal, Supervised,
+    Folder, Program, Signal, folder,
     install::{self, programs},
+    process::remove_env,
+    server::{Server, percent_encoded},
 };
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
-use node::{Node, Ports};
-use std::{collections::HashMap, sync::Arc};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::process::Command;
 
+const RABBITMQ_CONF: &str = include_str!("../../../rabbitmq/rabbitmq.conf");
+const ENABLED_PLUGINS: &str = include_str!("../../../rabbitmq/enabled_plugins");
+/// What a private node has on top of `rabbitmq/rabbitmq.conf`, besides its definitions: a small disk is no reason to
+/// hold the publishers of a demo back.
+const PRIVATE_CONF: &str = "disk_free_limit.absolute = 50MB\n";
 /// The virtual host that every broker has.
 const DEFAULT_VHOST: &str = "/";
-/// Sets of ports tried, each a new chance that no other program took one between our look and the node's start.
-const PORT_SETS_MAX: u32 = 5;
+/// The user that clients connect as; the password is the same.
+const GUEST: &str = "guest";
+const LOOPBACK: &str = "127.0.0.1";
+/// Sets of ports tried: another program may take one between our look and the node's start.
+const PORT_SETS_MAX: u32 = 3;
+/// How long SIGKILL may take: the kernel frees the memory first.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Erlang's arguments beside RabbitMQ's own. Busy waiting is off: on two cores that broker, database and workers share, a
+/// scheduler that spins for work takes the time of those that have some. Distribution listens on loopback alone.
+const ERLANG_ARGUMENTS: &str = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}";
+/// Variables that would make the node another one than we mean.
+const INHERITED: [&str; 3] = ["RABBITMQ_", "ERL_", "NOTIFY_SOCKET"];
 
 /// A running private broker. Dropping it stops its nodes and epmd in the background.
 #[derive(Debug)]
 pub struct RabbitMq {
+    /// Those that were not killed for good.
     nodes: Vec<Node>,
     /// Outlives the nodes through restarts, and is dropped after them.
-    epmd: Supervised,
-    version: String,
+    epmd: Server,
+    control: PathBuf,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// As Erlang knows it.
+    name: String,
+    server: Server,
+    amqp_port: u16,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl RabbitMq {
     /// Starts one node in the folder, with these virtual hosts besides `/`. On each the user guest (password guest) may do
-    /// everything.
-    ///
-    /// # Errors
-    /// [`Missing`](install::Missing) if RabbitMQ is not installed; else what went wrong, with the end of the node's log.
+    /// everything. [`Missing`](install::Missing) if RabbitMQ is not installed.
     pub async fn start(folder: &Arc<Folder>, vhosts: &[&str]) -> Result<RabbitMq> {
         RabbitMq::start_cluster(folder, vhosts, 1).await
     }
 
     /// The same with so many nodes, as one cluster.
-    ///
-    /// # Errors
-    /// As [`RabbitMq::start`].
     pub async fn start_cluster(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
         let programs = programs(install::Server::RabbitMq).await?;
-        let mut names = vec![DEFAULT_VHOST.to_owned()];
-        names.extend(vhosts.iter().filter(|name| **name != DEFAULT_VHOST).map(|name| (*name).to_owned()));
-        let home = settings::write(folder, nodes, &names)?;
-        for _ in 0..PORT_SETS_MAX {
-            let ports = Ports::free(nodes)?;
-            if let Some((epmd, nodes)) = node::start_all(folder, &home, &programs, &ports, &names).await? {
-                let version = nodes[0].version();
-                let started = RabbitMq { nodes, epmd, version };
-                started.check_joined().await?;
-                return Ok(started);
+        let home = folder.subfolder("rabbitmq", None)?;
+        write_settings(&home, nodes, vhosts)
+            .with_context(|| format!("write RabbitMQ's settings into {}", home.display()))?;
+        let mut tries = 1;
+        loop {
+            match RabbitMq::start_on(&folder::free_ports(1 + 2 * nodes)?, folder, &home, &programs).await {
+                Err(error) if tries < PORT_SETS_MAX => tracing::debug!(%error, "RabbitMQ did not start; trying again"),
+                started => return started,
+            }
+            tries += 1;
+        }
+    }
+
+    /// Starts epmd, the first node, then the others at once, which join it.
+    async fn start_on(
+        ports: &[u16],
+        folder: &Arc<Folder>,
+        home: &Path,
+        [server, control, epmd]: &[PathBuf; 3],
+    ) -> Result<RabbitMq> {
+        // Erlang would start an epmd that outlives the node; it leaves that be where one answers already.
+        let program = Program::new(epmd)
+            .args(["-d", "-d", "-address", LOOPBACK, "-port", &ports[0].to_string()])
+            .folder(home)
+            .stop(Signal::Kill, KILL_WAIT_MAX);
+        let epmd = Server::start(folder, "epmd", "epmd", "entering the main select() loop", program).await?;
+        let pairs: Vec<&[u16]> = ports[1..].chunks(2).collect();
+        let start =
+            |number: usize| Node::start(number, [ports[0], pairs[number][0], pairs[number][1]], folder, home, server);
+        let mut nodes = vec![start(0).await?];
+        nodes.extend(try_join_all((1..pairs.len()).map(start)).await?);
+        let started = RabbitMq { nodes, epmd, control: control.clone() };
+        // A node that does not reach the others while it boots would be a broker by itself.
+        if started.nodes.len() > 1 {
+            let status = started.ask(&["cluster_status"]).await?;
+            if let Some(name) = started.node_names().into_iter().find(|name| !status.contains(name)) {
+                bail!("{name} did not join the cluster; RabbitMQ says\n{status}");
             }
         }
-        bail!("{PORT_SETS_MAX} times another program took a port of RabbitMQ's that was free a moment before")
+        Ok(started)
     }
 
     /// `amqp://…` of a virtual host; of a cluster, those of all its nodes, with commas between them.
     pub fn url(&self, vhost: &str) -> String {
-        self.nodes.iter().map(|node| node.url(vhost)).collect::<Vec<_>>().join(",")
+        let vhost = percent_encoded(vhost);
+        let url = |node: &Node| format!("amqp://{GUEST}:{GUEST}@{LOOPBACK}:{}/{vhost}", node.amqp_port);
+        self.nodes.iter().map(url).collect::<Vec<_>>().join(",")
     }
 
     /// The process id of the first node's Erlang machine.
@@ -71,7 +126,7 @@ impl RabbitMq {
         self.nodes[0].server.pid()
     }
 
-    /// The process ids of all nodes' Erlang machines.
+    /// Those of all nodes.
     pub fn pids(&self) -> Vec<u32> {
         self.nodes.iter().map(|node| node.server.pid()).collect()
     }
@@ -82,44 +137,29 @@ impl RabbitMq {
     }
 
     /// As the node says it, `3.10.8`.
-    pub fn version(&self) -> &str {
-        &self.version
+    pub fn version(&self) -> String {
+        self.nodes[0].server.version()
     }
 
     /// Stops the first node in an orderly way (connections are closed with a reason) and starts it again on the same ports
     /// and data.
-    ///
-    /// # Errors
-    /// It does not stop or does not start within its limit.
     pub async fn restart(&mut self) -> Result<()> {
-        self.nodes[0].server.end(Signal::Terminate).await?;
-        self.nodes[0].start_again().await
+        self.nodes[0].server.restart_by(Signal::Terminate).await
     }
 
     /// Kills the first node at once, as a power cut would, and starts it again on the same ports and data.
-    ///
-    /// # Errors
-    /// It does not start within its limit.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
-        self.nodes[0].server.kill().await?;
-        self.nodes[0].start_again().await
+        self.nodes[0].server.kill_and_restart().await
     }
 
     /// Kills the node of this name at once, for good.
-    ///
-    /// # Errors
-    /// There is none, or it does not die.
     pub async fn kill_node(&mut self, name: &str) -> Result<()> {
-        let node = self.nodes.iter_mut().find(|node| node.name == name);
-        let node = node.with_context(|| format!("there is no node {name}"))?;
-        node.killed = true;
-        node.server.kill().await.map(|_status| ())
+        let place = self.nodes.iter().position(|node| node.name == name);
+        let place = place.with_context(|| format!("there is no node {name}"))?;
+        self.nodes.remove(place).server.kill().await
     }
 
     /// The node that leads each quorum queue of a virtual host, by the queue's name.
-    ///
-    /// # Errors
-    /// The broker does not say.
     pub async fn leaders(&self, vhost: &str) -> Result<HashMap<String, String>> {
         let listed = self.ask(&["--vhost", vhost, "list_queues", "--no-table-headers", "name", "leader"]).await?;
         let pairs = listed.lines().filter_map(|line| line.split_once('\t'));
@@ -128,29 +168,15 @@ impl RabbitMq {
 
     /// `rabbitmqctl`, set up for the first node that was not killed; add the arguments.
     pub fn rabbitmqctl(&self) -> Command {
-        let alive = self.nodes.iter().find(|node| !node.killed);
-        alive.unwrap_or(&self.nodes[0]).rabbitmqctl()
+        let mut control = Command::new(&self.control);
+        remove_env(&mut control, &INHERITED);
+        control.envs(self.nodes[0].environment.iter().map(|(name, value)| (name, value))).current_dir("/");
+        control
     }
 
-    /// Stops the nodes and their epmd.
-    ///
-    /// # Errors
-    /// One of them is still there when its limit has passed.
     pub async fn stop(mut self) -> Result<()> {
         try_join_all(self.nodes.iter_mut().map(|node| node.server.stop())).await?;
-        self.epmd.stop().await.map(|_status| ())
-    }
-
-    /// A node that does not reach the others while it boots would be a broker by itself.
-    async fn check_joined(&self) -> Result<()> {
-        if self.nodes.len() == 1 {
-            return Ok(());
-        }
-        let status = self.ask(&["cluster_status"]).await?;
-        match self.node_names().into_iter().find(|name| !status.contains(name)) {
-            Some(name) => bail!("{name} did not join the cluster; RabbitMQ says\n{status}"),
-            None => Ok(()),
-        }
+        self.epmd.stop().await
     }
 
     async fn ask(&self, arguments: &[&str]) -> Result<String> {
@@ -159,5 +185,114 @@ impl RabbitMq {
             bail!("rabbitmqctl {} fails: {}", arguments.join(" "), String::from_utf8_lossy(&asked.stderr));
         }
         Ok(String::from_utf8_lossy(&asked.stdout).into_owned())
+    }
+}
+
+impl Node {
+    async fn start(
+        number: usize,
+        [epmd_port, amqp_port, distribution_port]: [u16; 3],
+        folder: &Arc<Folder>,
+        home: &Path,
+        program: &Path,
+    ) -> Result<Node> {
+        let name = node_name(number);
+        let environment = environment(home, &name, [epmd_port, amqp_port, distribution_port]);
+        let program = Program::new(program).folder(home).without_env(&INHERITED).stop(Signal::Kill, KILL_WAIT_MAX);
+        let program = environment.iter().fold(program, |program, (name, value)| program.env(name, value));
+        let log = name.replace("turnstile", "rabbitmq").replace("@localhost", "");
+        let server = Server::start(folder, "RabbitMQ", &log, "Server startup complete", program).await?;
+        Ok(Node { name, server, amqp_port, environment })
+    }
+}
+
+fn node_name(number: usize) -> String {
+    if number == 0 { "turnstile@localhost".to_owned() } else { format!("turnstile-{}@localhost", number + 1) }
+}
+
+/// It leaves nothing to what is configured on the machine.
+fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) -> Vec<(&'static str, OsString)> {
+    let at = |name: &str| home.join(name).into_os_string();
+    vec![
+        // Where Erlang's cookie is.
+        ("HOME", home.as_os_str().to_owned()),
+        ("RABBITMQ_NODENAME", name.into()),
+        ("RABBITMQ_NODE_IP_ADDRESS", LOOPBACK.into()),
+        ("RABBITMQ_NODE_PORT", amqp.to_string().into()),
+        ("RABBITMQ_DIST_PORT", distribution.to_string().into()),
+        ("ERL_EPMD_PORT", epmd.to_string().into()),
+        ("ERL_EPMD_ADDRESS", LOOPBACK.into()),
+        ("ERL_CRASH_DUMP_SECONDS", "0".into()),
+        // A try on other ports has other data: nodes of the one before may take a moment to die.
+        ("RABBITMQ_MNESIA_BASE", at(&format!("data-{epmd}"))),
+        ("RABBITMQ_LOG_BASE", at("log")),
+        // To standard output, which is our log file.
+        ("RABBITMQ_LOGS", "-".into()),
+        ("RABBITMQ_PID_FILE", at(&format!("{name}.pid"))),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins")),
+        ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
+        ("RABBITMQ_CONFIG_FILES", at("conf.d/*.conf")),
+        // What may lie in /etc/rabbitmq is another broker's: these name files that are not there.
+        ("RABBITMQ_CONF_ENV_FILE", at("no-environment.conf")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", at("no-advanced.config")),
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG_ARGUMENTS.into()),
+        // The start script then becomes the Erlang machine instead of watching over it: that is done here.
+        ("RUNNING_UNDER_SYSTEMD", "true".into()),
+    ]
+}
+
+/// The files that nodes read when they boot, the same for each: `rabbitmq/` as it stands, and a few lines on top. Nodes that
+/// are to be one cluster find one Erlang cookie, and each the first of them.
+fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result<()> {
+    let definitions = home.join("definitions.json");
+    let mut private = format!("{PRIVATE_CONF}load_definitions = {}\n", definitions.display());
+    if nodes > 1 {
+        // Whoever boots joins the first node, and the first, which finds nobody but itself in the list, is the cluster.
+        private += "cluster_formation.peer_discovery_backend = classic_config\n";
+        private += &format!("cluster_formation.classic_config.nodes.1 = {}\n", node_name(0));
+    }
+    fs::write(home.join("enabled_plugins"), ENABLED_PLUGINS)?;
+    fs::write(home.join("rabbitmq.conf"), RABBITMQ_CONF)?;
+    fs::create_dir(home.join("conf.d"))?;
+    fs::write(home.join("conf.d/private.conf"), private)?;
+    fs::write(definitions, guest_and_vhosts(vhosts).to_string())?;
+    let cookie = home.join(".erlang.cookie");
+    fs::write(&cookie, uuid::Uuid::now_v7().simple().to_string())?;
+    // Erlang insists that nobody else can read it.
+    fs::set_permissions(cookie, Permissions::from_mode(0o400))
+}
+
+/// A node that imports definitions creates neither `/` nor guest by itself.
+fn guest_and_vhosts(vhosts: &[&str]) -> Value {
+    let others = vhosts.iter().copied().filter(|name| *name != DEFAULT_VHOST);
+    let vhosts: Vec<&str> = std::iter::once(DEFAULT_VHOST).chain(others).collect();
+    let all = |vhost: &&str| json!({"user": GUEST, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
+    json!({
+        "users": [{"name": GUEST, "password": GUEST, "tags": ["administrator"]}],
+        "vhosts": vhosts.iter().map(|name| json!({"name": name})).collect::<Value>(),
+        "permissions": vhosts.iter().map(all).collect::<Value>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Takes one of the ports for itself, as another program might between our look and the node's start.
+    async fn starts_while_taken(place: usize) -> bool {
+        let folder = Arc::new(Folder::create().unwrap());
+        let home = folder.subfolder("rabbitmq", None).unwrap();
+        write_settings(&home, 1, &[]).unwrap();
+        let ports = folder::free_ports(3).unwrap();
+        let _taken = TcpListener::bind((LOOPBACK, ports[place])).unwrap();
+        let programs = programs(install::Server::RabbitMq).await.unwrap();
+        RabbitMq::start_on(&ports, &folder, &home, &programs).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_meanwhile_is_recognised() {
+        let started = tokio::join!(starts_while_taken(0), starts_while_taken(1), starts_while_taken(2));
+        assert_eq!(started, (false, false, false));
     }
 }

@@ -9,7 +9,6 @@ use super::{
     server::{Server, percent_encoded},
 };
 use anyhow::{Context, Result};
-use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use std::{path::PathBuf, sync::Arc};
 
@@ -22,14 +21,10 @@ const SETTINGS: [&str; 6] = ["--port", "0", "--save", "", "--appendonly", "no"];
 pub struct Redis {
     socket: PathBuf,
     server: Server,
-    version: String,
 }
 
 impl Redis {
-    /// Starts an empty server in the folder.
-    ///
-    /// # Errors
-    /// [`Missing`](install::Missing) if no program is installed; else what went wrong, with the end of the server's log.
+    /// Starts an empty server in the folder. [`Missing`](install::Missing) if no program is installed.
     pub async fn start(folder: &Arc<Folder>) -> Result<Redis> {
         let [program] = programs(install::Server::Redis).await?;
         let home = folder.subfolder("redis", None)?;
@@ -38,58 +33,38 @@ impl Redis {
             .args(SETTINGS)
             .args(["--dir".as_ref(), home.as_os_str(), "--unixsocket".as_ref(), socket.as_os_str()])
             .folder(&home);
-        let mut server = Server::start(folder, "Redis", folder.log("redis"), program).await?;
-        let version = server.ready(|| ask_version(url(&socket))).await?;
-        Ok(Redis { socket, server, version })
+        // It says so with a small or a capital letter.
+        let server = Server::start(folder, "Redis", "redis", "eady to accept connections", program).await?;
+        Ok(Redis { socket, server })
     }
 
     /// `redis+unix://…`, with the socket as its path.
     pub fn url(&self) -> String {
-        url(&self.socket)
+        let path = self.socket.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
+        format!("redis+unix://{path}")
     }
 
-    /// The process id of the server.
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// As the server says it, `7.0.15`; of a Valkey, `Valkey 8.1.1`.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
     /// Writes what is in it to the snapshot that it starts from next time.
-    ///
-    /// # Errors
-    /// The server is away, or cannot write.
     pub async fn save(&self) -> Result<()> {
         let mut connection = connect(&self.url()).await?;
         redis::cmd("SAVE").exec_async(&mut connection).await.context("have Redis write a snapshot")
     }
 
     /// Kills the server at once, as a power cut would, and starts it again: empty, or from the last snapshot.
-    ///
-    /// # Errors
-    /// It does not start within its limit.
     pub async fn kill_and_restart(&mut self) -> Result<()> {
-        self.server.kill().await?;
-        self.server.start_again().await?;
-        self.server.ready(|| ask_version(url(&self.socket))).await.map(|_version| ())
+        self.server.kill_and_restart().await
     }
 
-    /// Stops the server.
-    ///
-    /// # Errors
-    /// It is still there when its limit has passed.
     pub async fn stop(mut self) -> Result<()> {
         self.server.stop().await
     }
 }
 
-/// The version of the server at this URL, in the same words as [`Redis::version`], as soon as it can be used.
-///
-/// # Errors
-/// The URL cannot be read, or the server cannot be used.
+/// The version of the server at this URL, `7.0.15`, or `Valkey 8.1.1`, as soon as it can be used.
 pub async fn version(url: &str) -> Result<String> {
     let mut connection = connect(url).await?;
     // Refused while a snapshot is being read; INFO is not.
@@ -99,15 +74,6 @@ pub async fn version(url: &str) -> Result<String> {
     valkey.or_else(|| info.get("redis_version")).context("Redis does not say its version")
 }
 
-fn ask_version(url: String) -> BoxFuture<'static, Result<String>> {
-    Box::pin(async move { version(&url).await })
-}
-
 async fn connect(url: &str) -> Result<MultiplexedConnection> {
     Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
-}
-
-fn url(socket: &std::path::Path) -> String {
-    let path = socket.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
-    format!("redis+unix://{path}")
 }

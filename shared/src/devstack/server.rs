@@ -1,100 +1,140 @@
-//! What all private servers have in common: they are started, answer or do not, are killed, and start again on their data.
+//! What all private servers have in common: they are started, say in their log that they are ready, are killed, and start
+//! again on their data.
 
 use super::{Folder, Program, Signal, Supervised};
 use anyhow::{Context, Result, bail};
-use futures_util::future::BoxFuture;
-use std::{fs, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-/// How long a server may take until it answers, on a slow and busy machine and with data to recover.
+/// How long a server may take until it is ready, on a slow and busy machine and with data to recover.
 const READY_WAIT_MAX: Duration = Duration::from_secs(120);
-/// How often a starting server is asked.
+/// How often a starting server's log is looked at.
 const READY_POLL: Duration = Duration::from_millis(20);
 /// How long an orderly stop may take.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How much of a server's log an error shows.
 const LOG_LINES_SHOWN_MAX: usize = 20;
+/// What PostgreSQL says while the kernel still counts a killed server's children as users of its shared memory.
+const STILL_IN_USE: &str = "is still in use";
+/// Starts tried as long as that is so.
+const STARTS_MAX: u32 = 50;
+const START_PAUSE: Duration = Duration::from_millis(100);
 
-/// A server's process, from one start to the next.
+/// A server's process, from one start to the next. Dropping it stops it in the background.
 #[derive(Debug)]
 pub(super) struct Server {
     name: &'static str,
+    /// What its log says once it serves.
+    ready: &'static str,
     folder: Arc<Folder>,
     log: PathBuf,
+    /// So many bytes of the log are of earlier starts.
+    logged_before: usize,
     program: Program,
     process: Supervised,
 }
 
 impl Server {
-    /// Starts the program, with this log; whether it answers is for [`Server::ready`] to say.
+    /// Starts the program, with a log of this name, and waits until that says that it is ready.
     pub(super) async fn start(
         folder: &Arc<Folder>,
         name: &'static str,
-        log: PathBuf,
+        log: &str,
+        ready: &'static str,
         program: Program,
     ) -> Result<Server> {
-        let program = program.log(&log);
-        let process = folder.spawn(&program).await.with_context(|| format!("start {name}"))?;
-        Ok(Server { name, folder: Arc::clone(folder), log, program, process })
+        let log = folder.path().join(format!("{log}.log"));
+        let logged_before = length(&log);
+        let mut program = program.log(&log);
+        let process = folder.spawn(&mut program).await.with_context(|| format!("start {name}"))?;
+        let mut server = Server { name, ready, folder: Arc::clone(folder), log, logged_before, program, process };
+        server.ready().await?;
+        Ok(server)
     }
 
+    /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What `ask` says, as soon as the server answers; an error with the end of its log where it ends instead, or never does.
-    pub(super) async fn ready<T>(&mut self, ask: impl Fn() -> BoxFuture<'static, Result<T>>) -> Result<T> {
-        let mut last = None;
-        let asking = async {
-            loop {
-                match ask().await {
-                    Ok(answer) => return answer,
-                    Err(not_yet) => last = Some(not_yet),
-                }
-                tokio::time::sleep(READY_POLL).await;
-            }
-        };
-        let said = tokio::select! {
-            status = self.process.wait() => format!("{} ended while starting ({})", self.name, status?),
-            answer = tokio::time::timeout(READY_WAIT_MAX, asking) => match answer {
-                Ok(answer) => return Ok(answer),
-                Err(_elapsed) => format!("{} does not answer after {READY_WAIT_MAX:?}", self.name),
-            },
-        };
-        let error = last.map(|error| format!(": {error:#}")).unwrap_or_default();
-        bail!("{said}{error}; its log ends with\n{}", last_lines(&self.log_text()))
+    /// As the server says it: `3.10.8`, or `15.18 (Debian 15.18-0+deb12u1)`.
+    pub(super) fn version(&self) -> String {
+        let (logged, said) = (self.logged(), format!("tarting {} ", self.name));
+        let version = logged.split(&said).nth(1).and_then(|rest| rest.split(" on ").next());
+        version.unwrap_or("unknown").to_owned()
     }
 
-    /// Tells it to stop by this signal, and waits until it is gone.
-    pub(super) async fn end(&mut self, signal: Signal) -> Result<()> {
+    /// Kills it at once, as a power cut would, and starts it again on the same data.
+    pub(super) async fn kill_and_restart(&mut self) -> Result<()> {
+        self.kill().await?;
+        self.start_again().await
+    }
+
+    /// Has it stop by this signal, and starts it again on the same data.
+    pub(super) async fn restart_by(&mut self, signal: Signal) -> Result<()> {
         self.process.send(signal).with_context(|| format!("tell {} to stop", self.name))?;
         let ended = tokio::time::timeout(STOP_WAIT_MAX, self.process.wait()).await;
         ended.with_context(|| format!("{} did not stop in time", self.name))??;
-        Ok(())
+        self.start_again().await
     }
 
-    /// Kills it at once, as a power cut would.
-    pub(super) async fn kill(&mut self) -> Result<ExitStatus> {
-        self.process.kill().await
-    }
-
-    /// Starts it again on the same data.
-    pub(super) async fn start_again(&mut self) -> Result<()> {
-        self.process = self.folder.spawn(&self.program).await.with_context(|| format!("start {} again", self.name))?;
-        Ok(())
+    pub(super) async fn kill(&mut self) -> Result<()> {
+        self.process.kill().await.map(drop)
     }
 
     /// Stops it for good. The data has no future, so nothing is written out.
     pub(super) async fn stop(&mut self) -> Result<()> {
-        self.process.stop().await.map(|_status| ())
+        self.process.stop().await.map(drop)
     }
 
-    pub(super) fn log_text(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    async fn start_again(&mut self) -> Result<()> {
+        let mut starts = 0;
+        loop {
+            starts += 1;
+            self.logged_before = length(&self.log);
+            let spawned = self.folder.spawn(&mut self.program).await;
+            self.process = spawned.with_context(|| format!("start {} again", self.name))?;
+            match self.ready().await {
+                Err(_) if starts < STARTS_MAX && self.logged().contains(STILL_IN_USE) => {
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+                started => return started,
+            }
+        }
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let started = Instant::now();
+        while !self.logged().contains(self.ready) {
+            let how = match self.process.try_wait()? {
+                Some(status) => format!("ended while starting ({status})"),
+                None if started.elapsed() > READY_WAIT_MAX => format!("is not ready after {READY_WAIT_MAX:?}"),
+                None => {
+                    tokio::time::sleep(READY_POLL).await;
+                    continue;
+                }
+            };
+            bail!("{} {how}; its log ends with\n{}", self.name, last_lines(&self.logged()));
+        }
+        Ok(())
+    }
+
+    /// What it has logged since it was last started.
+    fn logged(&self) -> String {
+        let logged = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(logged.get(self.logged_before..).unwrap_or_default()).into_owned()
     }
 }
 
-/// The end of a log, for an error that people read.
-pub(super) fn last_lines(text: &str) -> String {
+fn length(log: &Path) -> usize {
+    fs::read(log).map_or(0, |logged| logged.len())
+}
+
+fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..].iter().map(|line| format!("  {line}\n")).collect()
 }

@@ -15,17 +15,16 @@ const TOOLS: [&str; 13] =
 struct Machine(PathBuf);
 
 impl Machine {
-    /// With these package programs; root, unless said otherwise.
+    /// With these programs, as root.
     fn new(os_release: &str, programs: &[&str]) -> Self {
-        let folder = std::env::temp_dir().join(format!("turnstile-machine-{}", uuid::Uuid::now_v7().simple()));
-        fs::create_dir(&folder).unwrap();
-        let machine = Self(folder);
+        let machine = Self(std::env::temp_dir().join(format!("turnstile-machine-{}", uuid::Uuid::now_v7().simple())));
+        fs::create_dir(&machine.0).unwrap();
         for tool in TOOLS {
             let folders = ["/usr/bin", "/bin"].map(|folder| PathBuf::from(folder).join(tool));
             let found = folders.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("there is no {tool}"));
-            symlink(found, machine.path(tool)).unwrap();
+            symlink(found, machine.0.join(tool)).unwrap();
         }
-        fs::write(machine.path("os-release"), os_release).unwrap();
+        fs::write(machine.0.join("os-release"), os_release).unwrap();
         for program in programs {
             machine.program(program, "");
         }
@@ -34,30 +33,28 @@ impl Machine {
         machine
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+    /// Debian, on which `apt-get install` does this, and brings Redis.
+    fn debian(programs: &[&str], before: &str) -> Self {
+        let machine = Self::new(DEBIAN, programs);
+        machine.program("apt-get", &format!("case \"$*\" in *install*) {before}\n{};; esac", machine.brings_redis()));
+        machine
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 
     /// A program that says how it was called, in `said`, and does this.
     fn program(&self, name: &str, does: &str) {
-        let said = if ["id", "flock"].contains(&name) {
-            String::new()
-        } else {
-            format!("echo {name} $* >>{}\n", self.path("said").display())
-        };
-        assert!(!self.path(name).is_symlink(), "it would be written where the link leads");
+        let silent = ["id", "flock"].contains(&name);
+        let said = if silent { String::new() } else { format!("echo {name} $* >>{}\n", self.path("said")) };
+        assert!(!self.0.join(name).is_symlink(), "it would be written where the link leads");
         fs::write(self.path(name), format!("#!/bin/sh\n{said}{does}\n")).unwrap();
         fs::set_permissions(self.path(name), PermissionsExt::from_mode(0o755)).unwrap();
     }
 
-    /// `apt-get install` puts the program there.
-    fn apt_get_brings(&self, program: &str, before: &str) {
-        let does = format!(
-            "case \"$*\" in *install*) {before}\ncp {} {};; esac",
-            self.path("id").display(),
-            self.path(program).display()
-        );
-        self.program("apt-get", &does);
+    fn brings_redis(&self) -> String {
+        format!("cp {} {}", self.path("id"), self.path("redis-server"))
     }
 
     async fn asks_for(&self, names: &[&str]) -> (Option<i32>, String) {
@@ -86,94 +83,69 @@ impl Drop for Machine {
 }
 
 #[tokio::test]
-async fn nothing_missing_is_a_start_anywhere() {
-    let machine = Machine::new("ID=arch\n", &["chromium"]);
-    let path = format!("{}\n", machine.path("chromium").display());
-    assert_eq!(machine.asks_for(&["chromium"]).await, (Some(0), path));
-}
-
-#[tokio::test]
-async fn a_person_is_told_the_one_line_to_run() {
-    let servers = "or set AMQP_URL, DATABASE_URL and REDIS_URL to servers that run already.\n";
-    for (os_release, program, line) in [
-        (
-            "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n",
-            "apt-get",
-            "sudo apt-get install --no-install-recommends redis-server",
-        ),
-        ("ID=rocky\nID_LIKE=\"rhel centos fedora\"\n", "dnf", "sudo dnf install valkey"),
-        ("", "brew", "brew install redis"),
-        ("ID=debian\n", "nothing", "your package manager for Redis, with their programs in PATH"),
-        ("ID=arch\n", "pacman", "your package manager for Redis, with their programs in PATH"),
+async fn who_may_not_install_is_told_the_one_line_to_run_and_only_where_something_is_missing() {
+    let or_set = "or set AMQP_URL, DATABASE_URL and REDIS_URL to servers that run already.\n";
+    let redis = |line: &str| format!("Redis is not installed. Either run\n  {line}\n{or_set}");
+    let chromium = "Chromium is not installed. Run\n  sudo apt-get install --no-install-recommends chromium\n";
+    let apt_get = "sudo apt-get install --no-install-recommends redis-server";
+    let by_hand = redis("your package manager for Redis, with their programs in PATH");
+    for (os_release, program, user, asked, told) in [
+        ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", "apt-get", 1000, "redis", redis(apt_get)),
+        ("ID=rocky\nID_LIKE=\"rhel centos fedora\"\n", "dnf", 1000, "redis", redis("sudo dnf install valkey")),
+        ("ID=fedora\n", "dnf", 0, "redis", redis("sudo dnf install valkey")),
+        ("", "brew", 1000, "redis", redis("brew install redis")),
+        (DEBIAN, "nothing", 1000, "redis", by_hand.clone()),
+        ("ID=arch\n", "pacman", 1000, "redis", by_hand),
+        // No server that could run elsewhere.
+        (DEBIAN, "apt-get", 1000, "chromium", chromium.to_owned()),
     ] {
         let machine = Machine::new(os_release, &[program]);
-        machine.program("id", "echo 1000");
-        let told = format!("Redis is not installed. Either run\n  {line}\n{servers}");
-        assert_eq!(machine.asks_for(&["redis"]).await, (Some(MISSING), told));
+        machine.program("id", &format!("echo {user}"));
+        assert_eq!(machine.asks_for(&[asked]).await, (Some(MISSING), told));
+        let (_, both) = machine.asks_for(&["redis", "chromium"]).await;
+        assert!(both.contains("Redis and Chromium are not installed."), "{both}");
         assert_eq!(machine.said(), "", "nothing is installed");
+        machine.program(asked, "");
+        machine.program("redis-server", "");
+        assert_eq!(machine.asks_for(&[asked]).await.0, Some(0), "nothing missing is a start anywhere");
     }
 }
 
 #[tokio::test]
-async fn a_missing_browser_is_no_server_that_could_run_elsewhere() {
-    let machine = Machine::new(DEBIAN, &["apt-get"]);
-    machine.program("id", "echo 1000");
-    let told = "Chromium is not installed. Run\n  sudo apt-get install --no-install-recommends chromium\n";
-    assert_eq!(machine.asks_for(&["chromium"]).await, (Some(MISSING), told.to_owned()));
-    let (_, both) = machine.asks_for(&["redis", "chromium"]).await;
-    assert!(both.starts_with("Redis and Chromium are not installed."), "{both}");
-}
-
-#[tokio::test]
 async fn only_root_on_debian_installs_and_only_what_is_missing() {
-    let machine = Machine::new(DEBIAN, &["systemctl", "chromium"]);
-    machine.apt_get_brings("redis-server", "");
-    let (code, _) = machine.asks_for(&["redis", "chromium"]).await;
-    assert_eq!(code, Some(0));
-    assert_eq!(
-        machine.said(),
-        format!("{APT} install --no-install-recommends redis-server\nsystemctl disable redis-server\n")
-    );
-    let fedora = Machine::new("ID=fedora\n", &["dnf"]);
-    assert_eq!((fedora.asks_for(&["redis"]).await.0, fedora.said()), (Some(MISSING), String::new()));
+    let machine = Machine::debian(&["systemctl", "chromium"], "");
+    let paths = format!("{}\n{}\n", machine.path("redis-server"), machine.path("chromium"));
+    assert_eq!(machine.asks_for(&["redis", "chromium"]).await, (Some(0), paths));
+    let said = format!("{APT} install --no-install-recommends redis-server\nsystemctl disable redis-server\n");
+    assert_eq!(machine.said(), said);
 }
 
 #[tokio::test]
 async fn package_lists_are_fetched_only_if_packages_cannot_be_had_without() {
-    let machine = Machine::new(DEBIAN, &[]);
-    machine.apt_get_brings("redis-server", "[ -e $0.again ] || { touch $0.again; exit 100; }");
+    let machine = Machine::debian(&[], "[ -e $0.again ] || { touch $0.again; exit 100; }");
     assert_eq!(machine.asks_for(&["redis"]).await.0, Some(0));
     let install = format!("{APT} install --no-install-recommends redis-server\n");
     assert_eq!(machine.said(), format!("{install}{APT} update\n{install}"));
-}
 
-#[tokio::test]
-async fn a_package_program_that_fails_twice_fails_the_installation() {
-    let machine = Machine::new(DEBIAN, &[]);
-    machine.program("apt-get", "echo no network; case \"$*\" in *install*) exit 100;; esac");
+    let machine = Machine::debian(&[], "echo no network; exit 100");
     let (code, told) = machine.asks_for(&["redis"]).await;
-    assert_eq!(code, Some(MISSING));
+    assert_eq!(code, Some(MISSING), "it failed twice");
     assert!(told.starts_with("apt-get failed; ") && told.contains("no network\nRedis is not installed."), "{told}");
     assert_eq!(machine.policy(), None, "as it was");
 }
 
 #[tokio::test]
 async fn services_are_forbidden_during_an_installation_and_no_longer() {
-    let machine = Machine::new(DEBIAN, &[]);
-    let policy = machine.path("policy").display().to_string();
-    let ask = format!(
-        "{policy} redis-server start; echo policy says $? >>{}; cp {policy} {policy}.copy",
-        machine.path("said").display()
-    );
-    machine.apt_get_brings("redis-server", &ask);
+    let machine = Machine::debian(&[], "");
+    let (policy, said) = (machine.path("policy"), machine.path("said"));
+    let asks = format!("{policy} redis-server start; echo policy says $? >>{said}; cp {policy} {policy}.copy");
+    machine.program("apt-get", &format!("{asks}; {}", machine.brings_redis()));
     assert_eq!(machine.asks_for(&["redis"]).await.0, Some(0));
     assert!(machine.said().ends_with("policy says 101\n"), "{}", machine.said());
     assert_eq!(machine.policy(), None);
 
-    let left_behind = fs::read_to_string(machine.path("policy.copy")).unwrap();
-    let machine = Machine::new(DEBIAN, &[]);
-    machine.apt_get_brings("redis-server", "");
-    fs::write(machine.path("policy"), left_behind).unwrap();
+    fs::rename(machine.path("policy.copy"), &policy).unwrap();
+    fs::remove_file(machine.path("redis-server")).unwrap();
     assert_eq!(machine.asks_for(&["redis"]).await.0, Some(0));
     assert_eq!(machine.policy(), None, "what an earlier run left behind is removed");
 }
@@ -181,8 +153,7 @@ async fn services_are_forbidden_during_an_installation_and_no_longer() {
 #[tokio::test]
 async fn a_policy_of_the_machine_stays_and_serves_if_it_forbids() {
     for (says, code) in [(101, Some(0)), (0, Some(MISSING))] {
-        let machine = Machine::new(DEBIAN, &[]);
-        machine.apt_get_brings("redis-server", "");
+        let machine = Machine::debian(&[], "");
         machine.program("policy", &format!("exit {says}"));
         let own = machine.policy();
         let (ended, told) = machine.asks_for(&["redis"]).await;
@@ -196,8 +167,8 @@ async fn a_policy_of_the_machine_stays_and_serves_if_it_forbids() {
 async fn a_second_installation_waits_for_the_first() {
     let machine = Machine::new(DEBIAN, &["apt-get"]);
     // The first one ends, and has brought it, while the second waits.
-    let (id, redis, said) = (machine.path("id"), machine.path("redis-server"), machine.path("said"));
-    machine.program("flock", &format!("echo flock $* >>{}; cp {} {}", said.display(), id.display(), redis.display()));
+    let says = format!("echo flock $* >>{}", machine.path("said"));
+    machine.program("flock", &format!("{says}; {}", machine.brings_redis()));
     assert_eq!(machine.asks_for(&["redis"]).await.0, Some(0));
     assert_eq!(machine.said(), "flock -w 900 9\n");
 }

@@ -1,27 +1,28 @@
 //! Private servers serve, keep their data through restarts, and leave nothing behind.
 
 mod owner;
-mod redis;
 mod supervise;
 
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
-use shared::devstack::{Folder, Postgres, RabbitMq, Servers};
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use shared::devstack::{Folder, Postgres, RabbitMq, Redis, Servers, redis::version};
 use sqlx::{Connection as _, PgConnection};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long anything here may take to end.
 const END_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn servers_serve_and_leave_nothing_behind() {
-    let servers = Servers::start(&["shop/one", "two"]).await.unwrap();
+    let mut servers = Servers::start(&["shop/one", "two"]).await.unwrap();
     for vhost in ["/", "shop/one", "two"] {
         let connection = connect(&servers.rabbitmq.url(vhost)).await;
         assert_eq!(connection.status().vhost().as_str(), vhost);
@@ -35,10 +36,40 @@ async fn servers_serve_and_leave_nothing_behind() {
     assert!(servers.rabbitmq.version().starts_with(char::is_numeric), "{}", servers.rabbitmq.version());
     assert!(servers.postgres.version().starts_with(char::is_numeric), "{}", servers.postgres.version());
 
-    let (folder, pids) = (servers.folder().to_path_buf(), [servers.rabbitmq.pid(), servers.postgres.pid()]);
+    assert!(servers.redis.is_none(), "nobody has asked for it");
+    let redis_pid = servers.start_redis().await.unwrap().pid();
+    assert_eq!(servers.start_redis().await.unwrap().pid(), redis_pid, "one is enough");
+
+    let folder = servers.folder().to_path_buf();
+    let pids = [servers.rabbitmq.pid(), servers.postgres.pid(), redis_pid];
     assert!(folder.exists() && pids.into_iter().all(is_running));
     servers.stop().await.unwrap();
     assert!(!folder.exists() && !pids.into_iter().any(is_running));
+}
+
+#[tokio::test]
+async fn a_killed_redis_starts_empty_or_with_the_last_snapshot_at_the_same_address() {
+    let folder = Arc::new(Folder::create().unwrap());
+    let mut redis = Redis::start(&folder).await.unwrap();
+    let (url, pid) = (redis.url(), redis.pid());
+    let ask = async |words: &[&str]| {
+        let connection = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).query_async::<Option<String>>(&mut connection.unwrap()).await.unwrap()
+    };
+    ask(&["SET", "key", "before any snapshot"]).await;
+    redis.kill_and_restart().await.unwrap();
+    assert!(redis.pid() != pid && redis.url() == url);
+    assert_eq!(ask(&["GET", "key"]).await, None);
+
+    ask(&["SET", "key", "in the snapshot"]).await;
+    redis.save().await.unwrap();
+    ask(&["SET", "key", "after the snapshot"]).await;
+    redis.kill_and_restart().await.unwrap();
+    assert_eq!(ask(&["GET", "key"]).await.as_deref(), Some("in the snapshot"));
+    assert!(version(&url).await.unwrap().contains(char::is_numeric));
+    redis.stop().await.unwrap();
+    Arc::into_inner(folder).unwrap().remove().await.unwrap();
 }
 
 #[tokio::test]
@@ -66,12 +97,8 @@ async fn a_broker_keeps_its_messages_and_its_address_when_it_starts_again() {
     let (url, first_pid) = (rabbitmq.url("shop"), rabbitmq.pid());
     let channel = channel(&url).await;
     channel.queue_declare("kept".into(), durable(), quorum()).await.unwrap();
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     for body in ["before the restart", "before the kill"] {
-        let persistent = BasicProperties::default().with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
-        let published = channel.basic_publish("".into(), "kept".into(), options, body.as_bytes(), persistent).await;
-        assert!(published.unwrap().await.unwrap().is_ack());
+        publish(&channel, "kept", body).await;
     }
 
     rabbitmq.restart().await.unwrap();
@@ -99,10 +126,7 @@ async fn a_cluster_serves_on_without_one_of_its_nodes_and_leaves_nothing_behind(
     let urls: Vec<String> = rabbitmq.url("shop").split(',').map(str::to_owned).collect();
     let first = channel(&urls[0]).await;
     first.queue_declare("kept".into(), durable(), quorum()).await.unwrap();
-    first.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-    let options = BasicPublishOptions::default();
-    let published = first.basic_publish("".into(), "kept".into(), options, b"replicated", BasicProperties::default());
-    assert!(published.await.unwrap().await.unwrap().is_ack());
+    publish(&first, "kept", "replicated").await;
 
     // A queue's leader is on the node that it was declared through, unless its arguments say otherwise.
     let names: Vec<String> = rabbitmq.node_names().into_iter().map(str::to_owned).collect();
@@ -112,7 +136,7 @@ async fn a_cluster_serves_on_without_one_of_its_nodes_and_leaves_nothing_behind(
     assert_eq!(take(&urls[2], "kept").await, "replicated");
 
     let (path, pids) = (folder.path().to_path_buf(), rabbitmq.pids());
-    assert_eq!(pids.iter().filter(|pid| is_running(**pid)).count(), 2);
+    assert!(pids.len() == 2 && pids.iter().copied().all(is_running));
     rabbitmq.stop().await.unwrap();
     assert!(!pids.into_iter().any(is_running));
     Arc::into_inner(folder).unwrap().remove().await.unwrap();
@@ -120,7 +144,7 @@ async fn a_cluster_serves_on_without_one_of_its_nodes_and_leaves_nothing_behind(
 }
 
 #[tokio::test]
-async fn a_database_keeps_its_rows_and_its_address_when_it_starts_again() {
+async fn a_database_keeps_its_rows_and_its_address_when_it_starts_again_and_counts_statements_where_it_is_asked_to() {
     let folder = Arc::new(Folder::create().unwrap());
     let mut postgres = Postgres::start(&folder).await.unwrap();
     postgres.create_database("a \"shop\"?").await.unwrap();
@@ -140,19 +164,12 @@ async fn a_database_keeps_its_rows_and_its_address_when_it_starts_again() {
     postgres.kill_and_restart().await.unwrap();
     assert_ne!(postgres.pid(), second_pid);
     assert_eq!(ask(&url, "SELECT string_agg(name, ' ' ORDER BY name) FROM kept").await, "kill restart");
-    postgres.stop().await.unwrap();
-    Arc::into_inner(folder).unwrap().remove().await.unwrap();
-}
 
-#[tokio::test]
-async fn a_database_counts_its_statements_where_it_is_asked_to() {
-    let folder = Arc::new(Folder::create().unwrap());
-    let mut postgres = Postgres::start(&folder).await.unwrap();
     if postgres.count_statements().await.unwrap() {
         postgres.create_database("counted").await.unwrap();
         let url = postgres.url("counted");
-        let counted = "SELECT sum(calls)::text FROM pg_stat_statements WHERE query LIKE 'SELECT % AS once'";
         ask(&url, "SELECT 'this' AS once").await;
+        let counted = "SELECT sum(calls)::text FROM pg_stat_statements WHERE query LIKE 'SELECT % AS once'";
         assert_eq!(ask(&url, counted).await, "1");
     }
     postgres.stop().await.unwrap();
@@ -179,6 +196,13 @@ async fn connect(url: &str) -> Connection {
 
 async fn channel(url: &str) -> Channel {
     connect(url).await.create_channel().await.unwrap()
+}
+
+async fn publish(channel: &Channel, queue: &str, body: &str) {
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let (options, persistent) = (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
+    let published = channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), persistent).await;
+    assert!(published.unwrap().await.unwrap().is_ack());
 }
 
 /// The body of the next message of a queue, which is then gone.
