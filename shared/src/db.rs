@@ -3,19 +3,15 @@
 use crate::{
     config::StoreOptions,
     error::{Error, SqlStateClass, classify},
-    retry::RetryPolicy,
+    startup::wait_for_server,
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool, Row, SqlSafeStr,
+    Connection, PgConnection, PgPool, SqlSafeStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{
-    borrow::Cow,
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
 const ACQUIRE_SECONDS_MAX: u64 = 5;
@@ -49,9 +45,6 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
 const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
-///
-/// # Errors
-/// The URL cannot be read.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(PLANS);
     Ok(PgPoolOptions::new()
@@ -63,57 +56,38 @@ pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx:
         .connect_lazy_with(options))
 }
 
-/// A pool of connections to the database that the options name, its schema up to date; waits for a database that is
-/// not there yet, for a limited time.
-///
-/// # Errors
-/// The URL cannot be read, the database refuses us or stays away, or its schema is not ours.
+/// A pool of connections to the database that the options name, its schema brought up to date; waits for a database that
+/// is not there yet, for a limited time.
 pub fn open<'a>(
     options: &'a StoreOptions,
     name: &'a str,
     wait_seconds_max: u64,
 ) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
-        let pool = pool(&options.database_url, name, options.database_connections_max)
-            .map_err(|error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}")))?;
-        let started = Instant::now();
-        let mut waits = RetryPolicy::SERVER_AWAY.waits();
-        loop {
-            let migrated = match reach(&pool).await {
-                Ok(()) => migrate(&pool).await,
-                Err(error) => Err(MigrateError::Execute(error)),
-            };
-            let error = match migrated {
-                Ok(()) => return Ok(pool),
-                Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => error,
-                Err(error) => {
-                    return Err(OpenError::Configuration(format!("the database's schema is not ours: {error}")));
+        let pool = pool_of(options, name)?;
+        let is_away = |error: &OpenError| matches!(error, OpenError::Unreachable { .. });
+        let migrated = wait_for_server("the database", wait_seconds_max, is_away, || async {
+            reach(&pool).await.map_err(|error| OpenError::of(&error, wait_seconds_max))?;
+            migrate(&pool).await.map_err(|error| match error {
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                    OpenError::of(&error, wait_seconds_max)
                 }
-            };
-            if class_of(&error) == SqlStateClass::Unfit {
-                return Err(OpenError::Configuration(format!("the database refuses: {error}")));
-            }
-            if started.elapsed() >= Duration::from_secs(wait_seconds_max) {
-                return Err(OpenError::Unreachable { reason: error.to_string(), seconds: wait_seconds_max });
-            }
-            tracing::warn!(%error, "waiting for the database");
-            tokio::time::sleep(waits.next().unwrap_or_default()).await;
-        }
+                error => OpenError::Configuration(format!("the database's schema is not ours: {error}")),
+            })
+        });
+        migrated.await?;
+        Ok(pool)
     })
 }
 
-/// A pool of connections to the database that the options name, for a program that looks at it and must not change it: its
-/// schema is there already, and the one that this program knows. One attempt.
-///
-/// # Errors
-/// As [`open`]'s.
+/// The same for a program that looks at the database and must not change it: its schema is there already, and the one that
+/// this program knows. One attempt.
 pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
-        let pool = pool(&options.database_url, name, options.database_connections_max)
-            .map_err(|error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}")))?;
+        let pool = pool_of(options, name)?;
         let version = async {
             reach(&pool).await?;
-            sqlx::query(SCHEMA_VERSION).fetch_one(&pool).await?.try_get::<Option<i64>, _>(0)
+            sqlx::query_scalar::<_, Option<i64>>(SCHEMA_VERSION).fetch_one(&pool).await
         };
         let newest = MIGRATIONS.map(|(version, _, _)| version).into_iter().max();
         match version.await {
@@ -127,12 +101,14 @@ pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<
             Err(error) if is_undefined_table(&error) => Err(OpenError::Configuration(
                 "the database has no schema of ours; start a function on it first, such as purchase".to_owned(),
             )),
-            Err(error) if class_of(&error) == SqlStateClass::Unfit => {
-                Err(OpenError::Configuration(format!("the database refuses: {error}")))
-            }
-            Err(error) => Err(OpenError::Unreachable { reason: error.to_string(), seconds: ACQUIRE_SECONDS_MAX }),
+            Err(error) => Err(OpenError::of(&error, ACQUIRE_SECONDS_MAX)),
         }
     })
+}
+
+fn pool_of(options: &StoreOptions, name: &str) -> Result<PgPool, OpenError> {
+    let unreadable = |error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}"));
+    pool(&options.database_url, name, options.database_connections_max).map_err(unreadable)
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {
@@ -144,10 +120,8 @@ async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
     connect(&pool.connect_options()).await?.close().await
 }
 
-/// A connection of its own, for work that must not take one from those who decide.
-///
-/// # Errors
-/// The database's; an I/O error (timed out) where it does not answer.
+/// A connection of its own, for work that must not take one from those who decide; an I/O error (timed out) where the
+/// database does not answer.
 pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     let connecting = PgConnection::connect_with(options);
     match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
@@ -156,10 +130,8 @@ pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::E
     }
 }
 
-/// Runs on a connection from the pool; one that gives no answer in time is closed and never used again.
-///
-/// # Errors
-/// What `run` returns; [`Error::Away`] where there is no connection, or no answer in time.
+/// Runs on a connection from the pool; one that gives no answer in time is closed and never used again. [`Error::Away`]
+/// where there is none, or no answer in time.
 pub async fn on_connection<T>(
     pool: &PgPool,
     run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
@@ -182,18 +154,22 @@ pub enum OpenError {
     Configuration(String),
     /// Nobody answers.
     #[error("PostgreSQL cannot be reached for {seconds} s ({reason}); is it running, and does DATABASE_URL name it?")]
-    Unreachable {
-        /// What the last attempt said.
-        reason: String,
-        /// How long it was tried.
-        seconds: u64,
-    },
+    Unreachable { reason: String, seconds: u64 },
 }
 
-/// Brings the schema up to date. Safe with many workers starting at once: an advisory lock lets one do it.
-///
-/// # Errors
-/// The database is away, or its schema was made by a newer or an altered version of this program.
+impl OpenError {
+    fn of(error: &sqlx::Error, seconds: u64) -> Self {
+        match class_of(error) {
+            SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
+            SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Unhandled => {
+                Self::Unreachable { reason: error.to_string(), seconds }
+            }
+        }
+    }
+}
+
+/// Brings the schema up to date. Safe with many workers starting at once: an advisory lock lets one do it. Fails where a
+/// newer or an altered version of this program made the schema.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     let migrations = MIGRATIONS.map(|(version, name, sql)| {
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
@@ -210,7 +186,6 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 }
 
 /// Whether a failed statement lost a race that it should run again.
-#[must_use]
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     class_of(error) == SqlStateClass::Conflict
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing that may concern every message ever sends a message to `dead`; that is for faults of one message alone.
 
-/// Why a handler could not answer a batch.
+/// Why a handler could not answer a batch. In the first two cases, what was delivered is kept, and tried again: no message is
+/// burnt, the order stays. In the last one, each message is handled alone, and what fails alone goes to `dead`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A server that every batch needs cannot be reached, is starting, is stopping, or is out of room; which one, and why.
@@ -14,24 +15,6 @@ pub enum Error {
     /// The batch cannot be handled as it is; one of its messages is at fault.
     #[error("the batch cannot be handled: {0}")]
     Unhandled(String),
-}
-
-/// What becomes of a batch that was not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// Keep what was delivered, wait, try again: no message is burnt, the order stays.
-    Hold,
-    /// Handle each message alone; one that fails alone goes to `dead`, with its reason.
-    Isolate,
-}
-
-impl Error {
-    pub fn settlement(&self) -> Settlement {
-        match self {
-            Self::Away(_) | Self::Unfit(_) => Settlement::Hold,
-            Self::Unhandled(_) => Settlement::Isolate,
-        }
-    }
 }
 
 /// What a database state (SQLSTATE) means to us.

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod order;
 pub mod outbox;
 pub mod retry;
+pub mod startup;
 #[cfg(feature = "table")]
 pub mod table;
 pub mod telemetry;

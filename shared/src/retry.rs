@@ -131,21 +131,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_wait_exceeds_its_ceiling(policy in policies()) {
-            let waits: Vec<_> = policy.waits().collect();
-            prop_assert_eq!(waits.len() as u32, policy.attempts_max - 1);
-            for (wait, ceiling_ms) in waits.iter().zip(ceilings_ms(policy)) {
+        fn no_wait_exceeds_its_ceiling_and_without_jitter_each_is_its_ceiling(policy in policies()) {
+            let (waits, unjittered): (Vec<_>, Vec<_>) = policy.waits().zip(policy.waits_without_jitter()).unzip();
+            let counts = [waits.len(), policy.waits().count(), policy.waits_without_jitter().count()];
+            prop_assert_eq!(counts, [policy.attempts_max as usize - 1; 3]);
+            for ((wait, unjittered), ceiling_ms) in waits.iter().zip(unjittered).zip(ceilings_ms(policy)) {
                 prop_assert!(wait.as_secs_f64() * 1e3 <= ceiling_ms + 0.01, "{wait:?} above {ceiling_ms} ms");
-            }
-        }
-
-        #[test]
-        fn without_jitter_each_wait_is_its_ceiling(policy in policies()) {
-            let waits: Vec<_> = policy.waits_without_jitter().collect();
-            prop_assert_eq!(waits.len() as u32, policy.attempts_max - 1);
-            prop_assert_eq!(&waits, &policy.waits_without_jitter().collect::<Vec<_>>(), "the same each time");
-            for (wait, ceiling_ms) in waits.iter().zip(ceilings_ms(policy)) {
-                prop_assert!((wait.as_secs_f64() * 1e3 - ceiling_ms).abs() < 0.01, "{wait:?} is not {ceiling_ms} ms");
+                let off = (unjittered.as_secs_f64() * 1e3 - ceiling_ms).abs();
+                prop_assert!(off < 0.01, "{unjittered:?} is not {ceiling_ms} ms");
             }
         }
     }
@@ -159,10 +152,5 @@ mod tests {
             tenths[((wait.as_millis() / 10) as usize).min(9)] += 1;
         }
         assert!(tenths.iter().all(|count| (120..=280).contains(count)), "not uniform: {tenths:?}");
-    }
-
-    #[test]
-    fn one_attempt_means_no_wait() {
-        assert_eq!(RetryPolicy { attempts_max: 1, ..RetryPolicy::default() }.waits().count(), 0);
     }
 }

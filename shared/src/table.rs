@@ -16,28 +16,23 @@ pub enum Style {
 
 impl Style {
     /// Colours on a terminal, unless `NO_COLOR` is set.
-    #[must_use]
     pub fn of_stdout() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if std::io::stdout().is_terminal() && !refused { Self::Coloured } else { Self::Plain }
     }
 
-    #[must_use]
     pub fn good(self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    #[must_use]
     pub fn bad(self, text: &str) -> String {
         self.paint("1;31", text)
     }
 
-    #[must_use]
     pub fn title(self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    #[must_use]
     pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
@@ -52,7 +47,6 @@ impl Style {
 
 /// A line of headings and one for each row, each with a newline. The cells under a heading such as `>STOCK` end at the
 /// right, all others begin at the left.
-#[must_use]
 pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>, style: Style) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);

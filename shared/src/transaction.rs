@@ -18,12 +18,8 @@ pub trait Transaction: Sync {
     fn attempt(&self, connection: &mut PgConnection) -> impl Future<Output = Result<Self::Done, sqlx::Error>> + Send;
 }
 
-/// Runs a transaction, and runs it again where somebody else was faster.
-///
-/// # Errors
-/// The database is away or unfit, or cannot take what it was given; it was contended for too long.
-///
-/// Boxed, so that the database library's code is compiled once and not in every program that calls it.
+/// Runs a transaction, and runs it again where somebody else was faster, but not for ever. Boxed, so that the database
+/// library's code is compiled once and not in every program that calls it.
 pub fn run<'a, T: Transaction>(pool: &'a PgPool, transaction: &'a T) -> BoxFuture<'a, Result<T::Done, Error>> {
     Box::pin(async move {
         let contended = T::CONTENDED;

@@ -16,7 +16,6 @@ pub trait Upkeep: Send + Sized + 'static {
     fn look(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Looks for as long as it is polled. The pauses are drawn from zero on, so that instances do not look in step.
-    #[must_use]
     fn keep_looking(mut self) -> BoxFuture<'static, ()> {
         let wait_ms = u64::try_from(Self::PAUSE_MAX.as_millis()).expect("a pause is not that long");
         let pauses = RetryPolicy { wait_ms, factor: 1.0, wait_ms_max: wait_ms, attempts_max: u32::MAX };

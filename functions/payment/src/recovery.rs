@@ -5,12 +5,7 @@
 //! passed over, not waited for.
 
 use crate::{pending::ASK_SECONDS_MAX, processor::Processor};
-use shared::{
-    error::{Error, Settlement},
-    handler::Answer,
-    messages::PaymentRequest,
-    upkeep::Upkeep,
-};
+use shared::{error::Error, handler::Answer, messages::PaymentRequest, upkeep::Upkeep};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -80,13 +75,13 @@ impl Recovery {
             Ok(answers) => return Ok(answers.iter().filter(|answer| **answer != Answer::Requeue).count()),
             Err(error) => error,
         };
-        match (error.settlement(), lost) {
-            (Settlement::Hold, _) => Err(error),
-            (Settlement::Isolate, [PaymentRequest { order_id, request_id, .. }]) => {
+        match (error, lost) {
+            (error @ (Error::Away(_) | Error::Unfit(_)), _) => Err(error),
+            (error @ Error::Unhandled(_), [PaymentRequest { order_id, request_id, .. }]) => {
                 tracing::error!(%order_id, request_id, %error, "a payment cannot be ended; trying again later");
                 Ok(0)
             }
-            (Settlement::Isolate, several) => {
+            (Error::Unhandled(_), several) => {
                 let mut ended = 0;
                 for one in several {
                     // One level deep, as a batch of one goes no further.

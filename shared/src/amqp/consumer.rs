@@ -302,12 +302,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         (0..5).for_each(|item| sender.send(item).expect("the receiver is there"));
-        let next = |mut receiver: tokio::sync::mpsc::UnboundedReceiver<u32>| async move {
-            Some((receiver.recv().await?, receiver))
-        };
-        let mut stream = Box::pin(stream::unfold(receiver, next));
+        let mut stream = stream::poll_fn(|context| receiver.poll_recv(context));
         assert_eq!(next_ready(&mut stream, 3).await, [0, 1, 2]);
         // The sender is still there, so the stream has not ended; whoever waited would hang here.
         assert_eq!(next_ready(&mut stream, 3).await, [3, 4]);

@@ -19,7 +19,7 @@ use futures_util::{
     future::{BoxFuture, try_join_all},
 };
 use lapin::{
-    BasicProperties,
+    BasicProperties, Channel, Connection, Consumer,
     options::BasicPublishOptions,
     types::{AMQPValue, FieldTable},
 };
@@ -99,20 +99,18 @@ async fn beat(
     mut active: watch::Receiver<Option<Vec<usize>>>,
     counted: &watch::Sender<Place>,
 ) -> Result<Infallible, Error> {
-    let connection = connect(nodes, &format!("{name} count")).await?;
-    let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
-    let (_, mut heartbeats) = own_queue(&channel, Some(exchange)).await?;
+    let (_connection, channel, mut heartbeats) = subscribe(nodes, &format!("{name} count"), exchange).await?;
     let ourselves = body(name, *PROCESS);
     let mut members = Members::default();
     let mut due = Instant::now();
     loop {
         tokio::select! {
             heartbeat = heartbeats.next() => {
-                let (heartbeat, now) = (heartbeat.ok_or_else(ended)??, Instant::now());
+                let heartbeat = heartbeat.ok_or_else(ended)??;
                 let is_joining = is_joining(&heartbeat.properties);
-                if members.heard(heartbeat.data, is_joining, now) {
+                if members.heard(heartbeat.data, is_joining, Instant::now()) {
                     // A newcomer has not heard us yet, and wants to know its share.
-                    due = now;
+                    due = Instant::now();
                 }
             },
             Ok(()) = active.changed() => due = Instant::now(),
@@ -127,6 +125,13 @@ async fn beat(
         members.forget(Instant::now());
         counted.send_replace(members.place_of(ourselves.as_bytes()));
     }
+}
+
+async fn subscribe(nodes: &Nodes, name: &str, exchange: &str) -> Result<(Connection, Channel, Consumer), Error> {
+    let connection = connect(nodes, name).await?;
+    let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
+    let (_, heartbeats) = own_queue(&channel, Some(exchange)).await?;
+    Ok((connection, channel, heartbeats))
 }
 
 /// A worker, as its heartbeat has it.
@@ -150,9 +155,7 @@ pub fn listen<'a>(
     time: Duration,
 ) -> BoxFuture<'a, Result<Vec<Worker>, Error>> {
     Box::pin(async move {
-        let connection = connect(nodes, name).await?;
-        let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
-        let (_, mut heartbeats) = own_queue(&channel, Some(exchange)).await?;
+        let (connection, _channel, mut heartbeats) = subscribe(nodes, name, exchange).await?;
         let end = tokio::time::Instant::now() + time;
         let mut heard: HashMap<String, Worker> = HashMap::new();
         // Heartbeats that come without a pause would never let the time limit have its say.
@@ -204,16 +207,15 @@ fn body(name: &str, process: Uuid) -> String {
 
 /// The properties of a heartbeat; `None`: of a worker that is still joining.
 fn properties(active: Option<&[usize]>) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    match active {
+    let (name, value) = match active {
         Some(active) => {
             let numbers: Vec<String> = active.iter().map(ToString::to_string).collect();
-            headers.insert(ACTIVE_HEADER.into(), AMQPValue::LongString(numbers.join(" ").into()));
+            (ACTIVE_HEADER, AMQPValue::LongString(numbers.join(" ").into()))
         }
-        None => {
-            headers.insert(JOINING_HEADER.into(), AMQPValue::Boolean(true));
-        }
-    }
+        None => (JOINING_HEADER, AMQPValue::Boolean(true)),
+    };
+    let mut headers = FieldTable::default();
+    headers.insert(name.into(), value);
     BasicProperties::default().with_expiration(HEARTBEAT_MS_MAX.into()).with_headers(headers)
 }
 
@@ -238,30 +240,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heartbeat_is_read_as_it_is_written() {
-        let process = Uuid::now_v7();
-        for active in [vec![], vec![3], vec![0, 7, 12]] {
-            let heard = read(body("turnstile-purchase w-1", process).as_bytes(), &properties(Some(&active))).unwrap();
-            let expected =
-                Worker { name: "turnstile-purchase w-1".into(), process: process.to_string(), active: Some(active) };
-            assert_eq!(heard, expected);
+    fn a_heartbeat_is_read_as_it_is_written_and_what_is_none_is_nobody() {
+        let process = Uuid::now_v7().to_string();
+        let ours = body("turnstile-purchase w-1", process.parse().unwrap());
+        // The last is of an older worker, which says nothing of its partitions.
+        for (properties, active, joins) in [
+            (properties(Some(&[])), Some(vec![]), false),
+            (properties(Some(&[0, 7, 12])), Some(vec![0, 7, 12]), false),
+            (properties(None), None, true),
+            (BasicProperties::default(), None, false),
+        ] {
+            let expected = Worker { name: "turnstile-purchase w-1".into(), process: process.clone(), active };
+            assert_eq!(read(ours.as_bytes(), &properties), Some(expected));
+            assert_eq!(is_joining(&properties), joins);
         }
-    }
-
-    #[test]
-    fn an_older_worker_is_heard_and_says_nothing_of_its_partitions() {
-        let heard = read(b"turnstile-purchase old 0199", &BasicProperties::default()).unwrap();
-        assert_eq!((heard.name.as_str(), heard.active), ("turnstile-purchase old", None));
-    }
-
-    #[test]
-    fn a_worker_is_joining_as_long_as_it_says_so() {
-        assert!(is_joining(&properties(None)));
-        assert!(!is_joining(&properties(Some(&[]))) && !is_joining(&BasicProperties::default()));
-    }
-
-    #[test]
-    fn what_is_no_heartbeat_is_nobody() {
         for noise in [&b""[..], b"one-word", b"\xff \xfe"] {
             assert_eq!(read(noise, &BasicProperties::default()), None);
         }

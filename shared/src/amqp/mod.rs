@@ -21,7 +21,7 @@ pub use consumer::{Acknowledger, Consumer, Delivery};
 pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
 pub use dead_message::DeadMessage;
 pub use membership::{Worker, fill, listen};
-pub use publisher::{DeadLetter, EventError, Outgoing, OutgoingEvent, Publisher, Reply, Requeue};
+pub use publisher::{EventError, Outgoing, OutgoingEvent, Publisher};
 pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use topology::{QueueState, declare, queue_states};
 

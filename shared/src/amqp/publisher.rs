@@ -29,40 +29,14 @@ const EVENTS_UNCONFIRMED_MAX: usize = 1_000;
 /// The exchange of what could not be handled.
 const DEAD_EXCHANGE: &str = "dead";
 
-/// What is to be sent of a batch.
-#[derive(Default)]
-pub struct Outgoing<'a> {
-    pub replies: Vec<Reply<'a>>,
-    /// Messages that go to the end of the queue that they came from.
-    pub requeues: Vec<Requeue<'a>>,
-    /// Copies for `dead`.
-    pub dead_letters: Vec<DeadLetter<'a>>,
-}
-
-impl Outgoing<'_> {
-    pub fn count(&self) -> usize {
-        self.replies.len() + self.requeues.len() + self.dead_letters.len()
-    }
-}
-
-/// A verdict on its way to the buyer.
-pub struct Reply<'a> {
-    pub to: &'a Delivery,
-    pub body: Cow<'a, str>,
-    /// Stands in for a correlation id that the sender did not give.
-    pub request_id: Option<&'a str>,
-}
-
-pub struct Requeue<'a> {
-    pub of: &'a Delivery,
-    pub queue: &'a str,
-}
-
-pub struct DeadLetter<'a> {
-    pub of: &'a Delivery,
-    /// The queue it came from.
-    pub queue: &'a str,
-    pub reason: &'a Rejection,
+/// What is to be sent of a message that was delivered.
+pub enum Outgoing<'a> {
+    /// A verdict, to the buyer; the request id stands in for a correlation id that the sender did not give.
+    Reply { to: &'a Delivery, body: Cow<'a, str>, request_id: Option<&'a str> },
+    /// The message itself, to the end of the queue that it came from.
+    Requeue { of: &'a Delivery, queue: &'a str },
+    /// A copy for `dead`.
+    DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
 }
 
 /// A connection to publish on.
@@ -94,25 +68,36 @@ impl Publisher {
 
     /// Publishes all of it, and returns when each message is confirmed. After an error some may have been published: publish
     /// all of them again on a new connection.
-    pub fn publish<'a>(&'a self, outgoing: &'a Outgoing<'a>) -> BoxFuture<'a, Result<(), Error>> {
+    pub fn publish<'a>(&'a self, outgoing: &'a [Outgoing<'a>]) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
+            let replies = outgoing.iter().filter_map(|message| match message {
+                Outgoing::Reply { to, body, request_id } => Some(self.reply(to, body, *request_id)),
+                Outgoing::Requeue { .. } | Outgoing::DeadLetter { .. } => None,
+            });
             // Polled in order, each future puts its message on the wire before the first confirm is waited for.
-            let taken = confirmed_in_time(try_join_all(outgoing.replies.iter().map(|it| self.reply(it)))).await?;
+            let taken = confirmed_in_time(try_join_all(replies)).await?;
             // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair: the
             // verdict is on record.
             let refused = taken.iter().filter(|taken| !**taken).count();
             if refused > 0 {
                 tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
             }
-            // All at once: should one be returned, whichever it is taken for, all are published again.
-            let requeue = |it: &'a Requeue<'a>| self.copy("", it.queue, it.of, of_requeue(&it.of.properties));
-            confirmed_in_time(try_join_all(outgoing.requeues.iter().map(requeue))).await?;
-            // One at a time: a message that is returned could else be taken for its neighbour's.
-            for DeadLetter { of, queue, reason } in &outgoing.dead_letters {
-                let properties = of_dead_letter(&of.properties, queue, reason);
-                confirmed_in_time(self.copy(DEAD_EXCHANGE, queue, of, properties)).await?;
+            // Requeues all at once: should one be returned, whichever it is taken for, all are published again. Dead letters
+            // one at a time: one that is returned could else be taken for its neighbour's.
+            let mut requeues = Vec::new();
+            for message in outgoing {
+                match message {
+                    Outgoing::Reply { .. } => (),
+                    Outgoing::Requeue { of, queue } => {
+                        requeues.push(self.copy("", queue, of, of_requeue(&of.properties)));
+                    }
+                    Outgoing::DeadLetter { of, queue, reason } => {
+                        let properties = of_dead_letter(&of.properties, queue, reason);
+                        confirmed_in_time(self.copy(DEAD_EXCHANGE, queue, of, properties)).await?;
+                    }
+                }
             }
-            Ok(())
+            confirmed_in_time(try_join_all(requeues)).await.map(drop)
         })
     }
 
@@ -145,15 +130,16 @@ impl Publisher {
 
     /// Whether the reply queue took it. A reply is not `mandatory`: a buyer who is gone has the verdict on record and may
     /// ask again.
-    async fn reply(&self, reply: &Reply<'_>) -> Result<bool, Error> {
-        let request = &reply.to.properties;
+    async fn reply(&self, to: &Delivery, body: &str, request_id: Option<&str>) -> Result<bool, Error> {
+        let request = &to.properties;
         let Some(queue) = request.reply_to() else { return Ok(true) };
-        let correlation_id = request.correlation_id().clone().or_else(|| reply.request_id.map(ShortString::from));
+        let correlation_id = request.correlation_id().clone().or_else(|| request_id.map(ShortString::from));
         let properties = self.our_properties();
         let properties = with(properties, &trace_headers(request), BasicProperties::with_headers);
         let properties = with(properties, &correlation_id, BasicProperties::with_correlation_id);
-        let (options, body) = (BasicPublishOptions::default(), reply.body.as_bytes());
-        let confirm = self.channel.basic_publish("".into(), queue.clone(), options, body, properties).await?;
+        let options = BasicPublishOptions::default();
+        let confirm =
+            self.channel.basic_publish("".into(), queue.clone(), options, body.as_bytes(), properties).await?;
         Ok(!matches!(confirm.await?, Confirmation::Nack(_)))
     }
 

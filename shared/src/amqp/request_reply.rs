@@ -8,7 +8,7 @@ use super::{
 };
 use crate::messages::CONTENT_TYPE;
 use futures_util::{StreamExt, future::BoxFuture};
-use lapin::{BasicProperties, Connection};
+use lapin::BasicProperties;
 use std::time::Duration;
 
 /// A request to a function's queue.
@@ -39,38 +39,33 @@ pub fn request_reply<'a>(
     time: Duration,
 ) -> BoxFuture<'a, Result<RequestOutcome, Error>> {
     Box::pin(async move {
+        let OutgoingRequest { queue, request_id, body } = request;
         let connection = connect(nodes, name).await?;
-        let outcome = request_reply_on(&connection, request, time).await;
+        let outcome = async {
+            let channel = confirming_channel(&connection).await?;
+            let (reply_to, mut replies) = own_queue(&channel, None).await?;
+            let properties = BasicProperties::default()
+                .with_content_type(CONTENT_TYPE.into())
+                .with_delivery_mode(PERSISTENT)
+                .with_message_id(request_id.into())
+                .with_correlation_id(request_id.into())
+                .with_reply_to(reply_to);
+            if !confirmed_in_time(publish_mandatory(&channel, "", queue, body.as_bytes(), properties)).await? {
+                return Ok(RequestOutcome::NoQueue);
+            }
+            let verdict = async {
+                while let Some(reply) = replies.next().await {
+                    let reply = reply?;
+                    if reply.properties.correlation_id().as_ref().is_some_and(|id| id.as_str() == request_id) {
+                        return Ok(RequestOutcome::Verdict(reply.data));
+                    }
+                }
+                Err(Error::Lost("the broker ended the subscription to the reply".to_owned()))
+            };
+            tokio::time::timeout(time, verdict).await.unwrap_or(Ok(RequestOutcome::NotYet))
+        };
+        let outcome = outcome.await;
         drop(close(&connection).await);
         outcome
     })
-}
-
-async fn request_reply_on(
-    connection: &Connection,
-    request: OutgoingRequest<'_>,
-    time: Duration,
-) -> Result<RequestOutcome, Error> {
-    let OutgoingRequest { queue, request_id, body } = request;
-    let channel = confirming_channel(connection).await?;
-    let (reply_to, mut replies) = own_queue(&channel, None).await?;
-    let properties = BasicProperties::default()
-        .with_content_type(CONTENT_TYPE.into())
-        .with_delivery_mode(PERSISTENT)
-        .with_message_id(request_id.into())
-        .with_correlation_id(request_id.into())
-        .with_reply_to(reply_to);
-    if !confirmed_in_time(publish_mandatory(&channel, "", queue, body.as_bytes(), properties)).await? {
-        return Ok(RequestOutcome::NoQueue);
-    }
-    let reply = async {
-        while let Some(reply) = replies.next().await {
-            let reply = reply?;
-            if reply.properties.correlation_id().as_ref().is_some_and(|id| id.as_str() == request_id) {
-                return Ok(RequestOutcome::Verdict(reply.data));
-            }
-        }
-        Err(Error::Lost("the broker ended the subscription to the reply".to_owned()))
-    };
-    tokio::time::timeout(time, reply).await.unwrap_or(Ok(RequestOutcome::NotYet))
 }

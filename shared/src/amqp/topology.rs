@@ -85,8 +85,8 @@ pub fn declare<'a>(channel: &'a Channel, topology: &'a Topology) -> BoxFuture<'a
         for Exchange { name, kind, durable, arguments } in &topology.exchanges {
             let options = ExchangeDeclareOptions { durable: *durable, ..ExchangeDeclareOptions::default() };
             let kind = ExchangeKind::Custom(kind.clone());
-            let declared = channel.exchange_declare(name.as_str().into(), kind, options, table(arguments)).await;
-            declared.map_err(|error| explain(&error, name))?;
+            let declared = channel.exchange_declare(name.as_str().into(), kind, options, table(arguments));
+            declared.await.map_err(|error| explain(&error, name))?;
         }
         for Queue { name, durable, arguments } in &topology.queues {
             let options = QueueDeclareOptions { durable: *durable, ..QueueDeclareOptions::default() };
@@ -209,10 +209,7 @@ mod tests {
     #[test]
     fn release_and_payment_have_queues_that_any_number_consume_at_once_and_that_lose_nothing() {
         let topology = Topology::read();
-        let arguments = |name: &str| {
-            let queue = topology.queues.iter().find(|queue| queue.name == name);
-            queue.expect("the queue is there").arguments.clone()
-        };
+        let arguments = |name: &str| topology.queues.iter().find(|queue| queue.name == name).unwrap().arguments.clone();
         let mut expected = arguments("purchase.0");
         // The order of stock movements matters: one worker at a time.
         assert_eq!(arguments("restock"), expected);

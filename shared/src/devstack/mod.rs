@@ -49,7 +49,7 @@ impl Servers {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
         let folder = Arc::new(Folder::create()?);
         let (rabbitmq, postgres) =
-            tokio::try_join!(RabbitMq::start_cluster(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
+            tokio::try_join!(RabbitMq::start(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
         Ok(Servers { rabbitmq, postgres, redis: None, folder })
     }
 

@@ -74,11 +74,6 @@ impl Postgres {
         self.server.pid()
     }
 
-    /// As the server says it, `15.18 (Debian 15.18-0+deb12u1)`.
-    pub fn version(&self) -> String {
-        self.server.version()
-    }
-
     /// `postgres://…` of a database, in the form that sqlx reads: the socket's folder stands in the query.
     pub fn url(&self, database: &str) -> String {
         let socket = self.home.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");

@@ -63,14 +63,9 @@ struct Node {
 }
 
 impl RabbitMq {
-    /// Starts one node in the folder, with these virtual hosts besides `/`. On each the user guest (password guest) may do
-    /// everything. [`Missing`](install::Missing) if RabbitMQ is not installed.
-    pub async fn start(folder: &Arc<Folder>, vhosts: &[&str]) -> Result<RabbitMq> {
-        RabbitMq::start_cluster(folder, vhosts, 1).await
-    }
-
-    /// The same with so many nodes, as one cluster.
-    pub async fn start_cluster(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
+    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`. On each the user guest
+    /// (password guest) may do everything. [`Missing`](install::Missing) if RabbitMQ is not installed.
+    pub async fn start(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
         let programs = programs(install::Server::RabbitMq).await?;
         let home = folder.subfolder("rabbitmq", None)?;
         write_settings(&home, nodes, vhosts)
@@ -134,11 +129,6 @@ impl RabbitMq {
     /// The names of the nodes, as Erlang knows them.
     pub fn node_names(&self) -> Vec<&str> {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
-    }
-
-    /// As the node says it, `3.10.8`.
-    pub fn version(&self) -> String {
-        self.nodes[0].server.version()
     }
 
     /// Stops the first node in an orderly way (connections are closed with a reason) and starts it again on the same ports

@@ -134,7 +134,6 @@ pub async fn all_of<T>(tasks: impl IntoIterator<Item = JoinHandle<T>>) -> Vec<T>
 }
 
 /// What an answer says.
-#[must_use]
 pub fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).expect("a reply can be read"),
@@ -143,7 +142,6 @@ pub fn verdict(answer: &Answer) -> Verdict {
     }
 }
 
-#[must_use]
 pub fn codes(answers: &[Answer]) -> Vec<Code> {
     answers.iter().map(|answer| verdict(answer).code).collect()
 }

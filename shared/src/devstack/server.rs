@@ -61,13 +61,6 @@ impl Server {
         self.process.pid()
     }
 
-    /// As the server says it: `3.10.8`, or `15.18 (Debian 15.18-0+deb12u1)`.
-    pub(super) fn version(&self) -> String {
-        let (logged, said) = (self.logged(), format!("tarting {} ", self.name));
-        let version = logged.split(&said).nth(1).and_then(|rest| rest.split(" on ").next());
-        version.unwrap_or("unknown").to_owned()
-    }
-
     /// Kills it at once, as a power cut would, and starts it again on the same data.
     pub(super) async fn kill_and_restart(&mut self) -> Result<()> {
         self.kill().await?;

@@ -26,11 +26,9 @@ pub struct Recorded {
 /// A verdict that a batch adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVerdict<'a> {
-    /// The request's id.
     pub request_id: &'a str,
     /// The item that it is about, where the request names one.
     pub item: Option<&'a str>,
-    /// How the request ends.
     pub status: Status,
     /// The fingerprint of the request, and the reply to send.
     pub recorded: Recorded,
@@ -51,13 +49,11 @@ pub struct Verdicts<'a> {
 
 impl<'a> Verdicts<'a> {
     /// What was on record at this moment.
-    #[must_use]
     pub fn at(now: OffsetDateTime, recorded: HashMap<String, Recorded>) -> Self {
         Self { now, recorded, new: Vec::new(), places: HashMap::new() }
     }
 
     /// The answer to a request whose id has a verdict; `None`: it is to be decided.
-    #[must_use]
     pub fn answer(&self, request: &impl Request) -> Option<Answer> {
         let id = request.request_id();
         let recorded = match self.added(id) {
@@ -82,13 +78,11 @@ impl<'a> Verdicts<'a> {
     }
 
     /// What the batch adds for this request id.
-    #[must_use]
     pub fn added(&self, request_id: &str) -> Option<&NewVerdict<'a>> {
         self.places.get(request_id).map(|place| &self.new[*place])
     }
 
     /// What the batch adds, in its order.
-    #[must_use]
     pub fn all_added(&self) -> &[NewVerdict<'a>] {
         &self.new
     }

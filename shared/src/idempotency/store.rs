@@ -13,8 +13,7 @@ SELECT clock.now, verdicts.request_id, verdicts.fingerprint, verdicts.reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN verdicts ON verdicts.request_id = ANY($1)";
 
-/// By request id, so that two of these cannot wait for each other. It fails where somebody else has recorded one of the ids
-/// meanwhile.
+/// By request id, so that two of these cannot wait for each other.
 const RECORD: &str = "
 INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
 SELECT new.request_id, new.item, new.fingerprint, new.status, new.reply, $6
@@ -24,9 +23,6 @@ ORDER BY new.request_id";
 
 /// What is on record of these requests. To be called when the rows that they are about are locked: whoever else has one of
 /// them in hand has recorded its verdict by then.
-///
-/// # Errors
-/// The database's.
 pub async fn read<'a, R: Request + 'a>(
     connection: &mut PgConnection,
     requests: impl Iterator<Item = &'a R>,
@@ -43,10 +39,8 @@ pub async fn read<'a, R: Request + 'a>(
     Ok(Verdicts::at(now, recorded))
 }
 
-/// Records what the batch adds: the last thing that its transaction does.
-///
-/// # Errors
-/// The database's; a unique violation where somebody else has recorded one of the ids meanwhile.
+/// Records what the batch adds: the last thing that its transaction does. A unique violation where somebody else has recorded
+/// one of the ids meanwhile.
 pub async fn record(connection: &mut PgConnection, verdicts: &Verdicts<'_>) -> Result<(), sqlx::Error> {
     let new = verdicts.all_added();
     if new.is_empty() {

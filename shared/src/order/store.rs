@@ -77,18 +77,13 @@ pub enum Destination {
 }
 
 /// Locks these orders and returns those that exist, by id.
-///
-/// # Errors
-/// The database's.
 pub async fn lock_orders(connection: &mut PgConnection, ids: &[Uuid]) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
     let orders: Vec<Order> = sqlx::query_as(LOCK_ORDERS).bind(ids).fetch_all(connection).await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-/// Moves orders on, one transition after another, and then their units; they are locked.
-///
-/// # Errors
-/// The database's; a check violation where an item does not hold that many units.
+/// Moves orders on, one transition after another, and then their units; they are locked. A check violation where an item
+/// does not hold that many units.
 pub async fn move_on(
     connection: &mut PgConnection,
     transitions: &[Transition<'_>],
@@ -116,9 +111,6 @@ pub async fn move_on(
 }
 
 /// Locks these items, and returns those that hold fewer units: somebody altered them by hand.
-///
-/// # Errors
-/// The database's.
 pub async fn lock_items(connection: &mut PgConnection, units: &Units) -> Result<Vec<String>, sqlx::Error> {
     let items: Vec<&str> = units.keys().map(String::as_str).collect();
     let held: Vec<(String, i64)> = sqlx::query_as(LOCK_ITEMS).bind(items).fetch_all(connection).await?;
@@ -127,10 +119,7 @@ pub async fn lock_items(connection: &mut PgConnection, units: &Units) -> Result<
     Ok(units.iter().filter(is_short).map(|(item, _)| item.clone()).collect())
 }
 
-/// Moves held units of items that are locked.
-///
-/// # Errors
-/// The database's; a check violation where an item does not hold that many units.
+/// Moves held units of items that are locked; a check violation where an item does not hold that many.
 pub async fn move_units(
     connection: &mut PgConnection,
     units: &Units,

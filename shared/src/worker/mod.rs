@@ -19,10 +19,11 @@ pub use service::{Ready, Service};
 pub use start::{Program, main, main_of_service, serve, with_deep_stacks};
 
 use crate::{
-    amqp::{Error, topology::Topology},
+    amqp::Error,
     handler::Handler,
     retry::{RetryPolicy, Waits},
 };
+use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use std::time::{Duration, Instant};
 
@@ -57,57 +58,43 @@ enum Ended {
 }
 
 impl<H: Handler> Function<H> {
-    /// Consumes the function's queues until told to stop, through every outage.
-    async fn run(&self) {
-        let topology = Topology::read();
-        let (queues, workers) = (topology.queues_of(H::NAME), topology.workers_of(H::NAME));
-        let mut waits = RetryPolicy::SERVER_AWAY.waits();
-        loop {
-            let started = Instant::now();
-            let reason = match self.session(&queues, workers.clone(), Care::None).await {
-                Ok(Ended::Stopped) => return,
-                Ok(Ended::Suspect | Ended::Clear) => "a message came too often".to_owned(),
-                Err(Error::Unreadable(reason)) => reason,
-                Err(error) => {
-                    if !self.wait_after(&error, started, &mut waits).await {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            tracing::error!(reason, "a message may be harmful; going on with care, each queue by itself");
-            futures_util::future::join_all(queues.iter().map(|queue| self.run_with_care(queue))).await;
-            return;
-        }
-    }
-
-    /// Consumes a queue on a connection of its own, at first one message at a time.
+    /// Consumes these queues until told to stop, through every outage.
     ///
     /// Each time that a message ends the connection (the client library gives up on what it cannot parse) or the
-    /// process, every message that was under way counts one delivery more. With a window of one, that is the culprit
-    /// alone: the broker moves it to `dead` when it reaches the queue's delivery limit, and not its neighbours. Those
-    /// even overtake it: a quorum queue puts what is returned to it behind what was returned before.
-    async fn run_with_care(&self, queue: &String) {
-        let mut waits = RetryPolicy::SERVER_AWAY.waits();
-        let mut care = Care::OneByOne;
-        loop {
-            let started = Instant::now();
-            // The worker is counted by none of these sessions, and shares nothing.
-            match self.session(std::slice::from_ref(queue), None, care).await {
-                Ok(Ended::Stopped) => return,
-                Ok(Ended::Clear) => care = Care::None,
-                Ok(Ended::Suspect) => care = Care::OneByOne,
-                Err(Error::Unreadable(reason)) => {
-                    tracing::warn!(reason, queue, "a message cannot be read");
-                    care = Care::OneByOne;
-                }
-                Err(error) => {
-                    if !self.wait_after(&error, started, &mut waits).await {
-                        return;
+    /// process, every message that was under way counts one delivery more. So each queue is consumed by itself then, at
+    /// first one message at a time. With a window of one, that is the culprit alone: the broker moves it to `dead` when it
+    /// reaches the queue's delivery limit, and not its neighbours. Those even overtake it: a quorum queue puts what is
+    /// returned to it behind what was returned before.
+    fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>, mut care: Care) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut waits = RetryPolicy::SERVER_AWAY.waits();
+            loop {
+                let started = Instant::now();
+                let reason = match self.session(queues, workers.clone(), care).await {
+                    Ok(Ended::Stopped) => return,
+                    Ok(Ended::Clear) => {
+                        care = Care::None;
+                        continue;
                     }
+                    Ok(Ended::Suspect) => "a message came too often".to_owned(),
+                    Err(Error::Unreadable(reason)) => reason,
+                    Err(error) => {
+                        if !self.wait_after(&error, started, &mut waits).await {
+                            return;
+                        }
+                        continue;
+                    }
+                };
+                tracing::error!(reason, ?queues, "a message may be harmful; going on with care, each queue by itself");
+                if let [_, _, ..] = queues {
+                    // The worker is counted by none of these sessions, and shares nothing.
+                    let each = |queue| self.run(std::slice::from_ref(queue), None, Care::OneByOne);
+                    futures_util::future::join_all(queues.iter().map(each)).await;
+                    return;
                 }
+                care = Care::OneByOne;
             }
-        }
+        })
     }
 
     /// Logs why a session ended and waits before the next; false: told to stop.

@@ -3,7 +3,7 @@
 use super::{Function, settle::Outcome, validate::validate};
 use crate::{
     amqp::Delivery,
-    error::Settlement,
+    error::Error,
     fail_point::pause_at,
     handler::{Answer, Handler},
     messages::{Code, Rejection, Request},
@@ -54,7 +54,8 @@ fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> 
     Err(Outcome::Rejected(rejection))
 }
 
-/// The handler's answers; through outages of the database, and around a message that it cannot handle.
+/// The handler's answers; through outages of the database. Where it cannot handle them together, each is handled alone, and
+/// what fails alone is rejected.
 async fn answer<H: Handler>(
     function: &Function<H>,
     requests: &[H::Request],
@@ -67,28 +68,33 @@ async fn answer<H: Handler>(
     loop {
         let reason = match AssertUnwindSafe(handle(function, requests)).catch_unwind().await {
             Ok(Ok(answers)) => return Some(answers),
-            Ok(Err(error)) => match error.settlement() {
-                Settlement::Isolate => error.to_string(),
-                Settlement::Hold => {
-                    let wait = waits.next().unwrap_or_default();
-                    tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
-                    function.service.wait(wait).await;
-                    if function.service.is_stopped() || !is_open() {
-                        return None;
-                    }
-                    continue;
+            Ok(Err(error @ (Error::Away(_) | Error::Unfit(_)))) => {
+                let wait = waits.next().unwrap_or_default();
+                tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
+                function.service.wait(wait).await;
+                if function.service.is_stopped() || !is_open() {
+                    return None;
                 }
-            },
+                continue;
+            }
+            Ok(Err(error @ Error::Unhandled(_))) => error.to_string(),
             Err(_) => "the handler panicked".to_owned(),
         };
-        return isolate(function, requests, &reason, is_open).await;
+        if let [request] = requests {
+            tracing::error!(request_id = request.request_id(), reason, "a message cannot be handled");
+            let message = "This message cannot be handled; it is kept, and its operators are told.";
+            return Some(vec![Answer::Rejected(Rejection::new(Code::NotHandled, message).of(request.request_id()))]);
+        }
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            // Boxed, because it calls itself; one level deep, as a batch of one goes no further.
+            answers.extend(Box::pin(answer(function, std::slice::from_ref(request), is_open)).await?);
+        }
+        return Some(answers);
     }
 }
 
-async fn handle<H: Handler>(
-    function: &Function<H>,
-    requests: &[H::Request],
-) -> Result<Vec<Answer>, crate::error::Error> {
+async fn handle<H: Handler>(function: &Function<H>, requests: &[H::Request]) -> Result<Vec<Answer>, Error> {
     // Only where it can pause at all: a release build does not even put the name together.
     if cfg!(debug_assertions)
         && let Some(first) = requests.first()
@@ -99,24 +105,4 @@ async fn handle<H: Handler>(
     assert_eq!(answers.len(), requests.len(), "a handler gives one answer for each request");
     function.metrics.decided(requests.len());
     Ok(answers)
-}
-
-/// Handles each request alone; the one that fails alone is rejected.
-async fn isolate<H: Handler>(
-    function: &Function<H>,
-    requests: &[H::Request],
-    reason: &str,
-    is_open: &impl Fn() -> bool,
-) -> Option<Vec<Answer>> {
-    if let [request] = requests {
-        tracing::error!(request_id = request.request_id(), reason, "a message cannot be handled");
-        let message = "This message cannot be handled; it is kept, and its operators are told.";
-        return Some(vec![Answer::Rejected(Rejection::new(Code::NotHandled, message).of(request.request_id()))]);
-    }
-    let mut answers = Vec::with_capacity(requests.len());
-    for request in requests {
-        // Boxed, because `answer` and `isolate` call each other; one level deep, as a batch of one goes no further.
-        answers.extend(Box::pin(answer(function, std::slice::from_ref(request), is_open)).await?);
-    }
-    Some(answers)
 }

@@ -7,7 +7,7 @@
 use crate::{
     amqp::{self, Error, Nodes, Publisher, topology::Topology},
     config::WorkerOptions,
-    retry::RetryPolicy,
+    startup::wait_for_server,
 };
 use anyhow::Context;
 use sd_notify::NotifyState;
@@ -15,7 +15,7 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -68,25 +68,14 @@ impl Service {
 
     async fn declare(&self, name: &str) -> Result<(), Error> {
         let name = format!("turnstile-{name} {} declare", self.worker.worker_id);
-        let started = Instant::now();
-        let mut waits = RetryPolicy::SERVER_AWAY.waits();
-        loop {
-            let declared = async {
-                let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
-                amqp::declare(publisher.channel(), &Topology::read()).await?;
-                publisher.close().await;
-                Ok(())
-            };
-            match declared.await {
-                Err(error @ (Error::Unreachable(_) | Error::Lost(_)))
-                    if started.elapsed() < Duration::from_secs(self.worker.startup_seconds_max) =>
-                {
-                    tracing::warn!(%error, "waiting for the broker");
-                    tokio::time::sleep(waits.next().unwrap_or_default()).await;
-                }
-                declared => return declared,
-            }
-        }
+        let is_away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_));
+        wait_for_server("the broker", self.worker.startup_seconds_max, is_away, || async {
+            let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
+            amqp::declare(publisher.channel(), &Topology::read()).await?;
+            publisher.close().await;
+            Ok(())
+        })
+        .await
     }
 
     /// Says that this function is at work, or could be at once, for as long as what is returned is kept.

@@ -5,7 +5,7 @@
 
 use super::{BATCHES_SETTLING_MAX, validate::is_reply_queue};
 use crate::{
-    amqp::{Acknowledger, DeadLetter, Delivery, Error, Nodes, Outgoing, Publisher, Reply, Requeue},
+    amqp::{Acknowledger, Delivery, Error, Nodes, Outgoing, Publisher},
     fail_point::pause_at,
     messages::Rejection,
     retry::RetryPolicy,
@@ -98,7 +98,7 @@ impl Settler {
         let mut publisher = None;
         while let Some(Decided { outcomes, held }) = decided.recv().await {
             pause_at("decided").await;
-            let returned = self.publish(&mut publisher, outgoing(&outcomes, &self.queues)).await;
+            let returned = self.publish(&mut publisher, &outgoing(&outcomes, &self.queues)).await;
             pause_at("replied").await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
@@ -117,29 +117,27 @@ impl Settler {
     ///
     /// Returns the requeues (partition, tag) that their queue has no room for: those are to come back, at the price of a
     /// delivery. To wait for room here would be to wait for ourselves.
-    async fn publish(&self, publisher: &mut Option<Publisher>, outgoing: Outgoing<'_>) -> Vec<(usize, u64)> {
+    async fn publish(&self, publisher: &mut Option<Publisher>, outgoing: &[Outgoing<'_>]) -> Vec<(usize, u64)> {
         let mut returned = Vec::new();
-        if self.is_published(publisher, &outgoing, TOGETHER_ATTEMPTS_MAX).await {
+        if self.is_published(publisher, outgoing, TOGETHER_ATTEMPTS_MAX).await {
             return returned;
         }
         // Something in the batch may be what ends the connection each time (the broker gives up a connection over a
         // direct reply-to of a node that is gone, for one), so each goes alone.
-        for reply in outgoing.replies {
-            let alone = Outgoing { replies: vec![reply], ..Outgoing::default() };
-            if !self.is_published(publisher, &alone, ALONE_ATTEMPTS_MAX).await {
-                tracing::error!("a reply cannot be delivered; its verdict is on record");
+        for message in outgoing {
+            let attempts_max = match message {
+                Outgoing::Reply { .. } | Outgoing::Requeue { .. } => ALONE_ATTEMPTS_MAX,
+                // Not to be given up: this copy is all that will be left of the message.
+                Outgoing::DeadLetter { .. } => u32::MAX,
+            };
+            if self.is_published(publisher, std::slice::from_ref(message), attempts_max).await {
+                continue;
             }
-        }
-        for dead_letter in outgoing.dead_letters {
-            let alone = Outgoing { dead_letters: vec![dead_letter], ..Outgoing::default() };
-            // Not to be given up: this copy is all that will be left of the message.
-            self.is_published(publisher, &alone, u32::MAX).await;
-        }
-        for requeue in outgoing.requeues {
-            let tag = (requeue.of.partition, requeue.of.tag);
-            let alone = Outgoing { requeues: vec![requeue], ..Outgoing::default() };
-            if !self.is_published(publisher, &alone, ALONE_ATTEMPTS_MAX).await {
-                returned.push(tag);
+            match message {
+                Outgoing::Requeue { of, .. } => returned.push((of.partition, of.tag)),
+                Outgoing::Reply { .. } | Outgoing::DeadLetter { .. } => {
+                    tracing::error!("a reply cannot be delivered; its verdict is on record");
+                }
             }
         }
         returned
@@ -149,7 +147,7 @@ impl Settler {
     async fn is_published(
         &self,
         publisher: &mut Option<Publisher>,
-        outgoing: &Outgoing<'_>,
+        outgoing: &[Outgoing<'_>],
         attempts_max: u32,
     ) -> bool {
         let mut waits = RetryPolicy::SERVER_AWAY.waits();
@@ -168,7 +166,7 @@ impl Settler {
             };
             *publisher = None;
             let wait = waits.next().unwrap_or_default();
-            let messages = outgoing.count();
+            let messages = outgoing.len();
             tracing::warn!(%error, wait_ms = wait.as_millis(), messages, "not published; trying again");
             tokio::time::sleep(wait).await;
             if attempts >= attempts_max {
@@ -185,29 +183,30 @@ impl Settler {
     }
 }
 
-/// What is to be sent of a batch.
-fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Outgoing<'a> {
-    let mut outgoing = Outgoing::default();
-    for (delivery, outcome) in outcomes {
-        let queue = queues[delivery.partition].as_str();
-        let (body, request_id) = match outcome {
-            Outcome::Ignored => continue,
-            Outcome::Requeued => {
-                outgoing.requeues.push(Requeue { of: delivery, queue });
-                continue;
-            }
-            Outcome::Answered { body, request_id } => (Cow::Borrowed(body.as_str()), Some(request_id.as_str())),
-            Outcome::Rejected(reason) => {
-                outgoing.dead_letters.push(DeadLetter { of: delivery, queue, reason });
-                let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
-                (Cow::Owned(body), reason.request_id.as_deref())
+/// What is to be sent of a batch: replies first.
+fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Vec<Outgoing<'a>> {
+    let (mut replies, mut copies) = (Vec::with_capacity(outcomes.len()), Vec::new());
+    for (of, outcome) in outcomes {
+        let queue = queues[of.partition].as_str();
+        let may_reply = of.reply_to().is_some_and(is_reply_queue);
+        let mut reply = |body, request_id| {
+            if may_reply {
+                replies.push(Outgoing::Reply { to: of, body, request_id });
             }
         };
-        if delivery.reply_to().is_some_and(is_reply_queue) {
-            outgoing.replies.push(Reply { to: delivery, body, request_id });
+        match outcome {
+            Outcome::Answered { body, request_id } => reply(Cow::Borrowed(body.as_str()), Some(request_id.as_str())),
+            Outcome::Rejected(reason) => {
+                let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
+                reply(Cow::Owned(body), reason.request_id.as_deref());
+                copies.push(Outgoing::DeadLetter { of, queue, reason });
+            }
+            Outcome::Requeued => copies.push(Outgoing::Requeue { of, queue }),
+            Outcome::Ignored => (),
         }
     }
-    outgoing
+    replies.append(&mut copies);
+    replies
 }
 
 fn ended() -> Error {

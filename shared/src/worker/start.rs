@@ -1,12 +1,12 @@
 //! Starting: from the command line to a running function, and from how it ended to an exit code.
 
 use super::{
-    Function,
+    Care, Function,
     metrics::WorkerMetrics,
     service::{Service, listen_for_signals, stopped},
 };
 use crate::{
-    amqp::Error,
+    amqp::{Error, topology::Topology},
     config::{CommandLine, Unusable, WorkerOptions},
     db::OpenError,
     handler::Handler,
@@ -150,7 +150,9 @@ async fn serve_until<H: Handler>(
             }
             None => None,
         };
-        Function { handler, service, metrics }.run().await;
+        let topology = Topology::read();
+        let (queues, workers) = (topology.queues_of(H::NAME), topology.workers_of(H::NAME));
+        Function { handler, service, metrics }.run(&queues, workers, Care::None).await;
         Ok(())
     })
     .await

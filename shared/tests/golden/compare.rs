@@ -17,28 +17,9 @@ pub(crate) fn assert_golden(file: &Path, actual: &str) {
     );
 }
 
-/// The lines that only one of both has, in order: `-` was expected, `+` is there now.
+/// Where they part: the first line that is not the same, as it was expected (`-`) and as it is now (`+`).
 fn diff(expected: &str, actual: &str) -> String {
-    let (old, new): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
-    // common[i][j]: the most lines that old[i..] and new[j..] have in common, in order.
-    let mut common = vec![vec![0_u32; new.len() + 1]; old.len() + 1];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i][j] =
-                if old[i] == new[j] { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len() || (i < old.len() && common[i + 1][j] >= common[i][j + 1]) {
-            lines.push(format!("{}: - {}", i + 1, old[i]));
-            i += 1;
-        } else {
-            lines.push(format!("{}: + {}", j + 1, new[j]));
-            j += 1;
-        }
-    }
-    lines.join("\n")
+    let same = expected.lines().zip(actual.lines()).take_while(|(old, new)| old == new).count();
+    let line = |text: &str| text.lines().nth(same).unwrap_or("(its end)").to_owned();
+    format!("{}: - {}\n{}: + {}", same + 1, line(expected), same + 1, line(actual))
 }

@@ -27,19 +27,23 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Answers with what it got, but panics over `panic` and gives up over `error`.
-struct Touchy;
+/// How often a message is put off: more often than the queue would deliver one that fails.
+const PUT_OFF: u32 = 40;
 
-/// A request that is its own id.
+/// Answers with what it got, but panics over `panic`, gives up over `error`, and answers `slow` only after it was put off
+/// so many times.
+struct Touchy(AtomicU32);
+
+/// A request that is its own id, with the message's, where it has one.
 struct Text(String);
 
 impl Request for Text {
-    const FUNCTION: &'static str = "purchase";
+    const FUNCTION: &'static str = "payment";
 
-    fn decode(body: &[u8], _message_id: Option<&str>) -> Result<Self, Rejection> {
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         match body {
             b"unreadable" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
-            body => Ok(Self(String::from_utf8_lossy(body).into_owned())),
+            body => Ok(Self(String::from_utf8_lossy(body).into_owned() + message_id.unwrap_or_default())),
         }
     }
 
@@ -48,7 +52,7 @@ impl Request for Text {
     }
 
     fn fingerprint(&self) -> Uuid {
-        unreachable!("these handlers record nothing")
+        unreachable!("this handler records nothing")
     }
 }
 
@@ -60,91 +64,44 @@ impl Handler for Touchy {
         if requests.iter().any(|request| request.0 == "error") {
             return Err(Error::Unhandled("as the test wants it".to_owned()));
         }
-        Ok(requests.iter().map(|request| Answer::Verdict(request.0.clone())).collect())
+        let is_put_off =
+            |request: &Text| request.0.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
+        let answer =
+            |request: &Text| if is_put_off(request) { Answer::Requeue } else { Answer::Verdict(request.0.clone()) };
+        Ok(requests.iter().map(answer).collect())
     }
 }
 
 #[tokio::test]
-async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
-    let mut buyer = Buyer::new().await;
-    let sent = ["first", "panic", "second", "error", "third"];
-    for body in sent {
-        buyer.send("purchase", "one-item", body, BasicProperties::default()).await;
-    }
-    let worker = buyer.serve(Touchy, None);
-    for body in sent {
-        let (reply, _) = buyer.reply().await;
-        match body {
-            "panic" | "error" => {
-                let verdict: Verdict = serde_json::from_str(&reply).unwrap();
-                assert_eq!((verdict.request_id.as_deref(), verdict.code.as_str()), (Some(body), "not_handled"));
-            }
-            answered => assert_eq!(reply, answered),
-        }
-    }
-    assert!(!worker.is_finished(), "the process goes on");
-    worker.abort();
-}
-
-#[tokio::test]
-async fn every_message_is_counted_by_what_became_of_it() {
+async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch_and_every_message_is_counted() {
     let mut buyer = Buyer::new().await;
     let sent = ["first", "unreadable", "panic", "second", "error", "third"];
     for body in sent {
-        buyer.send("purchase", "one-item", body, BasicProperties::default()).await;
+        buyer.send(body, BasicProperties::default()).await;
     }
     // Where nobody listens, a moment ago.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let worker = buyer.serve(Touchy, Some(address));
-    for _ in sent {
-        buyer.reply().await;
+    let worker = buyer.serve(address);
+    for body in sent {
+        let (reply, _) = buyer.reply().await;
+        let rejected = serde_json::from_str(&reply)
+            .map(|verdict: Verdict| (verdict.request_id.unwrap_or_default(), verdict.code.as_str()));
+        match body {
+            "panic" | "error" => assert_eq!(rejected.unwrap(), (body.to_owned(), "not_handled")),
+            "unreadable" => assert_eq!(rejected.unwrap(), (String::new(), "malformed")),
+            answered => assert_eq!(reply, answered),
+        }
     }
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
     let mut shown = String::new();
     stream.read_to_string(&mut shown).await.unwrap();
     for (answer, count) in [("verdict", 3), ("rejected", 3)] {
-        let line = format!(r#"turnstile_answers_total{{function="purchase",answer="{answer}"}} {count}"#);
+        let line = format!(r#"turnstile_answers_total{{function="payment",answer="{answer}"}} {count}"#);
         assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
     }
+    assert!(!worker.is_finished(), "the process goes on");
     worker.abort();
-}
-
-/// How often [`Undecided`] puts a message off: more often than the queue would deliver one that fails.
-const PUT_OFF: u32 = 40;
-
-/// Answers with what it got; `slow` only after it was put off so many times.
-struct Undecided(AtomicU32);
-
-struct TextWithId(String);
-
-impl Request for TextWithId {
-    const FUNCTION: &'static str = "payment";
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
-        Ok(Self(format!("{} {}", String::from_utf8_lossy(body), message_id.unwrap_or_default())))
-    }
-
-    fn request_id(&self) -> &str {
-        &self.0
-    }
-
-    fn fingerprint(&self) -> Uuid {
-        unreachable!("these handlers record nothing")
-    }
-}
-
-impl Handler for Undecided {
-    type Request = TextWithId;
-
-    async fn handle(&self, requests: &[TextWithId]) -> Result<Vec<Answer>, Error> {
-        let is_put_off =
-            |request: &TextWithId| request.0.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
-        let answer = |request: &TextWithId| {
-            if is_put_off(request) { Answer::Requeue } else { Answer::Verdict(request.0.clone()) }
-        };
-        Ok(requests.iter().map(answer).collect())
-    }
 }
 
 #[tokio::test]
@@ -154,10 +111,11 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
     for body in ["slow", "quick"] {
         let mut headers = FieldTable::default();
         headers.insert("traceparent".into(), trace.clone());
-        let properties = BasicProperties::default().with_message_id("m-1".into()).with_correlation_id(body.into());
-        buyer.send("", "payment", body, properties.with_headers(headers)).await;
+        let properties = BasicProperties::default().with_message_id(" m-1".into()).with_correlation_id(body.into());
+        buyer.send(body, properties.with_headers(headers)).await;
     }
-    let worker = buyer.serve(Undecided(AtomicU32::new(0)), None);
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let worker = buyer.serve(address);
     for body in ["quick", "slow"] {
         let (reply, properties) = buyer.reply().await;
         assert_eq!(reply, format!("{body} m-1"));
@@ -192,9 +150,10 @@ impl Buyer {
         Self { fixture, _connection: connection, channel, queue, replies }
     }
 
-    async fn send(&self, exchange: &str, key: &str, body: &str, properties: BasicProperties) {
+    async fn send(&self, body: &str, properties: BasicProperties) {
         let (options, properties) = (BasicPublishOptions::default(), properties.with_reply_to(self.queue.clone()));
-        let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties);
+        let queue = <Text as Request>::FUNCTION;
+        let sent = self.channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties);
         drop(sent.await.unwrap());
     }
 
@@ -203,17 +162,17 @@ impl Buyer {
         (String::from_utf8(reply.data).unwrap(), reply.properties)
     }
 
-    fn serve(&self, handler: impl Handler, metrics_address: Option<SocketAddr>) -> JoinHandle<anyhow::Result<()>> {
+    fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {
         let options = WorkerOptions {
             amqp_url: self.fixture.amqp_url.clone(),
             worker_id: "touchy".to_owned(),
             ready_file: None,
             batch_max: 100,
-            metrics_address,
+            metrics_address: Some(metrics_address),
             startup_seconds_max: 30,
             log: String::new(),
             log_json: false,
         };
-        tokio::spawn(async move { worker::serve(handler, &options).await })
+        tokio::spawn(async move { worker::serve(Touchy(AtomicU32::new(0)), &options).await })
     }
 }

@@ -13,13 +13,12 @@ use crate::decide::{Item, Snapshot};
 use link::Link;
 use shared::{
     config::Unusable, db::on_connection, error::Error, idempotency::Verdicts, messages::PurchaseRequest,
-    retry::RetryPolicy,
+    startup::wait_for_server,
 };
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
 
@@ -73,19 +72,14 @@ pub(super) async fn count_anew(connection: &mut PgConnection, counter: &Counter,
 
 /// Waits for a Redis that is not there yet, for a limited time.
 pub(super) async fn reach(counter: &Counter, pool: &PgPool, seconds_max: u64) -> anyhow::Result<()> {
-    let started = Instant::now();
-    let mut waits = RetryPolicy::SERVER_AWAY.waits();
-    loop {
-        let error = match on_connection(pool, async |connection| counter.link(connection).await).await {
-            Ok(_) => return Ok(()),
-            Err(Error::Unfit(text)) => return Err(Unusable(format!("{text}; check REDIS_URL")).into()),
-            Err(error @ (Error::Away(_) | Error::Unhandled(_))) => error,
-        };
-        if started.elapsed() >= Duration::from_secs(seconds_max) {
-            anyhow::bail!("{error}, for {seconds_max} s; is Redis running, and does REDIS_URL name it?");
-        }
-        tracing::warn!(%error, "waiting for Redis");
-        tokio::time::sleep(waits.next().unwrap_or_default()).await;
+    let is_away = |error: &Error| matches!(error, Error::Away(_) | Error::Unhandled(_));
+    let reached = wait_for_server("Redis", seconds_max, is_away, || async {
+        on_connection(pool, async |connection| counter.link(connection).await).await.map(drop)
+    });
+    match reached.await {
+        Err(Error::Unfit(text)) => Err(Unusable(format!("{text}; check REDIS_URL")).into()),
+        Err(error) => anyhow::bail!("{error}, for {seconds_max} s; is Redis running, and does REDIS_URL name it?"),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -51,18 +51,17 @@ fn subscribe(seed: u64, place: Option<Place>, is_free: impl Fn(usize) -> bool) -
 }
 
 #[test]
-fn a_lone_worker_takes_everything() {
-    let (taken, in_line) = subscribe(1, None, |_| true);
-    assert_eq!((taken.len(), in_line.len()), (8, 0));
-}
-
-#[test]
 fn every_partition_is_subscribed_to_once_whatever_others_have() {
     for seed in 0..100 {
-        for (workers, free) in [(1, 8), (2, 8), (2, 3), (3, 8), (9, 8), (8, 0)] {
-            let place = Place { workers, rank: workers - 1, in_line: 1 };
-            let (taken, in_line) = subscribe(seed, Some(place), |partition| partition < free);
-            assert_eq!(taken.len(), free.min(8_usize.div_ceil(workers)), "its share of what is free, no more");
+        for (workers, free) in [(0, 8), (1, 8), (2, 8), (2, 3), (3, 8), (9, 8), (8, 0)] {
+            let place = (workers > 0).then(|| Place { workers, rank: workers - 1, in_line: 1 });
+            let (taken, in_line) = subscribe(seed, place, |partition| partition < free);
+            let share = 8_usize.div_ceil(workers.max(1));
+            assert_eq!(
+                taken.len(),
+                free.min(share),
+                "its share of what is free, no more; a lone worker takes everything"
+            );
             let mut all = [taken, in_line].concat();
             all.sort_unstable();
             assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -71,28 +70,16 @@ fn every_partition_is_subscribed_to_once_whatever_others_have() {
 }
 
 #[test]
-fn workers_that_know_of_each_other_take_different_partitions() {
+fn workers_that_know_of_each_other_take_different_partitions_and_stand_in_line_where_chance_puts_them() {
     for workers in [2, 3, 4, 8] {
         let taken = |rank| subscribe(rank as u64, Some(Place { workers, rank, in_line: 1 }), |_| true).0;
         let firsts: Vec<usize> = (0..workers).flat_map(|rank| taken(rank)[..8 / workers].to_vec()).collect();
         let different: HashSet<usize> = firsts.iter().copied().collect();
         assert_eq!(different.len(), firsts.len(), "{workers}: {firsts:?}");
     }
-}
-
-#[test]
-fn in_line_each_stands_where_chance_puts_it() {
     let place = Some(Place { workers: 8, rank: 0, in_line: 1 });
     let firsts: HashSet<usize> = (0..100).map(|seed| subscribe(seed, place, |_| true).1[0]).collect();
     assert!(firsts.len() > 1);
-}
-
-#[test]
-fn a_lone_worker_keeps_everything() {
-    let now = Instant::now();
-    let mut shares = Shares::of(8);
-    (0..8).for_each(|partition| assert!(shares.took(partition, 1, now)));
-    assert!(shares.surplus(now).is_empty());
 }
 
 #[test]
@@ -103,6 +90,7 @@ fn what_came_last_goes_first_and_only_down_to_the_share() {
         assert!(shares.took(partition, 1, start + Duration::from_millis(partition as u64)), "it is new to us");
     }
     let now = start + Duration::from_secs(1);
+    assert!(shares.surplus(now).is_empty(), "a lone worker keeps everything");
     assert!(shares.set_workers(3));
     assert_eq!(shares.surplus(now), [3, 4, 5, 6, 7], "eight partitions, three workers: three each at most");
     shares.surplus(now).into_iter().for_each(|partition| shares.hold(partition));
@@ -115,25 +103,16 @@ fn what_came_last_goes_first_and_only_down_to_the_share() {
 }
 
 #[test]
-fn a_quiet_partition_is_not_ours() {
-    let now = Instant::now();
-    let mut shares = Shares::of(2);
-    assert!(shares.set_workers(1), "we are counted for the first time");
-    assert!(shares.set_workers(2) && !shares.set_workers(2), "more, and as many");
-    shares.took(0, 1, now);
-    shares.took(1, 1, now);
-    assert_eq!(shares.surplus(now).len(), 1);
-    assert!(shares.surplus(now + Duration::from_secs(ACTIVE_SECONDS)).is_empty());
-}
-
-#[test]
-fn a_partition_is_claimed_from_its_first_delivery_until_it_is_handed_over_however_quiet_it_is() {
+fn a_quiet_partition_is_not_surplus_but_claimed_until_it_is_handed_over() {
     let now = Instant::now();
     let mut shares = Shares::of(3);
+    assert!(shares.set_workers(1), "we are counted for the first time");
+    assert!(shares.set_workers(3) && !shares.set_workers(3), "more, and as many");
     assert!(shares.claimed().is_empty());
     shares.took(2, 1, now);
     shares.took(0, 1, now);
-    assert_eq!(shares.claimed(), [0, 2]);
+    assert_eq!((shares.surplus(now).len(), shares.claimed()), (1, vec![0, 2]));
+    assert!(shares.surplus(now + Duration::from_secs(ACTIVE_SECONDS)).is_empty());
     shares.hold(2);
     assert_eq!(shares.claimed(), [0, 2], "it is ours until it is handed over");
     shares.handed_over(2);

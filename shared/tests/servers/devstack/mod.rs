@@ -21,8 +21,8 @@ use std::{
 const END_WAIT_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn servers_serve_and_leave_nothing_behind() {
-    let mut servers = Servers::start(&["shop/one", "two"]).await.unwrap();
+async fn servers_serve_beside_others_and_leave_nothing_behind() {
+    let (mut servers, other) = tokio::try_join!(Servers::start(&["shop/one", "two"]), Servers::start(&[])).unwrap();
     for vhost in ["/", "shop/one", "two"] {
         let connection = connect(&servers.rabbitmq.url(vhost)).await;
         assert_eq!(connection.status().vhost().as_str(), vhost);
@@ -33,8 +33,9 @@ async fn servers_serve_and_leave_nothing_behind() {
         let shown = ask(&servers.postgres.url("shop"), &format!("SELECT current_setting('{setting}')")).await;
         assert_eq!(shown, "on", "{setting}");
     }
-    assert!(servers.rabbitmq.version().starts_with(char::is_numeric), "{}", servers.rabbitmq.version());
-    assert!(servers.postgres.version().starts_with(char::is_numeric), "{}", servers.postgres.version());
+
+    PgConnection::connect(&other.postgres.url("shop")).await.unwrap_err();
+    Connection::connect(&other.rabbitmq.url("two"), ConnectionProperties::default()).await.unwrap_err();
 
     assert!(servers.redis.is_none(), "nobody has asked for it");
     let redis_pid = servers.start_redis().await.unwrap().pid();
@@ -45,6 +46,9 @@ async fn servers_serve_and_leave_nothing_behind() {
     assert!(folder.exists() && pids.into_iter().all(is_running));
     servers.stop().await.unwrap();
     assert!(!folder.exists() && !pids.into_iter().any(is_running));
+    other.postgres.create_database("still_served").await.unwrap();
+    connect(&other.rabbitmq.url("/")).await;
+    other.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -73,27 +77,9 @@ async fn a_killed_redis_starts_empty_or_with_the_last_snapshot_at_the_same_addre
 }
 
 #[tokio::test]
-async fn two_stacks_side_by_side_do_not_disturb_each_other() {
-    let (one, other) = tokio::try_join!(Servers::start(&[]), Servers::start(&[])).unwrap();
-    let channel = channel(&one.rabbitmq.url("/")).await;
-    channel.queue_declare("only.here".into(), durable(), quorum()).await.unwrap();
-    one.postgres.create_database("only_here").await.unwrap();
-
-    let passive = QueueDeclareOptions { passive: true, ..durable() };
-    let elsewhere = self::channel(&other.rabbitmq.url("/")).await;
-    elsewhere.queue_declare("only.here".into(), passive, FieldTable::default()).await.unwrap_err();
-    PgConnection::connect(&other.postgres.url("only_here")).await.unwrap_err();
-
-    one.stop().await.unwrap();
-    other.postgres.create_database("still_served").await.unwrap();
-    connect(&other.rabbitmq.url("/")).await;
-    other.stop().await.unwrap();
-}
-
-#[tokio::test]
 async fn a_broker_keeps_its_messages_and_its_address_when_it_starts_again() {
     let folder = Arc::new(Folder::create().unwrap());
-    let mut rabbitmq = RabbitMq::start(&folder, &["shop"]).await.unwrap();
+    let mut rabbitmq = RabbitMq::start(&folder, &["shop"], 1).await.unwrap();
     let (url, first_pid) = (rabbitmq.url("shop"), rabbitmq.pid());
     let channel = channel(&url).await;
     channel.queue_declare("kept".into(), durable(), quorum()).await.unwrap();
@@ -117,30 +103,6 @@ async fn a_broker_keeps_its_messages_and_its_address_when_it_starts_again() {
     assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "[turnstile@localhost,20,\"50MB\"]", "{said:?}");
     rabbitmq.stop().await.unwrap();
     Arc::into_inner(folder).unwrap().remove().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_cluster_serves_on_without_one_of_its_nodes_and_leaves_nothing_behind() {
-    let folder = Arc::new(Folder::create().unwrap());
-    let mut rabbitmq = RabbitMq::start_cluster(&folder, &["shop"], 3).await.unwrap();
-    let urls: Vec<String> = rabbitmq.url("shop").split(',').map(str::to_owned).collect();
-    let first = channel(&urls[0]).await;
-    first.queue_declare("kept".into(), durable(), quorum()).await.unwrap();
-    publish(&first, "kept", "replicated").await;
-
-    // A queue's leader is on the node that it was declared through, unless its arguments say otherwise.
-    let names: Vec<String> = rabbitmq.node_names().into_iter().map(str::to_owned).collect();
-    assert_eq!(names, ["turnstile@localhost", "turnstile-2@localhost", "turnstile-3@localhost"]);
-    assert_eq!(rabbitmq.leaders("shop").await.unwrap()["kept"], names[0]);
-    rabbitmq.kill_node(&names[0]).await.unwrap();
-    assert_eq!(take(&urls[2], "kept").await, "replicated");
-
-    let (path, pids) = (folder.path().to_path_buf(), rabbitmq.pids());
-    assert!(pids.len() == 2 && pids.iter().copied().all(is_running));
-    rabbitmq.stop().await.unwrap();
-    assert!(!pids.into_iter().any(is_running));
-    Arc::into_inner(folder).unwrap().remove().await.unwrap();
-    assert!(!path.exists());
 }
 
 #[tokio::test]
