@@ -68,12 +68,13 @@ pub fn open<'a>(
         let is_away = |error: &OpenError| matches!(error, OpenError::Unreachable { .. });
         let migrated = wait_for_server("the database", wait_seconds_max, is_away, || async {
             reach(&pool).await.map_err(|error| OpenError::of(&error, wait_seconds_max))?;
-            migrate(&pool).await.map_err(|error| match error {
-                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                    OpenError::of(&error, wait_seconds_max)
+            match migrate(&pool).await {
+                Ok(()) => Ok(()),
+                Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                    Err(OpenError::of(&error, wait_seconds_max))
                 }
-                error => OpenError::Configuration(format!("the database's schema is not ours: {error}")),
-            })
+                Err(error) => Err(OpenError::Configuration(format!("the database's schema is not ours: {error}"))),
+            }
         });
         migrated.await?;
         Ok(pool)

@@ -49,15 +49,17 @@ fn assert_requests(name: &str) -> Vec<(String, Result<(), Rejection>)> {
 }
 
 fn decode(kind: &str, body: &[u8], message_id: Option<&str>) -> Result<(String, String), Rejection> {
-    let (id, fingerprint) = match kind {
-        "purchase" => PurchaseRequest::decode(body, message_id).map(|read| (read.fingerprint(), read.request_id)),
-        "payment" => PaymentRequest::decode(body, message_id).map(|read| (read.fingerprint(), read.request_id)),
-        "release" => ReleaseRequest::decode(body, message_id).map(|read| (read.fingerprint(), read.request_id)),
-        "restock" => RestockRequest::decode(body, message_id).map(|read| (read.fingerprint(), read.request_id)),
+    fn read<R: Request>(body: &[u8], message_id: Option<&str>) -> Result<(String, String), Rejection> {
+        let read = R::decode(body, message_id)?;
+        Ok((read.request_id().to_owned(), read.fingerprint().to_string()))
+    }
+    match kind {
+        "purchase" => read::<PurchaseRequest>(body, message_id),
+        "payment" => read::<PaymentRequest>(body, message_id),
+        "release" => read::<ReleaseRequest>(body, message_id),
+        "restock" => read::<RestockRequest>(body, message_id),
         other => panic!("there is no request of the kind {other}"),
     }
-    .map(|(fingerprint, id)| (id, fingerprint.to_string()))?;
-    Ok((id, fingerprint))
 }
 
 fn bytes(body: &str) -> Vec<u8> {

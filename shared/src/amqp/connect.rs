@@ -1,9 +1,10 @@
 //! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
 
 use super::{Error, answered, protocol_error};
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
+    message::Delivery,
     options::{BasicConsumeOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions},
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     tcp::AsyncTcpStream,
@@ -170,6 +171,12 @@ pub(super) async fn own_queue(channel: &Channel, exchange: Option<&str>) -> Resu
         Ok((queue, messages))
     })
     .await
+}
+
+/// The next message of a subscription that has no end of its own.
+pub(super) async fn next(messages: &mut Consumer) -> Result<Delivery, Error> {
+    let ended = || Error::Lost("the broker ended the subscription".to_owned());
+    Ok(messages.next().await.ok_or_else(ended)??)
 }
 
 /// Closes a connection in an orderly way.

@@ -6,12 +6,12 @@
 
 use super::{
     ANSWER_SECONDS_MAX, DeadMessage, Error, answered,
-    connect::{Nodes, close, confirming_channel, connect},
+    connect::{Nodes, close, confirming_channel, connect, next},
     properties::of_replay,
     publisher::{confirmed_in_time, publish_mandatory},
     topology::{Topology, state},
 };
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use lapin::{
     Channel, Connection,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
@@ -84,9 +84,8 @@ impl DeadLetterQueue {
             while taken.messages.len() < usize::from(max) && taken.behind > 0 && bytes < TAKEN_BYTES_MAX {
                 let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
                 // Fewer than were counted: somebody else has taken some.
-                let Ok(next) = tokio::time::timeout(quiet, messages.next()).await else { break };
-                let next = next.ok_or_else(|| Error::Lost("the broker ended the subscription".to_owned()))?;
-                match next.map_err(Error::from) {
+                let Ok(next) = tokio::time::timeout(quiet, next(&mut messages)).await else { break };
+                match next {
                     Ok(message) => {
                         bytes += message.data.len();
                         taken.behind -= 1;

@@ -7,17 +7,14 @@
 
 use super::{
     Error, answered,
-    connect::{Nodes, close, confirming_channel, connect, own_queue},
+    connect::{Nodes, close, confirming_channel, connect, next, own_queue},
     properties::header,
 };
 use crate::{
     retry::RetryPolicy,
     worker::rebalance::{Members, Place},
 };
-use futures_util::{
-    StreamExt,
-    future::{BoxFuture, try_join_all},
-};
+use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
     BasicProperties, Channel, Connection, Consumer,
     options::BasicPublishOptions,
@@ -105,8 +102,8 @@ async fn beat(
     let mut due = Instant::now();
     loop {
         tokio::select! {
-            heartbeat = heartbeats.next() => {
-                let heartbeat = heartbeat.ok_or_else(ended)??;
+            heartbeat = next(&mut heartbeats) => {
+                let heartbeat = heartbeat?;
                 let is_joining = is_joining(&heartbeat.properties);
                 if members.heard(heartbeat.data, is_joining, Instant::now()) {
                     // A newcomer has not heard us yet, and wants to know its share.
@@ -160,9 +157,9 @@ pub fn listen<'a>(
         let mut heard: HashMap<String, Worker> = HashMap::new();
         // Heartbeats that come without a pause would never let the time limit have its say.
         while tokio::time::Instant::now() < end
-            && let Ok(heartbeat) = tokio::time::timeout_at(end, heartbeats.next()).await
+            && let Ok(heartbeat) = tokio::time::timeout_at(end, next(&mut heartbeats)).await
         {
-            let heartbeat = heartbeat.ok_or_else(ended)??;
+            let heartbeat = heartbeat?;
             if let Some(worker) = read(&heartbeat.data, &heartbeat.properties)
                 && heard.len() < WORKERS_MAX
             {
@@ -195,10 +192,6 @@ pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) ->
         }
         close(&connection).await
     })
-}
-
-fn ended() -> Error {
-    Error::Lost("the broker ended the subscription".to_owned())
 }
 
 fn body(name: &str, process: Uuid) -> String {

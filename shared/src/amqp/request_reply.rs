@@ -2,12 +2,12 @@
 
 use super::{
     Error,
-    connect::{Nodes, close, confirming_channel, connect, own_queue},
+    connect::{Nodes, close, confirming_channel, connect, next, own_queue},
     properties::PERSISTENT,
     publisher::{confirmed_in_time, publish_mandatory},
 };
 use crate::messages::CONTENT_TYPE;
-use futures_util::{StreamExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use std::time::Duration;
 
@@ -54,13 +54,12 @@ pub fn request_reply<'a>(
                 return Ok(RequestOutcome::NoQueue);
             }
             let verdict = async {
-                while let Some(reply) = replies.next().await {
-                    let reply = reply?;
+                loop {
+                    let reply = next(&mut replies).await?;
                     if reply.properties.correlation_id().as_ref().is_some_and(|id| id.as_str() == request_id) {
                         return Ok(RequestOutcome::Verdict(reply.data));
                     }
                 }
-                Err(Error::Lost("the broker ended the subscription to the reply".to_owned()))
             };
             tokio::time::timeout(time, verdict).await.unwrap_or(Ok(RequestOutcome::NotYet))
         };

@@ -44,30 +44,25 @@ impl Default for Place {
 /// Who was heard, and when last.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    heard: HashMap<Vec<u8>, LastHeartbeat>,
-}
-
-#[derive(Debug)]
-struct LastHeartbeat {
-    at: Instant,
-    is_joining: bool,
+    /// When, and whether it was still joining then.
+    heard: HashMap<Vec<u8>, (Instant, bool)>,
 }
 
 impl Members {
     /// Notes a heartbeat; true: of somebody new.
     pub(crate) fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> bool {
-        self.heard.insert(worker, LastHeartbeat { at: now, is_joining }).is_none()
+        self.heard.insert(worker, (now, is_joining)).is_none()
     }
 
     /// Strikes whoever has been silent for too long.
     pub(crate) fn forget(&mut self, now: Instant) {
         let silence_max = self.wait() * WAITS_MAX;
-        self.heard.retain(|_, last| now.duration_since(last.at) <= silence_max);
+        self.heard.retain(|_, (at, _)| now.duration_since(*at) <= silence_max);
     }
 
     pub(crate) fn place_of(&self, worker: &[u8]) -> Place {
         let rank = self.heard.keys().filter(|other| other.as_slice() < worker).count();
-        let in_line = self.heard.values().filter(|last| !last.is_joining).count().max(1);
+        let in_line = self.heard.values().filter(|(_, is_joining)| !is_joining).count().max(1);
         Place { workers: self.count(), rank, in_line }
     }
 

@@ -16,18 +16,16 @@ const END: &str = "TURNSTILE_TEST_OWNER";
 const SERVERS: &str = "servers ";
 
 #[tokio::test]
-async fn a_killed_owner_leaves_no_server_and_no_folder() {
-    let (mut owner, folder, pids) = start_owner("wait").await;
-    owner.start_kill().unwrap();
-    await_all_gone(&folder, &pids).await;
-    assert!(!owner.wait().await.unwrap().success());
-}
-
-#[tokio::test]
-async fn a_panicking_owner_leaves_no_server_and_no_folder() {
-    let (mut owner, folder, pids) = start_owner("panic").await;
-    await_all_gone(&folder, &pids).await;
-    assert_eq!(owner.wait().await.unwrap().code(), Some(101), "a failed test's code");
+async fn an_owner_that_is_killed_or_panics_leaves_no_server_and_no_folder() {
+    // A panic ends with a failed test's code.
+    for (end, code) in [("wait", None), ("panic", Some(101))] {
+        let (mut owner, folder, pids) = start_owner(end).await;
+        if code.is_none() {
+            owner.start_kill().unwrap();
+        }
+        await_all_gone(&folder, &pids).await;
+        assert_eq!(owner.wait().await.unwrap().code(), code);
+    }
 }
 
 #[tokio::test]
