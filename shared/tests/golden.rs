@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 // All that a move of modules would change.
-use shared::{db, devstack::Fixture, messages};
+use shared::{db, devstack::fixture, messages};
 
 use messages::{Code, EventKind, PaymentRequest, PurchaseRequest, Rejection, ReleaseRequest, Request, RestockRequest};
 use sqlx::AssertSqlSafe;
@@ -119,7 +119,7 @@ fn every_word_is_read_and_written_as_it_was() {
 
 #[tokio::test]
 async fn the_schema_after_all_migrations_is_what_it_was() {
-    let pool = db::pool(&Fixture::new().await.database_url, "golden", 1).unwrap();
+    let pool = db::pool(&fixture::database().await, "golden", 1).unwrap();
     db::migrate(&pool).await.unwrap();
     let query = read("schema.sql");
     let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&pool).await.unwrap();

@@ -20,7 +20,7 @@ use tokio::process::Command;
 const PARTITIONS: usize = 8;
 const MOVED: &str = "handed a partition over";
 
-/// What the program printed, and how it ended.
+/// How the program ended, and what it printed.
 struct Ended {
     code: Option<i32>,
     out: String,
@@ -65,15 +65,13 @@ fn headers(entries: &[(&str, &str)]) -> FieldTable {
 async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking_moves_nothing() {
     let mut shop = Shop::open(&[("ticket", 1_000)]).await;
     assert_eq!(active(&shop).await, vec![Vec::<String>::new(); PARTITIONS], "nobody is there");
-    let _workers = [shop.worker("w1", &[]).await, shop.worker("w2", &[]).await];
-    let mut claimed = Vec::new();
-    until("each partition has one active worker, and both have half of them", async || {
-        claimed = active(&shop).await.concat();
-        claimed.len() == PARTITIONS && claimed.iter().filter(|worker| *worker == "w1").count() == PARTITIONS / 2
-    })
-    .await;
+    let first = shop.worker("w1", &[]).await;
+    until("a lone worker has all partitions", async || partitions_of(&shop, "w1").await == PARTITIONS).await;
+    let _second = shop.worker("w2", &[]).await;
+    until("it hands half of them over", async || partitions_of(&shop, "w2").await == PARTITIONS / 2).await;
     let moved = async |shop: &Shop| [shop.log("w1").await, shop.log("w2").await].concat().matches(MOVED).count();
-    let before = moved(&shop).await;
+    let (before, claimed) = (moved(&shop).await, active(&shop).await.concat());
+    assert_eq!(claimed.len(), PARTITIONS, "each has one active worker");
     for (partition, worker) in claimed.iter().enumerate() {
         let id = format!("r-{partition}");
         let body = request(&id, "ticket", 1);
@@ -91,57 +89,26 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
     assert_eq!(each("workers", "worker_id"), ["w1", "w2"].map(String::from).into());
     let names = ["purchase.0", "release", "payment", "restock", "dead"].map(String::from);
     assert!(each("queues", "queue").is_superset(&names.into()), "{queues}");
-}
-
-#[tokio::test]
-async fn who_is_active_is_told_also_where_nobody_buys_and_when_a_worker_is_alone_or_left_alone() {
-    let shop = Shop::open(&[("ticket", 1)]).await;
-    let first = shop.worker("w1", &[]).await;
-    until("a lone worker has all partitions", async || partitions_of(&shop, "w1").await == PARTITIONS).await;
-    let _second = shop.worker("w2", &[]).await;
-    until("it hands half of them over", async || partitions_of(&shop, "w2").await == PARTITIONS / 2).await;
     drop(first);
     until("who is left has all of them", async || partitions_of(&shop, "w2").await == PARTITIONS).await;
 }
 
 #[tokio::test]
-async fn after_a_real_sale_everything_holds_and_a_fault_ends_the_audit_with_one() {
-    let mut shop = Shop::open(&[("ticket", 3)]).await;
-    let _purchase = shop.worker("w", &[]).await;
-    shop.line_up(10).await;
-    shop.replies(10).await;
-    let audit = admin(&shop, &["audit"]).await;
-    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
-    assert!(audit.out.contains("Everything holds.") && !audit.out.contains('\x1b'), "{}", audit.out);
-
-    let (_, item) = admin_json(&shop, &["item", "ticket"]).await;
-    assert_eq!((&item["held"], item["orders"].as_array().unwrap().len()), (&json!(3), 3));
-    shop.execute("DELETE FROM verdicts WHERE status = 'reserved'").await;
-    let (code, audit) = admin_json(&shop, &["audit"]).await;
-    let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
-    let off: Vec<_> = off.map(|check| &check["name"]).collect();
-    assert_eq!((code, off), (Some(1), vec![&json!("orders_have_verdicts")]));
-}
-
-#[tokio::test]
-async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
+async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes_and_a_fault_ends_the_audit_with_one() {
     let mut shop = Shop::open(&[]).await;
-    let _restock = shop.worker_of("restock", "s", &[]).await;
-    let _purchase = shop.worker("w", &[]).await;
+    let _workers = [shop.worker_of("restock", "s", &[]).await, shop.worker("w", &[]).await];
     let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1"];
     let created = admin_json(&shop, &create).await;
     assert_eq!((created.0, &created.1["code"]), (Some(0), &json!("created")));
     assert_eq!(admin_json(&shop, &create).await, created, "asked again, the same verdict");
     assert_eq!(shop.purchase("first").await.code(), "reserved");
     for (arguments, ended, code) in [
-        (&["create", "ticket", "--stock", "5"][..], 1, "item_exists"),
-        (&["add", "ticket", "2"], 0, "added"),
+        (&["add", "ticket", "2"][..], 0, "added"),
         (&["remove", "ticket", "7"], 1, "stock_in_use"),
         (&["remove", "ticket", "3"], 0, "removed"),
         (&["rules", "ticket", "--max-per-buyer", "2", "--tiers", "vip,staff"], 0, "rules_set"),
         (&["open", "ticket", "--opens-at", "2099-01-01T00:00:00Z"], 0, "opened"),
         (&["close", "ticket"], 0, "closed"),
-        (&["add", "unknown", "1"], 1, "unknown_item"),
         (&["add", "ticket", "1", "--request-id", "a-1"], 1, "request_id_reused"),
     ] {
         let (exit_code, verdict) = admin_json(&shop, arguments).await;
@@ -152,10 +119,17 @@ async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes() {
     let (_, item) = admin_json(&shop, &["item", "ticket"]).await;
     let found = ["stock", "held", "sale", "max_per_buyer", "tiers"].map(|name| item[name].clone());
     assert_eq!(found, [json!(4), json!(1), json!("closed"), json!(2), json!(["staff", "vip"])]);
-    assert_eq!(admin(&shop, &["rules", "ticket"]).await.code, Some(2), "who only wants to look loses no rule");
     assert_eq!(admin(&shop, &["rules", "ticket", "--none"]).await.code, Some(0));
     assert_eq!(admin_json(&shop, &["item", "ticket"]).await.1["tiers"], Value::Null, "no rules any more");
-    assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
+
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    assert!(audit.out.contains("Everything holds.") && !audit.out.contains('\x1b'), "{}", audit.out);
+    shop.execute("DELETE FROM verdicts WHERE status = 'reserved'").await;
+    let (code, audit) = admin_json(&shop, &["audit"]).await;
+    let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
+    let off: Vec<_> = off.map(|check| &check["name"]).collect();
+    assert_eq!((code, off), (Some(1), vec![&json!("orders_have_verdicts")]));
 }
 
 #[tokio::test]
@@ -190,8 +164,8 @@ async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened(
     message.acker.reject(BasicRejectOptions { requeue: true }).await.unwrap();
 
     let _worker = shop.worker("w", &[]).await;
-    let first = shop.reply().await;
-    assert_eq!((first.correlation_id.as_str(), first.code().as_str()), ("r-1", "reserved"));
+    let first = shop.reply_to("r-1").await;
+    assert_eq!(first.code(), "reserved");
     // After a crash it would be in both, and be sent again.
     dead_letter(&shop, "r-1", &headers).await;
     assert_eq!(admin(&shop, &["dead", "replay", "--all", "--yes"]).await.code, Some(0));
@@ -218,7 +192,6 @@ async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
     assert_eq!(listed["messages"][0]["queue"], "purchase.5");
 
     assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected"]).await.code, Some(2), "--yes is missing");
-    assert_eq!(admin(&shop, &["dead", "replay"]).await.code, Some(2), "which?");
     assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected", "--yes"]).await.code, Some(0));
     let depths = async || (shop.depth("purchase.5").await, shop.depth("dead").await);
     until("two are back, one stays", async || depths().await == (2, 1)).await;
@@ -226,18 +199,14 @@ async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
     assert_eq!((code, &kept["messages"][0]["outcome"]), (Some(1), &json!("kept_without_origin")));
     until("it stays", async || shop.depth("dead").await == 1).await;
 
-    assert_eq!(admin(&shop, &["dead", "drop", "000000000000"]).await.code, Some(1), "there is none of that id");
     assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
     assert_eq!(shop.depth("dead").await, 0);
-}
 
-#[tokio::test]
-async fn a_sender_cannot_have_his_message_taken_for_one_that_the_broker_moved() {
-    let shop = Shop::open(&[]).await;
+    // Nor can a sender have his message taken for one that the broker moved.
     let _worker = shop.worker("w", &[]).await;
     let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
     let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);
-    shop.send_to("", "purchase.3", b"{", shop.properties("r-1").with_headers(forged)).await;
+    shop.send_to("", "purchase.3", b"{", shop.properties("r-4").with_headers(forged)).await;
     until("it is in dead", async || shop.depth("dead").await == 1).await;
     let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
     let message = &listed["messages"][0];
@@ -248,13 +217,13 @@ async fn a_sender_cannot_have_his_message_taken_for_one_that_the_broker_moved() 
 async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
     let shop = Shop::open(&[]).await;
     dead_letter(&shop, "r-1", &[]).await;
-    raw::publish_to(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
+    raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!(code, Some(0));
     let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][1]["id"].as_str().unwrap()]).await;
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 
-    raw::publish_to(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;
+    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;
     until("it is there", async || shop.depth("dead").await == 3).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 2), "what is before it");
@@ -267,20 +236,11 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
 }
 
 #[tokio::test]
-async fn every_failure_has_its_exit_code_and_says_what_to_do() {
+async fn whoever_waits_in_vain_is_told_how_to_ask_again() {
     let shop = Shop::open(&[("ticket", 1)]).await;
-    for (arguments, code, words) in [
-        (&["items", "--database-url", "postgres://postgres@127.0.0.1:1/x"][..], 69, "is it running"),
-        (&["queues", "--amqp-url", "amqp://guest:guest@127.0.0.1:1/%2f"], 69, "is it running"),
-        (&["queues", "--amqp-url", "http://x"], 78, "AMQP_URL cannot be read"),
-        (&["item", "unknown"], 1, "`admin items` lists them"),
-        (&["add", "ticket", "0"], 2, "invalid value"),
-        (&["add", "ticket", "5", "--wait-seconds-max", "1", "--request-id", "a-1"], 69, "--request-id a-1"),
-    ] {
-        let ended = admin(&shop, arguments).await;
-        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
-        assert!(ended.err.contains(words) && ended.out.is_empty(), "{arguments:?}: {}", ended.err);
-    }
+    let ended = admin(&shop, &["add", "ticket", "5", "--wait-seconds-max", "1", "--request-id", "a-1"]).await;
+    assert_eq!(ended.code, Some(69), "{}", ended.err);
+    assert!(ended.err.contains("--request-id a-1") && ended.out.is_empty(), "{}", ended.err);
     until("the request waits for a restock function", async || shop.depth("restock").await == 1).await;
 }
 

@@ -1,7 +1,7 @@
 //! Who may know whom (CONTRIBUTING.md, "Where things go"), checked.
 
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -26,6 +26,19 @@ const PURE: [(&str, &[&str], &[&str]); 11] = [
 const IO: [&str; 9] =
     ["sqlx", "lapin", "tokio", "tracing", "std::fs", "std::net", "std::env", "Instant::now", "now_utc"];
 
+const REDIS: &[&str] = &["use redis::", "redis::Client", "redis::cmd", "redis::pipe"];
+/// In these folders and files nobody uses these words, but whose path has one of these parts, who does.
+const STRANGERS: [(&[&str], &[&str], &[&str]); 5] = [
+    // The broker never sees the database, and the database never sees the broker.
+    (&["shared/src/amqp", "shared/src/worker", "functions/relay/src/publish.rs"], &["sqlx"], &[]),
+    (&["shared/src", "functions"], &["lapin::"], &["/amqp/"]),
+    // SQL stays in the store where a function has one.
+    (&["functions/purchase/src"], &["sqlx::query"], &["/store.rs", "retention.rs", "strategy/redis"]),
+    (&["functions/relay/src"], &["sqlx::query"], &["/store.rs"]),
+    // Only the strategy of that name speaks to Redis.
+    (&["shared/src", "loadtest/src", "functions"], REDIS, &["/devstack/redis.rs", "/strategy/redis"]),
+];
+
 #[test]
 fn decisions_are_pure() {
     for (folder, may_know, and) in PURE {
@@ -45,96 +58,53 @@ fn decisions_are_pure() {
 }
 
 #[test]
-fn the_broker_never_sees_the_database_and_the_database_never_sees_the_broker() {
-    let mut checked = 0;
-    for (folder, stranger) in [
-        ("shared/src/amqp", "sqlx"),
-        ("shared/src/worker", "sqlx"),
-        ("shared/src/db.rs", "lapin"),
-        ("shared/src/outbox.rs", "lapin"),
-        ("shared/src/idempotency", "lapin"),
-        ("functions", "lapin"),
-        ("functions/relay/src/publish.rs", "sqlx"),
-    ] {
-        for path in sources(&Path::new(ROOT).join(folder)) {
-            assert!(!code(&path).contains(stranger), "{path} knows {stranger}");
-            checked += 1;
+fn whoever_has_no_business_with_a_server_does_not_know_it() {
+    for (folders, words, but) in STRANGERS {
+        let mut known_by = Vec::new();
+        for path in folders.iter().flat_map(|folder| sources(&Path::new(ROOT).join(folder))) {
+            let code = code(&path);
+            let Some(word) = words.iter().find(|word| code.contains(**word)) else { continue };
+            let part = but.iter().find(|part| path.contains(**part));
+            known_by.push(*part.unwrap_or_else(|| panic!("{path} knows {word}")));
         }
+        assert!(but.iter().all(|part| known_by.contains(part)), "{but:?} are where they were: {known_by:?}");
     }
-    assert!(checked >= 12, "the folders are where they were");
-}
-
-#[test]
-fn sql_stays_in_the_store_where_a_function_has_one() {
-    for (function, others) in [("purchase", &["retention.rs", "strategy/redis"][..]), ("relay", &[])] {
-        let folder = Path::new(ROOT).join("functions").join(function).join("src");
-        for path in sources(&folder) {
-            let may = ["/store.rs"].iter().chain(others).any(|name| path.contains(name));
-            assert!(may || !code(&path).contains("sqlx::query"), "{path} has statements of its own");
-        }
-    }
-}
-
-#[test]
-fn only_the_broker_module_speaks_amqp() {
-    for path in sources(&Path::new(ROOT).join("shared/src")) {
-        let may = path.contains("/amqp/") || path.contains("/devstack/");
-        assert!(may || !code(&path).contains("lapin::"), "{path} speaks AMQP");
-    }
-}
-
-#[test]
-fn only_the_strategy_of_that_name_speaks_to_redis() {
-    let mut speakers = 0;
-    for path in ["shared/src", "functions", "loadtest/src"].iter().flat_map(|path| sources(&Path::new(ROOT).join(path)))
-    {
-        let speaks =
-            ["use redis::", "redis::Client", "redis::cmd", "redis::pipe"].iter().any(|w| code(&path).contains(w));
-        // The functions' tests do to it what happens to one.
-        let may = ["/strategy/redis/", "/strategy/redis.rs", "/devstack/redis.rs", "/tests/"]
-            .iter()
-            .any(|part| path.contains(part));
-        assert!(may || !speaks, "{path} speaks to Redis");
-        speakers += usize::from(speaks);
-    }
-    assert!(speakers >= 3, "those who speak to it are where they were");
 }
 
 #[test]
 fn functions_depend_on_shared_alone() {
-    let metadata = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
-        .current_dir(ROOT)
-        .output()
-        .unwrap();
+    let arguments = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let metadata = Command::new(env!("CARGO")).args(arguments).current_dir(ROOT).output().unwrap();
     let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
-    let ours: Vec<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
-    let mut functions = 0;
-    for package in packages.iter().filter(|package| package["manifest_path"].as_str().unwrap().contains("/functions/"))
-    {
-        for dependency in package["dependencies"].as_array().unwrap() {
-            let name = dependency["name"].as_str().unwrap();
-            assert!(name == "shared" || !ours.contains(&name), "{} depends on {name}", package["name"]);
-            assert_ne!(name, "lapin", "{}", package["name"]);
+    let strangers: Vec<&Value> =
+        packages.iter().map(|package| &package["name"]).filter(|name| *name != "shared").collect();
+    let is_function = |package: &&Value| package["manifest_path"].as_str().unwrap().contains("/functions/");
+    let functions: Vec<&Value> = packages.iter().filter(is_function).collect();
+    assert!(functions.len() >= 2);
+    for package in functions {
+        for name in package["dependencies"].as_array().unwrap().iter().map(|dependency| &dependency["name"]) {
+            assert!(!strangers.contains(&name) && name != "lapin", "{} depends on {name}", package["name"]);
         }
-        functions += 1;
     }
-    assert!(functions >= 2);
 }
 
 #[test]
 fn the_top_level_is_what_it_should_be() {
-    let listed = std::process::Command::new("git").args(["ls-files"]).current_dir(ROOT).output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let mut top: Vec<&str> = listed.lines().filter_map(|path| path.split('/').next()).collect();
-    top.dedup();
-    for name in top {
-        let fixed = ["Cargo.toml", "functions", "shared", "migrations", "rabbitmq", "loadtest", "README.md"];
-        let may_join = ["Cargo.lock", "deny.toml", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let fixed = ["Cargo.toml", "functions", "shared", "migrations", "rabbitmq", "loadtest", "README.md"];
+    let may_join = ["Cargo.lock", "deny.toml", "CONTRIBUTING.md", "CHANGELOG.md"];
+    for path in tracked("") {
+        let name = path.split('/').next().unwrap();
         let joins = may_join.contains(&name) || name.starts_with('.') || name.starts_with("LICENSE");
         assert!(fixed.contains(&name) || joins, "{name} does not belong at the top level");
     }
+}
+
+/// What git has, whose path ends like this.
+pub(crate) fn tracked(end: &str) -> Vec<String> {
+    let listed = Command::new("git").args(["ls-files"]).current_dir(ROOT).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().filter(|path| path.ends_with(end)).map(ToOwned::to_owned).collect()
 }
 
 /// A file without its comments and its tests, which may use what they like.

@@ -6,7 +6,7 @@
 
 use crate::{
     contract,
-    support::{queue, sale::said, shop::Shop},
+    support::{not_shown, queue, sale::said, shop::Shop},
 };
 use futures_util::StreamExt;
 use lapin::{
@@ -17,7 +17,6 @@ use lapin::{
 use shared::messages::{Code, Status, Verdict};
 use std::{
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -32,14 +31,20 @@ const INSTALL_WAIT_MAX: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn the_python_client_buys_one_and_is_refused_the_next() {
-    if let Some(client) = Client::python().await {
+    let (folder, _lock) = folder("python");
+    let python = folder.join("bin/python").display().to_string();
+    let install = [&["python3", "-m", "venv", "."][..], &[&python, "-m", "pip", "install", "pika"]];
+    if let Some(client) = client(folder, &python, "buy.py", &["-c", "import pika"], &install).await {
         works(&client).await;
     }
 }
 
 #[tokio::test]
 async fn the_node_client_buys_one_and_is_refused_the_next() {
-    if let Some(client) = Client::node().await {
+    let (folder, _lock) = folder("node");
+    let loads = ["--input-type=module", "--eval", "import 'amqplib'"];
+    let install = [&["npm", "install", "amqplib", "--prefix", "."][..]];
+    if let Some(client) = client(folder, "node", "buy.mjs", &loads, &install).await {
         works(&client).await;
     }
 }
@@ -106,47 +111,34 @@ fn verdict(output: &Output) -> Verdict {
 
 /// One of the programs, ready to run.
 struct Client {
-    interpreter: PathBuf,
+    interpreter: String,
     script: PathBuf,
 }
 
+/// `None` where what it stands on cannot be had, which is said.
+async fn client(
+    folder: PathBuf,
+    interpreter: &str,
+    script: &str,
+    loads: &[&str],
+    install: &[&[&str]],
+) -> Option<Client> {
+    let loads = [&[interpreter], loads].concat();
+    if succeeds(&folder, &loads).await.is_err() {
+        for command in install.iter().chain([&loads[..]].iter()) {
+            succeeds(&folder, command)
+                .await
+                .map_err(|reason| not_shown(&format!("that {script} works"), &reason))
+                .ok()?;
+        }
+    }
+    // A module's imports are looked for beside it, so it runs as a copy.
+    let copy = folder.join(script);
+    fs::copy(Path::new(CLIENTS).join(script), &copy).unwrap();
+    Some(Client { interpreter: interpreter.to_owned(), script: copy })
+}
+
 impl Client {
-    async fn python() -> Option<Self> {
-        let (folder, _lock) = folder("python");
-        let interpreter = folder.join("bin/python");
-        let mut python = Command::new(&interpreter);
-        python.args(["-c", "import pika"]);
-        if succeeds(&mut python).await.is_err() {
-            let mut venv = Command::new("python3");
-            let mut pip = Command::new(&interpreter);
-            let installed = async {
-                succeeds(venv.args(["-m", "venv"]).arg(&folder)).await?;
-                succeeds(pip.args(["-m", "pip", "install", "pika"])).await?;
-                succeeds(&mut python).await
-            };
-            installed.await.map_err(|reason| not_shown("buy.py", &reason)).ok()?;
-        }
-        Some(Self { interpreter, script: Path::new(CLIENTS).join("buy.py") })
-    }
-
-    async fn node() -> Option<Self> {
-        let (folder, _lock) = folder("node");
-        let mut node = Command::new("node");
-        node.current_dir(&folder).args(["--input-type=module", "--eval", "import 'amqplib'"]);
-        if succeeds(&mut node).await.is_err() {
-            let mut npm = Command::new("npm");
-            let installed = async {
-                succeeds(npm.args(["install", "amqplib", "--prefix"]).arg(&folder)).await?;
-                succeeds(&mut node).await
-            };
-            installed.await.map_err(|reason| not_shown("buy.mjs", &reason)).ok()?;
-        }
-        // A module's imports are looked for beside it, so this one runs as a copy.
-        let script = folder.join("buy.mjs");
-        fs::copy(Path::new(CLIENTS).join("buy.mjs"), &script).unwrap();
-        Some(Self { interpreter: "node".into(), script })
-    }
-
     async fn buy(&self, shop: &Shop, arguments: &[&str]) -> Output {
         self.run(&shop.amqp_url, arguments).await
     }
@@ -167,18 +159,13 @@ fn folder(name: &str) -> (PathBuf, File) {
     (folder, lock)
 }
 
-async fn succeeds(command: &mut Command) -> Result<(), String> {
-    let running = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = match tokio::time::timeout(INSTALL_WAIT_MAX, running).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("not done within {} s", INSTALL_WAIT_MAX.as_secs())),
-    };
-    if output.status.success() { Ok(()) } else { Err(said(&output)) }
-}
-
-/// Past the test harness, which would keep it to itself.
-fn not_shown(client: &str, reason: &str) {
-    let said = format!("Not shown: that {client} works, as its library cannot be had here: {}\n", reason.trim());
-    drop(std::io::stderr().write_all(said.as_bytes()));
+async fn succeeds(folder: &Path, command: &[&str]) -> Result<(), String> {
+    let mut running = Command::new(command[0]);
+    running.args(&command[1..]).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(INSTALL_WAIT_MAX, running.output()).await {
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => Err(said(&output)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("not done within {} s", INSTALL_WAIT_MAX.as_secs())),
+    }
 }

@@ -1,7 +1,7 @@
 //! What the documents point at is there: files, headings, test names.
 
-use crate::architecture::ROOT;
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use crate::architecture::{ROOT, tracked};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// What one reads in one sitting.
 const README_LINES_MAX: usize = 220;
@@ -22,13 +22,16 @@ fn every_link_leads_to_a_file_and_every_anchor_to_a_heading() {
         }
     }
     assert!(links > 30, "links are found");
+    assert_eq!(links_of("[a](b.md#c), `[no](code)`, [d](https://x) and\n```\n[e](f)\n```\n[g](h)"), ["b.md#c", "h"]);
+    assert!(headings("# A b, `c`\n").contains("a-b-c"));
 }
 
 #[test]
 fn every_test_and_file_that_the_guarantees_name_exists() {
     let readme = read("README.md");
     let section = readme.split("\n## ").find(|section| section.starts_with("Guarantees")).unwrap();
-    let table: Vec<&str> = section.lines().filter(|line| first_cell_is_a_number(line)).collect();
+    let is_numbered = |line: &&str| line.split('|').nth(1).is_some_and(|cell| cell.trim().parse::<u32>().is_ok());
+    let table: Vec<&str> = section.lines().filter(is_numbered).collect();
     assert_eq!(table.len(), 16, "sixteen guarantees");
     let code: String = tracked(".rs").iter().map(|path| read(path)).collect();
     for line in table {
@@ -53,16 +56,6 @@ fn the_readme_is_read_in_one_sitting() {
     assert!(readme.lines().count() <= README_LINES_MAX && readme.len() <= README_BYTES_MAX);
 }
 
-#[test]
-fn a_dead_link_is_seen() {
-    assert_eq!(links_of("[a](b.md#c), `[no](code)`, [d](https://x) and\n```\n[e](f)\n```\n[g](h)"), ["b.md#c", "h"]);
-    assert!(headings("# A b, `c`\n").contains("a-b-c"));
-}
-
-fn first_cell_is_a_number(line: &str) -> bool {
-    line.split('|').nth(1).is_some_and(|cell| cell.trim().parse::<u32>().is_ok())
-}
-
 /// Links to what is not on the web, outside code.
 fn links_of(text: &str) -> Vec<String> {
     let prose: String = text.split("```").step_by(2).flat_map(|prose| prose.split('`').step_by(2)).collect();
@@ -79,12 +72,6 @@ fn headings(text: &str) -> BTreeSet<String> {
         .map(|line| line.trim_start_matches('#').trim().to_lowercase());
     let is_kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
     headings.map(|heading| heading.chars().filter(is_kept).collect::<String>().replace(' ', "-")).collect()
-}
-
-fn tracked(end: &str) -> Vec<String> {
-    let listed = Command::new("git").args(["ls-files"]).current_dir(ROOT).output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    listed.lines().filter(|path| path.ends_with(end)).map(ToOwned::to_owned).collect()
 }
 
 fn read(path: &str) -> String {

@@ -9,7 +9,7 @@ use crate::support::{
 };
 use shared::{
     devstack::{Folder, Signal},
-    messages::{Event, EventKind},
+    messages::EventKind,
     outbox::{ItemChange, record_items},
 };
 use std::collections::BTreeMap;
@@ -63,29 +63,6 @@ async fn every_reservation_is_told_once_with_its_key_and_in_the_order_of_its_ite
 }
 
 #[tokio::test]
-async fn the_end_of_an_order_is_told_after_its_beginning() {
-    let mut shop = Shop::open(&[("ticket", 10)]).await;
-    let mut listener = Listener::to(&shop, "order.*.ticket").await;
-    let _purchase = shop.worker("w", &[]).await;
-    let _relay = shop.worker_of("relay", "r", &[]).await;
-    shop.purchase("kept").await;
-    let order = listener.next().await.event.order.unwrap();
-    let _release = shop.worker_of("release", "out", &[]).await;
-    shop.cancel("c-1", &order.id.to_string()).await;
-    let cancelled = listener.next().await;
-    assert_eq!(cancelled.routing_key, "order.cancelled.ticket");
-    assert_eq!(cancelled.event.order, Some(order), "as it was at the beginning");
-
-    shop.execute("UPDATE items SET hold_ms = 1").await;
-    shop.buy("lost", "ticket").await;
-    let (reserved, expired) = (listener.next().await.event, listener.next().await.event);
-    assert_eq!((reserved.event, expired.event), (EventKind::OrderReserved, EventKind::OrderExpired));
-    assert_eq!(reserved.order, expired.order);
-    assert!(reserved.at < expired.at);
-    outbox_is_empty(&shop).await;
-}
-
-#[tokio::test]
 async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     let shop = Shop::open(&[]).await;
     let mut listener = Listener::to(&shop, "item.#").await;
@@ -115,22 +92,4 @@ async fn record(shop: &Shop, kind: EventKind, item: &str) {
 
 fn change(kind: EventKind, item: &str) -> ItemChange {
     ItemChange { kind, item: item.to_owned(), detail: "{}".to_owned() }
-}
-
-/// Commits many orders, and one row of the outbox for each `per_row` of them.
-async fn record_orders(shop: &Shop, orders: i64, per_row: i64) {
-    let insert = "
-        WITH made AS (
-            INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
-            SELECT gen_random_uuid(), 'r-' || g, 'ticket', 'b', 1, now() + interval '1 h', now()
-            FROM generate_series(1, $1) AS g RETURNING id, substr(request_id, 3)::bigint AS number
-        )
-        INSERT INTO outbox (kind, order_ids)
-        SELECT 'order.reserved', array_agg(id ORDER BY number) FROM made
-        GROUP BY (number - 1) / $2 ORDER BY (number - 1) / $2";
-    sqlx::query(insert).bind(orders).bind(per_row).execute(&shop.pool).await.unwrap();
-}
-
-fn request_id(event: &Event) -> String {
-    event.order.as_ref().unwrap().request_id.clone()
 }

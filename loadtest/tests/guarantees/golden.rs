@@ -205,38 +205,30 @@ async fn exit_codes_are_what_they_were() {
 #[tokio::test]
 async fn options_and_variables_are_what_they_were() {
     let mut lines = Vec::new();
-    for program in PROGRAMS {
-        let mut commands = vec![Vec::new()];
-        while let Some(command) = commands.pop() {
-            let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["-h"]).collect();
-            let help = String::from_utf8(run(program, &arguments, &[]).await.stdout).unwrap();
-            let name = [&[program], &arguments[..command.len()]].concat().join(" ");
-            let mut option = String::new();
-            for line in help.lines().skip_while(|line| !line.starts_with("Usage:")) {
-                let words: Vec<&str> = line.split_whitespace().take(5).collect();
-                match words.as_slice() {
-                    [command_name, ..]
-                        if line.starts_with("  ") && option == "Commands:" && *command_name != "help" =>
-                    {
-                        commands.push([command.clone(), vec![(*command_name).to_owned()]].concat());
-                    }
-                    [first, ..] if first.starts_with('-') || !line.starts_with(' ') => {
-                        let long = words.iter().find(|word| word.starts_with("--"));
-                        option = (*long.unwrap_or(first)).trim_end_matches(',').to_owned();
-                        lines.extend(option.starts_with("--").then(|| format!("{name} {option}")));
-                    }
-                    _ => (),
+    let mut commands: Vec<String> = PROGRAMS.map(str::to_owned).into();
+    while let Some(command) = commands.pop() {
+        let (program, arguments) = command.split_once(' ').unwrap_or((&command, ""));
+        let arguments: Vec<&str> = arguments.split_whitespace().chain(["-h"]).collect();
+        let help = String::from_utf8(run(program, &arguments, &[]).await.stdout).unwrap();
+        let mut option = "";
+        for line in help.lines().skip_while(|line| !line.starts_with("Usage:")) {
+            let mut words = line.split_whitespace().take(5);
+            let Some(first) = words.next() else { continue };
+            if line.starts_with("  ") && option == "Commands:" {
+                if first != "help" {
+                    commands.push(format!("{command} {first}"));
                 }
-                if option == "--worker-id" {
-                    continue;
-                }
-                for note in ["[env: ", "[default: ", "[possible values: "] {
-                    let Some((_, text)) = line.split_once(note) else { continue };
-                    let end = if note == "[env: " { ['=', ']'] } else { [']', ']'] };
-                    let text = text.split(end).next().unwrap();
-                    let is_wording = note == "[default: " && text.contains(' ') && text.contains(char::is_alphabetic);
-                    lines.extend((!is_wording).then(|| format!("{name} {option} {note}{text}]")));
-                }
+            } else if first.starts_with('-') || !line.starts_with(' ') {
+                let long = std::iter::once(first).chain(words).find(|word| word.starts_with("--"));
+                option = long.unwrap_or(first).trim_end_matches(',');
+                lines.extend(option.starts_with("--").then(|| format!("{command} {option}")));
+            }
+            for note in ["[env: ", "[default: ", "[possible values: "] {
+                let Some((_, text)) = line.split_once(note) else { continue };
+                let text = text.split(if note == "[env: " { ['=', ']'] } else { [']', ']'] }).next().unwrap();
+                let is_wording = note == "[default: " && text.contains(' ') && text.contains(char::is_alphabetic);
+                let is_told = option != "--worker-id" && !is_wording;
+                lines.extend(is_told.then(|| format!("{command} {option} {note}{text}]")));
             }
         }
     }

@@ -8,63 +8,27 @@ use loadtest::{result::Outcome, run::Running, schedule::Scenario};
 use serde_json::Value;
 use shared::devstack::Signal;
 
-/// Scarce, so that who comes first matters; many items, so that every partition has traffic.
-const SCARCE: Scenario =
-    Scenario { buyers: 24_000, items: 400, stock: 12_000, quantities: 1..=2, rate: 4_000.0, seed: 11 };
-
 fn shares(outcome: &Outcome) -> Vec<u64> {
     outcome.workers.iter().map(|worker| worker.verdicts).collect()
 }
 
 #[tokio::test]
-async fn two_workers_share_the_partitions_and_keep_the_order() {
-    let outcome = open(&endpoints().await, &SCARCE, workers(2, Some(50)).await).await.finish().await.unwrap();
-    assert_passed(&outcome);
-    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 6), "nobody idles: {:?}", shares(&outcome));
-}
-
-#[tokio::test]
 async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
     const MOVED: &str = "handed a partition over";
-    let mut sale = start(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
+    // Scarce, so that who comes first matters; many items, so that every partition has traffic.
+    let scarce = Scenario { buyers: 8_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 4_000.0, seed: 11 };
+    let mut sale = start(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
     sale.workers.start_another().await.unwrap();
     let moved = |sale: &Running<'_>| -> Vec<usize> {
         (0..2).map(|worker| sale.workers.log(worker).unwrap().matches(MOVED).count()).collect()
     };
     until("the first has handed over half of the partitions", async || moved(&sale) == [4, 0]).await;
     sale.open();
-    verdicts_reach(&sale, 20_000).await;
+    verdicts_reach(&sale, 7_000).await;
     assert_eq!(moved(&sale), [4, 0]);
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
-    assert!(shares(&outcome).iter().all(|share| *share >= 24_000 / 4), "half of the partitions each: {outcome:?}");
-}
-
-#[tokio::test]
-async fn a_worker_that_joins_in_mid_sale_gets_its_share_and_the_order_stays() {
-    let mut sale = open(&endpoints().await, &SCARCE, workers(1, Some(50)).await).await;
-    verdicts_reach(&sale, 3_000).await;
-    sale.workers.start_another().await.unwrap();
-    let outcome = sale.finish().await.unwrap();
-    assert_passed(&outcome);
-    assert!(shares(&outcome)[1] >= 2_000, "the newcomer took part: {:?}", shares(&outcome));
-}
-
-#[tokio::test]
-async fn workers_that_come_drain_die_and_freeze_cost_nobody_a_verdict_or_a_place() {
-    let mut sale = open(&endpoints().await, &SCARCE, workers(3, Some(50)).await).await;
-    verdicts_reach(&sale, 4_000).await;
-    sale.workers.kill(0).await.unwrap();
-    sale.workers.start_another().await.unwrap();
-    verdicts_reach(&sale, 8_000).await;
-    sale.workers.signal(1, Signal::Terminate).unwrap();
-    verdicts_reach(&sale, 12_000).await;
-    // Frozen, it keeps its partitions until it is awake again: others go on with theirs.
-    sale.workers.signal(2, Signal::Stop).unwrap();
-    sale.workers.start_another().await.unwrap();
-    verdicts_reach(&sale, 13_000).await;
-    sale.workers.signal(2, Signal::Continue).unwrap();
-    assert_passed(&sale.finish().await.unwrap());
+    assert!(shares(&outcome).iter().all(|share| *share >= 8_000 / 4), "half of the partitions each: {outcome:?}");
 }
 
 #[tokio::test]
@@ -96,41 +60,29 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
 
 #[tokio::test]
 async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
-    let hot = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
+    let hot = Scenario { buyers: 6_000, items: 1, stock: 3_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
     let mut endpoints = endpoints().await;
     // The broker gives a silent connection up after two heartbeats.
     endpoints.amqp_url += "?heartbeat=1";
     let mut sale = open(&endpoints, &hot, workers(1, Some(50)).await).await;
     sale.workers.start_another().await.unwrap();
     sale.workers.ready(1).await.unwrap();
-    verdicts_reach(&sale, 2_000).await;
+    verdicts_reach(&sale, 1_000).await;
     sale.workers.signal(0, Signal::Stop).unwrap();
     // By the other one: there is but one partition.
-    verdicts_reach(&sale, 6_000).await;
+    verdicts_reach(&sale, 4_000).await;
     sale.workers.signal(0, Signal::Continue).unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
-    assert!(shares(&outcome).iter().all(|share| *share >= 1_000), "both took part: {:?}", shares(&outcome));
-}
-
-#[tokio::test]
-async fn a_worker_killed_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
-    let scenario = Scenario { buyers: 4_000, items: 3, stock: 3_000, quantities: 1..=1, rate: 0.0, seed: 7 };
-    let mut sale = open(&endpoints().await, &scenario, workers(2, Some(20)).await).await;
-    verdicts_reach(&sale, 200).await;
-    sale.workers.kill(0).await.unwrap();
-    verdicts_reach(&sale, 2_000).await;
-    sale.workers.start_another().await.unwrap();
-    sale.workers.signal(1, Signal::Stop).unwrap();
-    sale.workers.signal(1, Signal::Continue).unwrap();
-    assert_passed(&sale.finish().await.unwrap());
+    assert!(shares(&outcome).iter().all(|share| *share >= 500), "both took part: {:?}", shares(&outcome));
 }
 
 #[tokio::test]
 async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
-    let sale = "run --buyers 12000 --items 40 --stock 6000 --quantity 1-2 --rate 3000 --workers 3 --batch-max 50 \
-                --freeze-worker-at 60% --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% \
-                --freeze-seconds 1 --add-worker-at 100% --json -";
+    // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
+    let sale = "run --buyers 12000 --items 400 --stock 6000 --quantity 1-2 --rate 4000 --workers 3 --batch-max 50 \
+                --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
+                --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
     let json = result_of(&endpoints().await, sale).await;
     assert_eq!((&json["order_inversions"], &json["lost"]), (&Value::from(0), &Value::from(0)));
     let done: Vec<[&str; 3]> = json["events"]
@@ -143,10 +95,13 @@ async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_pla
         ["20%", "kill", "worker-1"],
         ["40%", "add", "worker-4"],
         ["40%", "stop", "worker-2"],
+        ["60%", "add", "worker-5"],
         ["60%", "freeze", "worker-3"],
-        ["100%", "add", "worker-5"],
+        ["100%", "add", "worker-6"],
     ];
     assert_eq!(done, expected);
+    let of_newcomer = json["workers"].as_array().unwrap().iter().find(|worker| worker["id"] == "worker-4");
+    assert!(of_newcomer.unwrap()["verdicts"].as_u64().unwrap() >= 1_000, "the newcomer took part: {}", json["workers"]);
 }
 
 #[tokio::test]
@@ -180,10 +135,10 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
         sleeper.send(Signal::Stop).unwrap();
 
         let mut next = shop.worker("next", &[]).await;
-        let told = shop.reply().await;
-        assert_eq!((told.code().as_str(), told.worker_id.as_str()), (code, "next"));
+        let first = shop.reply_to("first").await;
+        assert_eq!((first.code(), first.worker_id.as_str()), (code, "next"));
         shop.buy("second", item).await;
-        let second = shop.reply().await;
+        let second = shop.reply_to("second").await;
 
         sleeper.send(Signal::Continue).unwrap();
         until("its commit has failed", async || shop.log("sleeper").await.contains("conflict; deciding again")).await;
@@ -191,12 +146,9 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
         shop.buy("third", item).await;
         let mut third = shop.reply().await;
         // It may still say what is on record: of the first, and of the second where that was not acknowledged yet.
-        for _ in 0..2 {
-            let repeated = [("first", &told.body), ("second", &second.body)];
-            if let Some((_, body)) = repeated.into_iter().find(|(id, _)| *id == third.correlation_id) {
-                assert_eq!(&third.body, body, "what is on record");
-                third = shop.reply().await;
-            }
+        while let Some(told) = [&first, &second].into_iter().find(|told| told.correlation_id == third.correlation_id) {
+            assert_eq!(third.body, told.body, "what is on record");
+            third = shop.reply().await;
         }
         assert_eq!((third.correlation_id.as_str(), third.worker_id.as_str()), ("third", "sleeper"), "back at work");
         assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });

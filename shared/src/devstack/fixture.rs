@@ -1,14 +1,15 @@
-//! What a test stands on: servers started once for each test program, a virtual host and a database for each test.
+//! What a test stands on: servers that a test program starts once, when the first test asks for them, and that stop when the
+//! program ends, however it does; and a virtual host and a database for each test. It panics where they cannot be had.
 
-use super::{Folder, Redis, Servers};
+use super::{Folder, Postgres, RabbitMq, Redis};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
-/// The most tests of one program that can have a virtual host of their own.
-const VHOSTS: usize = 160;
+/// So many virtual hosts are made at once: to ask for them takes as long as to make a few.
+const VHOSTS_AT_ONCE: usize = 16;
 
 /// A virtual host and an empty database that nobody else uses.
 #[derive(Debug)]
@@ -18,30 +19,52 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// The next free pair. The servers start with the first, and stop when the program ends, however it does.
     pub async fn new() -> Self {
-        static SERVERS: OnceCell<Servers> = OnceCell::const_new();
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = |number: usize| format!("test{number}");
-        let start = async || {
-            let vhosts: Vec<String> = (0..VHOSTS).map(name).collect();
-            let vhosts: Vec<&str> = vhosts.iter().map(String::as_str).collect();
-            Servers::start(&vhosts).await.expect("private servers can be started")
-        };
-        let servers = SERVERS.get_or_init(start).await;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(number < VHOSTS, "more tests than virtual hosts: raise VHOSTS");
-        servers.postgres.create_database(&name(number)).await.expect("a database can be created");
-        Self { amqp_url: servers.rabbitmq.url(&name(number)), database_url: servers.postgres.url(&name(number)) }
+        let (amqp_url, database_url) = tokio::join!(vhost(), database());
+        Self { amqp_url, database_url }
     }
+}
+
+/// The URL of an empty database that nobody else uses, for who needs no broker.
+pub async fn database() -> String {
+    static POSTGRES: OnceCell<Postgres> = OnceCell::const_new();
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let start = async || Postgres::start(&folder()).await.expect("a private PostgreSQL can be started");
+    let postgres = POSTGRES.get_or_init(start).await;
+    let name = name(NEXT.fetch_add(1, Ordering::Relaxed));
+    postgres.create_database(&name).await.expect("a database can be created");
+    postgres.url(&name)
+}
+
+async fn vhost() -> String {
+    static NEXT: Mutex<usize> = Mutex::const_new(0);
+    let mut next = NEXT.lock().await;
+    if next.is_multiple_of(VHOSTS_AT_ONCE) {
+        let names: Vec<String> = (*next..*next + VHOSTS_AT_ONCE).map(name).collect();
+        rabbitmq().await.add_vhosts(&names).await.expect("virtual hosts can be made");
+    }
+    *next += 1;
+    rabbitmq().await.url(&name(*next - 1))
+}
+
+/// The broker of all tests of a program that do nothing to it.
+pub async fn rabbitmq() -> &'static RabbitMq {
+    static RABBITMQ: OnceCell<RabbitMq> = OnceCell::const_new();
+    let start = async || RabbitMq::start(&folder(), &[], 1).await.expect("a private RabbitMQ can be started");
+    RABBITMQ.get_or_init(start).await
 }
 
 /// A Redis for all tests of a program that do nothing to it. Each database counts there under names of its own.
 pub async fn redis() -> &'static Redis {
     static REDIS: OnceCell<Redis> = OnceCell::const_new();
-    let start = async || {
-        let folder = Arc::new(Folder::create().expect("there is a place for a private Redis"));
-        Redis::start(&folder).await.expect("a private Redis can be started")
-    };
+    let start = async || Redis::start(&folder()).await.expect("a private Redis can be started");
     REDIS.get_or_init(start).await
+}
+
+fn folder() -> Arc<Folder> {
+    Arc::new(Folder::create().expect("there is a place for private servers"))
+}
+
+fn name(number: usize) -> String {
+    format!("test{number}")
 }

@@ -9,7 +9,7 @@ use super::{
     process::remove_env,
     server::{Server, percent_encoded},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::{
@@ -18,10 +18,11 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
-use tokio::process::Command;
+use tokio::{io::AsyncWriteExt, process::Command};
 
 const RABBITMQ_CONF: &str = include_str!("../../../rabbitmq/rabbitmq.conf");
 const ENABLED_PLUGINS: &str = include_str!("../../../rabbitmq/enabled_plugins");
@@ -46,8 +47,8 @@ const INHERITED: [&str; 3] = ["RABBITMQ_", "ERL_", "NOTIFY_SOCKET"];
 /// A running private broker. Dropping it stops its nodes and epmd in the background.
 #[derive(Debug)]
 pub struct RabbitMq {
-    /// Those that were not killed for good.
     nodes: Vec<Node>,
+    killed: Vec<Node>,
     /// Outlives the nodes through restarts, and is dropped after them.
     epmd: Server,
     control: PathBuf,
@@ -98,7 +99,7 @@ impl RabbitMq {
             |number: usize| Node::start(number, [ports[0], pairs[number][0], pairs[number][1]], folder, home, server);
         let mut nodes = vec![start(0).await?];
         nodes.extend(try_join_all((1..pairs.len()).map(start)).await?);
-        let started = RabbitMq { nodes, epmd, control: control.clone() };
+        let started = RabbitMq { nodes, killed: Vec::new(), epmd, control: control.clone() };
         // A node that does not reach the others while it boots would be a broker by itself.
         if started.nodes.len() > 1 {
             let status = started.ask(&["cluster_status"]).await?;
@@ -142,11 +143,36 @@ impl RabbitMq {
         self.nodes[0].server.kill_and_restart().await
     }
 
-    /// Kills the node of this name at once, for good.
+    /// Kills the node of this name at once, until [`RabbitMq::start_killed`].
     pub async fn kill_node(&mut self, name: &str) -> Result<()> {
         let place = self.nodes.iter().position(|node| node.name == name);
         let place = place.with_context(|| format!("there is no node {name}"))?;
-        self.nodes.remove(place).server.kill().await
+        let mut node = self.nodes.remove(place);
+        node.server.kill().await?;
+        self.killed.push(node);
+        Ok(())
+    }
+
+    /// Starts the nodes again that were killed, on the same ports and data.
+    pub async fn start_killed(&mut self) -> Result<()> {
+        while let Some(mut node) = self.killed.pop() {
+            node.server.start_again().await?;
+            self.nodes.push(node);
+        }
+        Ok(())
+    }
+
+    /// Makes virtual hosts on which the user guest may do everything, too.
+    pub async fn add_vhosts(&self, names: &[String]) -> Result<()> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut command = self.rabbitmqctl();
+        command.args(["--silent", "import_definitions"]).stdin(Stdio::piped());
+        let mut importing = command.spawn().context("run rabbitmqctl")?;
+        let definitions = guest_and_vhosts(&names).to_string();
+        importing.stdin.take().context("it reads")?.write_all(definitions.as_bytes()).await?;
+        let status = importing.wait().await?;
+        ensure!(status.success(), "rabbitmqctl import_definitions ended with {status}");
+        Ok(())
     }
 
     /// The node that leads each quorum queue of a virtual host, by the queue's name.

@@ -1,6 +1,6 @@
 //! What tests of the functions put into their database, and look up there.
 
-use super::Fixture;
+use super::fixture;
 use crate::{
     db,
     handler::Answer,
@@ -48,8 +48,7 @@ pub struct Item {
 /// # Panics
 /// As everything here: where a test could not go on.
 pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
-    let fixture = Fixture::new().await;
-    let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).expect("the URL can be read");
+    let pool = db::pool(&fixture::database().await, "test", CONNECTIONS_MAX).expect("the URL can be read");
     db::migrate(&pool).await.expect("the database can be migrated");
     for (id, stock, held, sold) in items {
         let insert = sqlx::query(ITEM).bind(id).bind(stock).bind(held).bind(sold);

@@ -84,7 +84,7 @@ impl Server {
         self.process.stop().await.map(drop)
     }
 
-    async fn start_again(&mut self) -> Result<()> {
+    pub(super) async fn start_again(&mut self) -> Result<()> {
         let mut starts = 0;
         loop {
             starts += 1;

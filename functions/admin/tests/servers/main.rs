@@ -10,7 +10,7 @@ mod unprepared;
 use admin::{CommandLine, failure::Failure, report::Report, run};
 use clap::Parser;
 use serde_json::Value;
-use shared::{config::StoreOptions, db, devstack::Fixture, order::State, table::Style};
+use shared::{config::StoreOptions, db, devstack::fixture, order::State, table::Style};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -49,7 +49,7 @@ impl Shop {
     }
 
     async fn without_schema() -> Self {
-        let database_url = Fixture::new().await.database_url;
+        let database_url = fixture::database().await;
         let pool = db::pool(&database_url, "test", 4).unwrap();
         Self { store: StoreOptions { database_url, database_connections_max: 1 }, pool }
     }

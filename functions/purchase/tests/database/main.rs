@@ -21,7 +21,7 @@ use purchase::{
 };
 use shared::{
     db,
-    devstack::{Fixture, fixture},
+    devstack::fixture,
     handler::{Answer, Handler},
     idempotency::Verdicts,
     messages::{Code, PurchaseRequest, Verdict},
@@ -39,8 +39,7 @@ const ORDERS: &str = "SELECT count(*) FROM orders";
 
 /// A migrated database of the test's own, with these items and their stock on sale.
 async fn database(items: &[(&str, i64)]) -> PgPool {
-    let fixture = Fixture::new().await;
-    let pool = migrated(&fixture.database_url).await;
+    let pool = migrated(&fixture::database().await).await;
     for (id, stock) in items {
         let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
         sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();

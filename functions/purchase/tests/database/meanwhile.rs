@@ -5,7 +5,7 @@ use crate::{Blocker, by, database, decides, migrated, request, run, until_waitin
 use purchase::strategy::StrategyName;
 use shared::{
     db,
-    devstack::Fixture,
+    devstack::fixture,
     messages::{Code, Verdict},
 };
 use sqlx::PgPool;
@@ -85,11 +85,11 @@ async fn decided_while(pool: &PgPool, strategy: StrategyName, quantity: u32, cha
 
 /// A database of the test's own that sorts words as English does, with the items `a` and `B`.
 async fn english() -> PgPool {
-    let fixture = Fixture::new().await;
-    let (path, query) = fixture.database_url.split_once('?').unwrap();
+    let url = fixture::database().await;
+    let (path, query) = url.split_once('?').unwrap();
     let name = path.rsplit('/').next().unwrap();
     let create = format!("CREATE DATABASE {name}_english TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
-    let other = db::pool(&fixture.database_url, "test", 1).unwrap();
+    let other = db::pool(&url, "test", 1).unwrap();
     sqlx::query(sqlx::AssertSqlSafe(create)).execute(&other).await.unwrap();
     let pool = migrated(&format!("{path}_english?{query}")).await;
     run(&pool, "INSERT INTO items (id, stock, available) VALUES ('a', 9, 9), ('B', 9, 9)").await;

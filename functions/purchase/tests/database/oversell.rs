@@ -6,7 +6,7 @@ use crate::{
     joined, request, reserved, run, violated_by, with_attempts, with_every_strategy,
 };
 use purchase::Purchase;
-use shared::{db, devstack::Fixture, messages::Code};
+use shared::{db, devstack::fixture, messages::Code};
 
 /// Units of an item whose orders do not add up to what it holds.
 const UNBALANCED: &str = "
@@ -31,9 +31,9 @@ async fn never_oversells_even_by_hand() {
 
 #[tokio::test]
 async fn many_workers_that_start_at_once_migrate_once() {
-    let fixture = Fixture::new().await;
+    let url = fixture::database().await;
     let workers = (0..8).map(|_| {
-        let pool = db::pool(&fixture.database_url, "test", CONNECTIONS_MAX).unwrap();
+        let pool = db::pool(&url, "test", CONNECTIONS_MAX).unwrap();
         tokio::spawn(async move { db::migrate(&pool).await })
     });
     joined(workers).await.into_iter().for_each(Result::unwrap);

@@ -81,7 +81,7 @@ impl<'a> Script<'a> {
             return None;
         }
         let reply = self.shop.reply().await;
-        let read = reply.verdict();
+        let read = &reply.verdict;
         self.dead += usize::from(read["status"] == "invalid");
         if let (Some(id), Some(order)) = (read["request_id"].as_str(), read["order"]["id"].as_str()) {
             self.orders.push((format!("<{id}>"), order.to_owned()));

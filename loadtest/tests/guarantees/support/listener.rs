@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub(crate) struct Heard {
     pub(crate) routing_key: String,
     pub(crate) event: Event,
-    pub(crate) properties: BasicProperties,
+    pub(crate) relay: String,
 }
 
 pub(crate) struct Listener {
@@ -34,8 +34,20 @@ impl Listener {
 
     /// The next event. Its properties say what its body says.
     pub(crate) async fn next(&mut self) -> Heard {
+        let Delivery { routing_key, properties, data, .. } = self.delivery().await;
+        let event: Event = serde_json::from_slice(&data).unwrap();
+        let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string);
+        assert_eq!(text(properties.message_id()).as_ref(), Some(&event.event_id));
+        assert_eq!(text(properties.kind()).as_deref(), Some(event.event.as_str()));
+        assert_eq!(text(properties.content_type()).as_deref(), Some(CONTENT_TYPE));
+        assert_eq!(*properties.timestamp(), Some(event.at.unix_timestamp().unsigned_abs()));
+        assert_eq!(*properties.delivery_mode(), Some(2));
+        Heard { routing_key: routing_key.to_string(), event, relay: text(properties.app_id()).unwrap() }
+    }
+
+    async fn delivery(&mut self) -> Delivery {
         let delivery = tokio::time::timeout(Duration::from_secs(60), self.events.next()).await;
-        heard(delivery.expect("an event comes").unwrap().unwrap())
+        delivery.expect("an event comes").unwrap().unwrap()
     }
 
     /// The next event that is not known already; what is known is the same each time.
@@ -54,28 +66,9 @@ impl Listener {
 
     /// With every relay stopped: what was published before is here, so a message of ours would come behind it.
     pub(crate) async fn hears_nothing_more(&mut self, shop: &Shop) {
-        let body = r#"{"event_id":"end","event":"order.reserved","item":"end","at":"2026-11-27T10:00:00Z"}"#;
-        let properties = BasicProperties::default()
-            .with_content_type(CONTENT_TYPE.into())
-            .with_delivery_mode(2)
-            .with_message_id("end".into())
-            .with_type("order.reserved".into())
-            .with_timestamp(1_795_773_600);
-        shop.send_to(EVENTS_EXCHANGE, "order.reserved.end", body.as_bytes(), properties).await;
-        assert_eq!(self.next().await.event.event_id, "end");
+        shop.send_to(EVENTS_EXCHANGE, "order.reserved.end", b"end", BasicProperties::default()).await;
+        assert_eq!(self.delivery().await.data, b"end");
     }
-}
-
-fn heard(delivery: Delivery) -> Heard {
-    let event: Event = serde_json::from_slice(&delivery.data).unwrap();
-    let properties = delivery.properties;
-    let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-    assert_eq!(text(properties.message_id()), event.event_id);
-    assert_eq!(text(properties.kind()), event.event.as_str());
-    assert_eq!(text(properties.content_type()), CONTENT_TYPE);
-    assert_eq!(*properties.timestamp(), Some(event.at.unix_timestamp().unsigned_abs()));
-    assert_eq!(*properties.delivery_mode(), Some(2));
-    Heard { routing_key: delivery.routing_key.to_string(), event, properties }
 }
 
 /// Whether ids go up, by number, then by place.

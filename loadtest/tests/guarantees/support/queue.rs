@@ -12,6 +12,11 @@ pub(crate) async fn exclusive(channel: &Channel) -> ShortString {
     channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap().name().clone()
 }
 
+pub(crate) async fn durable(channel: &Channel, name: &str) {
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
+}
+
 pub(crate) async fn bind(channel: &Channel, queue: &str, exchange: &str, pattern: &str) {
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
     channel.queue_bind(queue.into(), exchange.into(), pattern.into(), options, none).await.unwrap();

@@ -29,13 +29,8 @@ pub(crate) fn nested_headers(depth: usize) -> Vec<u8> {
     [&(1_u16 << 13).to_be_bytes()[..], &size, &table].concat()
 }
 
-/// Publishes `body` to the exchange `purchase` with these properties: flags, then values.
-pub(crate) async fn publish(amqp_url: &str, item: &str, body: &[u8], properties: &[u8]) {
-    publish_to(amqp_url, "purchase", item, body, properties).await;
-}
-
-/// The same, to any exchange.
-pub(crate) async fn publish_to(amqp_url: &str, exchange: &str, routing_key: &str, body: &[u8], properties: &[u8]) {
+/// Publishes `body` with these properties: flags, then values.
+pub(crate) async fn publish(amqp_url: &str, exchange: &str, routing_key: &str, body: &[u8], properties: &[u8]) {
     let uri = AMQPUri::from_str(amqp_url).unwrap();
     let mut stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.unwrap();
     stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();

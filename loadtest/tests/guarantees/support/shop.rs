@@ -23,7 +23,6 @@ use tokio::sync::OnceCell;
 /// Nothing here takes this long; a test that waits longer has lost something.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The shop.
 pub(crate) struct Shop {
     pub(crate) amqp_url: String,
     pub(crate) database_url: String,
@@ -36,26 +35,34 @@ pub(crate) struct Shop {
 }
 
 /// A reply as the buyer gets it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) correlation_id: String,
     pub(crate) body: String,
+    pub(crate) verdict: Value,
     pub(crate) worker_id: String,
     pub(crate) properties: BasicProperties,
 }
 
 impl Reply {
-    pub(crate) fn code(&self) -> String {
-        self.verdict()["code"].as_str().unwrap().to_owned()
+    pub(crate) fn of(delivery: Delivery) -> Self {
+        let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
+        Self {
+            correlation_id: text(delivery.properties.correlation_id()),
+            worker_id: text(delivery.properties.app_id()),
+            verdict: serde_json::from_slice(&delivery.data).unwrap(),
+            body: String::from_utf8(delivery.data).unwrap(),
+            properties: delivery.properties,
+        }
     }
 
-    pub(crate) fn verdict(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
+    pub(crate) fn code(&self) -> &str {
+        self.verdict["code"].as_str().unwrap()
     }
 
     /// The id of the order that was made.
-    pub(crate) fn order(&self) -> String {
-        self.verdict()["order"]["id"].as_str().unwrap().to_owned()
+    pub(crate) fn order(&self) -> &str {
+        self.verdict["order"]["id"].as_str().unwrap()
     }
 }
 
@@ -163,15 +170,14 @@ impl Shop {
     /// Buys a ticket, and waits for the verdict.
     pub(crate) async fn purchase(&mut self, id: &str) -> Reply {
         self.buy(id, "ticket").await;
-        self.reply().await
+        self.reply_to(id).await
     }
 
     /// Sends to a function's queue, and waits for the reply, which is one that is described.
     pub(crate) async fn ask(&mut self, queue: &str, id: &str, body: &str) -> Reply {
         self.send_to("", queue, body.as_bytes(), self.properties(id)).await;
-        let reply = self.reply().await;
-        assert_eq!(reply.correlation_id, id);
-        assert_describes(&reply.verdict());
+        let reply = self.reply_to(id).await;
+        assert_describes(&reply.verdict);
         reply
     }
 
@@ -182,8 +188,9 @@ impl Shop {
     /// So many buyers ask for a ticket, one after the other.
     pub(crate) async fn line_up(&self, count: usize) {
         for number in 0..count {
-            self.buy(&format!("r-{number:04}"), "ticket").await;
+            self.buy_unconfirmed(&format!("r-{number:04}"), "ticket").await;
         }
+        self.channel.wait_for_confirms().await.unwrap();
     }
 
     /// Each of those who lined up gets one reply, and who came first was served first.
@@ -206,7 +213,14 @@ impl Shop {
     /// The next reply.
     pub(crate) async fn reply(&mut self) -> Reply {
         let delivery = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
-        reply(delivery.unwrap().unwrap())
+        Reply::of(delivery.unwrap().unwrap())
+    }
+
+    /// The next reply, which is to this request.
+    pub(crate) async fn reply_to(&mut self, id: &str) -> Reply {
+        let reply = self.reply().await;
+        assert_eq!(reply.correlation_id, id, "{}", reply.body);
+        reply
     }
 
     /// This many replies, by correlation id; a second one for the same id must not differ.
@@ -239,10 +253,6 @@ impl Shop {
         })
         .await;
         dead
-    }
-
-    pub(crate) async fn dead_reasons(&self, count: usize) -> Vec<String> {
-        self.dead(count).await.into_iter().map(|(reason, _)| reason).collect()
     }
 
     /// Whether no request waits in any partition: each is settled, or with a worker.
@@ -290,16 +300,6 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
-}
-
-pub(crate) fn reply(delivery: Delivery) -> Reply {
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-    Reply {
-        correlation_id: text(delivery.properties.correlation_id()),
-        worker_id: text(delivery.properties.app_id()),
-        body: String::from_utf8(delivery.data).unwrap(),
-        properties: delivery.properties,
-    }
 }
 
 /// The worker program, built once for this test program.
