@@ -41,6 +41,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (7, "redis", include_str!("../../migrations/0007_redis.sql")),
 ];
 
+const UNDEFINED_TABLE: &str = "42P01";
 /// What the last migration was. The table is the migrator's.
 const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
 
@@ -99,9 +100,11 @@ pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<
                 version.unwrap_or_default(),
                 newest.unwrap_or_default()
             ))),
-            Err(error) if is_undefined_table(&error) => Err(OpenError::Configuration(
-                "the database has no schema of ours; start a function on it first, such as purchase".to_owned(),
-            )),
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => {
+                Err(OpenError::Configuration(
+                    "the database has no schema of ours; start a function on it first, such as purchase".to_owned(),
+                ))
+            }
             Err(error) => Err(OpenError::of(&error, ACQUIRE_SECONDS_MAX)),
         }
     })
@@ -110,10 +113,6 @@ pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<
 fn pool_of(options: &StoreOptions, name: &str) -> Result<PgPool, OpenError> {
     let unreadable = |error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}"));
     pool(&options.database_url, name, options.database_connections_max).map_err(unreadable)
-}
-
-fn is_undefined_table(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
 }
 
 /// Connects once, outside the pool, which keeps the reason of a failure to itself.
@@ -147,7 +146,6 @@ pub async fn on_connection<T>(
     }
 }
 
-/// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It answers, but not in a way that waiting would change.

@@ -32,7 +32,6 @@ pub trait Handler: Send + Sync + Sized + 'static {
     }
 }
 
-/// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The body of the reply, as it is recorded.

@@ -12,7 +12,6 @@ use tokio::{net::TcpListener, task::JoinSet, time};
 
 /// What the name of every metric begins with.
 const PREFIX: &str = "turnstile";
-/// The only path there is.
 const PATH: &str = "/metrics";
 /// The most connections at one time; whoever comes on top of that waits.
 const CONNECTIONS_MAX: usize = 16;

@@ -32,7 +32,6 @@ pub async fn record_orders(connection: &mut PgConnection, kind: EventKind, ids: 
     sqlx::query(RECORD_ORDERS).bind(kind.as_str()).bind(ids).execute(connection).await.map(|_| ())
 }
 
-/// What happened to an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemChange {
     pub kind: EventKind,
@@ -71,7 +70,6 @@ pub fn kind_of(cause: Cause) -> EventKind {
 pub struct Notifier(mpsc::Sender<()>);
 
 impl Notifier {
-    /// Notifies on connections of this pool.
     pub fn start(pool: &PgPool) -> Self {
         // One notification that is still to be sent is as good as many.
         let (wanted, mut wants) = mpsc::channel(1);

@@ -63,7 +63,6 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The waits of one run of attempts.
 #[derive(Debug)]
 pub struct Waits {
     intervals: ExponentialBackoff,
@@ -79,7 +78,6 @@ impl Iterator for Waits {
     }
 }
 
-/// One attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt<'a> {
     /// What it was made on; `None` where it was not about an item, but about a request id.
@@ -89,7 +87,6 @@ pub struct Attempt<'a> {
     pub ended: Ended,
 }
 
-/// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Committed,

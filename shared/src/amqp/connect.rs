@@ -147,7 +147,6 @@ async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(
     Ok((connecting.await?, socket))
 }
 
-/// A channel on which what is published is confirmed.
 pub(super) async fn confirming_channel(connection: &Connection) -> Result<Channel, Error> {
     answered(async {
         let channel = connection.create_channel().await?;
@@ -179,7 +178,6 @@ pub(super) async fn next(messages: &mut Consumer) -> Result<Delivery, Error> {
     Ok(messages.next().await.ok_or_else(ended)??)
 }
 
-/// Closes a connection in an orderly way.
 pub(super) async fn close(connection: &Connection) -> Result<(), Error> {
     answered(async { Ok(connection.close(200, "done".into()).await?) }).await
 }

@@ -32,7 +32,6 @@ use std::{
 /// How long a subscription that is over may take to say why.
 const LAST_WORDS_SECONDS_MAX: u64 = 1;
 
-/// A message, as it was delivered.
 #[derive(Debug)]
 pub struct Delivery {
     /// Which of the consumer's queues it came from.
@@ -96,7 +95,6 @@ pub struct Consumer {
     leaving: Vec<Arc<AtomicBool>>,
     /// For asking about queues.
     side: Channel,
-    /// Where the workers are counted.
     membership: Option<Membership>,
     deliveries: SelectAll<BoxStream<'static, Result<Delivery, Error>>>,
 }
@@ -199,7 +197,6 @@ impl Consumer {
         }
     }
 
-    /// What acknowledges these deliveries.
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger { channels: self.channels.clone() }
     }

@@ -19,7 +19,6 @@ use lapin::{
 };
 use std::time::Duration;
 
-/// The queue of what could not be handled.
 const DEAD_QUEUE: &str = "dead";
 /// The most of bodies that is taken at once, in bytes.
 const TAKEN_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -50,7 +49,6 @@ pub enum Replayed {
     NoQueue(String),
 }
 
-/// A connection to `dead`.
 pub struct DeadLetterQueue {
     connection: Connection,
     channel: Channel,

@@ -17,7 +17,6 @@ const ID_DIGITS: usize = 12;
 /// What of nested headers is shown.
 const DEPTH_MAX: usize = 8;
 
-/// A message in `dead`.
 #[derive(Debug, Clone)]
 pub struct DeadMessage {
     /// Twelve hex digits, made of its content and its origin. Copies of one message share it.

@@ -72,7 +72,6 @@ impl Membership {
         Self { place, active, beating }
     }
 
-    /// Where this worker stands.
     pub(super) fn place(&self) -> Place {
         *self.place.borrow()
     }

@@ -26,7 +26,6 @@ const CONFIRM_SECONDS_MAX: u64 = 30;
 /// How many events may be on the wire and not confirmed. A quorum queue writes to disk for many at once, so a narrow window
 /// would wait for the disk that often; a thousand events of 400 bytes are half a megabyte.
 const EVENTS_UNCONFIRMED_MAX: usize = 1_000;
-/// The exchange of what could not be handled.
 const DEAD_EXCHANGE: &str = "dead";
 
 /// What is to be sent of a message that was delivered.
@@ -39,7 +38,6 @@ pub enum Outgoing<'a> {
     DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
 }
 
-/// A connection to publish on.
 pub struct Publisher {
     connection: Connection,
     channel: Channel,
@@ -175,7 +173,6 @@ impl Publisher {
         put
     }
 
-    /// Puts an event on the wire.
     async fn put(&self, event: &OutgoingEvent<'_>) -> lapin::Result<PublisherConfirm> {
         let properties = self
             .our_properties()
@@ -211,14 +208,12 @@ pub(super) async fn publish_mandatory(
     }
 }
 
-/// Waits for confirms, but not for ever.
 pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(Duration::from_secs(CONFIRM_SECONDS_MAX), confirms)
         .await
         .unwrap_or_else(|_| Err(Error::Lost(format!("no confirm within {CONFIRM_SECONDS_MAX} s"))))
 }
 
-/// An event on its way out.
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingEvent<'a> {
     /// Its stable id.
@@ -226,7 +221,6 @@ pub struct OutgoingEvent<'a> {
     pub kind: EventKind,
     /// At most 255 bytes.
     pub routing_key: &'a str,
-    /// When it happened.
     pub at: OffsetDateTime,
     pub body: &'a str,
 }

@@ -11,7 +11,6 @@ use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use std::time::Duration;
 
-/// A request to a function's queue.
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingRequest<'a> {
     pub queue: &'a str,
@@ -20,7 +19,6 @@ pub struct OutgoingRequest<'a> {
     pub body: &'a str,
 }
 
-/// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestOutcome {
     /// The verdict: the reply's body.

@@ -56,7 +56,6 @@ pub struct Binding {
 }
 
 impl Topology {
-    /// The project's topology.
     pub fn read() -> Self {
         serde_json::from_str(include_str!("../../../rabbitmq/definitions.json"))
             .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
@@ -136,7 +135,6 @@ fn table(arguments: &Map<String, Value>) -> FieldTable {
     table
 }
 
-/// A queue, as the broker knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueState {
     /// Messages that wait: those under way to a worker are not counted.

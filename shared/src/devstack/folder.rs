@@ -122,16 +122,12 @@ impl Folder {
 
 /// Where folders may be made, best first, with what their names start with there.
 fn places() -> Vec<(PathBuf, &'static str)> {
-    let built_into = std::env::current_exe().ok().and_then(|program| target_folder(&program));
-    let in_target = built_into.map(|target| (target.join("devstack"), ""));
+    // The target folder that this program was built into, wherever CARGO_TARGET_DIR put it: Cargo marks it with a tag file.
+    let is_target = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file() || folder.ends_with("target");
+    let program = std::env::current_exe().unwrap_or_default();
+    let in_target = program.ancestors().skip(1).find(is_target).map(|target| (target.join("devstack"), ""));
     let temporary = [(std::env::temp_dir(), "turnstile-"), (PathBuf::from("/tmp"), "turnstile-")];
     in_target.into_iter().chain(temporary).collect()
-}
-
-/// The target folder that a program was built into, wherever CARGO_TARGET_DIR put it: Cargo marks it with a tag file.
-fn target_folder(program: &Path) -> Option<PathBuf> {
-    let mut above = program.ancestors().skip(1);
-    above.find(|folder| folder.join("CACHEDIR.TAG").is_file() || folder.ends_with("target")).map(Path::to_path_buf)
 }
 
 fn make_in(parent: &Path, prefix: &str, user: Option<(u32, u32)>) -> Result<PathBuf> {

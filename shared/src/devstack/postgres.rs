@@ -80,7 +80,6 @@ impl Postgres {
         format!("postgres://{ROLE}@localhost:{SOCKET_NUMBER}/{}?host={socket}", percent_encoded(database))
     }
 
-    /// Creates an empty database.
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let statement = format!("{CREATE_DATABASE}\"{}\"", name.replace('"', "\"\""));
         let mut connection = self.connect(MAINTENANCE).await?;

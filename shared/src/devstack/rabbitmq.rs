@@ -127,7 +127,6 @@ impl RabbitMq {
         self.nodes.iter().map(|node| node.server.pid()).collect()
     }
 
-    /// The names of the nodes, as Erlang knows them.
     pub fn node_names(&self) -> Vec<&str> {
         self.nodes.iter().map(|node| node.name.as_str()).collect()
     }

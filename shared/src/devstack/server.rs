@@ -56,7 +56,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.process.pid()
     }

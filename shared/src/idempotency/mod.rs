@@ -17,7 +17,6 @@ use uuid::Uuid;
 /// A verdict on record.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Recorded {
-    /// Of the request's content.
     pub fingerprint: Uuid,
     /// The reply as it was sent.
     pub reply: String,
@@ -41,14 +40,12 @@ pub struct Verdicts<'a> {
     pub now: OffsetDateTime,
     /// What is on record of the batch's request ids.
     recorded: HashMap<String, Recorded>,
-    /// What the batch adds, in its order.
     new: Vec<NewVerdict<'a>>,
     /// The place of each request id in `new`.
     places: HashMap<&'a str, usize>,
 }
 
 impl<'a> Verdicts<'a> {
-    /// What was on record at this moment.
     pub fn at(now: OffsetDateTime, recorded: HashMap<String, Recorded>) -> Self {
         Self { now, recorded, new: Vec::new(), places: HashMap::new() }
     }

@@ -31,14 +31,12 @@ use std::time::{Duration, Instant};
 /// more would only make the batches smaller.
 const BATCHES_SETTLING_MAX: usize = 1;
 
-/// A handler and all that it takes to run it.
 struct Function<H> {
     handler: H,
     service: Service,
     metrics: WorkerMetrics,
 }
 
-/// How a queue is consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
     /// A whole window at a time.
@@ -47,7 +45,6 @@ enum Care {
     OneByOne,
 }
 
-/// How a session with the broker ended.
 enum Ended {
     /// We were told to stop, and have settled what was in hand.
     Stopped,

@@ -212,7 +212,6 @@ impl Shares {
         partition.holding = Some(Holding { taken_before: partition.taken, filled: false });
     }
 
-    /// The partitions that are being handed over.
     pub(super) fn held(&self) -> Vec<usize> {
         self.those(|partition| partition.holding.is_some())
     }
@@ -242,7 +241,6 @@ impl Shares {
         to_fill
     }
 
-    /// The partition is somebody else's now.
     pub(super) fn handed_over(&mut self, partition: usize) {
         let partition = &mut self.partitions[partition];
         (partition.holding, partition.last_taken, partition.active_since) = (None, None, None);

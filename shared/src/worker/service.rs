@@ -27,7 +27,6 @@ const DRAIN_SECONDS_MAX: u64 = 20;
 
 #[derive(Debug)]
 pub struct Service {
-    /// What every function takes.
     pub worker: WorkerOptions,
     /// The broker, where the topology is declared.
     pub nodes: Nodes,
@@ -91,7 +90,6 @@ impl Service {
         Ready(file)
     }
 
-    /// Whether the process was told to stop.
     pub fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }

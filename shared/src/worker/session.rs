@@ -31,7 +31,6 @@ const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
 
-/// A session under way.
 struct Session<'a, H> {
     function: &'a Function<H>,
     /// What the broker's operators see.
@@ -51,7 +50,6 @@ struct Session<'a, H> {
 }
 
 impl<H: Handler> Function<H> {
-    /// Connects, subscribes, consumes.
     pub(super) async fn session(&self, queues: &[String], workers: Option<String>, care: Care) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", H::NAME);

@@ -21,7 +21,6 @@ const TOGETHER_ATTEMPTS_MAX: u32 = 2;
 /// Attempts at a reply alone, before it is given up: its buyer can ask again. At a requeue, before it is given back.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
 
-/// What becomes of a message.
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
     Answered { body: String, request_id: String },
@@ -33,7 +32,6 @@ pub(super) enum Outcome {
     Ignored,
 }
 
-/// A decided batch on its way to being settled.
 pub(super) struct Decided {
     /// In the order of their decision.
     pub(super) outcomes: Vec<(Delivery, Outcome)>,
@@ -83,7 +81,6 @@ impl Drop for Settling {
     }
 }
 
-/// What it takes to send and to acknowledge.
 pub(super) struct Settler {
     pub(super) nodes: Nodes,
     /// What the broker's operators see.

@@ -9,12 +9,10 @@ use crate::{
 /// durable ones. Anything else might be one of our request queues, which a request must not be able to write into.
 const REPLY_QUEUES: [&str; 3] = ["amq.rabbitmq.reply-to", "amq.gen-", "reply."];
 
-/// Whether `reply_to` names a queue that may be replied to.
 pub(super) fn is_reply_queue(name: &str) -> bool {
     REPLY_QUEUES.iter().any(|start| name.starts_with(start))
 }
 
-/// Checks the properties of a message.
 pub(super) fn validate(delivery: &Delivery) -> Result<(), Rejection> {
     check(delivery.reply_to(), delivery.correlation_id(), delivery.content_type(), delivery.content_encoding())
 }

@@ -9,7 +9,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-use shared::devstack::{Folder, Postgres, RabbitMq, Redis, Servers, redis::version};
+use shared::devstack::{Folder, Postgres, RabbitMq, Servers};
 use sqlx::{Connection as _, PgConnection};
 use std::{
     path::Path,
@@ -49,31 +49,6 @@ async fn servers_serve_beside_others_and_leave_nothing_behind() {
     other.postgres.create_database("still_served").await.unwrap();
     connect(&other.rabbitmq.url("/")).await;
     other.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_killed_redis_starts_empty_or_with_the_last_snapshot_at_the_same_address() {
-    let folder = Arc::new(Folder::create().unwrap());
-    let mut redis = Redis::start(&folder).await.unwrap();
-    let (url, pid) = (redis.url(), redis.pid());
-    let ask = async |words: &[&str]| {
-        let connection = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await;
-        let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]).query_async::<Option<String>>(&mut connection.unwrap()).await.unwrap()
-    };
-    ask(&["SET", "key", "before any snapshot"]).await;
-    redis.kill_and_restart().await.unwrap();
-    assert!(redis.pid() != pid && redis.url() == url);
-    assert_eq!(ask(&["GET", "key"]).await, None);
-
-    ask(&["SET", "key", "in the snapshot"]).await;
-    redis.save().await.unwrap();
-    ask(&["SET", "key", "after the snapshot"]).await;
-    redis.kill_and_restart().await.unwrap();
-    assert_eq!(ask(&["GET", "key"]).await.as_deref(), Some("in the snapshot"));
-    assert!(version(&url).await.unwrap().contains(char::is_numeric));
-    redis.stop().await.unwrap();
-    Arc::into_inner(folder).unwrap().remove().await.unwrap();
 }
 
 #[tokio::test]
