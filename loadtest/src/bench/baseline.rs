@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::database;
 use crate::failure::Failure;
+use crate::stats::round;
 use crate::strategy::Strategy;
 use clients::{Clients, Purchase, exchange};
 pub use result::{AtServer, BaselineResult};
@@ -141,7 +142,7 @@ impl Opened {
         let (address, item) = (self.address, self.item.clone());
         let clients = Clients { address, item, buyers: baseline.buyers, timeout: baseline.timeout };
         let (drops, retransmits) = syns();
-        let visits = clients::come(program, &clients).await?;
+        let (visits, lag) = clients::come(program, &clients).await?;
         let (drops_after, retransmits_after) = syns();
         let settled = timeout(QUIET_WAIT_MAX, self.settled()).await;
         let counts = settled.context("the HTTP server is still at work long after the last buyer has left");
@@ -150,6 +151,7 @@ impl Opened {
         let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await.map_err(database::failed)?;
         pool.close().await;
         let mut result = BaselineResult::of(&visits, &counts, &Recorded { left, orders }, baseline.stock);
+        result.lag_ms = round(lag.as_secs_f64() * 1e3, 1e1);
         result.at_server.syn_drops = drops_after.saturating_sub(drops);
         result.at_server.syn_retransmits = retransmits_after.saturating_sub(retransmits);
         Ok(result)
@@ -179,6 +181,8 @@ async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
         .min_connections(POOL_CONNECTIONS)
         .max_connections(POOL_CONNECTIONS)
         .acquire_timeout(POOL_WAIT_MAX)
+        // Thousands wait; how long, the result says.
+        .acquire_slow_threshold(POOL_WAIT_MAX)
         // A round trip before every use, otherwise.
         .test_before_acquire(false)
         .connect_with(options.application_name("loadtest baseline server").options(LIMITS));
@@ -249,30 +253,26 @@ impl Handler {
     async fn sell_in_transaction(&self, purchase: &Purchase) -> sqlx::Result<StatusCode> {
         let mut waits = self.baseline.retry.waits();
         loop {
-            let status = self.attempt(purchase).await?;
-            if status != StatusCode::CONFLICT {
-                return Ok(status);
+            let mut connection = self.connection().await?;
+            self.counts().attempts += 1;
+            let mut transaction = connection.begin().await?;
+            let decided = self.decide(&mut transaction, purchase).await;
+            if matches!(decided, Ok(StatusCode::OK)) {
+                transaction.commit().await?;
+                return decided;
+            }
+            self.counts().rollbacks += 1;
+            transaction.rollback().await?;
+            drop(connection);
+            if !matches!(decided, Ok(StatusCode::CONFLICT)) {
+                return decided;
             }
             self.counts().conflicts += 1;
             match waits.next() {
                 Some(wait) => sleep(wait).await,
-                None => return Ok(status),
+                None => return decided,
             }
         }
-    }
-
-    async fn attempt(&self, purchase: &Purchase) -> sqlx::Result<StatusCode> {
-        let mut connection = self.connection().await?;
-        self.counts().attempts += 1;
-        let mut transaction = connection.begin().await?;
-        let decided = self.decide(&mut transaction, purchase).await;
-        if matches!(decided, Ok(StatusCode::OK)) {
-            transaction.commit().await?;
-        } else {
-            self.counts().rollbacks += 1;
-            transaction.rollback().await?;
-        }
-        decided
     }
 
     /// Within a transaction, the payment too, as in the originals.

@@ -71,7 +71,6 @@ pub(super) fn of_tree(root: u32) -> Option<f64> {
 /// The CPU time of this process alone.
 pub(super) fn ours() -> Option<f64> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
-    #[allow(clippy::cast_precision_loss)]
     Some((usage.user_time() + usage.system_time()).num_microseconds() as f64)
 }
 

@@ -80,16 +80,9 @@ pub(super) struct Visit {
     pub(super) ending: Ending,
 }
 
-/// All of them, and the longest that something waited for the clients' process to get to it: what the buyers saw that late,
-/// the server may have done in time.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Visits {
-    pub(super) visits: Vec<Visit>,
-    pub(super) lag: Duration,
-}
-
-/// Sends everybody at once, and returns when the last one has left.
-pub(super) async fn come(program: &Path, clients: &Clients) -> Result<Visits, Failure> {
+/// Sends everybody at once, and returns when the last one has left; with the longest that something waited for the clients'
+/// process to get to it: what the buyers saw that late, the server may have done in time.
+pub(super) async fn come(program: &Path, clients: &Clients) -> Result<(Vec<Visit>, Duration), Failure> {
     // Here each connection has its other end.
     let room = raise_open_files(clients.buyers).context("raise the limit of open files").map_err(Failure::Broken)?;
     if room < clients.buyers {
@@ -126,7 +119,7 @@ pub(crate) async fn serve(clients: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn visit_all(Clients { address, item, buyers, timeout }: Clients) -> anyhow::Result<Visits> {
+async fn visit_all(Clients { address, item, buyers, timeout }: Clients) -> anyhow::Result<(Vec<Visit>, Duration)> {
     // A connection is an open file: where there may be 20,000 of them, the last few of 20,000 buyers wait for the first.
     let room = Arc::new(Semaphore::new(raise_open_files(buyers)?.max(1) as usize));
     let (start, mut visiting) = (Instant::now(), JoinSet::new());
@@ -138,14 +131,14 @@ async fn visit_all(Clients { address, item, buyers, timeout }: Clients) -> anyho
             visit(address, purchase, timeout, start).await
         });
     }
-    let (mut all, mut looks) = (Visits::default(), interval(LAG_PAUSE));
+    let (mut visits, mut lag, mut looks) = (Vec::new(), Duration::ZERO, interval(LAG_PAUSE));
     loop {
         tokio::select! {
             visit = visiting.join_next() => match visit {
-                Some(visit) => all.visits.push(visit?),
-                None => return Ok(all),
+                Some(visit) => visits.push(visit?),
+                None => return Ok((visits, lag)),
             },
-            due = looks.tick() => all.lag = all.lag.max(due.elapsed()),
+            due = looks.tick() => lag = lag.max(due.elapsed()),
         }
     }
 }
@@ -252,7 +245,7 @@ mod tests {
             });
         }
         let clients = Clients { address, item: "i".into(), buyers: 3, timeout };
-        visit_all(clients).await.unwrap().visits.into_iter().map(|visit| visit.ending).collect()
+        visit_all(clients).await.unwrap().0.into_iter().map(|visit| visit.ending).collect()
     }
 
     #[tokio::test]

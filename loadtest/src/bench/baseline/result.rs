@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::clients::{Ending, Visit, Visits};
+use super::clients::{Ending, Visit};
 use crate::stats::{Latency, round};
 
 /// The system sends a dropped SYN again after this time.
@@ -94,7 +94,7 @@ impl BaselineResult {
     }
 
     /// A buyer counts as served where the database has their order, whatever they were answered.
-    pub(super) fn of(Visits { visits, lag }: &Visits, counts: &Counts, recorded: &Recorded, stock: u64) -> Self {
+    pub(super) fn of(visits: &[Visit], counts: &Counts, recorded: &Recorded, stock: u64) -> Self {
         let served: HashSet<Uuid> = recorded.orders.iter().map(|(request_id, _)| *request_id).collect();
         let units: i64 = recorded.orders.iter().map(|(_, quantity)| quantity).sum();
         let stock = i64::try_from(stock).unwrap_or(i64::MAX);
@@ -109,7 +109,6 @@ impl BaselineResult {
             *failures.entry(kind).or_default() += 1;
         }
         let no_less_than_0 = |units: i64| u64::try_from(units).unwrap_or(0);
-        #[allow(clippy::cast_precision_loss)]
         let (answers, buyers) = (answered.len() as f64, visits.len().max(1) as f64);
         Self {
             sold: told.len() as u64,
@@ -119,7 +118,6 @@ impl BaselineResult {
             seconds: round(seconds, 1e6),
             answers_per_second: if seconds > 0.0 { round(answers / seconds, 1e1) } else { 0.0 },
             latency_ms: answered.iter().map(|visit| visit.left.saturating_sub(visit.came)).collect(),
-            lag_ms: round(lag.as_secs_f64() * 1e3, 1e1),
             attempts: counts.attempts,
             conflicts: counts.conflicts,
             rollbacks: counts.rollbacks,
@@ -134,6 +132,7 @@ impl BaselineResult {
                 zombie_units: no_less_than_0(stock - recorded.left - units),
                 ..AtServer::default()
             },
+            ..Self::default()
         }
     }
 }
@@ -179,7 +178,7 @@ mod tests {
             left: ms(left),
             ending,
         };
-        let visits = Visits { visits: (0..).zip(came).map(visit).collect(), lag: Duration::ZERO };
+        let visits: Vec<Visit> = (0..).zip(came).map(visit).collect();
         let recorded = Recorded { left, orders: served.iter().map(|number| (id(*number), 1)).collect() };
         BaselineResult::of(&visits, &Counts { pool_wait: ms(15), ..Counts::default() }, &recorded, stock)
     }

@@ -47,7 +47,6 @@ pub(super) struct Figures {
 
 impl Figures {
     /// What a purchase costs, over all of these sales.
-    #[allow(clippy::cast_precision_loss)]
     pub(super) fn of(sales: &[Taken]) -> Self {
         let purchases: f64 = sales.iter().map(|sale| f64::from(sale.purchases)).sum();
         let each = |sum: f64, parts| if purchases > 0.0 { round(sum / purchases, parts) } else { 0.0 };
@@ -78,36 +77,25 @@ impl Figures {
         Some(round(sum(self)? / by, 1e3))
     }
 
-    fn cells(&self) -> [String; HEADINGS.len()] {
-        let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| decimal(value, 1));
-        let cpu = &self.cpu_us_per_purchase;
-        [
-            decimal(self.purchases_per_second, 0),
-            or_dash(cpu.broker),
-            or_dash(cpu.workers),
-            or_dash(cpu.database),
-            or_dash(cpu.buyers),
-            decimal(self.messages_per_batch, 1),
-            decimal(self.round_trips_per_purchase, 4),
-            decimal(self.wal_bytes_per_purchase, 0),
-            count(self.queue_depth_peak),
-            or_dash(self.workers_rss_mib),
-        ]
+    fn cells(&self) -> [String; COLUMNS.len()] {
+        COLUMNS.map(|(_, figure, places)| figure(self).map_or_else(|| "-".to_owned(), |value| decimal(value, places)))
     }
 }
 
-/// Above the figures of a purchase.
-const HEADINGS: [&str; 10] = [
-    ">per second",
-    ">broker µs",
-    ">workers µs",
-    ">database µs",
-    ">buyers µs",
-    ">msgs/batch",
-    ">round trips",
-    ">WAL bytes",
-    ">deepest",
-    ">workers MiB",
+/// A heading, what stands below it, and with how many places.
+type Column = (&'static str, fn(&Figures) -> Option<f64>, usize);
+
+const COLUMNS: [Column; 10] = [
+    (">per second", |figures| Some(figures.purchases_per_second), 0),
+    (">broker µs", |figures| figures.cpu_us_per_purchase.broker, 1),
+    (">workers µs", |figures| figures.cpu_us_per_purchase.workers, 1),
+    (">database µs", |figures| figures.cpu_us_per_purchase.database, 1),
+    (">buyers µs", |figures| figures.cpu_us_per_purchase.buyers, 1),
+    (">msgs/batch", |figures| Some(figures.messages_per_batch), 1),
+    (">round trips", |figures| Some(figures.round_trips_per_purchase), 4),
+    (">WAL bytes", |figures| Some(figures.wal_bytes_per_purchase), 0),
+    (">deepest", |figures| Some(figures.queue_depth_peak as f64), 0),
+    (">workers MiB", |figures| figures.workers_rss_mib, 1),
 ];
 
 /// The whole result, with a final newline.
@@ -164,7 +152,7 @@ fn tabled<'a>(
     style: Style,
 ) -> String {
     let rows = rows.map(|(what, figures)| what.into_iter().chain(figures.cells()).collect()).collect();
-    titled(title, &[&what[..], &HEADINGS[..]].concat(), rows, style)
+    titled(title, &[what.as_slice(), &COLUMNS.map(|(heading, ..)| heading)].concat(), rows, style)
 }
 
 #[cfg(test)]

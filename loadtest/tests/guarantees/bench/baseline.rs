@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use loadtest::bench::baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run};
 use shared::devstack::Fixture;
 use shared::retry::RetryPolicy;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgPool;
 
 use crate::support::{sale::LOADTEST, shop::until};
 
@@ -60,8 +60,8 @@ async fn where_a_lock_is_kept_the_pool_runs_dry_and_everybody_is_answered_to_com
     let fixture = Fixture::new().await;
     let timeout = Duration::from_secs(60);
     let baseline = Baseline { timeout, ..Baseline::new(BaselineStrategy::Pessimistic, 60, 60) };
-    let (opened, mut database) = open(&fixture, &baseline).await;
-    let mut keeping = database.begin().await.unwrap();
+    let opened = Opened::new(&fixture.database_url, &baseline).await.unwrap();
+    let mut keeping = PgPool::connect(&fixture.database_url).await.unwrap().begin().await.unwrap();
     let lock = "SELECT 1 FROM baseline.items WHERE id = $1 FOR UPDATE";
     sqlx::query(lock).bind(opened.item()).execute(&mut *keeping).await.unwrap();
     let result = opened.run(Path::new(LOADTEST)).await.unwrap();
@@ -90,29 +90,18 @@ async fn a_server_that_cannot_open_says_why() {
     assert!(failure.to_string().contains("DATABASE_URL"), "{failure}");
 }
 
-async fn open(fixture: &Fixture, baseline: &Baseline) -> (Opened, PgConnection) {
-    let opened = Opened::new(&fixture.database_url, baseline).await.unwrap();
-    (opened, PgConnection::connect(&fixture.database_url).await.unwrap())
-}
-
 /// Has somebody else move the version between the moment when everybody has read it and the one when they write.
 async fn overtaken(fixture: &Fixture, baseline: &Baseline) -> BaselineResult {
-    let (opened, mut database) = open(fixture, baseline).await;
+    let opened = Opened::new(&fixture.database_url, baseline).await.unwrap();
+    let database = PgPool::connect(&fixture.database_url).await.unwrap();
     let mut race = database.begin().await.unwrap();
     let win = "UPDATE baseline.items SET version = version + 1 WHERE id = $1";
     sqlx::query(win).bind(opened.item()).execute(&mut *race).await.unwrap();
     let running = tokio::spawn(opened.run(Path::new(LOADTEST)));
-    waiting(fixture, baseline.buyers.into()).await;
-    race.commit().await.unwrap();
-    running.await.unwrap().unwrap()
-}
-
-/// Waits until so many statements of the server's wait for a lock.
-async fn waiting(fixture: &Fixture, number: i64) {
-    let pool = sqlx::PgPool::connect(&fixture.database_url).await.unwrap();
-    until("the server waits for the lock", async || {
-        sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&pool).await.unwrap() == number
+    until("everybody waits for the lock", async || {
+        sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&database).await.unwrap() == i64::from(baseline.buyers)
     })
     .await;
-    pool.close().await;
+    race.commit().await.unwrap();
+    running.await.unwrap().unwrap()
 }
