@@ -1,7 +1,6 @@
 //! Units come back: of a hold that ran out, and of a cancelled order, and the next buyer gets them.
 
 use crate::support::shop::{Shop, until};
-use shared::devstack::Signal;
 
 /// Holds that run out as soon as they are made.
 const HOLD_NOTHING: &str = "UPDATE items SET hold_ms = 1";
@@ -35,25 +34,4 @@ async fn the_unit_of_a_cancelled_order_goes_to_the_next_buyer() {
     assert_eq!(shop.purchase("third").await.code(), "reserved");
     assert_eq!(shop.cancel("c-1", first.order()).await.body, cancelled.body, "a repeat, byte for byte");
     assert_eq!(shop.stock("ticket").await, (0, 1), "the unit is the third buyer's");
-}
-
-#[tokio::test]
-async fn a_purchase_that_has_read_a_sold_out_item_gets_the_unit_that_comes_back_before_it_commits() {
-    let mut shop = Shop::open(&[("ticket", 1)]).await;
-    let mut before = shop.worker("before", &[]).await;
-    shop.execute(HOLD_NOTHING).await;
-    assert_eq!(shop.purchase("first").await.code(), "reserved");
-    before.stop().await.unwrap();
-    shop.execute(HOLD_AN_HOUR).await;
-
-    // It has read that nothing is left, has decided so, and stands still before it commits.
-    let mut purchase = shop.worker("purchase", &[("TURNSTILE_PAUSE_AT", "committing")]).await;
-    shop.buy("second", "ticket").await;
-    shop.paused("purchase").await;
-    let _release = shop.worker_of("release", "r", &[]).await;
-    until("the unit is back", async || shop.stock("ticket").await == (1, 0)).await;
-    purchase.send(Signal::Continue).unwrap();
-
-    assert_eq!(shop.reply_to("second").await.code(), "reserved");
-    assert_eq!(shop.count("SELECT conflicts FROM items").await, 1, "it decided again");
 }

@@ -16,7 +16,7 @@ async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
     let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
     let mut shop = Shop::open(&on_sale).await;
     // Deep in a backlog over all partitions, more of it than a worker's windows hold.
-    let count = 6_000;
+    let count = 1_600;
     for number in 0..count {
         shop.buy_unconfirmed(&format!("r-{number}"), &items[number % items.len()]).await;
         if number == count / 3 {
@@ -24,7 +24,7 @@ async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
                 .await;
         }
     }
-    let mut worker = shop.worker("w", &[]).await;
+    let mut worker = shop.worker("w", &[("BATCH_MAX", "20")]).await;
     let replies = shop.replies(count).await;
     assert!(replies.values().all(|reply| reply.code() == "reserved"));
     until("the message is in dead", async || shop.depth("dead").await == 1).await;

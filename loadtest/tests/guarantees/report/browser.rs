@@ -6,7 +6,7 @@ use crate::support::not_shown;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::devstack::{Folder, install};
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 
 /// No look takes this long, also on a machine that is busy.
@@ -16,7 +16,7 @@ const ASKED_BY_ITSELF: &str = "not an origin";
 /// What a page begins with.
 const FIRST: &str = "<meta charset=\"utf-8\">";
 const INSPECT: &str = include_str!("inspect.js");
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 12] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -24,6 +24,7 @@ const OPTIONS: [&str; 11] = [
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
+    "--disable-sync",
     "--disable-dev-shm-usage",
     "--enable-logging=stderr",
     "--virtual-time-budget=10000",
@@ -55,7 +56,7 @@ pub(crate) async fn look(page: &str) -> Option<Seen> {
     fs::write(&file, page.replacen(FIRST, &format!("{FIRST}<script>{INSPECT}</script>"), 1)).unwrap();
     let mut browser = Command::new(program);
     browser.args(OPTIONS).arg(format!("--user-data-dir={}", profile.display()));
-    browser.arg(format!("--log-net-log={}", log.display())).arg("--dump-dom").kill_on_drop(true);
+    browser.arg(format!("--log-net-log={}", log.display())).arg("--dump-dom").stdin(Stdio::null()).kill_on_drop(true);
     let output = browser.arg(format!("file://{}", file.display())).output();
     let output = tokio::time::timeout(LOOK_WAIT_MAX, output).await.expect("the browser ends").unwrap();
     let (dom, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
