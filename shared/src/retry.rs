@@ -78,30 +78,6 @@ impl Iterator for Waits {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt<'a> {
-    /// What it was made on; `None` where it was not about an item, but about a request id.
-    pub item: Option<&'a str>,
-    /// From 1.
-    pub number: u32,
-    pub ended: Ended,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    Committed,
-    /// Somebody else was faster. `wait`: how long it is until the next attempt; `None`: there is none of this kind.
-    Conflict {
-        wait: Option<Duration>,
-    },
-}
-
-/// Is told of every attempt, as it ends: for logs, for metrics, for experiments. On the hot path, once for each item of a
-/// batch: it must not wait for anything.
-pub trait Listener: Send + Sync {
-    fn attempted(&self, attempt: &Attempt<'_>);
-}
-
 fn factor(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(factor) if (1.0..=10.0).contains(&factor) => Ok(factor),

@@ -103,7 +103,11 @@ impl<'a, 'b> Batch<'a, 'b> {
                 let hold_until = now + Duration::milliseconds(item.hold_ms);
                 let order = NewOrder { id: new_order_id(), request, hold_until };
                 self.decided.orders.push(order);
-                (Code::Reserved, held(&order), Some(order.in_reply()))
+                let PurchaseRequest { item, quantity, .. } = request;
+                let units = if *quantity == 1 { "unit is" } else { "units are" };
+                let message = format!("{quantity} {units} held for you until {}: {item}.", text(hold_until));
+                let order = Order { id: order.id, item: item.clone(), quantity: *quantity, hold_until };
+                (Code::Reserved, message, Some(order))
             }
         };
         Verdict { order, item_version: Some(item.version), ..Verdict::decided(id, code, message, now) }
@@ -140,7 +144,9 @@ impl<'a, 'b> Batch<'a, 'b> {
 /// for units that come back, and would be an answer about the stock that does not depend on the stock.
 fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: &Item, taken: i64, buyer: &Buyer) -> Option<Refusal> {
     if let Some(deadline) = request.deadline.filter(|deadline| *deadline <= now) {
-        return Some((Code::DeadlinePassed, format!("The request's deadline, {}, has passed.", as_sent(deadline))));
+        // With the offset and the digits that the sender wrote: any time that RFC 3339 can write, also one that has none in UTC.
+        let as_sent = deadline.format(&Rfc3339).unwrap_or_else(|_| deadline.to_string());
+        return Some((Code::DeadlinePassed, format!("The request's deadline, {as_sent}, has passed.")));
     }
     if let Some(refusal) = item.rules.refuse(request, now, buyer) {
         return Some(refusal);
@@ -151,24 +157,6 @@ fn refuse(request: &PurchaseRequest, now: OffsetDateTime, item: &Item, taken: i6
         0 => Some((Code::SoldOut, format!("{name} is sold out."))),
         left => Some((Code::SoldOut, format!("{left} of {name} left, {} asked for.", request.quantity))),
     }
-}
-
-fn held(order: &NewOrder) -> String {
-    let PurchaseRequest { item, quantity, .. } = order.request;
-    let units = if *quantity == 1 { "unit is" } else { "units are" };
-    format!("{quantity} {units} held for you until {}: {item}.", text(order.hold_until))
-}
-
-impl NewOrder<'_> {
-    fn in_reply(&self) -> Order {
-        let PurchaseRequest { item, quantity, .. } = self.request;
-        Order { id: self.id, item: item.clone(), quantity: *quantity, hold_until: self.hold_until }
-    }
-}
-
-/// With the offset and the digits that the sender wrote: any time that RFC 3339 can write, also one that has none in UTC.
-fn as_sent(deadline: OffsetDateTime) -> String {
-    deadline.format(&Rfc3339).unwrap_or_else(|_| deadline.to_string())
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Decides purchase requests: the hot path.
 //!
 //! A batch is read ([`store`]), decided by the items' [`rules`] without any I/O ([`decide`]), and committed in one statement
-//! that checks whether the decisions are still right. [`strategy`] has the ways to do that, and goes round until a batch is
+//! that checks whether the decisions are still right. [`strategy`] has the ways to do that, and tries again until a batch is
 //! answered. Beside that, verdicts past their time are deleted ([`retention`]).
 
-mod contention;
 pub mod decide;
+mod metrics;
 pub mod retention;
 pub mod rules;
 pub mod store;
@@ -13,9 +13,8 @@ pub mod strategy;
 
 use anyhow::Context;
 use clap::Args;
-use contention::{Log, Metrics};
 use futures_util::future::BoxFuture;
-use retention::{Retention, Walker};
+use retention::{KEEP_VERDICTS_DAYS, Walker};
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
     db,
@@ -30,7 +29,6 @@ use shared::{
 use sqlx::PgPool;
 use strategy::{Decider, StrategyOptions};
 
-/// The purchase function's own options.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     #[command(flatten)]
@@ -39,25 +37,22 @@ pub struct Options {
     pub strategy: StrategyOptions,
     #[command(flatten)]
     pub retry: RetryPolicy,
-    #[command(flatten)]
-    pub retention: Retention,
+    /// How long a request id gets its verdict again, in days; then the verdict is deleted, within about a day more, and
+    /// the id is as new. Longer than any message can wait in a queue or come again; the same for all workers.
+    #[arg(long, env = "KEEP_VERDICTS_DAYS", default_value_t = KEEP_VERDICTS_DAYS, value_name = "DAYS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=3_650))]
+    pub keep_verdicts_days: u16,
 }
 
-/// The handler of purchase requests.
 #[derive(Clone)]
 pub struct Purchase {
-    pool: PgPool,
     decider: Decider,
-    metrics: Metrics,
     notifier: Notifier,
-    retention: Retention,
+    keep_verdicts_days: u16,
 }
 
 impl Purchase {
-    /// A handler on the database that the options name, its schema up to date.
-    ///
-    /// # Errors
-    /// The database cannot be reached in time, or its schema does not fit.
+    /// A handler on the database that the options name, once it is there and its schema up to date.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let (in_flight, connections_max) = (options.strategy.in_flight, options.store.database_connections_max);
         if u32::from(in_flight) > connections_max {
@@ -67,20 +62,17 @@ impl Purchase {
         }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
-        let purchase = Self { retention: options.retention, ..Self::new(pool, options.strategy, options.retry)? };
+        let keep_verdicts_days = options.keep_verdicts_days;
+        let purchase = Self { keep_verdicts_days, ..Self::new(pool, options.strategy, options.retry)? };
         purchase.warm_up().await.context("the database's tables cannot be read")?;
         purchase.decider.reach_counter(worker.startup_seconds_max).await?;
         Ok(purchase)
     }
 
     /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
-    ///
-    /// # Errors
-    /// What the strategy needs cannot be had with these options.
     pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
-        let metrics = Metrics::default();
-        let decider = Decider::new(pool.clone(), strategy, retry, vec![Box::new(Log), Box::new(metrics.clone())])?;
-        Ok(Self { decider, metrics, notifier: Notifier::start(&pool), pool, retention: Retention::default() })
+        let decider = Decider::new(pool.clone(), strategy, retry)?;
+        Ok(Self { decider, notifier: Notifier::start(&pool), keep_verdicts_days: KEEP_VERDICTS_DAYS })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
@@ -88,10 +80,10 @@ impl Purchase {
     /// As many connections as are in use at once, the notifier's among them: a new one connects and plans in mid-sale, and a
     /// sale of a thousand buyers is over in a tenth of a second.
     async fn warm_up(&self) -> Result<(), sqlx::Error> {
-        let in_use = (u32::from(self.decider.in_flight) + 1).min(self.pool.options().get_max_connections());
+        let in_use = (u32::from(self.decider.in_flight) + 1).min(self.decider.pool.options().get_max_connections());
         let mut connections = Vec::new();
         for _ in 0..in_use {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = self.decider.pool.acquire().await?;
             store::warm_up(&mut connection).await?;
             connections.push(connection);
         }
@@ -109,10 +101,10 @@ impl Handler for Purchase {
     }
 
     fn register(&self, registry: &mut Registry) {
-        self.metrics.register(registry);
+        self.decider.metrics.register(registry);
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        Walker::new(&self.pool, self.retention).keep_looking()
+        Walker::new(&self.decider.pool, self.keep_verdicts_days).keep_looking()
     }
 }

@@ -98,6 +98,9 @@ SELECT id, version FROM decided";
 /// What stands before the number of an item's version, in a reply that has one.
 const ITEM_VERSION: &str = "\"item_version\":";
 
+/// How often each item of a batch conflicted so far.
+pub type Conflicts<'a> = HashMap<&'a str, i64>;
+
 /// How a commit finds out whether its decisions are right on the rows as they are by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -134,17 +137,23 @@ pub async fn read<'a>(
             recorded.insert(request_id, Recorded::from_row(row)?);
         }
     }
-    let mut snapshot = Snapshot { items, tiers: HashMap::new() };
-    let with_history = looked_at(requests, &snapshot, Rules::look_at_history);
-    let pairs = distinct(with_history.map(|request| (request.item.as_str(), request.buyer.as_str())));
+    let (mut pairs, mut buyers) = (Vec::new(), Vec::new());
+    if items.values().any(|item| item.rules.look_at_buyers()) {
+        for request in requests {
+            let rules = items.get(&request.item).map(|item| &item.rules);
+            if rules.is_some_and(Rules::look_at_history) {
+                pairs.push((request.item.as_str(), request.buyer.as_str()));
+            }
+            if rules.is_some_and(Rules::look_at_tier) {
+                buyers.push(request.buyer.as_str());
+            }
+        }
+    }
     if !pairs.is_empty() {
-        read_histories(connection, &pairs, &mut snapshot).await?;
+        read_histories(connection, distinct(pairs), &mut items).await?;
     }
-    let buyers = distinct(looked_at(requests, &snapshot, Rules::look_at_tier).map(|request| request.buyer.as_str()));
-    if !buyers.is_empty() {
-        snapshot.tiers = read_tiers(connection, &buyers).await?;
-    }
-    Ok((snapshot, Verdicts::at(now, recorded)))
+    let tiers = if buyers.is_empty() { HashMap::new() } else { read_tiers(connection, distinct(buyers)).await? };
+    Ok((Snapshot { items, tiers }, Verdicts::at(now, recorded)))
 }
 
 /// Locks the requests' items until the transaction ends.
@@ -153,17 +162,15 @@ pub async fn lock(connection: &mut PgConnection, requests: &[&PurchaseRequest]) 
 }
 
 /// Commits a decided batch; `conflicts` says how often each item had to be decided again. Returns the items whose decisions
-/// hold, each with the version of its row that they are right on; those of the other items left no trace.
-///
-/// # Errors
-/// The database's; a unique violation where another worker recorded one of the request ids meanwhile.
+/// hold, each with the version of its row that they are right on; those of the other items left no trace. A unique violation:
+/// another worker recorded one of the request ids meanwhile.
 pub async fn commit<'a>(
     connection: &mut PgConnection,
     decided: &Decided<'a, '_>,
     verdicts: &Verdicts<'a>,
     check: Check,
-    conflicts: &HashMap<String, i64>,
-) -> Result<HashMap<&'a str, i64>, sqlx::Error> {
+    conflicts: &Conflicts<'a>,
+) -> Result<HashMap<String, i64>, sqlx::Error> {
     let (changes, orders, new) = (&decided.changes, &decided.orders, verdicts.all_added());
     let version = |change: &Change| {
         let is_checked = check == Check::Version || change.item.rules.look_at_buyers();
@@ -174,7 +181,7 @@ pub async fn commit<'a>(
     let rows: Vec<(String, i64)> = sqlx::query_as(COMMIT)
         .bind(changes.keys().copied().collect::<Vec<_>>())
         .bind(changes.values().map(|change| change.units).collect::<Vec<_>>())
-        .bind(changes.keys().map(|item| conflicts.get(*item).copied().unwrap_or(0)).collect::<Vec<_>>())
+        .bind(changes.keys().map(|item| conflicts.get(item).copied().unwrap_or(0)).collect::<Vec<_>>())
         .bind(changes.values().map(version).collect::<Vec<_>>())
         .bind(changes.values().map(|change| change.is_exact.then_some(change.item.available)).collect::<Vec<_>>())
         .bind(changes.values().map(|change| change.item.rules.opens_at).collect::<Vec<_>>())
@@ -196,8 +203,7 @@ pub async fn commit<'a>(
         .bind(behind)
         .fetch_all(connection)
         .await?;
-    let held = |(id, version): &(String, i64)| Some((*changes.get_key_value(id.as_str())?.0, *version));
-    Ok(rows.iter().filter_map(held).collect())
+    Ok(rows.into_iter().collect())
 }
 
 /// The same reply, for the row of this version.
@@ -212,8 +218,8 @@ pub(crate) fn at_version(reply: &str, version: i64) -> String {
 /// the tables is found out.
 pub(crate) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let (mut nothing, verdicts) = read(connection, &[]).await?;
-    read_histories(connection, &[], &mut nothing).await?;
-    read_tiers(connection, &[]).await?;
+    read_histories(connection, Vec::new(), &mut nothing.items).await?;
+    read_tiers(connection, Vec::new()).await?;
     commit(connection, &Decided::default(), &verdicts, Check::Version, &HashMap::new()).await.map(|_| ())
 }
 
@@ -227,43 +233,32 @@ fn around_version(reply: &str) -> (&str, Option<&str>) {
     (&reply[..start], Some(&reply[start + length..]))
 }
 
-/// Adds to the snapshot what these buyers have of its items.
+/// Adds to the items what these buyers have of them.
 async fn read_histories(
     connection: &mut PgConnection,
-    pairs: &[(&str, &str)],
-    snapshot: &mut Snapshot,
+    pairs: Vec<(&str, &str)>,
+    items: &mut HashMap<String, Item>,
 ) -> Result<(), sqlx::Error> {
-    let (of_items, buyers): (Vec<&str>, Vec<&str>) = pairs.iter().copied().unzip();
+    let (of_items, buyers): (Vec<&str>, Vec<&str>) = pairs.into_iter().unzip();
     for row in sqlx::query(READ_HISTORIES).bind(of_items).bind(buyers).fetch_all(connection).await? {
-        if let Some(item) = snapshot.items.get_mut(row.try_get::<&str, _>("item")?) {
+        if let Some(item) = items.get_mut(row.try_get::<&str, _>("item")?) {
             item.histories.insert(row.try_get("buyer")?, BuyerHistory::from_row(&row)?);
         }
     }
     Ok(())
 }
 
-async fn read_tiers(connection: &mut PgConnection, buyers: &[&str]) -> Result<HashMap<String, String>, sqlx::Error> {
+async fn read_tiers(connection: &mut PgConnection, buyers: Vec<&str>) -> Result<HashMap<String, String>, sqlx::Error> {
     let rows: Vec<(String, String)> = sqlx::query_as(READ_TIERS).bind(buyers).fetch_all(connection).await?;
     Ok(rows.into_iter().collect())
 }
 
-/// The requests for items whose rules look at this.
-fn looked_at<'a>(
-    requests: &[&'a PurchaseRequest],
-    snapshot: &Snapshot,
-    rules_look: fn(&Rules) -> bool,
-) -> impl Iterator<Item = &'a PurchaseRequest> {
-    let item = |request: &PurchaseRequest| snapshot.items.get(&request.item);
-    requests.iter().copied().filter(move |request| item(request).is_some_and(|item| rules_look(&item.rules)))
-}
-
 fn item_ids<'a>(requests: &[&'a PurchaseRequest]) -> Vec<&'a str> {
-    distinct(requests.iter().map(|request| request.item.as_str()))
+    distinct(requests.iter().map(|request| request.item.as_str()).collect())
 }
 
 /// Sorted, each once.
-fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut values: Vec<T> = values.collect();
+fn distinct<T: Ord>(mut values: Vec<T>) -> Vec<T> {
     values.sort_unstable();
     values.dedup();
     values
@@ -277,12 +272,9 @@ mod tests {
 
     #[test]
     fn a_reply_is_for_the_version_that_its_row_has_and_otherwise_as_it_was() {
-        let of = |item_version| {
-            let id = "r:-1..item_version:7";
-            let verdict =
-                Verdict::decided(id, Code::SoldOut, "a \"item_version\":7, is sold out.", OffsetDateTime::UNIX_EPOCH);
-            serde_json::to_string(&Verdict { item_version, ..verdict }).unwrap()
-        };
+        let message = "a \"item_version\":7, is sold out.";
+        let verdict = Verdict::decided("r:-1..item_version:7", Code::SoldOut, message, OffsetDateTime::UNIX_EPOCH);
+        let of = |item_version| serde_json::to_string(&Verdict { item_version, ..verdict.clone() }).unwrap();
         assert_eq!(at_version(&of(Some(7)), 1_234_567), of(Some(1_234_567)));
         assert_eq!(at_version(&of(Some(i64::MAX)), 0), of(Some(0)));
         assert_eq!(at_version(&of(None), 5), of(None), "it rests on no row");

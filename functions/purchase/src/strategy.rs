@@ -1,4 +1,4 @@
-//! The strategies: ways to keep stock, and the rounds that they have in common.
+//! The strategies: ways to keep stock, and the attempts that they have in common.
 //!
 //! All read, decide and commit; they differ in what they lock, who counts, and how the commit finds out whether the decisions
 //! are still right. Invariants, whatever the strategy: an answer leaves only when it is committed, or was on record; the rules
@@ -6,42 +6,40 @@
 //! cannot conflict.
 
 mod redis;
-mod round;
 
 pub use self::redis::Counter;
 
 use crate::{
-    decide::decide,
-    store::{self, Check},
+    decide::{Decided, decide},
+    metrics::Metrics,
+    store::{self, Check, Conflicts},
 };
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, future::BoxFuture, stream};
-use round::{Attempt, Conflicts, Round};
 use shared::{
     config::Unusable,
     db::{is_conflict, on_connection},
     error::Error,
     fail_point::pause_at,
     handler::Answer,
+    idempotency::Verdicts,
     messages::PurchaseRequest,
-    retry::{self, Ended, Listener, RetryPolicy},
+    retry::RetryPolicy,
 };
 use sqlx::{Connection, PgConnection, PgPool};
-use std::{collections::HashMap, iter, sync::Arc, time::Duration};
+use std::{collections::HashMap, iter};
 use uuid::Uuid;
 
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
 /// item at the same instant can, and is on record the next time.
-const LOCKED_ATTEMPTS_MAX: u32 = 5;
-const REDIS_URL_DEFAULT: &str = "redis://127.0.0.1:6379";
+const LOCKED_ATTEMPTS_MAX: usize = 5;
 
-/// The ways to keep stock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum StrategyName {
     /// Read, decide, commit if the version is still the one read; else decide again after a wait with full jitter
     #[default]
     Optimistic,
-    /// Lock the item's row (SELECT … FOR UPDATE), decide, write, in one short transaction
+    /// Lock the item's row (SELECT … FOR NO KEY UPDATE), decide, write, in one short transaction
     Pessimistic,
     /// Read, decide, commit if the row still gives the same answers; with rules about buyers, if it has the same version
     Atomic,
@@ -49,7 +47,6 @@ pub enum StrategyName {
     Redis,
 }
 
-/// How the worker decides.
 #[derive(Debug, Clone, Args)]
 pub struct StrategyOptions {
     /// How stock is kept while requests are decided. The same for all workers.
@@ -62,14 +59,8 @@ pub struct StrategyOptions {
     pub in_flight: u16,
     /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path of a Unix socket. Only the strategy
     /// `redis` uses it.
-    #[arg(long, env = "REDIS_URL", default_value = REDIS_URL_DEFAULT, hide_env_values = true)]
+    #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: String,
-}
-
-impl Default for StrategyOptions {
-    fn default() -> Self {
-        Self { strategy: StrategyName::default(), in_flight: 1, redis_url: REDIS_URL_DEFAULT.to_owned() }
-    }
 }
 
 /// A way to keep stock, with what it needs for that.
@@ -81,33 +72,25 @@ enum Strategy {
     Redis(Counter),
 }
 
-/// Decides batches.
 #[derive(Clone)]
 pub(crate) struct Decider {
-    pool: PgPool,
+    pub(crate) pool: PgPool,
+    pub(crate) metrics: Metrics,
     strategy: Strategy,
     /// Batches decided at once, each on a connection of its own.
     pub(crate) in_flight: u16,
     retry: RetryPolicy,
-    listeners: Arc<[Box<dyn Listener>]>,
 }
 
 impl Decider {
-    /// # Errors
-    /// What the strategy needs cannot be had with these options.
-    pub(crate) fn new(
-        pool: PgPool,
-        options: StrategyOptions,
-        retry: RetryPolicy,
-        listeners: Vec<Box<dyn Listener>>,
-    ) -> Result<Self, Unusable> {
+    pub(crate) fn new(pool: PgPool, options: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
         let strategy = match options.strategy {
             StrategyName::Optimistic => Strategy::Optimistic,
             StrategyName::Pessimistic => Strategy::Pessimistic,
             StrategyName::Atomic => Strategy::Atomic,
             StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis_url)?),
         };
-        Ok(Self { pool, strategy, in_flight: options.in_flight, retry, listeners: listeners.into() })
+        Ok(Self { pool, metrics: Metrics::default(), strategy, in_flight: options.in_flight, retry })
     }
 
     /// Answers `requests`, in order.
@@ -128,119 +111,142 @@ impl Decider {
     /// Waits for what counts, where that is not the database, for a limited time.
     pub(crate) async fn reach_counter(&self, seconds_max: u64) -> anyhow::Result<()> {
         match &self.strategy {
-            Strategy::Redis(counter) => redis::reach(counter, &self.pool, seconds_max).await,
+            Strategy::Redis(counter) => counter.reach(&self.pool, seconds_max).await,
             Strategy::Optimistic | Strategy::Pessimistic | Strategy::Atomic => Ok(()),
         }
     }
 
-    /// Decides a batch as one, in rounds.
+    /// Decides a batch as one, and what conflicted again, alone. A request is open until it is answered; the others keep
+    /// their order.
     async fn answer_batch(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
-        let mut round = Round::new(requests);
-        let mut waits = self.retry.waits();
-        while let Some(wait) = self.advance(&mut round, &self.strategy, &mut waits).await? {
-            tokio::time::sleep(wait).await;
-        }
-        if !round.is_over() {
-            tracing::info!(requests = round.open().len(), "attempts are used up; deciding under a row lock");
-        }
-        for _ in 0..LOCKED_ATTEMPTS_MAX {
-            if round.is_over() {
+        let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
+        let mut conflicts = Conflicts::new();
+        // The strategy's own attempts, with a wait behind each but the last, and those under the row lock.
+        let own = self.retry.waits().map(Some).chain([None]).map(|wait| (false, wait));
+        for (number, (is_locked, wait)) in (1..).zip(own.chain(iter::repeat_n((true, None), LOCKED_ATTEMPTS_MAX))) {
+            let unanswered = requests.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+            let open: Vec<_> = unanswered.map(|(request, _)| request).collect();
+            let attempt = self.attempt(&open, &conflicts, is_locked).await?;
+            self.metrics.committed(attempt.committed.len());
+            let unanswered = answers.iter_mut().filter(|answer| answer.is_none());
+            unanswered.zip(attempt.answers).for_each(|(unanswered, answer)| *unanswered = answer);
+            if answers.iter().all(Option::is_some) {
                 break;
             }
-            self.advance(&mut round, &Strategy::Pessimistic, iter::empty()).await?;
+            for item in attempt.conflicted {
+                self.metrics.conflicted(item, number, wait);
+                item.into_iter().for_each(|item| *conflicts.entry(item).or_default() += 1);
+            }
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None if is_locked => (),
+                None => tracing::info!("attempts are used up; deciding under a row lock"),
+            }
         }
-        round
-            .into_answers()
-            .ok_or_else(|| Error::Away("a request id was contended to the end; trying again".to_owned()))
+        let answers = answers.into_iter().collect::<Option<_>>();
+        answers.ok_or_else(|| Error::Away("a request id was contended to the end; trying again".to_owned()))
     }
 
-    /// Makes one attempt at what is open. Returns how long to wait for the next one of its kind; `None`: there is none.
-    async fn advance(
+    /// Makes one attempt at what is open: in the strategy's way, or under the row lock.
+    async fn attempt<'a>(
         &self,
-        round: &mut Round<'_>,
-        strategy: &Strategy,
-        mut waits: impl Iterator<Item = Duration>,
-    ) -> Result<Option<Duration>, Error> {
-        let mut attempt = self.attempt(strategy, round).await?;
-        round.take(&mut attempt);
-        let wait = if round.is_over() { None } else { waits.next() };
-        self.publish(&attempt, round.attempts, wait);
-        Ok(wait)
-    }
-
-    async fn attempt<'a>(&self, strategy: &Strategy, round: &Round<'a>) -> Result<Attempt<'a>, Error> {
-        let (requests, conflicts) = (round.open(), &round.conflicts);
+        open: &[&'a PurchaseRequest],
+        conflicts: &Conflicts<'a>,
+        is_locked: bool,
+    ) -> Result<Attempt<'a>, Error> {
         on_connection(&self.pool, async |connection: &mut PgConnection| {
-            let (attempt, is_locked) = match strategy {
-                Strategy::Pessimistic => (attempt_locked(connection, &requests, conflicts).await?, true),
-                Strategy::Optimistic | Strategy::Atomic | Strategy::Redis(_) => {
-                    (attempt(connection, strategy, &requests, conflicts).await?, false)
+            let attempt = match &self.strategy {
+                Strategy::Optimistic if !is_locked => {
+                    attempt(connection, open, conflicts, Check::Version, None).await?
+                }
+                Strategy::Atomic if !is_locked => attempt(connection, open, conflicts, Check::Answers, None).await?,
+                Strategy::Redis(counter) if !is_locked => {
+                    attempt(connection, open, conflicts, Check::Answers, Some(counter)).await?
+                }
+                Strategy::Pessimistic | Strategy::Optimistic | Strategy::Atomic | Strategy::Redis(_) => {
+                    // In one short transaction that locks the rows first, in the order of their ids. Nothing moves under the
+                    // locks, so the versions hold: only a request id that somebody else records at the same instant can be in
+                    // its way. Then it rolls back, and there is no answer to lose; where the commit fails, the answers are
+                    // lost with it, and what was recorded all the same is found the next time.
+                    let mut transaction = connection.begin().await?;
+                    store::lock(&mut transaction, open).await?;
+                    let attempt = attempt(&mut transaction, open, conflicts, Check::Version, None).await?;
+                    transaction.commit().await?;
+                    attempt
                 }
             };
             // Only now: counted anew before the commit, they would be counted with the units that it takes.
             if let Strategy::Redis(counter) = &self.strategy {
-                let is_bypassed = |item: &&str| is_locked || redis::is_doubtful(conflicts, item);
-                let bypassed: Vec<&str> = attempt.committed.iter().copied().filter(is_bypassed).collect();
-                redis::count_anew(connection, counter, &bypassed).await;
+                let bypassed = attempt.committed.iter().filter(|item| is_locked || redis::is_doubtful(conflicts, item));
+                counter.count_anew(connection, bypassed.copied().collect()).await;
             }
             Ok(attempt)
         })
         .await
     }
+}
 
-    fn publish(&self, attempt: &Attempt<'_>, number: u32, wait: Option<Duration>) {
-        let conflict = Ended::Conflict { wait };
-        let committed = attempt.committed.iter().map(|item| (Some(*item), Ended::Committed));
-        let conflicted = attempt.conflicted.iter().map(|item| (Some(*item), conflict));
-        let request_id = attempt.is_id_contended.then_some((None, conflict));
-        for (item, ended) in committed.chain(conflicted).chain(request_id) {
-            self.listeners.iter().for_each(|listener| listener.attempted(&retry::Attempt { item, number, ended }));
-        }
+#[derive(Default)]
+struct Attempt<'a> {
+    /// Of each request, in order: its answer, where that is committed or was on record.
+    answers: Vec<Option<Answer>>,
+    /// The items on which something was committed.
+    committed: Vec<&'a str>,
+    /// The items on which somebody else was faster; `None`: they recorded one of the request ids at the same instant.
+    conflicted: Vec<Option<&'a str>>,
+}
+
+impl<'a> Attempt<'a> {
+    /// What holds of a decided batch: what was on record before, what rests on no item's row, and what rests on one that was
+    /// `committed`, for the version that the row had. Copies of a request share what becomes of the first.
+    fn of(
+        open: &[&'a PurchaseRequest],
+        decided: Decided<'a, '_>,
+        verdicts: &Verdicts<'a>,
+        committed: &HashMap<String, i64>,
+    ) -> Self {
+        let changes = &decided.changes;
+        let held = |request: &PurchaseRequest, answer: Answer| {
+            let item = verdicts.added(&request.request_id).and_then(|new| new.item);
+            let Some((item, change)) = item.and_then(|item| changes.get_key_value(item)) else { return Some(answer) };
+            let version = *committed.get(*item)?;
+            Some(match answer {
+                Answer::Verdict(reply) if version != change.item.version => {
+                    Answer::Verdict(store::at_version(&reply, version))
+                }
+                Answer::Verdict(_) | Answer::Rejected(_) | Answer::Requeue => answer,
+            })
+        };
+        let answers = open.iter().zip(decided.answers).map(|(request, answer)| held(request, answer)).collect();
+        let (committed, lost): (Vec<_>, Vec<_>) =
+            changes.keys().copied().partition(|item| committed.contains_key(*item));
+        Self { answers, committed, conflicted: lost.into_iter().map(Some).collect() }
     }
 }
 
-/// Reads, decides and commits.
+/// Reads, decides and commits. A counter takes the place of what the rows say.
 async fn attempt<'a>(
     connection: &mut PgConnection,
-    strategy: &Strategy,
-    requests: &[&'a PurchaseRequest],
-    conflicts: &Conflicts,
+    open: &[&'a PurchaseRequest],
+    conflicts: &Conflicts<'a>,
+    check: Check,
+    counter: Option<&Counter>,
 ) -> Result<Attempt<'a>, Error> {
-    let (mut snapshot, mut verdicts) = store::read(connection, requests).await?;
-    let check = match strategy {
-        Strategy::Optimistic | Strategy::Pessimistic => Check::Version,
-        Strategy::Atomic => Check::Answers,
-        Strategy::Redis(counter) => {
-            redis::count(connection, counter, requests, &mut snapshot, &verdicts, conflicts).await?;
-            pause_at("confirming").await;
-            Check::Answers
-        }
-    };
-    let decided = decide(requests, &snapshot, &mut verdicts, Uuid::now_v7);
+    let (mut snapshot, mut verdicts) = store::read(connection, open).await?;
+    if let Some(counter) = counter {
+        counter.count(connection, open, &mut snapshot, &verdicts, conflicts).await?;
+        pause_at("confirming").await;
+    }
+    let decided = decide(open, &snapshot, &mut verdicts, Uuid::now_v7);
     pause_at("committing").await;
     // All of them were on record.
     if verdicts.all_added().is_empty() {
-        return Ok(Attempt::of(requests, decided, &verdicts, &HashMap::new()));
+        return Ok(Attempt::of(open, decided, &verdicts, &HashMap::new()));
     }
     match store::commit(connection, &decided, &verdicts, check, conflicts).await {
-        Ok(committed) => Ok(Attempt::of(requests, decided, &verdicts, &committed)),
-        Err(error) if is_conflict(&error) => Ok(Attempt::of_contended_id(requests.len())),
+        Ok(committed) => Ok(Attempt::of(open, decided, &verdicts, &committed)),
+        // Somebody else recorded one of the request ids; nothing was committed.
+        Err(error) if is_conflict(&error) => Ok(Attempt { conflicted: vec![None], ..Attempt::default() }),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The same in one short transaction that locks the rows first, in the order of their ids. Nothing moves under the locks, so
-/// the versions hold: only a request id that somebody else records at the same instant can be in its way.
-async fn attempt_locked<'a>(
-    connection: &mut PgConnection,
-    requests: &[&'a PurchaseRequest],
-    conflicts: &Conflicts,
-) -> Result<Attempt<'a>, Error> {
-    let mut transaction = connection.begin().await?;
-    store::lock(&mut transaction, requests).await?;
-    let attempt = attempt(&mut transaction, &Strategy::Pessimistic, requests, conflicts).await?;
-    // Where this fails, the answers are lost with it; what was recorded all the same is found the next time. After a request
-    // id conflict it rolls back, and there is no answer to lose.
-    transaction.commit().await?;
-    Ok(attempt)
 }

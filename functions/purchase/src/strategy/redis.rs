@@ -5,194 +5,273 @@
 //! where it is true on the row, and nowhere else. So a count that was lost, restored or never given back sells no unit twice,
 //! and sends nobody away while units are left; it costs a round.
 
-mod fence;
-mod link;
-
-use super::round::Conflicts;
-use crate::decide::{Item, Snapshot};
-use link::Link;
+use crate::{
+    decide::{Item, Snapshot},
+    store::Conflicts,
+};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, InfoDict, RedisError, RedisResult, Script, ServerErrorKind,
+    aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
 use shared::{
-    config::Unusable, db::on_connection, error::Error, idempotency::Verdicts, messages::PurchaseRequest,
+    config::Unusable,
+    db::on_connection,
+    error::Error,
+    idempotency::Verdicts,
+    messages::{PurchaseRequest, Request},
     startup::wait_for_server,
 };
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, LazyLock},
+    time::Duration,
 };
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
+/// How long connecting may take, and an answer; each is some milliseconds' work.
+const SECONDS_MAX: u64 = 2;
+/// How long a grant is kept: longer than a batch goes from hand to hand after a worker's death. One that is asked for after
+/// that takes its units once more, and PostgreSQL has the last word on how many there are.
+const GRANT_MS: u64 = 120_000;
+/// How long a count is kept that nobody asks about: nobody else clears away what an old epoch leaves behind.
+const COUNT_MS: u64 = 3_600_000;
 /// How often an item is asked about when it is not counted: it is loaded in between, unless others have it forgotten, or
 /// Redis runs out of room, just as fast.
 const LOOKUPS_MAX: u32 = 3;
 /// Conflicts after which an item is decided by its row, whatever Redis says. The first one may come of a commit that is on
 /// its way: who waits for that, and asks again, gets the same answer, and then it is true.
 const CONFLICTS_MAX: i64 = 1;
+/// How often the fence is looked at, when other workers find other servers at the same time.
+const FENCE_LOOKUPS_MAX: u32 = 5;
+
+/// The fence: the epoch of the Redis with this run id, where it is the one that was known.
+const READ_EPOCH: &str = "SELECT epoch FROM redis_fence WHERE is_only AND run_id = $1";
+/// A new epoch for a Redis that was not known; nothing where somebody else was faster with it.
+const NEW_EPOCH: &str = "
+UPDATE redis_fence SET epoch = gen_random_uuid(), run_id = $1 WHERE is_only AND run_id <> $1 RETURNING epoch";
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/take.lua")));
+static LOAD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/load.lua")));
 
 /// Whether the item is decided by its row, whatever Redis says.
 pub(super) fn is_doubtful(conflicts: &Conflicts, item: &str) -> bool {
     conflicts.get(item).is_some_and(|count| *count > CONFLICTS_MAX)
 }
 
-/// Asks Redis for units for the requests that are to be decided. What it has takes the place of what the rows say, but for
-/// doubtful items, and for those whose rules look at buyers: these go by their version.
-pub(super) async fn count<'a>(
-    connection: &mut PgConnection,
-    counter: &Counter,
-    requests: &[&'a PurchaseRequest],
-    snapshot: &mut Snapshot,
-    verdicts: &Verdicts<'a>,
-    conflicts: &Conflicts,
-) -> Result<(), Error> {
-    let mut ids = HashSet::new();
-    let is_asked = |request: &&'a PurchaseRequest| {
-        snapshot.items.get(&request.item).is_some_and(|item| !item.rules.look_at_buyers())
-            && !is_doubtful(conflicts, &request.item)
-            && verdicts.answer(*request).is_none()
-            && ids.insert(request.request_id.as_str())
-    };
-    let asked: Vec<&PurchaseRequest> = requests.iter().copied().filter(is_asked).collect();
-    for (item, left) in counter.left(connection, &snapshot.items, &asked).await? {
-        if let Some(item) = snapshot.items.get_mut(item) {
-            item.available = before_all(&left);
-        }
-    }
-    Ok(())
-}
-
-/// Has Redis count these items anew, after a decision on their rows that it was not asked about.
-pub(super) async fn count_anew(connection: &mut PgConnection, counter: &Counter, items: &[&str]) {
-    if !items.is_empty()
-        && let Err(error) = counter.forget(connection, items).await
-    {
-        // What is committed stands; a count that stays wrong is found out by the next conflict.
-        tracing::debug!(%error, "Redis cannot be told to count anew");
-    }
-}
-
-/// Waits for a Redis that is not there yet, for a limited time.
-pub(super) async fn reach(counter: &Counter, pool: &PgPool, seconds_max: u64) -> anyhow::Result<()> {
-    let is_away = |error: &Error| matches!(error, Error::Away(_) | Error::Unhandled(_));
-    let reached = wait_for_server("Redis", seconds_max, is_away, || async {
-        on_connection(pool, async |connection| counter.link(connection).await).await.map(drop)
-    });
-    match reached.await {
-        Err(Error::Unfit(text)) => Err(Unusable(format!("{text}; check REDIS_URL")).into()),
-        Err(error) => anyhow::bail!("{error}, for {seconds_max} s; is Redis running, and does REDIS_URL name it?"),
-        Ok(()) => Ok(()),
-    }
-}
-
 /// Asks Redis. Connects when first asked, and again after every fault; copies share the connection.
 #[derive(Clone)]
 pub struct Counter {
-    client: redis::Client,
-    link: Arc<Mutex<Option<Arc<Link>>>>,
+    client: Client,
+    connection: Arc<Mutex<Option<Connection>>>,
 }
-
-/// The quantity of a request, and the units left before it: it got its units if its quantity is no more.
-type Left = (u32, i64);
 
 impl Counter {
-    /// # Errors
-    /// The URL cannot be read.
     pub fn new(redis_url: &str) -> Result<Self, Unusable> {
-        let unusable = |error: redis::RedisError| Unusable(format!("REDIS_URL cannot be read: {error}"));
-        let client = redis::Client::open(redis_url).map_err(unusable)?;
-        let without_delay = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = client.get_connection_info().clone().set_tcp_settings(without_delay);
-        let client = redis::Client::open(info).map_err(unusable)?;
-        Ok(Self { client, link: Arc::default() })
+        let client = Client::open(redis_url).and_then(|client| {
+            let without_delay = TcpSettings::default().set_nodelay(true);
+            Client::open(client.get_connection_info().clone().set_tcp_settings(without_delay))
+        });
+        let client = client.map_err(|error| Unusable(format!("REDIS_URL cannot be read: {error}")))?;
+        Ok(Self { client, connection: Arc::default() })
     }
 
-    /// What is left before each of an item's requests, in order. Who asks again about a request that got its units gets the
-    /// same answer. An item that is not counted is loaded by its row, and never taken for sold out; one that is missing here
-    /// is one that nobody counts.
-    pub async fn left<'a>(
+    /// Takes units for the requests that are to be decided. What Redis had of an item takes the place of what its row says,
+    /// but for doubtful items, and for those whose rules look at buyers: these go by their version.
+    /// Where it fails, Redis may have taken the units; then it knows the requests when they are asked about again.
+    pub async fn count<'a>(
         &self,
         database: &mut PgConnection,
-        items: &HashMap<String, Item>,
         requests: &[&'a PurchaseRequest],
-    ) -> Result<BTreeMap<&'a str, Vec<Left>>, Error> {
-        let mut open: BTreeMap<&str, Vec<&PurchaseRequest>> = BTreeMap::new();
-        for request in requests.iter().filter(|request| items.contains_key(&request.item)) {
-            open.entry(&request.item).or_default().push(request);
-        }
-        if open.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let link = self.link(database).await?;
-        let left = left(&link, items, open).await;
-        self.checked(&link, left).await
-    }
-
-    /// Has these items loaded by their rows when they are next asked about.
-    pub async fn forget(&self, database: &mut PgConnection, items: &[&str]) -> Result<(), Error> {
-        let link = self.link(database).await?;
-        let forgotten = link.forget(items).await;
-        self.checked(&link, forgotten).await
-    }
-
-    async fn link(&self, database: &mut PgConnection) -> Result<Arc<Link>, Error> {
-        let mut shared = self.link.lock().await;
-        let link = match shared.take() {
-            Some(link) => link,
-            None => Arc::new(Link::open(&self.client, database).await?),
-        };
-        Ok(Arc::clone(shared.insert(link)))
-    }
-
-    /// After a fault, nobody uses the connection again.
-    async fn checked<T>(&self, link: &Arc<Link>, outcome: Result<T, Error>) -> Result<T, Error> {
-        if outcome.is_err() {
-            self.link.lock().await.take_if(|shared| Arc::ptr_eq(shared, link));
-        }
-        outcome
-    }
-}
-
-async fn left<'a>(
-    link: &Link,
-    items: &HashMap<String, Item>,
-    mut open: BTreeMap<&'a str, Vec<&PurchaseRequest>>,
-) -> Result<BTreeMap<&'a str, Vec<Left>>, Error> {
-    let mut left = BTreeMap::new();
-    for _ in 0..LOOKUPS_MAX {
-        for ((item, requests), answer) in open.iter().zip(link.take(&open).await?) {
-            if let Some(answer) = answer {
-                left.insert(*item, requests.iter().map(|request| request.quantity).zip(answer).collect());
+        snapshot: &mut Snapshot,
+        verdicts: &Verdicts<'a>,
+        conflicts: &Conflicts<'a>,
+    ) -> Result<(), Error> {
+        let (mut ids, mut asked) = (HashSet::new(), BTreeMap::<_, Vec<_>>::new());
+        for request in requests.iter().copied() {
+            let is_counted = snapshot.items.get(&request.item).is_some_and(|item| !item.rules.look_at_buyers());
+            if is_counted
+                && !is_doubtful(conflicts, &request.item)
+                && verdicts.answer(request).is_none()
+                && ids.insert(request.request_id.as_str())
+            {
+                asked.entry(request.item.as_str()).or_default().push(request);
             }
         }
-        open.retain(|item, _| !left.contains_key(item));
-        if open.is_empty() {
-            break;
+        if asked.is_empty() {
+            return Ok(());
         }
-        link.load(open.keys().map(|item| (*item, &items[*item]))).await?;
+        let mut connection = self.connection(database).await?;
+        let units = connection.take(&snapshot.items, asked).await;
+        for (item, units) in self.checked(units).await? {
+            if let Some(item) = snapshot.items.get_mut(item) {
+                item.available = units;
+            }
+        }
+        Ok(())
     }
-    Ok(left)
-}
 
-/// What Redis had before it was asked: what these requests got, and what is left behind the last of them. Some may have got
-/// theirs when they were asked about before, and others since; so it is not what is left before the first.
-fn before_all(left: &[Left]) -> i64 {
-    let got = |&(quantity, left): &Left| Some(i64::from(quantity)).filter(|quantity| *quantity <= left).unwrap_or(0);
-    let behind = left.iter().map(|of| of.1 - got(of)).min().unwrap_or(0);
-    behind + left.iter().map(got).sum::<i64>()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::before_all;
-
-    #[test]
-    fn what_redis_had_is_found_whoever_got_units_before_or_got_none() {
-        for (left, had, why) in [
-            (vec![(3, 5), (4, 2), (2, 2), (1, 0)], 5, "one that asks for too much is passed over"),
-            (vec![(1, 3), (1, 2), (1, 1), (1, 0), (1, 0)], 3, "asked about for the first time, or all for the second"),
-            (vec![(1, 1), (1, 5), (1, 4), (1, 3)], 4, "three had got theirs before, and another one since"),
-            (vec![(2, 0)], 0, "nothing is left"),
-        ] {
-            assert_eq!(before_all(&left), had, "{why}");
+    /// Has these items loaded by their rows when they are next asked about, after a decision on their rows that Redis was not
+    /// asked about.
+    pub(super) async fn count_anew(&self, database: &mut PgConnection, items: Vec<&str>) {
+        if items.is_empty() {
+            return;
         }
+        let forgotten = match self.connection(database).await {
+            Ok(mut connection) => self.checked(connection.forget(&items).await).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = forgotten {
+            // What is committed stands; a count that stays wrong is found out by the next conflict.
+            tracing::debug!(%error, "Redis cannot be told to count anew");
+        }
+    }
+
+    /// Waits for a Redis that is not there yet, for a limited time.
+    pub(super) async fn reach(&self, pool: &PgPool, seconds_max: u64) -> anyhow::Result<()> {
+        let is_away = |error: &Error| matches!(error, Error::Away(_) | Error::Unhandled(_));
+        let reached = wait_for_server("Redis", seconds_max, is_away, || async {
+            on_connection(pool, async |database| self.connection(database).await).await.map(drop)
+        });
+        match reached.await {
+            Err(Error::Unfit(text)) => Err(Unusable(format!("{text}; check REDIS_URL")).into()),
+            Err(error) => anyhow::bail!("{error}, for {seconds_max} s; is Redis running, and does REDIS_URL name it?"),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn connection(&self, database: &mut PgConnection) -> Result<Connection, Error> {
+        let mut shared = self.connection.lock().await;
+        match &*shared {
+            Some(connection) => Ok(connection.clone()),
+            None => Ok(shared.insert(Connection::open(&self.client, database).await?).clone()),
+        }
+    }
+
+    /// A connection that failed is never repaired: what comes back may be another server, or the same one with an old
+    /// snapshot. The next one passes the fence.
+    async fn checked<T>(&self, outcome: RedisResult<T>) -> Result<T, Error> {
+        if outcome.is_err() {
+            *self.connection.lock().await = None;
+        }
+        outcome.map_err(fault)
+    }
+}
+
+/// An open connection, with the epoch in which that server counts.
+#[derive(Clone)]
+struct Connection {
+    redis: MultiplexedConnection,
+    epoch: Uuid,
+}
+
+impl Connection {
+    /// Connects, asks the server who it is, and has it learn the scripts.
+    async fn open(client: &Client, database: &mut PgConnection) -> Result<Self, Error> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(SECONDS_MAX)))
+            .set_response_timeout(Some(Duration::from_secs(SECONDS_MAX)));
+        let mut redis = client.get_multiplexed_async_connection_with_config(&config).await.map_err(fault)?;
+        let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut redis).await.map_err(fault)?;
+        let run_id: Option<String> = info.get("run_id");
+        let run_id = run_id.ok_or_else(|| Error::Unfit("Redis does not say its run_id (INFO server)".to_owned()))?;
+        let epoch = epoch(database, &run_id).await?;
+        redis::pipe().load_script(&TAKE).load_script(&LOAD).exec_async(&mut redis).await.map_err(fault)?;
+        Ok(Self { redis, epoch })
+    }
+
+    /// How many units of each item there are for its requests, which take them. One that is not counted is loaded by its row,
+    /// and never taken for sold out; one that is missing here is one that nobody counts.
+    async fn take<'a>(
+        &mut self,
+        rows: &HashMap<String, Item>,
+        mut asked: BTreeMap<&'a str, Vec<&PurchaseRequest>>,
+    ) -> RedisResult<HashMap<&'a str, i64>> {
+        let mut units = HashMap::new();
+        for _ in 0..LOOKUPS_MAX {
+            let mut pipe = redis::pipe();
+            for (item, requests) in &asked {
+                let mut take = TAKE.key(self.key("item", item));
+                take.arg(GRANT_MS).arg(COUNT_MS);
+                for request in requests {
+                    // The same name only for the same id and content.
+                    let name = Uuid::new_v5(&request.fingerprint(), request.request_id.as_bytes());
+                    take.key(self.key("grant", &name.simple().to_string())).arg(request.quantity);
+                }
+                pipe.invoke_script(&take);
+            }
+            let answers: Vec<Option<i64>> = pipe.query_async(&mut self.redis).await?;
+            units.extend(asked.keys().copied().zip(answers).filter_map(|(item, units)| Some((item, units?))));
+            asked.retain(|item, _| !units.contains_key(item));
+            if asked.is_empty() {
+                break;
+            }
+            self.load(asked.keys().map(|item| (*item, &rows[*item]))).await?;
+        }
+        Ok(units)
+    }
+
+    /// Begins to count these items as their rows say, unless a newer reading was loaded meanwhile.
+    async fn load(&mut self, rows: impl Iterator<Item = (&str, &Item)>) -> RedisResult<()> {
+        let mut pipe = redis::pipe();
+        for (item, row) in rows {
+            let name = Uuid::now_v7().simple().to_string();
+            let mut load = LOAD.key(self.key("item", item));
+            pipe.invoke_script(load.arg(row.available).arg(row.version).arg(name).arg(COUNT_MS));
+        }
+        pipe.exec_async(&mut self.redis).await
+    }
+
+    async fn forget(&mut self, items: &[&str]) -> RedisResult<()> {
+        let mut pipe = redis::pipe();
+        for item in items {
+            pipe.hdel(self.key("item", item), "left");
+        }
+        pipe.exec_async(&mut self.redis).await
+    }
+
+    /// Every key is named after the epoch: that is the fence.
+    fn key(&self, kind: &str, name: &str) -> String {
+        format!("turnstile:{}:{kind}:{name}", self.epoch.simple())
+    }
+}
+
+/// The epoch in which the Redis with this run id counts; a new one where it is not the Redis that was known: it was restarted,
+/// perhaps with an old snapshot, failed over or was replaced. So no two servers, or one before and after a restart, share one.
+async fn epoch(database: &mut PgConnection, run_id: &str) -> Result<Uuid, Error> {
+    for _ in 0..FENCE_LOOKUPS_MAX {
+        if let Some(epoch) = sqlx::query_scalar(READ_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
+            return Ok(epoch);
+        }
+        if let Some(epoch) = sqlx::query_scalar(NEW_EPOCH).bind(run_id).fetch_optional(&mut *database).await? {
+            tracing::info!(run_id, %epoch, "this Redis was not known; it counts from the start");
+            return Ok(epoch);
+        }
+    }
+    Err(Error::Away("Redis is another one for each worker that asks; does REDIS_URL name one server?".to_owned()))
+}
+
+/// What a fault of Redis means; either way the batch is held. A plain error (`ERR`) may well pass: too many clients, say.
+fn fault(error: RedisError) -> Error {
+    // The library knows a wrong password, but not that one is missing.
+    let is_refusal = error.code() == Some("NOAUTH")
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::InvalidClientConfig
+                | ErrorKind::Parse
+                | ErrorKind::UnexpectedReturnType
+                | ErrorKind::Server(ServerErrorKind::NoPerm)
+        );
+    // Of a pipeline, each command has its own; one says it.
+    let reason = match error.clone().into_server_errors().as_deref() {
+        Some([(_, first), ..]) => first.to_string(),
+        Some([]) | None => error.to_string(),
+    };
+    if is_refusal {
+        Error::Unfit(format!("Redis refuses ({reason})"))
+    } else {
+        Error::Away(format!("Redis does not answer ({reason})"))
     }
 }

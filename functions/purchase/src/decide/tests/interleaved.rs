@@ -7,7 +7,7 @@ use super::*;
 
 const DECIDERS: usize = 3;
 const MAX_PER_BUYER: i64 = 3;
-const COOLDOWN_MS: i64 = 5_000;
+const COOLDOWN: Duration = Duration::seconds(5);
 
 /// What happens next.
 #[derive(Debug, Clone)]
@@ -32,13 +32,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// An order that keeps its units.
-#[derive(Debug, Clone, PartialEq)]
-struct Live {
-    buyer: String,
-    quantity: u32,
-    at: OffsetDateTime,
-}
+/// An order that keeps its units: whose, how many, since when.
+type Live = (String, u32, OffsetDateTime);
 
 /// The item's row and its orders.
 struct Database {
@@ -47,47 +42,44 @@ struct Database {
     version: i64,
     available: i64,
     live: Vec<Live>,
-    requests: u32,
 }
 
-/// A batch that is decided and not committed.
-type Batch = (i64, Vec<Live>);
-
 impl Database {
-    fn read_and_decide(&mut self, asked: &[(u32, u32)]) -> Batch {
+    /// The version that was read, and the orders that are decided and not committed.
+    fn read_and_decide(&self, asked: &[(u32, u32)]) -> (i64, Vec<Live>) {
         let mut item = Item { version: self.version, ..ruled(self.available, self.rules.clone()) };
-        for order in &self.live {
-            let history = item.histories.entry(order.buyer.clone()).or_default();
-            *history = history.after(order.quantity, order.at);
+        for (buyer, quantity, at) in &self.live {
+            let history = item.histories.entry(buyer.clone()).or_default();
+            *history = history.after(*quantity, *at);
         }
         let before = snapshot([("a", item)]);
-        let mut requests = Vec::new();
-        for (buyer, quantity) in asked {
-            self.requests += 1;
-            let buyer = format!("b-{buyer}");
-            requests.push(PurchaseRequest { buyer, ..request(self.requests, "a", *quantity) });
-        }
+        let of = |(id, (buyer, quantity)): (u32, &(u32, u32))| PurchaseRequest {
+            buyer: format!("b-{buyer}"),
+            ..request(id, "a", *quantity)
+        };
+        let requests: Vec<_> = (0..).zip(asked).map(of).collect();
         let requests: Vec<_> = requests.iter().collect();
         let decided = decide(&requests, &before, &mut Verdicts::at(self.now, HashMap::new()), Uuid::nil);
-        let order = |order: &NewOrder| {
-            let PurchaseRequest { buyer, quantity, .. } = order.request.clone();
-            Live { buyer, quantity, at: self.now }
-        };
-        (self.version, decided.orders.iter().map(order).collect())
+        let live = |order: &NewOrder| (order.request.buyer.clone(), order.request.quantity, self.now);
+        (self.version, decided.orders.iter().map(live).collect())
     }
 
-    fn commit(&mut self, (version, orders): Batch) {
-        if version == self.version {
-            self.version += 1;
-            self.available -= orders.iter().map(|order| i64::from(order.quantity)).sum::<i64>();
-            self.live.extend(orders);
-        }
-    }
-
-    fn end(&mut self, place: usize) {
-        if place < self.live.len() {
-            self.version += 1;
-            self.available += i64::from(self.live.swap_remove(place).quantity);
+    fn happens(&mut self, event: Event, decided: &mut [Option<(i64, Vec<Live>)>]) {
+        match event {
+            Event::Reads(decider, batch) => decided[decider] = Some(self.read_and_decide(&batch)),
+            Event::Commits(decider) => {
+                if let Some((version, orders)) = decided[decider].take_if(|(version, _)| *version == self.version) {
+                    self.version = version + 1;
+                    self.available -= orders.iter().map(|(_, quantity, _)| i64::from(*quantity)).sum::<i64>();
+                    self.live.extend(orders);
+                }
+            }
+            Event::Ends(place) if place < self.live.len() => {
+                self.version += 1;
+                self.available += i64::from(self.live.swap_remove(place).1);
+            }
+            Event::Ends(_) => (),
+            Event::Passes(seconds) => self.now += Duration::seconds(seconds),
         }
     }
 }
@@ -101,29 +93,19 @@ proptest! {
     ) {
         let rules = Rules {
             max_per_buyer: limited.then_some(MAX_PER_BUYER),
-            cooldown_ms: cooling.then_some(COOLDOWN_MS),
+            cooldown_ms: cooling.then_some(5_000),
             ..Rules::default()
         };
-        let mut database =
-            Database { rules, now: NOW, version: 0, available: 100, live: Vec::new(), requests: 0 };
-        let mut decided: [Option<Batch>; DECIDERS] = Default::default();
+        let mut database = Database { rules, now: NOW, version: 0, available: 100, live: Vec::new() };
+        let mut decided = vec![None; DECIDERS];
         for event in events {
-            match event {
-                Event::Reads(decider, batch) => decided[decider] = Some(database.read_and_decide(&batch)),
-                Event::Commits(decider) => {
-                    if let Some(plan) = decided[decider].take() {
-                        database.commit(plan);
-                    }
-                }
-                Event::Ends(place) => database.end(place),
-                Event::Passes(seconds) => database.now += Duration::seconds(seconds),
-            }
+            database.happens(event, &mut decided);
             for buyer in ["b-0", "b-1"] {
-                let mut orders: Vec<_> = database.live.iter().filter(|order| order.buyer == buyer).collect();
-                let units: i64 = orders.iter().map(|order| i64::from(order.quantity)).sum();
+                let mut orders: Vec<_> = database.live.iter().filter(|order| order.0 == buyer).collect();
+                let units: i64 = orders.iter().map(|order| i64::from(order.1)).sum();
                 prop_assert!(!limited || units <= MAX_PER_BUYER, "{buyer} has {units}");
-                orders.sort_by_key(|order| order.at);
-                let too_soon = orders.windows(2).find(|pair| pair[1].at - pair[0].at < Duration::milliseconds(COOLDOWN_MS));
+                orders.sort_by_key(|order| order.2);
+                let too_soon = orders.windows(2).find(|pair| pair[1].2 - pair[0].2 < COOLDOWN);
                 prop_assert!(!cooling || too_soon.is_none(), "{too_soon:?}");
             }
         }

@@ -1,68 +1,114 @@
-//! What a Redis may say instead of an answer: the batch is held, whatever it is, and goes on once it has passed.
+//! A Redis that was restarted or flushed: what it counted before is never asked about again. And one that is away, or says
+//! something else than an answer: the batch is held, whatever it is, and goes on once it has passed.
 
-use super::{Sale, codes, connect};
-use crate::{VERDICTS, count, request, run};
-use shared::{error::Error, handler::Handler, messages::Code::Reserved};
+use super::*;
 
 #[tokio::test]
-async fn a_redis_that_is_full_read_only_or_refuses_holds_the_batch_until_it_no_longer_does() {
-    let sale = sale_of_many().await;
-    assert_eq!(sale.sells(0..1).await, codes(&[(1, Reserved)]));
+async fn an_old_snapshot_is_there_and_is_not_used_and_without_the_fence_would_still_sell_nothing_twice() {
+    for (has_snapshot, is_fenced) in [(true, true), (false, true), (true, false)] {
+        let (mut redis, sale) = counted(&[("a", 10)]).await;
+        sale.sells(0..4, &[(4, Reserved)]).await;
+        if has_snapshot {
+            redis.save().await.unwrap();
+        }
+        sale.sells(4..9, &[(5, Reserved)]).await;
+        let before = sale.epoch().await;
+        redis.kill_and_restart().await.unwrap();
+        let old = has_snapshot.then_some(6);
+        assert_eq!(sale.counted_in(before).await, old, "as many as there were when the snapshot was made");
+        if !is_fenced {
+            // The fence takes it for the Redis that was known.
+            let info: InfoDict = sale.say("INFO server").await;
+            let forge = sqlx::query("UPDATE redis_fence SET run_id = $1").bind(info.get::<String>("run_id").unwrap());
+            forge.execute(&sale.pool).await.unwrap();
+        }
+        assert_away(&sale).await;
+        sale.sells(9..14, &[(1, Reserved), (4, SoldOut)]).await;
+        let (available, held, _, conflicts) = sale.item("a").await;
+        assert_eq!((available, held), (0, 10));
+        assert_eq!(conflicts == 0, is_fenced, "Redis said nothing that was not true; or PostgreSQL did not believe it");
+        assert_eq!(sale.epoch().await != before, is_fenced);
+        if is_fenced {
+            assert_eq!((sale.counted_in(before).await, sale.counted().await), (old, Some(0)), "nobody asked");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_never_sold_out() {
+    let (_redis, sale) = counted(&[("a", 10)]).await;
+    for (numbers, what) in [(0..3, "FLUSHALL"), (3..6, "FLUSHDB")] {
+        sale.sells(numbers, &[(3, Reserved)]).await;
+        sale.say::<()>(what).await;
+    }
+    sale.sells(6..12, &[(4, Reserved), (2, SoldOut)]).await;
+    assert_eq!(sale.conflicts().await, 0, "without a conflict");
+    // Its scripts are learnt again with the next connection.
+    sale.say::<()>("SCRIPT FLUSH").await;
+    assert_away(&sale).await;
+    sale.sells(12..13, &[(1, SoldOut)]).await;
+}
+
+#[tokio::test]
+async fn workers_that_meet_a_redis_at_once_agree_on_its_epoch() {
+    let (_redis, sale) = counted(&[("a", 100)]).await;
+    let selling = (0..8).map(|number| sale.by_another().decides(&[request(number, "a", 1)]));
+    all_of(selling).await;
+    assert_eq!(sale.counted().await, Some(92));
+    let keys: Vec<String> = sale.say("KEYS *:item:*").await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_full_read_only_refuses_or_is_away_holds_the_batch_until_it_no_longer_does() {
+    let (redis, sale) = sale_of_many().await;
+    sale.sells(0..1, &[(1, Reserved)]).await;
     for (number, (is_refusal, reason, begin, end)) in (1..).zip([
         (false, "OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
         (false, "read only", "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
         (true, "NoPerm", "ACL SETUSER default -evalsha", "ACL SETUSER default +evalsha"),
         (true, "NoPerm", "ACL SETUSER default resetkeys", "ACL SETUSER default allkeys"),
     ]) {
-        sale.say(begin).await;
+        sale.say::<()>(begin).await;
         for _ in 0..2 {
             let error = held(&sale, number).await;
             assert_eq!(matches!(error, Error::Unfit(_)), is_refusal, "{begin}: {error}");
             let text = error.to_string();
             assert!(text.starts_with("Redis") && text.contains(reason), "{begin}: {text}");
         }
-        sale.say(end).await;
-        assert_eq!(sale.sells(number..number + 1).await, codes(&[(1, Reserved)]), "after {begin}");
+        sale.say::<()>(end).await;
+        sale.sells(number..number + 1, &[(1, Reserved)]).await;
     }
-    let recorded = count(&sale.pool, VERDICTS).await;
-    assert_eq!(recorded, 5, "each once, and none of them while it was held");
+    redis.stop().await.unwrap();
+    assert_away(&sale).await;
+    assert_eq!(sale.count(VERDICTS).await, 5, "each once, and none of them while it was held");
 }
 
 #[tokio::test]
-async fn a_redis_that_asks_for_a_password_is_a_matter_of_configuration() {
-    let sale = sale_of_many().await;
-    sale.say("CONFIG SET requirepass secret").await;
+async fn a_redis_that_asks_for_a_password_or_a_url_that_cannot_be_read_is_a_matter_of_configuration() {
+    let (_redis, sale) = sale_of_many().await;
+    sale.say::<()>("CONFIG SET requirepass secret").await;
     for _ in 0..2 {
         let error = held(&sale, 1).await;
         assert!(matches!(&error, Error::Unfit(text) if text.contains("Redis refuses")), "{error}");
     }
+    for wrong in ["", "localhost", "http://localhost", "redis://host:port"] {
+        let unusable = Counter::new(wrong).err().expect(wrong);
+        assert!(unusable.to_string().contains("REDIS_URL"), "{wrong}: {unusable}");
+    }
 }
 
-#[tokio::test]
-async fn a_redis_that_is_busy_holds_the_batch() {
-    let sale = sale_of_many().await;
-    assert_eq!(sale.sells(0..1).await, codes(&[(1, Reserved)]));
-    sale.say("CONFIG SET busy-reply-threshold 1").await;
-    let mut busy = connect(&sale.redis).await;
-    let endless = tokio::spawn(async move {
-        let error = redis::cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut busy).await;
-        drop((error, busy));
-    });
-    let mut asking = connect(&sale.redis).await;
-    while redis::cmd("PING").exec_async(&mut asking).await.is_ok() {}
-    let error = held(&sale, 1).await;
-    assert!(matches!(&error, Error::Away(text) if text.starts_with("Redis does not answer")), "{error}");
-    sale.say("SCRIPT KILL").await;
-    endless.await.unwrap();
-    assert_eq!(sale.sells(1..2).await, codes(&[(1, Reserved)]));
+async fn assert_away(sale: &Sale) {
+    let error = sale.worker.handle(&[request("while away", "a", 1)]).await.unwrap_err();
+    assert!(matches!(&error, Error::Away(text) if text.contains("Redis")), "{error}");
 }
 
 /// A sale of the item `a`, and of a hundred others.
-async fn sale_of_many() -> Sale {
-    let sale = Sale::of(100).await;
+async fn sale_of_many() -> (Redis, Sale) {
+    let (redis, sale) = counted(&[("a", 100)]).await;
     let insert = "INSERT INTO items (id, stock, available) SELECT 'other-' || g, 1, 1 FROM generate_series(0, 99) AS g";
-    run(&sale.pool, insert).await;
-    sale
+    sale.run(insert).await;
+    (redis, sale)
 }
 
 /// Why a batch is held in which somebody asks for the item `a`, and others for a hundred more.

@@ -1,4 +1,4 @@
-//! What is published of attempts: a line in the log for each conflict, and totals as metrics. Which items are hot stands in
+//! What is published of attempts: totals as metrics, and a line in the log for each conflict. Which items are hot stands in
 //! their rows (`admin conflicts`).
 
 use prometheus_client::{
@@ -8,20 +8,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use shared::retry::{Attempt, Ended, Listener};
-
-pub(crate) struct Log;
-
-impl Listener for Log {
-    fn attempted(&self, attempt: &Attempt<'_>) {
-        let Ended::Conflict { wait } = attempt.ended else { return };
-        let (number, wait_ms) = (attempt.number, wait.map(|wait| wait.as_millis()));
-        match attempt.item {
-            Some(item) => tracing::info!(item, attempt = number, wait_ms, "version conflict; deciding again"),
-            None => tracing::info!(attempt = number, wait_ms, "request id conflict; deciding again"),
-        }
-    }
-}
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -46,14 +33,21 @@ impl Metrics {
         let waits = "Waits between attempts";
         registry.register_with_unit("retry_wait", waits, Unit::Seconds, self.waits_seconds.clone());
     }
-}
 
-impl Listener for Metrics {
-    fn attempted(&self, attempt: &Attempt<'_>) {
+    pub(crate) fn committed(&self, items: usize) {
+        self.attempts.inc_by(items as u64);
+    }
+
+    /// Of attempt `number`, from 1, on an item, or a request id where there is none. `wait`: how long it is until the next one;
+    /// `None`: there is none of its kind.
+    pub(crate) fn conflicted(&self, item: Option<&str>, number: u32, wait: Option<Duration>) {
         self.attempts.inc();
-        if let Ended::Conflict { wait } = attempt.ended {
-            self.conflicts.inc();
-            wait.into_iter().for_each(|wait| self.waits_seconds.observe(wait.as_secs_f64()));
+        self.conflicts.inc();
+        wait.into_iter().for_each(|wait| self.waits_seconds.observe(wait.as_secs_f64()));
+        let wait_ms = wait.map(|wait| wait.as_millis());
+        match item {
+            Some(item) => tracing::info!(item, attempt = number, wait_ms, "version conflict; deciding again"),
+            None => tracing::info!(attempt = number, wait_ms, "request id conflict; deciding again"),
         }
     }
 }
