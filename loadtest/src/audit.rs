@@ -12,6 +12,8 @@ mod stock;
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -22,35 +24,32 @@ use crate::answers::Answers;
 use crate::orders::events::Events;
 use crate::orders::follow_ups::FollowUps;
 use crate::schedule::Schedule;
-use database_state::{DatabaseState, OrderHistory, RecordedItem, RecordedOrder, RecordedVerdict};
+use database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedVerdict};
 use orders::Orders;
 use stock::Stock;
 
 const OFFENDERS_NAMED_MAX: usize = 5;
 
 /// Everything that is known about a sale after its end.
-#[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
-    pub schedule: &'a Schedule,
-    pub answers: &'a Answers,
+#[derive(Debug)]
+pub struct Evidence {
+    pub schedule: Arc<Schedule>,
+    pub answers: Answers,
     /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
     pub dead_growth: i64,
-    pub endings: &'a [Ending],
+    pub endings: Vec<Ending>,
     /// `None` where no database took part (the ceiling).
-    pub database: Option<&'a DatabaseState>,
+    pub database: Option<DatabaseState>,
     /// `None` where nobody paid, cancelled, or let a hold run out.
-    pub orders: Option<OrdersEvidence<'a>>,
+    pub orders: Option<OrdersEvidence>,
 }
 
 /// What is known of the orders after their verdicts.
-#[derive(Debug, Clone, Copy)]
-pub struct OrdersEvidence<'a> {
-    pub follow_ups: &'a FollowUps,
-    pub ledger: &'a Ledger,
-    pub events: &'a Events,
-    pub history: &'a OrderHistory,
-    /// Whether every hold had the time to run out.
-    pub is_over: bool,
+#[derive(Debug)]
+pub struct OrdersEvidence {
+    pub follow_ups: FollowUps,
+    pub ledger: Ledger,
+    pub events: Events,
 }
 
 /// How a worker ended.
@@ -103,34 +102,38 @@ pub struct Audit {
 
 impl Audit {
     #[must_use]
-    pub fn of(evidence: &Evidence<'_>) -> Self {
-        let case = Case::new(evidence);
-        let stock = match (evidence.database, &evidence.orders) {
-            // The ceiling has no stock to oversell.
-            (None, _) => Stock::default(),
-            (Some(_), None) => Stock::only_shrinking(&case),
-            (Some(_), Some(orders)) => Stock::replayed(&case, orders.events),
-        };
+    pub fn of(evidence: &Evidence) -> Self {
+        let nothing = DatabaseState::default();
+        let case = Case::of(evidence, evidence.database.as_ref().unwrap_or(&nothing));
         let mut invariants = sale::replies_and_workers(&case);
-        if let Some(database) = evidence.database {
-            invariants.extend(sale::records(&case, database, &stock));
+        let mut stock = Stock::default();
+        // The ceiling has no stock to oversell.
+        if evidence.database.is_some() {
+            stock = Stock::of(&case);
+            invariants.extend(sale::records(&case, &stock));
             if let Some(orders) = &evidence.orders {
-                let orders = Orders::new(database, orders);
-                invariants.extend(orders::check(&case, &orders));
-                invariants.extend(events::check(&case, &orders));
+                let orders = Orders::of(&case, orders);
+                invariants.extend(orders::check(&orders));
+                invariants.extend(events::check(&orders));
             }
         }
         let answers = &evidence.answers.answers;
         let sold = case.answered.iter().zip(answers).filter(|(status, _)| **status == Some(Status::Reserved));
+        let of = |status| case.answered.iter().filter(|answered| **answered == Some(status)).count() as u64;
+        let is_lost = |index: usize| {
+            case.answered[index].is_none() || evidence.database.is_some() && case.recorded[index].is_none()
+        };
         Self {
             invariants,
-            verdicts: case.verdict_counts(),
-            lost: case.lost(),
-            duplicate_replies: answers
-                .iter()
-                .map(|answer| u64::from(answer.replies.saturating_sub(answer.sends)))
-                .sum(),
-            conflicting_replies: answers.iter().map(|answer| u64::from(answer.differing)).sum(),
+            verdicts: VerdictCounts {
+                reserved: of(Status::Reserved),
+                sold_out: of(Status::SoldOut),
+                refused: of(Status::Refused),
+                invalid: of(Status::Invalid),
+            },
+            lost: case.requests_where(is_lost).count() as u64,
+            duplicate_replies: answers.iter().map(|one| u64::from(one.replies.saturating_sub(one.sends))).sum(),
+            conflicting_replies: answers.iter().map(|one| u64::from(one.differing)).sum(),
             oversold: stock.oversold.iter().map(|(_, units)| units).sum(),
             order_inversions: stock.preferred.len() as u64,
             sold_at: sold.map(|(_, answer)| answer.at).collect(),
@@ -146,7 +149,9 @@ impl Audit {
 
 /// The evidence, indexed. Requests are known by their index in the schedule.
 struct Case<'a> {
-    evidence: &'a Evidence<'a>,
+    evidence: &'a Evidence,
+    /// Empty where no database took part.
+    database: &'a DatabaseState,
     /// As they stand in messages and rows.
     ids: Vec<String>,
     /// As the buyers were answered; `None` where there is no reply, or not a verdict of this request.
@@ -159,34 +164,26 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(evidence: &'a Evidence<'a>) -> Self {
-        let requests = &evidence.schedule.requests;
+    fn of(evidence: &'a Evidence, database: &'a DatabaseState) -> Self {
+        let Schedule { requests, items, .. } = &*evidence.schedule;
         let ids: Vec<String> = requests.iter().map(|due| due.request_id.to_string()).collect();
         let bodies = evidence.answers.answers.iter().map(|answer| answer.body.as_deref());
         let answered = bodies.zip(&ids).map(|(body, id)| status_of(body?, id)).collect();
+        let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
+        let items = items.iter().map(|item| rows.get(item.id.as_str()).copied()).collect();
         let (recorded, orders) = (vec![None; ids.len()], vec![Vec::new(); ids.len()]);
-        let items = vec![None; evidence.schedule.items.len()];
-        let mut case = Self { evidence, ids, answered, recorded, orders, items };
-        if let Some(database) = evidence.database {
-            case.add(database);
-        }
-        case
-    }
-
-    fn add(&mut self, database: &'a DatabaseState) {
+        let mut case = Self { evidence, database, ids, answered, recorded, orders, items };
         for verdict in &database.verdicts {
-            if let Some(index) = self.index(&verdict.request_id) {
-                self.recorded[index] = Some(verdict);
+            if let Some(index) = case.index(&verdict.request_id) {
+                case.recorded[index] = Some(verdict);
             }
         }
         for order in &database.orders {
-            if let Some(index) = self.index(&order.request_id) {
-                self.orders[index].push(order);
+            if let Some(index) = case.index(&order.request_id) {
+                case.orders[index].push(order);
             }
         }
-        let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
-        let on_sale = self.evidence.schedule.items.iter();
-        self.items = on_sale.map(|item| rows.get(item.id.as_str()).copied()).collect();
+        case
     }
 
     /// `None` where nobody asked with this id.
@@ -195,8 +192,8 @@ impl<'a> Case<'a> {
     }
 
     /// The ids of the requests that offend.
-    fn requests_where(&self, offends: impl Fn(usize) -> bool) -> Vec<&str> {
-        (0..self.ids.len()).filter(|&index| offends(index)).map(|index| self.ids[index].as_str()).collect()
+    fn requests_where(&self, offends: impl Fn(usize) -> bool) -> impl Iterator<Item = &str> {
+        (0..self.ids.len()).filter(move |&index| offends(index)).map(|index| self.ids[index].as_str())
     }
 
     /// As recorded, or as answered where nothing is recorded.
@@ -216,21 +213,6 @@ impl<'a> Case<'a> {
     fn item_id(&self, index: usize) -> &'a str {
         &self.evidence.schedule.items[self.item(index)].id
     }
-
-    fn lost(&self) -> u64 {
-        let is_recorded = |index: usize| self.evidence.database.is_none() || self.recorded[index].is_some();
-        self.requests_where(|index| self.answered[index].is_none() || !is_recorded(index)).len() as u64
-    }
-
-    fn verdict_counts(&self) -> VerdictCounts {
-        let of = |status| self.answered.iter().filter(|answered| **answered == Some(status)).count() as u64;
-        VerdictCounts {
-            reserved: of(Status::Reserved),
-            sold_out: of(Status::SoldOut),
-            refused: of(Status::Refused),
-            invalid: of(Status::Invalid),
-        }
-    }
 }
 
 /// What a reply says, if it is a verdict of this request.
@@ -245,11 +227,18 @@ fn status_of(body: &[u8], request_id: &str) -> Option<Status> {
 }
 
 /// An invariant that holds when nobody offends.
-fn invariant<S: AsRef<str>>(name: &'static str, when_kept: impl Into<String>, offenders: &[S]) -> Invariant {
-    if offenders.is_empty() {
+pub(crate) fn invariant(
+    name: &'static str,
+    when_kept: impl Into<String>,
+    offenders: impl IntoIterator<Item: Display>,
+) -> Invariant {
+    let mut offenders = offenders.into_iter();
+    let mut named: Vec<String> = offenders.by_ref().take(OFFENDERS_NAMED_MAX).map(|one| one.to_string()).collect();
+    if named.is_empty() {
         return Invariant { name, holds: true, detail: when_kept.into() };
     }
-    let named: Vec<&str> = offenders.iter().take(OFFENDERS_NAMED_MAX).map(AsRef::as_ref).collect();
-    let more = if offenders.len() > named.len() { ", …" } else { "" };
-    Invariant { name, holds: false, detail: format!("{}: {}{more}", offenders.len(), named.join(", ")) }
+    let more = offenders.count();
+    let count = named.len() + more;
+    named.extend((more > 0).then(|| "…".to_owned()));
+    Invariant { name, holds: false, detail: format!("{count}: {}", named.join(", ")) }
 }

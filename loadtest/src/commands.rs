@@ -14,9 +14,8 @@ use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::PrivateBroker;
-use crate::orders::demo::{Demo, Winner};
+use crate::orders::demo::{Demo, DemoStep, Winner};
 use crate::orders::listener::Storage;
-use crate::orders::report::DemoStep;
 use crate::orders::report::QuietReport;
 use crate::orders::{Functions, Orders};
 use crate::progress::Progress;
@@ -72,7 +71,7 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     let sale = &options.sale;
     let (purchase, functions) = or_interrupted(async {
         let purchase = programs::worker(options.worker_program.as_deref()).await?;
-        let are_needed = options.orders.show_life || options.orders.plan(sale.seed).is_some();
+        let are_needed = options.orders.show_life || options.orders.plan.with_seed(sale.seed).is_some();
         Ok((purchase, if are_needed { Some(programs::functions().await?) } else { None }))
     })
     .await?;
@@ -161,7 +160,7 @@ impl Rounds<'_> {
         let RunOptions { sale: options, orders, events, .. } = self.options;
         // What dies with the broker would be missed.
         let storage = if events.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
-        let followed = orders.plan(options.seed).zip(self.functions.cloned());
+        let followed = orders.plan.with_seed(options.seed).zip(self.functions.cloned());
         let mut sale = Sale::of(options.scenario(), self.workers(), options.timeout());
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
@@ -178,7 +177,7 @@ impl Rounds<'_> {
     async fn show(&self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
         await_no_consumers(&self.endpoints.amqp_url).await?;
         self.progress.stage("showing the life of two orders");
-        let gateway = self.options.orders.gateway(self.options.sale.seed);
+        let gateway = self.options.orders.plan.gateway(self.options.sale.seed);
         let functions = self.functions.cloned().context("the functions' programs were not looked for");
         let functions = functions.map_err(Failure::Broken)?;
         let purchase = self.purchase.to_owned();

@@ -1,11 +1,16 @@
 //! Results that nobody measured, with something for every part of a page; the tests of pages include this file, too.
 
+use clap::ValueEnum;
 use loadtest::{
     audit::{Invariant, VerdictCounts},
     bench::compare::{ComparedScenario, Comparison, Form, Row},
     faults::{Action, CrashReport, EventReport},
     machine::Machine,
-    orders::report::{DemoStep, OrdersReport, QuietReport},
+    orders::{
+        demo::DemoStep,
+        plan::Plan,
+        report::{OrdersReport, QuietReport},
+    },
     queues::DepthSample,
     result::{CeilingReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
     stats::{CurvePoint, Latency},
@@ -85,12 +90,7 @@ fn latency(min: f64, p50: f64, p99: f64) -> Latency {
 
 fn life() -> OrdersReport {
     OrdersReport {
-        pay_share: "50%".parse().unwrap(),
-        cancel_share: "10%".parse().unwrap(),
-        hold_ms: Some(2_000),
-        decline_share: "0%".parse().unwrap(),
-        gateway_failure_share: "0%".parse().unwrap(),
-        gateway_latency_ms: 20,
+        plan: Plan { pay_share: "50%".parse().ok(), hold_ms: Some(2_000), gateway_latency_ms: 20, ..Plan::default() },
         paid: 2_000,
         declined: 5,
         cancelled: 400,
@@ -111,10 +111,20 @@ fn life() -> OrdersReport {
 /// Every strategy in every form, with three numbers of buyers.
 pub(crate) fn comparison() -> Comparison {
     let buyers = [1_000, 5_000, 20_000];
+    // Of the ceiling.
+    let paces = [(Form::Batched, "batched", 0.91), (Form::OneByOne, "one by one", 0.06)];
+    let paces = paces.into_iter().chain([(Form::Competing, "competing", 0.08), (Form::Http, "HTTP", 0.12)]);
+    let ways = paces.flat_map(|(form, name, ratio)| {
+        let strategies = Strategy::value_variants().iter().zip([1.0, 0.97, 0.98, 0.95]);
+        strategies
+            .map(move |(strategy, share)| (form, format!("{}, {name}", strategy.as_str()), *strategy, ratio * share))
+    });
+    let ways: Vec<_> =
+        ways.filter(|(form, _, strategy, _)| (*form, *strategy) != (Form::Http, Strategy::Redis)).collect();
     let rows = buyers.into_iter().flat_map(|buyers| {
-        let ceiling = 9_050.0 + f64::from(buyers) / 20.0;
-        let ways = WAYS.into_iter().map(move |way| on_the_queue(buyers, ceiling, way));
-        ways.chain(HTTP_SERVERS.into_iter().map(move |server| by_http(buyers, ceiling, server)))
+        let ways =
+            ways.iter().map(move |(form, name, strategy, ratio)| row(buyers, *form, name, Some(*strategy), *ratio));
+        [row(buyers, Form::Ceiling, "ceiling", None, 1.0)].into_iter().chain(ways)
     });
     Comparison {
         scenario: ComparedScenario {
@@ -127,11 +137,7 @@ pub(crate) fn comparison() -> Comparison {
             payment_ms: 20,
             seed: 42,
         },
-        servers: ServersReport {
-            rabbitmq: "3.10.8".to_owned(),
-            postgresql: Some("15.18".to_owned()),
-            redis: Some("7.0.15".to_owned()),
-        },
+        servers: ServersReport { redis: Some("7.0.15".to_owned()), ..outcome().servers },
         machine: Machine::here(),
         rows: rows.collect(),
         broken: vec![],
@@ -139,36 +145,12 @@ pub(crate) fn comparison() -> Comparison {
     }
 }
 
-type Way<'a> = (&'a str, Form, Option<Strategy>, f64, f64);
-
-/// Name, form, strategy, share of the ceiling, conflicts for each sale.
-const WAYS: [Way<'static>; 13] = [
-    ("ceiling", Form::Ceiling, None, 1.0, 0.0),
-    ("optimistic, batched", Form::Batched, Some(Strategy::Optimistic), 0.91, 0.0),
-    ("pessimistic, batched", Form::Batched, Some(Strategy::Pessimistic), 0.88, 0.0),
-    ("atomic, batched", Form::Batched, Some(Strategy::Atomic), 0.9, 0.0),
-    ("redis, batched", Form::Batched, Some(Strategy::Redis), 0.87, 0.0),
-    ("optimistic, one by one", Form::OneByOne, Some(Strategy::Optimistic), 0.055, 0.0),
-    ("pessimistic, one by one", Form::OneByOne, Some(Strategy::Pessimistic), 0.05, 0.0),
-    ("atomic, one by one", Form::OneByOne, Some(Strategy::Atomic), 0.066, 0.0),
-    ("redis, one by one", Form::OneByOne, Some(Strategy::Redis), 0.052, 0.0),
-    ("optimistic, competing", Form::Competing, Some(Strategy::Optimistic), 0.021, 3.1),
-    ("pessimistic, competing", Form::Competing, Some(Strategy::Pessimistic), 0.06, 0.0),
-    ("atomic, competing", Form::Competing, Some(Strategy::Atomic), 0.08, 0.0),
-    ("redis, competing", Form::Competing, Some(Strategy::Redis), 0.07, 0.0),
-];
-/// Name, strategy, share of the ceiling, share of the buyers who got no verdict of 20,000.
-const HTTP_SERVERS: [(&str, Strategy, f64, f64); 3] = [
-    ("optimistic, HTTP", Strategy::Optimistic, 0.052, 0.71),
-    ("pessimistic, HTTP", Strategy::Pessimistic, 0.071, 0.42),
-    ("atomic, HTTP", Strategy::Atomic, 0.12, 0.31),
-];
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflicts): Way<'_>) -> Row {
-    let pace = (ceiling * ratio).round();
-    let seconds = f64::from(buyers) / pace;
-    let (sold, is_batched) = (u64::from(buyers / 2), form == Form::Batched);
+fn row(buyers: u32, form: Form, name: &str, strategy: Option<Strategy>, ratio: f64) -> Row {
+    let pace = ((9_050.0 + f64::from(buyers) / 20.0) * ratio).round();
+    let (half, is_http) = (u64::from(buyers / 2), form == Form::Http);
+    let failures = [("timed_out", half / 2), ("unavailable", half / 4)].into_iter().filter(|_| is_http);
+    let failures: BTreeMap<&str, u64> = failures.collect();
+    let failed = failures.values().sum();
     let measured = |figure: f64| strategy.map(|_| figure);
     Row {
         buyers,
@@ -178,44 +160,24 @@ fn on_the_queue(buyers: u32, ceiling: f64, (name, form, strategy, ratio, conflic
         batch_max: (form == Form::OneByOne).then_some(1),
         in_flight: (form == Form::Competing).then_some(16),
         repetitions: 5,
-        sold,
-        refused: u64::from(buyers) - sold,
-        failed: 0,
-        failures: BTreeMap::new(),
-        stalled: None,
+        sold: half,
+        refused: half - failed,
+        failed,
+        failures,
+        stalled: is_http.then_some(half / 2),
         lag_ms: None,
-        seconds,
+        seconds: f64::from(buyers) / pace,
         purchases_per_second: pace,
         ratio: measured(ratio),
         runs: [0.97, 1.0, 1.02, 0.99, 1.01].map(|share| (pace * share).round()).into(),
-        latency_ms: latency(12.0, seconds * 520.0, seconds * 990.0),
-        attempts_per_sale: measured(if is_batched { 0.006 } else { 2.0 + conflicts }),
-        conflicts_per_sale: measured(conflicts),
-        rollbacks_per_purchase: measured(conflicts / 2.0),
-        round_trips_per_purchase: measured(if is_batched { 0.011 } else { 3.0 + conflicts * 2.0 }),
-        connection_ms_per_purchase: measured(if is_batched { 0.08 } else { 1.7 * (1.0 + conflicts * 4.0) }),
-        order_inversions: if form == Form::Competing { u64::from(buyers / 40) } else { 0 },
+        latency_ms: latency(12.0, 500.0 / ratio, 990.0 / ratio),
+        attempts_per_sale: measured(0.1 / ratio),
+        conflicts_per_sale: measured(0.05 / ratio),
+        rollbacks_per_purchase: measured(0.02 / ratio),
+        round_trips_per_purchase: measured(0.3 / ratio),
+        connection_ms_per_purchase: measured(0.2 / ratio),
+        order_inversions: if matches!(form, Form::Competing | Form::Http) { half / 20 } else { 0 },
         oversold: 0,
         at_server: None,
-    }
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn by_http(buyers: u32, ceiling: f64, (name, strategy, ratio, failing): (&str, Strategy, f64, f64)) -> Row {
-    let share = failing * (f64::from(buyers) / 20_000.0).sqrt();
-    let failed = (f64::from(buyers) * share) as u64;
-    let kinds = [("timed_out", failed / 2), ("unavailable", failed / 4)];
-    let rest = failed - failed / 2 - failed / 4;
-    let last = if strategy == Strategy::Optimistic { "conflict" } else { "reset" };
-    let answered = u64::from(buyers) - failed;
-    Row {
-        failed,
-        failures: kinds.into_iter().chain([(last, rest)]).collect(),
-        stalled: Some(u64::from(buyers / 3)),
-        sold: answered.min(u64::from(buyers / 2)),
-        refused: answered.saturating_sub(u64::from(buyers / 2)),
-        latency_ms: latency(25.0, 1_400.0, 9_800.0),
-        order_inversions: u64::from(buyers / 9),
-        ..on_the_queue(buyers, ceiling, (name, Form::Http, Some(strategy), ratio, 1.4))
     }
 }

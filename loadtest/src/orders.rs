@@ -3,7 +3,6 @@
 //!
 //! Whatever is chosen follows from the sale's seed.
 
-mod client;
 pub mod demo;
 pub mod events;
 pub mod follow_ups;
@@ -18,17 +17,17 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use shared::devstack::Gateway;
-use shared::devstack::gateway::{Behaviour, Ledger};
-use sqlx::PgPool;
+use shared::devstack::gateway::Behaviour;
 use tokio::time::{Instant, sleep};
 
-use crate::audit::database_state;
+use crate::audit::{OrdersEvidence, database_state};
 use crate::database::open as open_database;
 use crate::failure::Failure;
 use crate::schedule::Schedule;
 use crate::servers::Endpoints;
 use crate::workers::WorkerSpec;
 use events::Events;
+use follow_ups::FollowUps;
 use listener::{Listener, Storage};
 use plan::Plan;
 
@@ -38,7 +37,7 @@ const HOLDS_TIMEOUT: Duration = Duration::from_secs(120);
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 /// What the relay logs once it is ready; it consumes no queue.
-const RELAY_READY_LOGGED: &str = "telling what happened";
+const RELAY_READY_LOGGED: &str = "publishing events";
 
 /// The programs of the functions that orders meet.
 #[derive(Debug, Clone)]
@@ -57,35 +56,26 @@ pub struct Orders {
 }
 
 pub(crate) struct RunningOrders {
-    plan: Plan,
+    hold: Option<Duration>,
     gateway: Gateway,
     listener: Listener,
 }
 
-#[derive(Debug)]
-pub(crate) struct FinishedOrders {
-    pub(crate) plan: Plan,
-    pub(crate) ledger: Ledger,
-    pub(crate) events: Events,
-}
-
 impl Functions {
-    /// One process of each, whose payments go to this gateway.
-    pub(crate) fn workers(&self, gateway: &Gateway) -> Vec<WorkerSpec> {
+    /// A payment gateway, and one process of each function.
+    pub(crate) async fn start(self, behaviour: Behaviour) -> Result<(Gateway, Vec<WorkerSpec>), Failure> {
+        let gateway = Gateway::open(behaviour).await.context("open the payment gateway on a loopback port");
+        let gateway = gateway.map_err(Failure::Broken)?;
         let to_gateway = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())];
         let to_gateway = to_gateway.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let relay = WorkerSpec::one("relay", self.relay.clone(), Vec::new());
-        vec![
-            WorkerSpec::one("release", self.release.clone(), Vec::new()),
-            WorkerSpec::one("payment", self.payment.clone(), to_gateway),
+        let relay = WorkerSpec::one("relay", self.relay, Vec::new());
+        let workers = vec![
+            WorkerSpec::one("release", self.release, Vec::new()),
+            WorkerSpec::one("payment", self.payment, to_gateway),
             WorkerSpec { ready_logged: RELAY_READY_LOGGED, ..relay },
-        ]
+        ];
+        Ok((gateway, workers))
     }
-}
-
-pub(crate) async fn open_gateway(behaviour: Behaviour) -> Result<Gateway, Failure> {
-    let opened = Gateway::open(behaviour).await.context("open the payment gateway on a loopback port");
-    opened.map_err(Failure::Broken)
 }
 
 impl Orders {
@@ -96,10 +86,9 @@ impl Orders {
         endpoints: &Endpoints,
         schedule: &Schedule,
     ) -> Result<(RunningOrders, Vec<WorkerSpec>), Failure> {
-        let gateway = open_gateway(self.plan.gateway()).await?;
-        let workers = self.functions.workers(&gateway);
+        let (gateway, workers) = self.functions.start(self.plan.gateway(self.plan.seed)).await?;
         let listener = Listener::open(&endpoints.amqp_url, &schedule.items_prefix, self.storage).await?;
-        Ok((RunningOrders { plan: self.plan, gateway, listener }, workers))
+        Ok((RunningOrders { hold: self.plan.hold(), gateway, listener }, workers))
     }
 }
 
@@ -113,45 +102,43 @@ impl RunningOrders {
         database_url: String,
         schedule: Arc<Schedule>,
     ) -> BoxFuture<'static, Result<(), Failure>> {
-        let hold = self.plan.hold;
+        let hold = self.hold;
         Box::pin(async move {
             let database = open_database(&database_url).await?;
             if let Some(hold) = hold {
-                until_nothing_is_held(&database, &schedule, hold + HOLDS_TIMEOUT).await;
+                let held = || database_state::held(&database, &schedule);
+                until(hold + HOLDS_TIMEOUT, held, |held| *held == 0).await;
             }
-            until_all_is_published(&database).await;
+            // As far as the outbox goes now: whoever else uses this database goes on writing.
+            let last = || database_state::last_unpublished(&database);
+            if let Some(last) = until(OUTBOX_TIMEOUT, last, |_| true).await {
+                let is_unpublished = || database_state::is_unpublished(&database, last);
+                until(OUTBOX_TIMEOUT, is_unpublished, |is_unpublished| !is_unpublished).await;
+            }
             database.close().await;
             Ok(())
         })
     }
 
     /// Takes in the last events and closes the gateway. To be called when no worker is left.
-    pub(crate) async fn finish(self) -> Result<FinishedOrders, Failure> {
+    pub(crate) async fn finish(self, follow_ups: FollowUps) -> Result<OrdersEvidence, Failure> {
         let events = Events::read(&self.listener.close().await?);
-        let ledger = self.gateway.close().await;
-        Ok(FinishedOrders { plan: self.plan, ledger, events })
+        Ok(OrdersEvidence { follow_ups, ledger: self.gateway.close().await, events })
     }
 }
 
-/// A database that is away says nothing yet.
-async fn until_nothing_is_held(database: &PgPool, schedule: &Schedule, timeout: Duration) {
+/// Asks until the answer is as it should be; `None` where that takes too long. A database that is away says nothing yet.
+async fn until<T, Asked: Future<Output = sqlx::Result<T>>>(
+    timeout: Duration,
+    ask: impl Fn() -> Asked,
+    is_so: impl Fn(&T) -> bool,
+) -> Option<T> {
     let started = Instant::now();
-    while started.elapsed() < timeout && !matches!(database_state::held(database, schedule).await, Ok(0)) {
-        sleep(POLL_PAUSE).await;
-    }
-}
-
-/// As far as the outbox goes now: whoever else uses this database goes on writing.
-async fn until_all_is_published(database: &PgPool) {
-    let started = Instant::now();
-    let mut last = database_state::last_unpublished(database).await;
-    while started.elapsed() < OUTBOX_TIMEOUT {
-        match last {
-            Ok(None) => return,
-            Ok(Some(up_to)) if matches!(database_state::is_unpublished(database, up_to).await, Ok(false)) => return,
-            Ok(Some(_)) => {}
-            Err(_away) => last = database_state::last_unpublished(database).await,
+    while started.elapsed() < timeout {
+        match ask().await {
+            Ok(answer) if is_so(&answer) => return Some(answer),
+            Ok(_) | Err(_) => sleep(POLL_PAUSE).await,
         }
-        sleep(POLL_PAUSE).await;
     }
+    None
 }

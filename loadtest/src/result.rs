@@ -5,7 +5,8 @@ use serde::Serialize;
 use crate::audit::{Invariant, VerdictCounts};
 use crate::faults::{CrashReport, EventReport};
 use crate::machine::Machine;
-use crate::orders::report::{DemoStep, OrdersReport};
+use crate::orders::demo::DemoStep;
+use crate::orders::report::OrdersReport;
 use crate::queues::DepthSample;
 use crate::stats::{CurvePoint, Latency};
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
-use crate::audit::database_state;
+use crate::audit::{Evidence, database_state};
 use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
@@ -113,7 +113,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     let servers = versions(endpoints, spec.strategy).await?;
     let report = drained::scenario(&scenario, &spec);
     let has_database = spec.strategy.is_some();
-    let hold = orders.as_ref().and_then(|orders| orders.plan.hold);
+    let hold = orders.as_ref().and_then(|orders| orders.plan.hold());
 
     let probe = Probe::connect(&endpoints.amqp_url).await?;
     probe.declare_topology().await?;
@@ -241,25 +241,20 @@ impl Running<'_> {
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
-        let orders = match orders {
-            Some(orders) => Some(orders.finish().await?),
+        let orders = match orders.zip(follow_ups) {
+            Some((orders, follow_ups)) => Some(orders.finish(follow_ups).await?),
             None => None,
         };
         let (events, crashes) = injector.reports(&schedule, &answers);
         Ok(Drained {
-            schedule,
             database_url: endpoints.database_url,
             scenario: self.scenario,
             servers: self.servers,
             workers: drained::shares(&answers, memory),
-            answers,
-            follow_ups,
-            orders,
+            evidence: Evidence { schedule, answers, dead_growth, endings, database: None, orders },
             depth,
-            dead_growth,
             events,
             crashes,
-            endings,
             reconnects,
         })
     }

@@ -6,7 +6,8 @@ use shared::table::Style;
 
 use crate::audit::Invariant;
 use crate::faults::{Action, EventReport};
-use crate::orders::report::{DemoStep, OrdersReport};
+use crate::orders::demo::DemoStep;
+use crate::orders::report::OrdersReport;
 use crate::queues::DepthSample;
 use crate::result::{Outcome, WorkerReport};
 use crate::stats::Latency;

@@ -143,7 +143,7 @@ async fn send(options: RequestOptions, operation: Operation) -> Result<Verdict, 
     let request = RestockRequest { request_id, item, operation };
     let body = serde_json::to_string(&request).expect("a request is representable as JSON");
     let request_id = &request.request_id;
-    let outgoing = OutgoingRequest { queue: RESTOCK_QUEUE, request_id, body: &body };
+    let outgoing = OutgoingRequest { exchange: "", routing_key: RESTOCK_QUEUE, request_id, body: &body };
     let (nodes, wait) = (Nodes::read(&broker.amqp_url)?, Duration::from_secs(wait_seconds_max));
     match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
         RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)

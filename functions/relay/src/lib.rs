@@ -151,7 +151,7 @@ impl Connections {
         listener.listen(CHANNEL).await.context("the database")?;
         let store = db::connect(&options).await.context("the database")?;
         let publisher = EventPublisher::connect(&service.nodes, name, &service.worker.worker_id).await?;
-        tracing::info!("telling what happened");
+        tracing::info!("publishing events");
         Ok(Self { store, listener, publisher, _ready: service.announce() })
     }
 

@@ -1,7 +1,5 @@
-//! What the database holds of a sale, read by SQL, independently of every reply. Also puts the sale's items there at its
-//! beginning, as an operator's SQL would.
-//!
-//! Reads whole rows as they are, also impossible ones; judging is the audit's.
+//! What the database holds of a sale, read by SQL, independently of every reply: whole rows as they are, also impossible
+//! ones, as judging is the audit's. Also puts the sale's items there at its beginning, as an operator's SQL would.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,12 +15,21 @@ use crate::schedule::{ItemOnSale, Schedule};
 /// Longer than any sale: unless holds are to run out, none may while the audit counts on a stock that only shrinks.
 const HOLD_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// Everything of a sale's items, or of its requests.
+/// Everything of a sale's items, or of its requests; and what happened to its orders after their verdicts, where that was
+/// read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatabaseState {
     pub items: Vec<RecordedItem>,
     pub verdicts: Vec<RecordedVerdict>,
     pub orders: Vec<RecordedOrder>,
+    /// By time.
+    pub transitions: Vec<RecordedTransition>,
+    /// The gateway's name for the charge, by order; `None` where a payment is under way, or took nothing.
+    pub charge_ids: HashMap<Uuid, Option<String>>,
+    /// As they were to be sent, by request id.
+    pub follow_up_replies: HashMap<String, String>,
+    /// Rows of the outbox about the sale's orders.
+    pub unpublished: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -56,19 +63,6 @@ pub struct RecordedOrder {
     pub state: String,
 }
 
-/// What happened to the orders after their verdicts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OrderHistory {
-    /// By time.
-    pub transitions: Vec<RecordedTransition>,
-    /// Under way or ended.
-    pub payments: Vec<RecordedPayment>,
-    /// As they were to be sent, by request id.
-    pub follow_up_replies: HashMap<String, String>,
-    /// Rows of the outbox about the sale's orders.
-    pub unpublished: i64,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct RecordedTransition {
     pub order_id: Uuid,
@@ -81,23 +75,12 @@ pub struct RecordedTransition {
     pub request_id: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct RecordedPayment {
-    pub order_id: Uuid,
-    /// The gateway's name for the charge.
-    pub charge_id: Option<String>,
-}
-
 impl DatabaseState {
-    /// Decisions that were tried: those that were committed and those that met a conflict.
+    /// Decisions that were tried (those that were committed, and those that met a conflict), and of these the latter.
     #[must_use]
-    pub fn attempts(&self) -> i64 {
-        self.items.iter().map(|item| item.version).sum::<i64>() + self.conflicts()
-    }
-
-    #[must_use]
-    pub fn conflicts(&self) -> i64 {
-        self.items.iter().map(|item| item.conflicts).sum()
+    pub fn attempts_and_conflicts(&self) -> (i64, i64) {
+        let conflicts = self.items.iter().map(|item| item.conflicts).sum();
+        (self.items.iter().map(|item| item.version).sum::<i64>() + conflicts, conflicts)
     }
 }
 
@@ -137,36 +120,14 @@ const READ_ORDERS: &str = "
     SELECT id, request_id, item, quantity, state FROM orders
     WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
 
-pub async fn read(database: &PgPool, schedule: &Schedule) -> sqlx::Result<DatabaseState> {
-    let items = item_ids(schedule);
-    let requests: Vec<String> = schedule.requests.iter().map(|due| due.request_id.to_string()).collect();
-    let mut transaction = database.begin().await?;
-    sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;
-    let verdicts: Vec<(String, String, String, String)> =
-        sqlx::query_as(READ_VERDICTS).bind(&items).bind(&requests).fetch_all(&mut *transaction).await?;
-    let verdicts = verdicts.into_iter().map(|(request_id, item, status, reply)| {
-        Ok(RecordedVerdict { request_id, item, status: read_status(&status)?, reply })
-    });
-    Ok(DatabaseState {
-        verdicts: verdicts.collect::<sqlx::Result<_>>()?,
-        items: read_items(&mut transaction, &items).await?,
-        orders: sqlx::query_as(READ_ORDERS).bind(&items).bind(&requests).fetch_all(&mut *transaction).await?,
-    })
-}
-
 const READ_ITEMS: &str = "
     SELECT id, stock, available, held, sold, version, conflicts FROM items WHERE id = ANY($1) ORDER BY id";
-
-pub(crate) async fn read_items(database: &mut PgConnection, items: &[String]) -> sqlx::Result<Vec<RecordedItem>> {
-    sqlx::query_as(READ_ITEMS).bind(items).fetch_all(database).await
-}
-
 const READ_TRANSITIONS: &str = "
     SELECT order_id, from_state, to_state, cause, order_history.request_id
     FROM order_history JOIN orders ON orders.id = order_id
     WHERE item IN (SELECT UNNEST($1::text[]))
     ORDER BY order_history.at";
-const READ_PAYMENTS: &str = "
+const READ_CHARGE_IDS: &str = "
     SELECT order_id, charge_id FROM payments JOIN orders ON orders.id = order_id
     WHERE item IN (SELECT UNNEST($1::text[]))";
 const READ_REPLIES: &str = "SELECT request_id, reply FROM verdicts WHERE request_id IN (SELECT UNNEST($1::text[]))";
@@ -175,19 +136,42 @@ const COUNT_UNPUBLISHED: &str = "
     FROM outbox, UNNEST(order_ids) AS published (order_id) JOIN orders ON orders.id = published.order_id
     WHERE orders.item IN (SELECT UNNEST($1::text[]))";
 
-pub async fn read_history(database: &PgPool, schedule: &Schedule) -> sqlx::Result<OrderHistory> {
-    let items = item_ids(schedule);
-    let ids = schedule.requests.iter().map(|due| FollowUp::request_id_of(due.request_id).to_string());
-    let ids: Vec<String> = ids.collect();
+/// With what happened to the orders after their verdicts, where anything did.
+pub async fn read(database: &PgPool, schedule: &Schedule, with_history: bool) -> sqlx::Result<DatabaseState> {
+    let (items, requests) = (item_ids(schedule), schedule.requests.iter().map(|due| due.request_id));
+    let ids: Vec<String> = requests.clone().map(|id| id.to_string()).collect();
     let mut transaction = database.begin().await?;
-    sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;
-    let replies: Vec<(String, String)> = sqlx::query_as(READ_REPLIES).bind(&ids).fetch_all(&mut *transaction).await?;
-    Ok(OrderHistory {
-        transitions: sqlx::query_as(READ_TRANSITIONS).bind(&items).fetch_all(&mut *transaction).await?,
-        payments: sqlx::query_as(READ_PAYMENTS).bind(&items).fetch_all(&mut *transaction).await?,
+    let connection = &mut *transaction;
+    sqlx::query(WITHOUT_LIMIT).execute(&mut *connection).await?;
+    let verdicts: Vec<(String, String, String, String)> =
+        sqlx::query_as(READ_VERDICTS).bind(&items).bind(&ids).fetch_all(&mut *connection).await?;
+    let verdicts = verdicts.into_iter().map(|(request_id, item, status, reply)| {
+        let status = serde_json::from_value(status.into()).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok(RecordedVerdict { request_id, item, status, reply })
+    });
+    let state = DatabaseState {
+        verdicts: verdicts.collect::<sqlx::Result<_>>()?,
+        items: read_items(connection, &items).await?,
+        orders: sqlx::query_as(READ_ORDERS).bind(&items).bind(&ids).fetch_all(&mut *connection).await?,
+        ..DatabaseState::default()
+    };
+    if !with_history {
+        return Ok(state);
+    }
+    let ids: Vec<String> = requests.map(|id| FollowUp::request_id_of(id).to_string()).collect();
+    let replies: Vec<_> = sqlx::query_as(READ_REPLIES).bind(&ids).fetch_all(&mut *connection).await?;
+    let charge_ids: Vec<_> = sqlx::query_as(READ_CHARGE_IDS).bind(&items).fetch_all(&mut *connection).await?;
+    Ok(DatabaseState {
+        transitions: sqlx::query_as(READ_TRANSITIONS).bind(&items).fetch_all(&mut *connection).await?,
+        charge_ids: charge_ids.into_iter().collect(),
         follow_up_replies: replies.into_iter().collect(),
-        unpublished: sqlx::query_scalar(COUNT_UNPUBLISHED).bind(&items).fetch_one(&mut *transaction).await?,
+        unpublished: sqlx::query_scalar(COUNT_UNPUBLISHED).bind(&items).fetch_one(&mut *connection).await?,
+        ..state
     })
+}
+
+pub(crate) async fn read_items(database: &mut PgConnection, items: &[String]) -> sqlx::Result<Vec<RecordedItem>> {
+    sqlx::query_as(READ_ITEMS).bind(items).fetch_all(database).await
 }
 
 const COUNT_HELD: &str = "SELECT COALESCE(sum(held), 0)::bigint FROM items WHERE id IN (SELECT UNNEST($1::text[]))";
@@ -207,17 +191,10 @@ pub async fn last_unpublished(database: &PgPool) -> sqlx::Result<Option<i64>> {
 const IS_UNPUBLISHED: &str = "SELECT EXISTS (SELECT FROM outbox WHERE id <= $1)";
 
 /// Whether the outbox still has rows up to this one.
-pub async fn is_unpublished(database: &PgPool, up_to: i64) -> sqlx::Result<bool> {
+pub async fn is_unpublished(database: &PgPool, up_to: Option<i64>) -> sqlx::Result<bool> {
     sqlx::query_scalar(IS_UNPUBLISHED).bind(up_to).fetch_one(database).await
 }
 
 fn item_ids(schedule: &Schedule) -> Vec<String> {
     schedule.items.iter().map(|item| item.id.clone()).collect()
-}
-
-fn read_status(word: &str) -> sqlx::Result<Status> {
-    [Status::Reserved, Status::SoldOut, Status::Refused, Status::Done, Status::Invalid]
-        .into_iter()
-        .find(|status| status.as_str() == word)
-        .ok_or_else(|| sqlx::Error::Decode(format!("`{word}` is not a verdict's status").into()))
 }

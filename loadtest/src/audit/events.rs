@@ -1,14 +1,14 @@
 //! The promises about events: what became of every order was published, all of it, nothing else, and in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use shared::messages::EventKind;
 use shared::outbox::kind_of;
 use uuid::Uuid;
 
 use super::database_state::RecordedOrder;
-use super::orders::{Orders, cause, names};
-use super::{Case, Invariant, invariant};
+use super::orders::{Orders, cause};
+use super::{Invariant, invariant};
 use crate::orders::events::PublishedEvent;
 use crate::schedule::Schedule;
 
@@ -37,21 +37,19 @@ pub(super) fn units_of(kind: EventKind) -> Units {
     }
 }
 
-pub(super) fn check(case: &Case<'_>, orders: &Orders<'_>) -> Vec<Invariant> {
+pub(super) fn check(orders: &Orders<'_>) -> [Invariant; 3] {
     let equal = format!("{} events, one for each transition", orders.evidence.events.published.len());
-    let unpublished = match orders.evidence.history.unpublished {
-        0 => Vec::new(),
-        rows => vec![format!("{rows} rows of the outbox are still to be told")],
-    };
-    vec![
-        invariant("events_equal_transitions", equal, &unequal(orders, case)),
-        invariant("events_in_order", "of each order, and of each item's stock", &disordered(orders)),
-        invariant("everything_told", "the outbox has nothing of this sale", &unpublished),
+    let rows = orders.case.database.unpublished;
+    let unpublished = (rows > 0).then(|| format!("{rows} rows of the outbox are still to be told"));
+    [
+        invariant("events_equal_transitions", equal, unequal(orders)),
+        invariant("events_in_order", "of each order, and of each item's stock", disordered(orders)),
+        invariant("everything_told", "the outbox has nothing of this sale", unpublished),
     ]
 }
 
 /// Orders whose events are not their transitions; events of nothing that happened.
-fn unequal(orders: &Orders<'_>, case: &Case<'_>) -> Vec<String> {
+fn unequal(orders: &Orders<'_>) -> Vec<String> {
     let mut published: HashMap<Uuid, Vec<&PublishedEvent>> = HashMap::new();
     let mut offenders = orders.evidence.events.faults.clone();
     for one in &orders.evidence.events.published {
@@ -62,16 +60,16 @@ fn unequal(orders: &Orders<'_>, case: &Case<'_>) -> Vec<String> {
         }
     }
     published.values_mut().for_each(|events| events.sort_unstable_by_key(|one| one.number));
-    let unknown = published.keys().filter(|order| !orders.rows.contains_key(order)).copied();
-    let wrong = orders.rows.values().filter(|order| {
+    let unknown = published.keys().copied().filter(|id| !orders.rows.contains_key(id));
+    let wrong = orders.offending(|order| {
         let events = published.get(&order.id).map_or(&[][..], Vec::as_slice);
         // `None` stands for what cannot be published.
-        let transitions = orders.history(order.id).iter().map(|step| cause(step).map(kind_of));
-        let expected = std::iter::once(Some(EventKind::OrderReserved)).chain(transitions);
+        let transitions = orders.steps(order).iter().map(|step| cause(step).map(kind_of));
+        let expected = [Some(EventKind::OrderReserved)].into_iter().chain(transitions);
         !events.iter().map(|one| Some(one.event.event)).eq(expected)
-            || events.iter().any(|one| !is_of(one, order, case.index(&order.request_id)))
+            || events.iter().any(|one| !is_of(one, order, orders.case.index(&order.request_id)))
     });
-    offenders.extend(names(unknown.chain(wrong.map(|order| order.id))));
+    offenders.extend(unknown.chain(wrong).collect::<BTreeSet<_>>().iter().map(Uuid::to_string));
     offenders
 }
 
@@ -86,20 +84,17 @@ fn is_of(published: &PublishedEvent, order: &RecordedOrder, buyer: Option<usize>
 }
 
 /// Events that first arrived after one that happened later, to the same order or to the same item's stock.
-fn disordered(orders: &Orders<'_>) -> Vec<String> {
+fn disordered<'a>(orders: &Orders<'a>) -> impl Iterator<Item = &'a str> {
     let mut of_orders: HashMap<Uuid, (u64, u64)> = HashMap::new();
     let mut of_items: HashMap<&str, (u64, u64)> = HashMap::new();
-    let mut late = Vec::new();
-    for one in &orders.evidence.events.published {
-        let Some(order) = &one.event.order else { continue };
+    let late = orders.evidence.events.published.iter().filter(move |one| {
+        let Some(order) = &one.event.order else { return false };
         let before = of_orders.insert(order.id, one.number);
         let moved_before = match units_of(one.event.event) {
             Units::Unmoved => None,
             Units::Reserved | Units::Sold | Units::CameBack => of_items.insert(&one.event.item, one.number),
         };
-        if before.max(moved_before) > Some(one.number) {
-            late.push(one.event.event_id.clone());
-        }
-    }
-    late
+        before.max(moved_before) > Some(one.number)
+    });
+    late.map(|one| one.event.event_id.as_str())
 }

@@ -1,89 +1,82 @@
-//! The promises of a sale: that replies and workers alone can prove, and that need the database's word.
+//! The promises of a sale: those that replies and workers alone can prove, and those that need the database's word.
 
 use std::collections::{BTreeSet, HashMap};
+use std::iter::repeat_n;
 
 use shared::messages::Status;
 use shared::order::State;
 
 use super::database_state::DatabaseState;
 use super::stock::Stock;
-use super::{Case, Invariant, invariant};
+use super::{Case, Evidence, Invariant, invariant};
 
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
-    let answers = case.evidence.answers;
+    let Evidence { answers, dead_growth, endings, .. } = case.evidence;
     let unanswered = case.requests_where(|index| case.answered[index].is_none());
     let conflicting = case.requests_where(|index| answers.answers[index].differing > 0);
-    let mut strangers = answers.strangers.clone();
     // Only the first few are kept by name; the count must be whole.
-    strangers.resize(usize::try_from(answers.stranger_count).unwrap_or(usize::MAX), String::new());
-    let unclean = case.evidence.endings.iter().filter(|ending| !ending.clean);
-    let unclean: Vec<String> = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how)).collect();
-    let dead = match case.evidence.dead_growth {
-        ..=0 => Vec::new(),
-        growth => vec![format!("{growth} messages more than before; look at their x-death and reason headers")],
-    };
+    let unnamed = usize::try_from(answers.stranger_count).unwrap_or(usize::MAX) - answers.strangers.len();
+    let strangers = answers.strangers.iter().map(String::as_str).chain(repeat_n("", unnamed));
+    let dead = format!("{dead_growth} messages more than before; look at their x-death and reason headers");
+    let unclean = endings.iter().filter(|ending| !ending.clean);
+    let unclean = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how));
     vec![
-        invariant("every_buyer_answered", format!("{} requests, a verdict for each", case.ids.len()), &unanswered),
-        invariant("no_conflicting_replies", "no request was told two things", &conflicting),
-        invariant("no_stray_replies", "no reply without a request", &strangers),
-        invariant("nothing_dead", "the queue `dead` did not grow", &dead),
-        invariant("workers_drained", format!("{} exited cleanly", case.evidence.endings.len()), &unclean),
+        invariant("every_buyer_answered", format!("{} requests, a verdict for each", case.ids.len()), unanswered),
+        invariant("no_conflicting_replies", "no request was told two things", conflicting),
+        invariant("no_stray_replies", "no reply without a request", strangers),
+        invariant("nothing_dead", "the queue `dead` did not grow", (*dead_growth > 0).then_some(dead)),
+        invariant("workers_drained", format!("{} exited cleanly", endings.len()), unclean),
     ]
 }
 
 /// Stock, orders, verdicts, and how they fit the replies.
-pub(super) fn records(case: &Case<'_>, database: &DatabaseState, stock: &Stock) -> Vec<Invariant> {
-    let oversold: Vec<String> = stock.oversold.iter().map(|(item, units)| format!("{item} by {units}")).collect();
+pub(super) fn records(case: &Case<'_>, stock: &Stock) -> Vec<Invariant> {
     let units: u64 = case.evidence.schedule.items.iter().map(|item| item.stock).sum();
     let at_any_time = if stock.unaccounted.is_some() { " at any time" } else { "" };
     let reserved = format!("units reserved{at_any_time}: at most {units}");
-    let verdicts = format!("{} verdicts, one for each request", database.verdicts.len());
+    let oversold = stock.oversold.iter().map(|(item, units)| format!("{item} by {units}"));
+    let conserved = format!("available + held + sold = {units}");
+    let balanced = "held and sold are what the orders add up to";
+    let recorded = format!("{} verdicts, one for each request", case.database.verdicts.len());
     let unrecorded =
         case.requests_where(|index| case.recorded[index].is_none_or(|verdict| verdict.item != case.item_id(index)));
-    let ids = |requests: &[usize]| requests.iter().map(|&index| case.ids[index].as_str()).collect::<Vec<_>>();
+    let mismatched = case.requests_where(|index| is_mismatched(case, index));
+    let misreported = case.requests_where(|index| is_misreported(case, index));
+    let sent_away = stock.sent_away.iter().map(|&index| &case.ids[index]);
+    let preferred = stock.preferred.iter().map(|&index| &case.ids[index]);
     let mut invariants = vec![
-        invariant("never_oversold", reserved, &oversold),
-        invariant("stock_conserved", format!("available + held + sold = {units}"), &unconserved(case)),
-        invariant("orders_match_stock", "held and sold are what the orders add up to", &unbalanced(database)),
-        invariant("every_request_recorded", verdicts, &unrecorded),
-        invariant("nothing_unknown", "no verdict and no order that nobody asked for", &unknown(case, database)),
-        invariant(
-            "orders_match_verdicts",
-            "an order for each reserved verdict, and no other",
-            &case.requests_where(|index| is_mismatched(case, index)),
-        ),
-        invariant(
-            "replies_match_records",
-            "each reply is the recorded verdict, byte for byte",
-            &case.requests_where(|index| is_misreported(case, index)),
-        ),
-        invariant("no_false_sold_out", "nobody was sent away while units were left", &ids(&stock.sent_away)),
-        invariant("first_come_first_served", "no later request was preferred", &ids(&stock.preferred)),
+        invariant("never_oversold", reserved, oversold),
+        invariant("stock_conserved", conserved, unconserved(case)),
+        invariant("orders_match_stock", balanced, unbalanced(case.database)),
+        invariant("every_request_recorded", recorded, unrecorded),
+        invariant("nothing_unknown", "no verdict and no order that nobody asked for", unknown(case)),
+        invariant("orders_match_verdicts", "an order for each reserved verdict, and no other", mismatched),
+        invariant("replies_match_records", "each reply is the recorded verdict, byte for byte", misreported),
+        invariant("no_false_sold_out", "nobody was sent away while units were left", sent_away),
+        invariant("first_come_first_served", "no later request was preferred", preferred),
     ];
     if let Some(unaccounted) = &stock.unaccounted {
-        let kept = "each change of the stock is a decision, or units that came back";
-        invariants.push(invariant("every_change_accounted", kept, unaccounted));
+        let accounted = "each change of the stock is a decision, or units that came back";
+        invariants.push(invariant("every_change_accounted", accounted, unaccounted));
     }
     invariants
 }
 
 /// Items that are gone, whose stock is not what was put on sale, or whose units do not add up.
-fn unconserved(case: &Case<'_>) -> Vec<String> {
-    let items = case.evidence.schedule.items.iter().zip(&case.items);
-    let broken = items.filter_map(|(on_sale, row)| {
+fn unconserved(case: &Case<'_>) -> impl Iterator<Item = String> {
+    case.evidence.schedule.items.iter().zip(&case.items).filter_map(|(on_sale, row)| {
         let (id, of) = (&on_sale.id, on_sale.stock);
         let Some(row) = row else { return Some(format!("{id} is gone")) };
         let (available, held, sold, stock) = (row.available, row.held, row.sold, row.stock);
         let is_sound =
             u64::try_from(stock) == Ok(of) && available.min(held).min(sold) >= 0 && available + held + sold == stock;
         (!is_sound).then(|| format!("{id} ({available} + {held} + {sold}, stock {stock}, put on sale {of})"))
-    });
-    broken.collect()
+    })
 }
 
 /// Items whose `held` and `sold` are not the sums of their orders.
-fn unbalanced(database: &DatabaseState) -> Vec<&str> {
+fn unbalanced(database: &DatabaseState) -> impl Iterator<Item = &str> {
     let mut sums: HashMap<&str, (i64, i64)> = HashMap::new();
     for order in &database.orders {
         let (held, sold) = sums.entry(&order.item).or_default();
@@ -96,17 +89,16 @@ fn unbalanced(database: &DatabaseState) -> Vec<&str> {
             None => *held = i64::MIN / 2,
         }
     }
-    let sums_of = |id: &str| sums.get(id).copied().unwrap_or_default();
-    let differing = database.items.iter().filter(|item| sums_of(&item.id) != (item.held, item.sold));
-    differing.map(|item| item.id.as_str()).collect()
+    let is_off = move |id: &str, units| sums.get(id).copied().unwrap_or_default() != units;
+    let items = database.items.iter().filter(move |item| is_off(&item.id, (item.held, item.sold)));
+    items.map(|item| item.id.as_str())
 }
 
-/// Verdicts and orders of the sale's items whose request id is none of ours.
-fn unknown<'a>(case: &Case<'_>, database: &'a DatabaseState) -> Vec<&'a str> {
-    let verdicts = database.verdicts.iter().map(|verdict| verdict.request_id.as_str());
-    let orders = database.orders.iter().map(|order| order.request_id.as_str());
-    let unasked: BTreeSet<&str> = verdicts.chain(orders).filter(|id| case.index(id).is_none()).collect();
-    unasked.into_iter().collect()
+/// The request ids of verdicts and orders of the sale's items that are none of ours.
+fn unknown<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
+    let verdicts = case.database.verdicts.iter().map(|verdict| verdict.request_id.as_str());
+    let orders = case.database.orders.iter().map(|order| order.request_id.as_str());
+    verdicts.chain(orders).filter(|id| case.index(id).is_none()).collect()
 }
 
 /// Whether there is a reserved verdict and not exactly the order asked for, or an order and no such verdict.
@@ -119,11 +111,10 @@ fn is_mismatched(case: &Case<'_>, index: usize) -> bool {
     }
 }
 
-/// Whether the buyer was answered something else than is recorded.
+/// Whether the buyer was answered something else than is recorded. Not answered, or not recorded: other invariants say so.
 fn is_misreported(case: &Case<'_>, index: usize) -> bool {
-    // Not answered, or not recorded: other invariants say so.
-    let Some((body, verdict)) = case.evidence.answers.answers[index].body.as_ref().zip(case.recorded[index]) else {
-        return false;
-    };
-    *body != verdict.reply.as_bytes() || case.answered[index].is_some_and(|answered| answered != verdict.status)
+    let told = case.evidence.answers.answers[index].body.as_ref().zip(case.recorded[index]);
+    told.is_some_and(|(body, verdict)| {
+        *body != verdict.reply.as_bytes() || case.answered[index].is_some_and(|answered| answered != verdict.status)
+    })
 }

@@ -31,7 +31,14 @@ pub(super) struct Stock {
 }
 
 impl Stock {
-    pub(super) fn only_shrinking(case: &Case<'_>) -> Self {
+    pub(super) fn of(case: &Case<'_>) -> Self {
+        match &case.evidence.orders {
+            None => Self::only_shrinking(case),
+            Some(orders) => Self::replayed(case, &orders.events),
+        }
+    }
+
+    fn only_shrinking(case: &Case<'_>) -> Self {
         let items = &case.evidence.schedule.items;
         let (mut reserved, mut least_refused) = (vec![0_u64; items.len()], vec![i64::MAX; items.len()]);
         let mut stock = Self::default();
@@ -59,7 +66,7 @@ impl Stock {
         stock
     }
 
-    pub(super) fn replayed(case: &Case<'_>, events: &Events) -> Self {
+    fn replayed(case: &Case<'_>, events: &Events) -> Self {
         let (mut stock, mut unaccounted) = (Self::default(), Vec::new());
         for (item, changes) in changes(case, events).iter().enumerate() {
             // An item that is gone is found by another invariant.

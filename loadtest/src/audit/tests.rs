@@ -4,40 +4,30 @@ mod fixture;
 mod orders;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use shared::messages::{Code, Status};
 
 use super::*;
 use crate::schedule::Scenario;
-use fixture::Fixture;
 
 /// What is wrong, how it is seeded, and the invariants that go red: these, and no other.
-type Fault = (&'static str, fn(&mut Fixture), &'static str);
+type Fault = (&'static str, fn(&mut Evidence), &'static str);
 
-fn assert_red(healthy: fn() -> Fixture, faults: &[Fault]) {
+fn assert_red(healthy: fn() -> Evidence, faults: &[Fault]) {
     assert_eq!(healthy().red(), [""; 0], "what is right passes");
     for (what, seed, expected) in faults {
-        let mut fixture = healthy();
-        seed(&mut fixture);
-        assert_eq!(fixture.red().join(" "), *expected, "{what}");
+        let mut evidence = healthy();
+        seed(&mut evidence);
+        assert_eq!(evidence.red().join(" "), *expected, "{what}");
     }
 }
 
 const FAULTS: &[Fault] = &[
     ("a unit is sold twice", |sale| sale.turn(3, Code::Reserved), "never_oversold stock_conserved"),
-    (
-        "a buyer is promised a unit beyond the stock, and it is not on record",
-        |sale| sale.answers.answers[3].body = Some(sale.reply(3, 1, Code::Reserved).into_bytes()),
-        "never_oversold replies_match_records",
-    ),
-    ("a request has no record", |sale| drop(sale.database.verdicts.remove(9)), "every_request_recorded"),
-    (
-        "a verdict is on another item",
-        |sale| sale.database.verdicts[9].item = "elsewhere".into(),
-        "every_request_recorded",
-    ),
+    ("a unit is promised twice", |sale| sale.tell(3, Code::Reserved), "never_oversold replies_match_records"),
+    ("a request has no record", |sale| drop(sale.database().verdicts.remove(9)), "every_request_recorded"),
+    ("a verdict is on another item", |sale| sale.database().verdicts[9].item = "x".into(), "every_request_recorded"),
     ("a buyer has no reply", |sale| sale.answers.answers[9].body = None, "every_buyer_answered"),
     (
         "a reply is no verdict",
@@ -47,86 +37,64 @@ const FAULTS: &[Fault] = &[
     (
         "nobody asked for a verdict",
         |sale| {
-            let verdict = RecordedVerdict { request_id: "stranger".into(), ..sale.database.verdicts[9].clone() };
-            sale.database.verdicts.push(verdict);
+            let verdict = RecordedVerdict { request_id: "stranger".into(), ..sale.database().verdicts[9].clone() };
+            sale.database().verdicts.push(verdict);
         },
         "nothing_unknown",
     ),
     (
         "nobody asked for an order",
-        |sale| sale.database.orders[0].request_id = "stranger".into(),
+        |sale| sale.order(0).request_id = "stranger".into(),
         "nothing_unknown orders_match_verdicts",
     ),
-    (
-        "a reply is to nobody",
-        |sale| {
-            sale.answers.record("stranger", "worker-1", b"{}".to_vec(), Duration::ZERO);
-        },
-        "no_stray_replies",
-    ),
-    (
-        "a second reply differs",
-        |sale| {
-            let other = sale.reply(9, 1, Code::Reserved).into_bytes();
-            sale.answers.record(&sale.id(9), "worker-1", other, Duration::ZERO);
-        },
-        "no_conflicting_replies",
-    ),
-    ("a second reply is identical, and allowed", |sale| answer_again(sale, 9), ""),
-    ("a reply differs by one byte", |sale| sale.database.verdicts[9].reply.push(' '), "replies_match_records"),
+    ("a reply is to nobody", |sale| sale.reply("stranger", "{}"), "no_stray_replies"),
+    ("a second reply differs", |sale| sale.reply(&sale.id(9), "{}"), "no_conflicting_replies"),
+    ("a second reply is identical, and allowed", |sale| sale.reply_again(9), ""),
+    ("a reply differs by one byte", |sale| sale.database().verdicts[9].reply.push(' '), "replies_match_records"),
     (
         "a record's status contradicts its reply",
-        |sale| sale.database.verdicts[9].status = Status::Refused,
+        |sale| sale.database().verdicts[9].status = Status::Refused,
         "replies_match_records",
     ),
     // Whoever came after the third buyer was sent away as well, although a unit was left.
     ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), "no_false_sold_out"),
-    (
-        "a buyer jumps the queue",
-        |sale| {
-            sale.turn(2, Code::SoldOut);
-            sale.turn(8, Code::Reserved);
-        },
-        "first_come_first_served",
-    ),
-    ("units do not add up", |sale| sale.database.items[0].stock = 4, "stock_conserved"),
+    ("a buyer jumps the queue", jump_the_queue, "first_come_first_served"),
+    ("units do not add up", |sale| sale.row().stock = 4, "stock_conserved"),
     (
         "units were added on the quiet",
-        |sale| {
-            let row = &mut sale.database.items[0];
-            (row.stock, row.available, row.sold) = (1_003, 0, 1_000);
-        },
+        |sale| (sale.row().stock, sale.row().available, sale.row().sold) = (1_003, 0, 1_000),
         "stock_conserved orders_match_stock",
     ),
     (
         "units are negative",
-        |sale| (sale.database.items[0].available, sale.database.items[0].sold) = (-1, 1),
+        |sale| (sale.row().available, sale.row().sold) = (-1, 1),
         "stock_conserved orders_match_stock",
     ),
-    ("an item is gone", |sale| sale.database.items.clear(), "stock_conserved"),
+    ("an item is gone", |sale| sale.database().items.clear(), "stock_conserved"),
     (
         // Both the order that has no verdict and the verdict that has no order; and with both, one unit too many.
         "an order has no reserved verdict",
-        |sale| sale.database.orders[2].request_id = sale.id(5),
+        |sale| sale.order(2).request_id = sale.id(5),
         "never_oversold orders_match_verdicts",
     ),
     (
         "a reserved verdict has no order",
-        |sale| drop(sale.database.orders.remove(0)),
+        |sale| drop(sale.database().orders.remove(0)),
         "orders_match_stock orders_match_verdicts",
     ),
     (
         "an order is for too much",
-        |sale| sale.database.orders[0].quantity = 2,
+        |sale| sale.order(0).quantity = 2,
         "never_oversold orders_match_stock orders_match_verdicts",
     ),
-    ("an order is paid, and its unit held", |sale| *sale.state(0) = "paid".into(), "orders_match_stock"),
-    ("an order has a state of its own", |sale| *sale.state(0) = "lent".into(), "orders_match_stock"),
+    ("an order is paid, and its unit held", |sale| sale.state(0, "paid"), "orders_match_stock"),
+    ("an order has a state of its own", |sale| sale.state(0, "lent"), "orders_match_stock"),
     (
         "paid orders count as sold and paying ones as held",
         |sale| {
-            (*sale.state(0), *sale.state(1)) = ("paid".into(), "paying".into());
-            (sale.database.items[0].held, sale.database.items[0].sold) = (2, 1);
+            sale.state(0, "paid");
+            sale.state(1, "paying");
+            (sale.row().held, sale.row().sold) = (2, 1);
         },
         "",
     ),
@@ -134,73 +102,57 @@ const FAULTS: &[Fault] = &[
     ("a worker did not drain", |sale| sale.endings[0].clean = false, "workers_drained"),
 ];
 
-fn answer_again(sale: &mut Fixture, index: usize) {
-    let again = sale.answers.answers[index].body.clone().unwrap();
-    sale.answers.record(&sale.id(index), "worker-1", again, Duration::ZERO);
+fn jump_the_queue(sale: &mut Evidence) {
+    sale.turn(2, Code::SoldOut);
+    sale.turn(8, Code::Reserved);
 }
 
 #[test]
 fn each_fault_of_a_sale_turns_its_invariants_red_and_no_other() {
-    assert_red(Fixture::sale, FAULTS);
+    assert_red(Evidence::sale, FAULTS);
 }
 
 #[test]
 fn every_invariant_has_a_fault_that_turns_it_red() {
     let faults = FAULTS.iter().chain(orders::FAULTS);
     let red: BTreeSet<&str> = faults.flat_map(|(_, _, red)| red.split_whitespace()).collect();
-    let all: BTreeSet<&str> = Fixture::orders().audit().invariants.iter().map(|invariant| invariant.name).collect();
-    assert_eq!(red, all);
+    let invariants = Audit::of(&Evidence::orders()).invariants;
+    assert_eq!(red, invariants.iter().map(|invariant| invariant.name).collect());
 }
 
 #[test]
 fn what_is_wrong_is_counted() {
-    let audit = Fixture::sale().audit();
-    assert_eq!(audit.verdicts, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
-    let counts = |seed: fn(&mut Fixture)| {
-        let mut sale = Fixture::sale();
+    let counted = Audit::of(&Evidence::sale()).verdicts;
+    assert_eq!(counted, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
+    // Lost, duplicate and conflicting replies, oversold, order inversions.
+    let counts: [(fn(&mut Evidence), [u64; 5]); 8] = [
+        (|_| {}, [0, 0, 0, 0, 0]),
+        (|sale| drop(sale.database().verdicts.remove(9)), [1, 0, 0, 0, 0]),
+        (|sale| (sale.answers.answers[9].body, sale.answers.answers[9].replies) = (None, 0), [1, 0, 0, 0, 0]),
+        (|sale| sale.reply_again(9), [0, 1, 0, 0, 0]),
+        (|sale| sale.reply(&sale.id(9), "{}"), [0, 1, 1, 0, 0]),
+        (|sale| sale.turn(3, Code::Reserved), [0, 0, 0, 1, 0]),
+        (|sale| sale.tell(3, Code::Reserved), [0, 0, 0, 1, 0]),
+        (jump_the_queue, [0, 0, 0, 0, 1]),
+    ];
+    for (number, (seed, expected)) in counts.into_iter().enumerate() {
+        let mut sale = Evidence::sale();
+        // A second reply to a request that was sent twice is no duplicate.
+        sale.answers.sent(&[8]);
+        sale.reply_again(8);
         seed(&mut sale);
-        let audit = sale.audit();
-        [audit.lost, audit.duplicate_replies, audit.conflicting_replies, audit.oversold, audit.order_inversions]
-    };
-    assert_eq!(counts(|_| {}), [0, 0, 0, 0, 0]);
-    assert_eq!(counts(|sale| drop(sale.database.verdicts.remove(9))), [1, 0, 0, 0, 0]);
-    assert_eq!(
-        counts(|sale| (sale.answers.answers[9].body, sale.answers.answers[9].replies) = (None, 0)),
-        [1, 0, 0, 0, 0]
-    );
-    assert_eq!(counts(|sale| answer_again(sale, 9)), [0, 1, 0, 0, 0]);
-    let sent_twice = |sale: &mut Fixture| {
-        sale.answers.sent(&[9]);
-        answer_again(sale, 9);
-    };
-    assert_eq!(counts(sent_twice), [0, 0, 0, 0, 0], "a second reply to a request that was sent twice is no duplicate");
-    let differing = |sale: &mut Fixture| {
-        sale.answers.record(&sale.id(9), "w", b"{}".to_vec(), Duration::ZERO);
-    };
-    assert_eq!(counts(differing), [0, 1, 1, 0, 0]);
-    assert_eq!(counts(|sale| sale.turn(3, Code::Reserved)), [0, 0, 0, 1, 0]);
-    let promised =
-        |sale: &mut Fixture| sale.answers.answers[3].body = Some(sale.reply(3, 1, Code::Reserved).into_bytes());
-    assert_eq!(counts(promised), [0, 0, 0, 1, 0]);
-    let jumps = |sale: &mut Fixture| {
-        sale.turn(2, Code::SoldOut);
-        sale.turn(8, Code::Reserved);
-    };
-    assert_eq!(counts(jumps), [0, 0, 0, 0, 1]);
+        let Audit { lost, duplicate_replies, conflicting_replies, oversold, order_inversions, .. } = Audit::of(&sale);
+        let counted = [lost, duplicate_replies, conflicting_replies, oversold, order_inversions];
+        assert_eq!(counted, expected, "{number}");
+    }
 }
 
 #[test]
 fn offenders_are_counted_and_the_first_named() {
-    for (left, named) in [(9, "1: 9"), (2, "8: 2, 3, 4, 5, 6, …")] {
-        let mut sale = Fixture::sale();
-        sale.database.verdicts.truncate(left);
-        let audit = sale.audit();
-        let broken = audit.invariants.iter().find(|invariant| invariant.name == "every_request_recorded").unwrap();
-        let (count, indices) = named.split_once(": ").unwrap();
-        let ids: Vec<String> =
-            indices.split(", ").map(|index| index.parse().map_or(index.to_owned(), |index| sale.id(index))).collect();
-        assert_eq!(broken.detail, format!("{count}: {}", ids.join(", ")));
-    }
+    let detail = |offenders: &[u32]| invariant("a", "kept", offenders).detail;
+    assert_eq!((detail(&[]), detail(&[9])), ("kept".to_owned(), "1: 9".to_owned()));
+    assert_eq!(detail(&[2, 3, 4, 5, 6]), "5: 2, 3, 4, 5, 6");
+    assert_eq!(detail(&[2, 3, 4, 5, 6, 7, 8, 9]), "8: 2, 3, 4, 5, 6, …");
 }
 
 #[test]
@@ -208,9 +160,10 @@ fn a_small_request_may_be_accepted_after_a_large_one_was_refused() {
     let mut cases = 0;
     for seed in 0..20 {
         let scenario = Scenario { buyers: 200, items: 1, stock: 50, quantities: 1..=9, rate: 0.0, seed };
-        let sale = Fixture::sale_of(&scenario);
+        let mut sale = Evidence::sale_of(&scenario);
         assert_eq!(sale.red(), [""; 0]);
-        let mut after_refused = sale.database.verdicts.iter().skip_while(|verdict| verdict.status == Status::Reserved);
+        let mut after_refused =
+            sale.database().verdicts.iter().skip_while(|verdict| verdict.status == Status::Reserved);
         cases += u32::from(after_refused.any(|verdict| verdict.status == Status::Reserved));
     }
     assert!(cases > 0, "one of the seeds must show the case");
@@ -218,8 +171,7 @@ fn a_small_request_may_be_accepted_after_a_large_one_was_refused() {
 
 #[test]
 fn without_a_database_only_the_replies_are_judged() {
-    let sale = Fixture::sale();
-    let audit = Audit::of(&sale.replies());
+    let audit = Audit::of(&Evidence { database: None, ..Evidence::sale() });
     let names: Vec<&str> = audit.invariants.iter().map(|invariant| invariant.name).collect();
     let expected =
         ["every_buyer_answered", "no_conflicting_replies", "no_stray_replies", "nothing_dead", "workers_drained"];
@@ -232,16 +184,16 @@ proptest! {
     fn whatever_the_sale_if_it_is_decided_in_order_it_passes(
         buyers in 1_u32..200, items in 1_u32..6, stock in 0_u64..300, most in 1_u32..6, seed in any::<u64>(),
     ) {
-        let sale = Fixture::sale_of(&Scenario { buyers, items, stock, quantities: 1..=most, rate: 0.0, seed });
+        let sale = Evidence::sale_of(&Scenario { buyers, items, stock, quantities: 1..=most, rate: 0.0, seed });
         prop_assert_eq!(sale.red(), vec![""; 0]);
     }
 
     #[test]
     fn whichever_two_buyers_swap_their_luck_it_is_found(lucky in 0_usize..3, unlucky in 3_usize..10) {
-        let mut sale = Fixture::sale();
+        let mut sale = Evidence::sale();
         sale.turn(lucky, Code::SoldOut);
         sale.turn(unlucky, Code::Reserved);
         prop_assert_eq!(sale.red(), vec!["first_come_first_served"]);
-        prop_assert!(sale.audit().order_inversions >= 1);
+        prop_assert!(Audit::of(&sale).order_inversions >= 1);
     }
 }

@@ -5,18 +5,19 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
 use shared::devstack::gateway::{Behaviour, Ledger};
 use shared::messages::{
-    Code, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
+    Code, Event, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
 };
-use shared::order::State;
 use uuid::Uuid;
 
-use super::client::Client;
-use super::report::DemoStep;
-use super::{Functions, open_gateway};
-use crate::audit::Invariant;
+use super::Functions;
+use super::listener::{Listener, Storage};
 use crate::audit::database_state::{self, DatabaseState};
+use crate::audit::{Invariant, invariant};
 use crate::database::{failed as database_failed, open as open_database};
 use crate::failure::Failure;
 use crate::schedule::{ItemOnSale, Schedule};
@@ -26,12 +27,25 @@ use crate::workers::{WorkerSpec, Workers};
 
 /// How long the demo's item is held.
 const HOLD: Duration = Duration::from_secs(1);
+/// How long a verdict or an event may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who got units in a sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Winner {
     pub buyer: String,
     pub order: Order,
+}
+
+/// A step of the demo, for people.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DemoStep {
+    /// From the first step on.
+    pub seconds: f64,
+    /// What was done.
+    pub what: String,
+    /// A verdict's code, or an event.
+    pub came: String,
 }
 
 pub struct Demo<'a> {
@@ -45,43 +59,39 @@ pub struct Demo<'a> {
 impl Demo<'_> {
     /// Shows it, on an item of its own; says whether it was as it should be, and as it was told.
     pub async fn run(self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
-        let item = ItemOnSale { id: format!("life-{}", Uuid::now_v7().simple()), stock: 1 };
-        let database = open_database(&self.endpoints.database_url).await?;
-        let on_sale = database_state::put_on_sale(&database, std::slice::from_ref(&item), Some(HOLD)).await;
-        on_sale.map_err(database_failed)?;
-        let gateway = open_gateway(self.gateway).await?;
+        let Endpoints { amqp_url, database_url, .. } = self.endpoints;
+        let items = vec![ItemOnSale { id: format!("life-{}", Uuid::now_v7().simple()), stock: 1 }];
+        let database = open_database(database_url).await?;
+        database_state::put_on_sale(&database, &items, Some(HOLD)).await.map_err(database_failed)?;
+        let (gateway, others) = self.functions.start(self.gateway).await?;
         let purchase = WorkerSpec::purchase(self.purchase, 1, None);
-        let mut specs = vec![purchase];
-        specs.extend(self.functions.workers(&gateway));
-        let workers = Workers::start(specs, self.endpoints).await?;
-        let mut items = vec![item.id.as_str()];
-        items.extend(winner.as_ref().map(|winner| winner.order.item.as_str()));
+        let workers = Workers::start([vec![purchase], others].concat(), self.endpoints).await?;
         let mut script = Script {
-            client: Client::connect(&self.endpoints.amqp_url, &items).await?,
-            item: item.id.clone(),
+            nodes: Nodes::read(amqp_url)?,
+            events: Listener::open(amqp_url, "", Storage::Memory).await?,
+            item: items[0].id.clone(),
             began: Instant::now(),
             steps: Vec::new(),
             wrong: Vec::new(),
             paid: Vec::new(),
         };
         script.play(winner).await?;
-        let Script { client, steps, mut wrong, paid, .. } = script;
-        client.close().await;
+        let Script { events, steps, mut wrong, paid, .. } = script;
+        events.close().await?;
         let unclean = workers.drain().await.into_iter().filter(|ending| !ending.clean);
         wrong.extend(unclean.map(|ending| format!("{} ended with {}", ending.worker_id, ending.how)));
         let ledger = gateway.close().await;
-        let schedule = Schedule { items_prefix: item.id.clone(), items: vec![item], requests: Vec::new() };
-        let state = database_state::read(&database, &schedule).await.map_err(database_failed)?;
+        let schedule = Schedule { items_prefix: String::new(), items, requests: Vec::new() };
+        let state = database_state::read(&database, &schedule, false).await.map_err(database_failed)?;
         database.close().await;
         wrong.extend(untrue(&state, &ledger, &paid));
-        let holds = wrong.is_empty();
-        let detail = if holds { "as shown, on record and at the gateway".to_owned() } else { wrong.join("; ") };
-        Ok((steps, Invariant { name: "life_as_shown", holds, detail }))
+        Ok((steps, invariant("life_as_shown", "as shown, on record and at the gateway", wrong)))
     }
 }
 
 struct Script {
-    client: Client,
+    nodes: Nodes,
+    events: Listener,
     item: String,
     began: Instant,
     steps: Vec<DemoStep>,
@@ -97,17 +107,18 @@ impl Script {
             self.pay(&winner.buyer, winner.order.id).await?;
         }
         let held = format!("ann buys the only unit of another item, held for {} s", HOLD.as_secs());
-        self.buy("ann", &held, Code::Reserved).await?;
+        let held = self.buy("ann", &held, Code::Reserved).await?;
         self.buy("ben", "ben asks for it", Code::SoldOut).await?;
-        self.event(EventKind::OrderExpired, "ann does not pay; her hold runs out").await?;
-        let bought = self.buy("cleo", "cleo asks for the unit that came back", Code::Reserved).await?;
-        match bought.order {
+        if let Some(order) = held {
+            self.event(EventKind::OrderExpired, order.id, "ann does not pay; her hold runs out").await?;
+        }
+        match self.buy("cleo", "cleo asks for the unit that came back", Code::Reserved).await? {
             Some(order) => self.pay("cleo", order.id).await,
             None => Ok(()),
         }
     }
 
-    async fn buy(&mut self, buyer: &str, what: &str, expected: Code) -> Result<Verdict, Failure> {
+    async fn buy(&mut self, buyer: &str, what: &str, expected: Code) -> Result<Option<Order>, Failure> {
         let request = PurchaseRequest {
             request_id: Uuid::now_v7().to_string(),
             item: self.item.clone(),
@@ -115,36 +126,57 @@ impl Script {
             quantity: 1,
             deadline: None,
         };
-        let body = serde_json::to_vec(&request).expect("a request has only strings and numbers");
-        let verdict = self.client.ask((PURCHASE_EXCHANGE, &request.item), &request.request_id, &body).await?;
-        self.came(what, &verdict, expected);
-        Ok(verdict)
+        let to = (PURCHASE_EXCHANGE, request.item.as_str());
+        Ok(self.ask(to, &request.request_id, &request, what, expected).await?.order)
     }
 
     async fn pay(&mut self, buyer: &str, order_id: Uuid) -> Result<(), Failure> {
         let (request_id, payment_method) = (Uuid::now_v7().to_string(), format!("card-of-{buyer}"));
         let request = PaymentRequest { request_id, order_id, payment_method };
-        let body = serde_json::to_vec(&request).expect("a request has only strings");
-        let verdict = self.client.ask(("", PAYMENT_QUEUE), &request.request_id, &body).await?;
-        self.came(&format!("{buyer} pays"), &verdict, Code::Paid);
+        let what = format!("{buyer} pays");
+        let verdict = self.ask(("", PAYMENT_QUEUE), &request.request_id, &request, &what, Code::Paid).await?;
         if verdict.code == Code::Paid {
             self.paid.push(order_id);
-            self.event(EventKind::OrderPaid, "the world is told").await?;
+            self.event(EventKind::OrderPaid, order_id, "the world is told").await?;
         }
         Ok(())
     }
 
-    async fn event(&mut self, kind: EventKind, what: &str) -> Result<(), Failure> {
-        let event = self.client.event(kind).await?;
-        self.step(what, format!("event {}", event.event.as_str()));
-        Ok(())
-    }
-
-    fn came(&mut self, what: &str, verdict: &Verdict, expected: Code) {
+    async fn ask(
+        &mut self,
+        (exchange, routing_key): (&str, &str),
+        request_id: &str,
+        request: &impl Serialize,
+        what: &str,
+        expected: Code,
+    ) -> Result<Verdict, Failure> {
+        let body = serde_json::to_string(request).expect("a request has only strings and numbers");
+        let request = OutgoingRequest { exchange, routing_key, request_id, body: &body };
+        let verdict: Verdict =
+            match amqp::request_reply(&self.nodes, "turnstile-loadtest client", request, TIMEOUT).await? {
+                RequestOutcome::Verdict(reply) => serde_json::from_slice(&reply).context("a reply is no verdict"),
+                RequestOutcome::NotYet | RequestOutcome::NoQueue => Err(anyhow!("no verdict came: {what}")),
+            }
+            .map_err(Failure::Broken)?;
         if verdict.code != expected {
             self.wrong.push(format!("{what}: {} and not {}", verdict.code.as_str(), expected.as_str()));
         }
         self.step(what, verdict.code.as_str().to_owned());
+        Ok(verdict)
+    }
+
+    /// Waits for this event; others are passed over.
+    async fn event(&mut self, kind: EventKind, order_id: Uuid, what: &str) -> Result<(), Failure> {
+        let is_it =
+            |event: &Event| event.event == kind && event.order.as_ref().is_some_and(|order| order.id == order_id);
+        let coming = async {
+            while !serde_json::from_slice(&self.events.next().await?.body).is_ok_and(|event| is_it(&event)) {}
+            Ok(())
+        };
+        let in_vain = || Failure::Broken(anyhow!("no event {} came: {what}", kind.as_str()));
+        tokio::time::timeout(TIMEOUT, coming).await.unwrap_or_else(|_| Err(in_vain()))?;
+        self.step(what, format!("event {}", kind.as_str()));
+        Ok(())
     }
 
     fn step(&mut self, what: &str, came: String) {
@@ -153,24 +185,17 @@ impl Script {
     }
 }
 
-/// What the database and the gateway say otherwise.
-fn untrue(state: &DatabaseState, ledger: &Ledger, paid: &[Uuid]) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// What the database and the gateway say otherwise: of the one unit, of its two orders, and of all that was paid.
+fn untrue(state: &DatabaseState, ledger: &Ledger, paid: &[Uuid]) -> Option<String> {
+    let sorted = |mut words: Vec<String>| {
+        words.sort_unstable();
+        words
+    };
     let stock: Vec<_> = state.items.iter().map(|item| (item.available, item.held, item.sold)).collect();
-    if stock != [(0, 0, 1)] {
-        wrong.push(format!("the unit is not sold: available, held, sold are {stock:?}"));
-    }
-    let mut states: Vec<&str> = state.orders.iter().map(|order| order.state.as_str()).collect();
-    states.sort_unstable();
-    if states != [State::Expired.as_str(), State::Paid.as_str()] {
-        wrong.push(format!("the orders of the unit ended as {states:?}"));
-    }
-    let mut charged: Vec<String> = ledger.kept().map(|(key, _)| key.to_owned()).collect();
-    let mut paid: Vec<String> = paid.iter().map(Uuid::to_string).collect();
-    charged.sort_unstable();
-    paid.sort_unstable();
-    if charged != paid {
-        wrong.push(format!("paid are {paid:?}, charged are {charged:?}"));
-    }
-    wrong
+    let orders = sorted(state.orders.iter().map(|order| order.state.clone()).collect());
+    let charged = sorted(ledger.kept().map(|(key, _)| key.to_owned()).collect());
+    let is = format!("available, held, sold {stock:?}, orders {orders:?}, charged {charged:?}");
+    let paid = sorted(paid.iter().map(Uuid::to_string).collect());
+    let should = format!("available, held, sold [(0, 0, 1)], orders [\"expired\", \"paid\"], charged {paid:?}");
+    (is != should).then(|| format!("{is} and not {should}"))
 }

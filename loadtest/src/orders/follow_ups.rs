@@ -17,20 +17,13 @@ const RESERVED: &[u8] = br#""status":"reserved""#;
 /// All second messages of one sale, by the buyer's index.
 #[derive(Debug, Default)]
 pub struct FollowUps {
-    plan: Plan,
+    pub plan: Plan,
     /// `None` where the buyer sent none.
-    pub sent: Vec<Option<Sent>>,
+    pub sent: Vec<Option<FollowUp>>,
     /// Nothing is in it of those who sent none.
     pub answers: Answers,
     /// How many are without an answer.
     pub open: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    pub follow_up: FollowUp,
-    /// When its buyer had the purchase's verdict, from the start of the sale.
-    pub at: Duration,
 }
 
 impl FollowUps {
@@ -47,10 +40,9 @@ impl FollowUps {
         let verdict: Verdict = serde_json::from_slice(body).ok()?;
         let order_id = verdict.order.filter(|_| verdict.status == Status::Reserved)?.id;
         let kind = self.plan.follow_up(index)?;
-        let follow_up = FollowUp { index, request_id: FollowUp::request_id_of(purchase), order_id, kind };
-        self.sent[index] = Some(Sent { follow_up, at });
+        self.sent[index] = Some(FollowUp { index, request_id: FollowUp::request_id_of(purchase), order_id, kind, at });
         self.open += 1;
-        Some(follow_up)
+        self.sent[index]
     }
 
     /// Takes in an answer, if it is one to a message that was sent; else it is for somebody else.
@@ -58,51 +50,43 @@ impl FollowUps {
         let Some(index) = self.answers.index(correlation_id).filter(|&index| self.sent[index].is_some()) else {
             return false;
         };
-        let is_first = self.answers.answers[index].body.is_none();
+        self.open -= usize::from(self.answers.answers[index].body.is_none());
         self.answers.record(correlation_id, worker_id, body.to_vec(), at);
-        self.open -= usize::from(is_first);
         true
     }
 
-    /// In the order of their buyers.
-    pub fn unanswered(&self) -> Vec<FollowUp> {
-        let open = self.all().filter(|(index, _)| self.answers.answers[*index].body.is_none());
-        open.map(|(_, sent)| sent.follow_up).collect()
+    /// Each that was sent, in the order of the buyers.
+    pub fn all(&self) -> impl Iterator<Item = &FollowUp> {
+        self.sent.iter().flatten()
     }
 
-    /// Each that was sent, with its buyer's index.
-    pub fn all(&self) -> impl Iterator<Item = (usize, Sent)> {
-        self.sent.iter().enumerate().filter_map(|(index, sent)| Some((index, (*sent)?)))
+    pub fn unanswered(&self) -> Vec<FollowUp> {
+        self.all().filter(|sent| self.answers.answers[sent.index].body.is_none()).copied().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::orders::plan::FollowUpKind;
     use crate::schedule::{Scenario, Schedule};
 
     const AT: Duration = Duration::from_millis(3);
+    const RESERVED: &[u8] = br#"{"request_id":"a","status":"reserved","code":"reserved","message":"m","order":{
+        "id":"019ac4b6-2d80-7c61-9f0e-2b6a1c8d4e5f","item":"i","quantity":1,"hold_until":"2026-01-01T00:00:00Z"}}"#;
 
     fn three(pay: &str) -> (FollowUps, Vec<Uuid>) {
         let scenario = Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
         let requests = Schedule::new(&scenario, "t").requests;
-        let plan = Plan { pay: pay.parse().unwrap(), ..Plan::default() };
+        let plan = Plan { pay_share: pay.parse().ok(), ..Plan::default() };
         (FollowUps::to(&requests, plan), requests.iter().map(|due| due.request_id).collect())
-    }
-
-    fn reserved() -> Vec<u8> {
-        br#"{"request_id":"a","status":"reserved","code":"reserved","message":"m","order":{
-            "id":"019ac4b6-2d80-7c61-9f0e-2b6a1c8d4e5f","item":"i","quantity":1,"hold_until":"2026-01-01T00:00:00Z"}}"#
-            .to_vec()
     }
 
     #[test]
     fn who_was_answered_reserved_pays_once_and_an_answer_closes_it() {
         let (mut follow_ups, ids) = three("100%");
-        let follow_up = follow_ups.bought(1, ids[1], &reserved(), AT).unwrap();
-        assert_eq!((follow_up.kind, follow_up.index), (FollowUpKind::Pay, 1));
-        assert_eq!(follow_ups.bought(1, ids[1], &reserved(), AT), None, "a repeat changes nothing");
+        let follow_up = follow_ups.bought(1, ids[1], RESERVED, AT).unwrap();
+        assert_eq!((follow_up.queue(), follow_up.index, follow_up.at), ("payment", 1, AT));
+        assert_eq!(follow_ups.bought(1, ids[1], RESERVED, AT), None, "a repeat changes nothing");
         assert_eq!((follow_ups.open, follow_ups.unanswered()), (1, vec![follow_up]));
         assert!(!follow_ups.answered(&ids[1].to_string(), "w", b"{}", AT), "that is the purchase");
         let id = follow_up.request_id.to_string();
@@ -116,7 +100,7 @@ mod tests {
         let (mut follow_ups, ids) = three("100%");
         assert_eq!(follow_ups.bought(0, ids[0], br#"{"status":"sold_out"}"#, AT), None);
         let (mut nobody, ids) = three("0%");
-        assert_eq!(nobody.bought(0, ids[0], &reserved(), AT), None);
+        assert_eq!(nobody.bought(0, ids[0], RESERVED, AT), None);
         let unasked = FollowUp::request_id_of(ids[0]).to_string();
         assert!(!nobody.answered(&unasked, "w", b"{}", AT), "a reply to what nobody sent is a stranger");
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
@@ -16,8 +17,10 @@ use lapin::{BasicProperties, Channel, Connection};
 use shared::amqp::{self, Nodes};
 use shared::messages::EVENTS_EXCHANGE;
 use time::OffsetDateTime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use super::events::Received;
 use crate::failure::Failure;
@@ -51,7 +54,8 @@ pub enum Storage {
 /// Listens until it is closed.
 pub struct Listener {
     subscription: Arc<Subscription>,
-    listening: JoinSet<Result<Vec<Received>, Failure>>,
+    received: UnboundedReceiver<Received>,
+    listening: JoinSet<Result<(), Failure>>,
 }
 
 struct Subscription {
@@ -65,17 +69,24 @@ struct Subscription {
 impl Listener {
     /// Listens to the events of all items whose ids begin with this. Afterwards nothing is missed.
     pub async fn open(amqp_url: &str, items: &str, storage: Storage) -> Result<Self, Failure> {
-        let queue = ShortString::from(format!("events.loadtest.{items}"));
+        let queue = ShortString::from(format!("events.loadtest.{}", Uuid::now_v7()));
         let subscription = Subscription { nodes: Nodes::read(amqp_url)?, queue, items: format!(".{items}"), storage };
         let connection = connect(&subscription.nodes).await?;
         let channel = connection.create_channel().await.map_err(amqp::Error::from)?;
         subscription.bind(&channel).await.map_err(amqp::Error::from)?;
         let (subscription, mut listening) = (Arc::new(subscription), JoinSet::new());
-        listening.spawn(listen(Arc::clone(&subscription), connection, channel));
-        Ok(Self { subscription, listening })
+        let (sender, received) = unbounded_channel();
+        listening.spawn(listen(Arc::clone(&subscription), connection, channel, sender));
+        Ok(Self { subscription, received, listening })
     }
 
-    /// Takes in what is in the queue already, and closes. To be called when nobody publishes any more.
+    pub async fn next(&mut self) -> Result<Received, Failure> {
+        let gone = || Failure::Unreachable(anyhow!("RabbitMQ ended the queue of the events"));
+        self.received.recv().await.ok_or_else(gone)
+    }
+
+    /// Takes in what is in the queue already, and closes; returns what [`Self::next`] has not. To be called when nobody
+    /// publishes any more.
     pub async fn close(mut self) -> Result<Vec<Received>, Failure> {
         let queue = &self.subscription.queue;
         let connection = connect(&self.subscription.nodes).await?;
@@ -87,16 +98,12 @@ impl Listener {
             channel.basic_publish("".into(), queue.clone(), options, b"", properties).await?.await
         };
         published.await.map_err(amqp::Error::from)?;
-        let received = match timeout(LAST_TIMEOUT, self.listening.join_next()).await {
-            Ok(Some(Ok(received))) => received?,
-            Ok(Some(Err(_)) | None) | Err(_) => {
-                return Err(Failure::Broken(anyhow::anyhow!("the events were not all taken in in time")));
-            }
-        };
+        let ended = timeout(LAST_TIMEOUT, self.listening.join_next()).await.ok().flatten().and_then(Result::ok);
+        ended.context("the events were not all taken in in time").map_err(Failure::Broken)??;
         // One that is kept in memory has gone with the listener.
         drop(channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await);
         drop(connection.close(200, "done".into()).await);
-        Ok(received)
+        Ok(std::iter::from_fn(|| self.received.try_recv().ok()).collect())
     }
 }
 
@@ -118,7 +125,7 @@ impl Subscription {
     }
 
     /// Until our own last message.
-    async fn take_in(&self, channel: &Channel, received: &mut Vec<Received>) -> lapin::Result<()> {
+    async fn take_in(&self, channel: &Channel, received: &UnboundedSender<Received>) -> lapin::Result<()> {
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let mut events = channel.basic_consume(self.queue.clone(), "".into(), options, FieldTable::default()).await?;
@@ -135,7 +142,8 @@ impl Subscription {
                 unacknowledged = 0;
             }
             if delivery.routing_key.as_str().contains(&self.items) {
-                received.push(Received {
+                // Whoever takes it out ends with us.
+                let _ = received.send(Received {
                     routing_key: delivery.routing_key.to_string(),
                     at: OffsetDateTime::now_utc(),
                     is_redelivered: delivery.redelivered,
@@ -156,26 +164,24 @@ async fn listen(
     subscription: Arc<Subscription>,
     mut connection: Connection,
     mut channel: Channel,
-) -> Result<Vec<Received>, Failure> {
-    let (mut received, mut losses) = (Vec::new(), 0);
-    loop {
-        match subscription.take_in(&channel, &mut received).await {
-            Ok(()) => {
-                drop(connection.close(200, "done".into()).await);
-                return Ok(received);
-            }
-            Err(error) if subscription.storage == Storage::Memory || losses == LOSSES_MAX => {
-                let text =
-                    anyhow::Error::new(error).context("RabbitMQ was lost, and with it events that nobody took in");
-                return Err(Failure::Unreachable(text));
-            }
-            Err(error) => tracing::warn!(%error, "the broker went away; listening again"),
+    received: UnboundedSender<Received>,
+) -> Result<(), Failure> {
+    let mut losses = 0;
+    while let Err(error) = subscription.take_in(&channel, &received).await {
+        if subscription.storage == Storage::Memory || losses == LOSSES_MAX {
+            let error = anyhow::Error::new(error);
+            return Err(Failure::Unreachable(
+                error.context("RabbitMQ was lost, and with it events that nobody took in"),
+            ));
         }
+        tracing::warn!(%error, "the broker went away; listening again");
         losses += 1;
         subscription.nodes.go_on();
         connection = reconnect(&subscription.nodes).await?;
         channel = connection.create_channel().await.map_err(amqp::Error::from)?;
     }
+    drop(connection.close(200, "done".into()).await);
+    Ok(())
 }
 
 async fn reconnect(nodes: &Nodes) -> Result<Connection, Failure> {

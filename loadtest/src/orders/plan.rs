@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Args;
 use serde::{Serialize, Serializer};
 use shared::devstack::gateway::Behaviour;
 use shared::messages::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequest};
@@ -20,6 +21,8 @@ const PERCENT_MAX: u8 = 100;
 const FOLLOW_UPS: u64 = 1;
 /// What a follow-up's request id is made of, beside the purchase's.
 const FOLLOW_UP: &[u8] = b"follow-up";
+/// The longest hold, and the longest that the gateway may think.
+const TIME_MS_MAX: u64 = 3_600_000;
 
 /// A share of many, in whole percent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,45 +56,82 @@ impl Serialize for Share {
     }
 }
 
-/// Who does what with the units that are reserved for them, and how the payment gateway behaves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Who does what with the units that are reserved for them, and how the payment gateway behaves: as options, and as keys of
+/// the result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args, Serialize)]
 pub struct Plan {
-    /// Of those who got units.
-    pub pay: Share,
-    /// Of those who got units. The rest let their hold run out.
-    pub cancel: Share,
-    /// `None` holds units for longer than any sale.
-    pub hold: Option<Duration>,
-    /// Of the payment methods.
-    pub decline: Share,
-    /// Of the gateway's answers: those that it spoils.
-    pub gateway_failure: Share,
-    pub gateway_latency: Duration,
+    /// Of the buyers who get units: how many pay at once, such as 50%.
+    #[arg(long, value_name = "PERCENT")]
+    pub pay_share: Option<Share>,
+    /// How many cancel at once. The rest let their hold run out.
+    #[arg(long, value_name = "PERCENT")]
+    pub cancel_share: Option<Share>,
+    /// How long an order holds its units, such as 2s, 500ms or 1m; the run then lasts until the last hold has ended [default:
+    /// longer than the sale].
+    #[arg(long = "hold", value_name = "TIME", value_parser = parse_ms)]
+    pub hold_ms: Option<u64>,
+    /// Of the payment methods: how many the gateway declines.
+    #[arg(long, value_name = "PERCENT", default_value_t)]
+    pub decline_share: Share,
+    /// Of the gateway's answers: how many are spoilt, as a 500 or a connection that is cut, before or after the money was
+    /// taken.
+    #[arg(long, value_name = "PERCENT", default_value_t)]
+    pub gateway_failure_share: Share,
+    /// How long the gateway thinks.
+    #[arg(long = "gateway-latency", value_name = "TIME", default_value = "20ms", value_parser = parse_ms)]
+    pub gateway_latency_ms: u64,
+    #[arg(skip)]
+    #[serde(skip)]
     pub seed: u64,
 }
 
 impl Plan {
+    /// `None` where buyers do nothing with their units.
+    pub fn with_seed(self, seed: u64) -> Option<Self> {
+        let is_wanted = self.pay_share.is_some() || self.cancel_share.is_some() || self.hold_ms.is_some();
+        let share = |given: Option<Share>| Some(given.unwrap_or_default());
+        let (pay_share, cancel_share) = (share(self.pay_share), share(self.cancel_share));
+        is_wanted.then_some(Self { pay_share, cancel_share, seed, ..self })
+    }
+
+    /// `None` holds units for longer than any sale.
+    pub fn hold(&self) -> Option<Duration> {
+        self.hold_ms.map(Duration::from_millis)
+    }
+
+    /// Of those who get units, in percent: who pays, and who pays or cancels.
+    pub fn percents(&self) -> (u32, u32) {
+        let percent = |share: Option<Share>| share.unwrap_or_default().percent();
+        (percent(self.pay_share), percent(self.pay_share) + percent(self.cancel_share))
+    }
+
     /// What the buyer with this index does at once with an order; `None` lets its hold run out.
     pub fn follow_up(&self, index: usize) -> Option<FollowUpKind> {
         let drawn = Random::of(self.seed, FOLLOW_UPS, index as u64).below(u32::from(PERCENT_MAX));
-        if drawn < self.pay.percent() {
-            Some(FollowUpKind::Pay)
-        } else if drawn < self.pay.percent() + self.cancel.percent() {
-            Some(FollowUpKind::Cancel)
-        } else {
-            None
+        let (pay, pay_or_cancel) = self.percents();
+        match drawn {
+            _ if drawn < pay => Some(FollowUpKind::Pay),
+            _ if drawn < pay_or_cancel => Some(FollowUpKind::Cancel),
+            _ => None,
         }
     }
 
-    pub fn gateway(&self) -> Behaviour {
+    pub fn gateway(&self, seed: u64) -> Behaviour {
         Behaviour {
-            decline_percent: self.decline.percent(),
-            failure_percent: self.gateway_failure.percent(),
-            latency: self.gateway_latency,
-            seed: self.seed,
+            decline_percent: self.decline_share.percent(),
+            failure_percent: self.gateway_failure_share.percent(),
+            latency: Duration::from_millis(self.gateway_latency_ms),
+            seed,
             ..Behaviour::default()
         }
     }
+}
+
+fn parse_ms(text: &str) -> Result<u64, String> {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000)];
+    let ms = units.into_iter().find_map(|(unit, ms)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(ms));
+    let allowed = ms.filter(|ms| (1..=TIME_MS_MAX).contains(ms));
+    allowed.ok_or_else(|| "a time is 1ms to 60m, such as 500ms, 2s or 1m".to_owned())
 }
 
 /// A buyer's second message, about the order that the first one got.
@@ -102,6 +142,8 @@ pub struct FollowUp {
     pub request_id: Uuid,
     pub order_id: Uuid,
     pub kind: FollowUpKind,
+    /// When its buyer had the purchase's verdict, from the start of the sale.
+    pub at: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,48 +184,48 @@ mod tests {
     use super::*;
     use shared::messages::Request;
 
-    fn plan(pay: &str, cancel: &str) -> Plan {
-        Plan { pay: pay.parse().unwrap(), cancel: cancel.parse().unwrap(), seed: 42, ..Plan::default() }
-    }
-
     #[test]
-    fn a_share_is_a_whole_percentage() {
+    fn a_share_is_a_whole_percentage_and_a_time_has_a_unit_and_bounds() {
         assert_eq!("25%".parse::<Share>().unwrap().to_string(), "25%");
         for wrong in ["25", "101%", "-1%", "2.5%", "", "%", "+5%"] {
             assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+        }
+        for (text, ms) in [("1ms", 1), ("2s", 2_000), ("60m", 3_600_000)] {
+            assert_eq!(parse_ms(text), Ok(ms));
+        }
+        for wrong in ["", "5", "ms", "0s", "61m", "-1s", "1.5s", "1h"] {
+            assert!(parse_ms(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn the_follow_ups_have_their_shares_and_follow_from_the_seed() {
+        let plan = |pay, cancel, seed| Plan {
+            pay_share: Some(Share(pay)),
+            cancel_share: Some(Share(cancel)),
+            seed,
+            ..Plan::default()
+        };
         let count = |plan: Plan, kind| (0..10_000).filter(|&index| plan.follow_up(index) == kind).count();
-        let some = plan("50%", "10%");
-        assert!(
-            (4_800..5_200).contains(&count(some, Some(FollowUpKind::Pay))),
-            "{}",
-            count(some, Some(FollowUpKind::Pay))
-        );
-        assert!(
-            (900..1_100).contains(&count(some, Some(FollowUpKind::Cancel))),
-            "{}",
-            count(some, Some(FollowUpKind::Cancel))
-        );
-        assert_eq!(count(plan("100%", "0%"), Some(FollowUpKind::Pay)), 10_000);
-        assert_eq!(count(plan("0%", "0%"), None), 10_000);
+        let some = plan(50, 10, 42);
+        let (pay, cancel) = (count(some, Some(FollowUpKind::Pay)), count(some, Some(FollowUpKind::Cancel)));
+        assert!((4_800..5_200).contains(&pay) && (900..1_100).contains(&cancel), "{pay} {cancel}");
+        assert_eq!(count(plan(100, 0, 42), Some(FollowUpKind::Pay)), 10_000);
+        assert_eq!(count(plan(0, 0, 42), None), 10_000);
         let kinds = |plan: Plan| (0..100).map(|index| plan.follow_up(index)).collect::<Vec<_>>();
         assert_eq!(kinds(some), kinds(some));
-        assert_ne!(kinds(some), kinds(Plan { seed: 43, ..some }));
+        assert_ne!(kinds(some), kinds(plan(50, 10, 43)));
     }
 
     #[test]
     fn a_follow_up_is_a_message_that_the_contract_allows() {
         let purchase = Uuid::from_u128(7);
-        let request_id = FollowUp::request_id_of(purchase);
+        let (request_id, order_id) = (FollowUp::request_id_of(purchase), Uuid::from_u128(8));
         assert_ne!(request_id, purchase);
-        let follow_up = |kind| FollowUp { index: 3, request_id, order_id: Uuid::from_u128(8), kind };
-        let pays = PaymentRequest::decode(&follow_up(FollowUpKind::Pay).body(), None).unwrap();
-        assert_eq!((pays.order_id, pays.payment_method.as_str()), (Uuid::from_u128(8), "card-of-buyer-3"));
-        let cancels = ReleaseRequest::decode(&follow_up(FollowUpKind::Cancel).body(), None).unwrap();
+        let body = |kind| FollowUp { index: 3, request_id, order_id, kind, at: Duration::ZERO }.body();
+        let pays = PaymentRequest::decode(&body(FollowUpKind::Pay), None).unwrap();
+        assert_eq!((pays.order_id, pays.payment_method.as_str()), (order_id, "card-of-buyer-3"));
+        let cancels = ReleaseRequest::decode(&body(FollowUpKind::Cancel), None).unwrap();
         assert_eq!(cancels.request_id, request_id.to_string());
     }
 }

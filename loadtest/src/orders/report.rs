@@ -6,25 +6,15 @@ use serde::Serialize;
 use shared::messages::{Code, Verdict};
 use shared::order::State;
 
-use super::FinishedOrders;
-use super::follow_ups::FollowUps;
-use super::plan::{FollowUpKind, Share};
+use super::plan::{FollowUp, FollowUpKind, Plan};
+use crate::audit::OrdersEvidence;
 use crate::audit::database_state::DatabaseState;
 use crate::stats::Latency;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OrdersReport {
-    /// Of those who got units: who was to pay.
-    pub pay_share: Share,
-    /// Of those who got units: who was to cancel.
-    pub cancel_share: Share,
-    /// How long an order held its units; `null` holds them for longer than the sale.
-    pub hold_ms: Option<u64>,
-    /// Of the payment methods: those that the gateway was to decline.
-    pub decline_share: Share,
-    /// Of the gateway's answers: those that it was to spoil.
-    pub gateway_failure_share: Share,
-    pub gateway_latency_ms: u64,
+    #[serde(flatten)]
+    pub plan: Plan,
     pub paid: u64,
     /// By what the buyers were answered.
     pub declined: u64,
@@ -58,40 +48,23 @@ pub struct QuietReport {
     pub ratio: f64,
 }
 
-/// A step of the demo, for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DemoStep {
-    /// From the first step on.
-    pub seconds: f64,
-    /// What was done.
-    pub what: String,
-    /// A verdict's code, or an event.
-    pub came: String,
-}
-
 impl OrdersReport {
-    pub(crate) fn of(orders: &FinishedOrders, follow_ups: &FollowUps, database: &DatabaseState) -> Self {
-        let FinishedOrders { plan, ledger, events } = orders;
+    pub(crate) fn of(orders: &OrdersEvidence, database: &DatabaseState) -> Self {
+        let OrdersEvidence { follow_ups, ledger, events } = orders;
         let in_state =
             |state: State| database.orders.iter().filter(|order| order.state == state.as_str()).count() as u64;
-        let answers = &follow_ups.answers.answers;
-        let is_declined = |index: usize| {
-            let verdict = answers[index].body.as_deref().and_then(|body| serde_json::from_slice::<Verdict>(body).ok());
+        let answer = |sent: &FollowUp| &follow_ups.answers.answers[sent.index];
+        let is_declined = |sent: &&FollowUp| {
+            let body = answer(sent).body.as_deref();
+            let verdict = body.and_then(|body| serde_json::from_slice::<Verdict>(body).ok());
             verdict.is_some_and(|verdict| verdict.code == Code::Declined)
         };
-        let payments = follow_ups
-            .all()
-            .filter(|(index, sent)| sent.follow_up.kind == FollowUpKind::Pay && answers[*index].body.is_some());
+        let payments = follow_ups.all().filter(|sent| sent.kind == FollowUpKind::Pay && answer(sent).body.is_some());
         let lags = events.published.iter().map(|one| (one.at - one.event.at).try_into().unwrap_or(Duration::ZERO));
         Self {
-            pay_share: plan.pay,
-            cancel_share: plan.cancel,
-            hold_ms: plan.hold.map(ms),
-            decline_share: plan.decline,
-            gateway_failure_share: plan.gateway_failure,
-            gateway_latency_ms: ms(plan.gateway_latency),
+            plan: follow_ups.plan,
             paid: in_state(State::Paid),
-            declined: follow_ups.all().filter(|(index, _)| is_declined(*index)).count() as u64,
+            declined: follow_ups.all().filter(is_declined).count() as u64,
             cancelled: in_state(State::Cancelled),
             expired: in_state(State::Expired),
             held: in_state(State::Reserved) + in_state(State::Paying),
@@ -101,13 +74,9 @@ impl OrdersReport {
             gateway_spoilt: ledger.spoilt,
             events: events.published.len() as u64,
             duplicate_events: events.duplicates,
-            payment_latency_ms: payments.map(|(index, sent)| answers[index].at.saturating_sub(sent.at)).collect(),
+            payment_latency_ms: payments.map(|sent| answer(sent).at.saturating_sub(sent.at)).collect(),
             event_lag_ms: lags.collect(),
             quiet: None,
         }
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,18 +1,15 @@
 //! A sale after its end: what the buyers were told, held against what was recorded.
 
-use std::sync::Arc;
-
 use shared::messages::Verdict;
 
 use crate::answers::Answers;
-use crate::audit::{Audit, Ending, Evidence, OrdersEvidence, database_state};
+use crate::audit::database_state::{self, DatabaseState};
+use crate::audit::{Audit, Evidence};
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{CrashReport, EventReport};
 use crate::machine::Machine;
-use crate::orders::FinishedOrders;
 use crate::orders::demo::Winner;
-use crate::orders::follow_ups::FollowUps;
 use crate::orders::report::OrdersReport;
 use crate::queues::DepthSample;
 use crate::result::{Outcome, ScenarioReport, ServersReport, WorkerReport};
@@ -26,26 +23,22 @@ const STRATEGY_OF_CEILING: &str = "none";
 
 /// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
 pub struct Drained {
-    pub(super) schedule: Arc<Schedule>,
+    /// But for what the database holds.
+    pub(super) evidence: Evidence,
     pub(super) database_url: String,
     pub(super) scenario: ScenarioReport,
     pub(super) servers: ServersReport,
-    pub(super) answers: Answers,
-    pub(super) follow_ups: Option<FollowUps>,
-    pub(super) orders: Option<FinishedOrders>,
     pub(super) depth: Vec<DepthSample>,
-    pub(super) dead_growth: i64,
     pub(super) events: Vec<EventReport>,
     pub(super) crashes: Vec<CrashReport>,
     pub(super) workers: Vec<WorkerReport>,
-    pub(super) endings: Vec<Ending>,
     pub(super) reconnects: u32,
 }
 
 impl Drained {
     /// The first buyer who was told `reserved`, and the order.
     pub fn winner(&self) -> Option<Winner> {
-        let bodies = self.answers.answers.iter().map(|answer| answer.body.as_deref());
+        let bodies = self.evidence.answers.answers.iter().map(|answer| answer.body.as_deref());
         bodies.enumerate().find_map(|(index, body)| {
             let verdict: Verdict = serde_json::from_slice(body?).ok()?;
             Some(Winner { buyer: Schedule::buyer(index), order: verdict.order? })
@@ -53,36 +46,18 @@ impl Drained {
     }
 
     /// Holds what was recorded against what the buyers were told.
-    pub async fn audit(self) -> Result<Outcome, Failure> {
-        let (mut recorded, mut history) = (None, None);
+    pub async fn audit(mut self) -> Result<Outcome, Failure> {
         if self.servers.postgresql.is_some() {
             let database = database::open(&self.database_url).await?;
-            recorded = Some(database_state::read(&database, &self.schedule).await.map_err(database::failed)?);
-            if self.orders.is_some() {
-                let read = database_state::read_history(&database, &self.schedule).await;
-                history = Some(read.map_err(database::failed)?);
-            }
+            let with_history = self.evidence.orders.is_some();
+            let read = database_state::read(&database, &self.evidence.schedule, with_history).await;
+            self.evidence.database = Some(read.map_err(database::failed)?);
             database.close().await;
         }
-        let followed = self.orders.as_ref().zip(self.follow_ups.as_ref());
-        let orders_evidence = followed.zip(history.as_ref()).map(|((orders, follow_ups), recorded)| OrdersEvidence {
-            follow_ups,
-            ledger: &orders.ledger,
-            events: &orders.events,
-            history: recorded,
-            is_over: orders.plan.hold.is_some(),
-        });
-        let audit = Audit::of(&Evidence {
-            schedule: &self.schedule,
-            answers: &self.answers,
-            dead_growth: self.dead_growth,
-            endings: &self.endings,
-            database: recorded.as_ref(),
-            orders: orders_evidence,
-        });
-        let report = followed.zip(recorded.as_ref());
-        let life = report.map(|((orders, follow_ups), recorded)| OrdersReport::of(orders, follow_ups, recorded));
-        let timing = Timing::of(&self.schedule, &self.answers);
+        let Evidence { schedule, answers, database, orders, .. } = &self.evidence;
+        let audit = Audit::of(&self.evidence);
+        let timing = Timing::of(schedule, answers);
+        let (attempts, conflicts) = database.as_ref().map_or((0, 0), DatabaseState::attempts_and_conflicts);
         Ok(Outcome {
             scenario: self.scenario,
             servers: self.servers,
@@ -98,8 +73,8 @@ impl Drained {
             purchases_per_second: timing.purchases_per_second,
             latency_ms: timing.latency_ms,
             latency_curve: timing.latency_curve,
-            attempts: recorded.as_ref().map_or(0, |recorded| recorded.attempts()),
-            conflicts: recorded.as_ref().map_or(0, |recorded| recorded.conflicts()),
+            attempts,
+            conflicts,
             queue_depth_peak: self.depth.iter().map(|sample| sample.messages).max().unwrap_or(0),
             waiting_peak: self.depth.iter().map(|sample| sample.waiting).max().unwrap_or(0),
             queue_depth: DepthSample::with_sold(self.depth, audit.sold_at),
@@ -107,7 +82,7 @@ impl Drained {
             crashes: self.crashes,
             workers: self.workers,
             ceiling: None,
-            life,
+            life: orders.as_ref().zip(database.as_ref()).map(|(orders, database)| OrdersReport::of(orders, database)),
             shown: None,
             invariants: audit.invariants,
             reconnects: self.reconnects,

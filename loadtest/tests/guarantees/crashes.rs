@@ -11,19 +11,18 @@ use loadtest::{
     run::{self, Sale},
     schedule::Scenario,
 };
-use std::time::Duration;
 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
     let share = |text: &str| text.parse::<Share>().unwrap();
     // Half of the buyers pay, some cancel, and the rest let a short hold run out.
     let plan = Plan {
-        pay: share("50%"),
-        cancel: share("10%"),
-        hold: Some(Duration::from_secs(1)),
-        decline: share("10%"),
-        gateway_failure: share("10%"),
-        gateway_latency: Duration::from_millis(20),
+        pay_share: Some(share("50%")),
+        cancel_share: Some(share("10%")),
+        hold_ms: Some(1_000),
+        decline_share: share("10%"),
+        gateway_failure_share: share("10%"),
+        gateway_latency_ms: 20,
         seed: 11,
     };
     let functions = programs::functions().await.unwrap();

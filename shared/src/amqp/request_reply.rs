@@ -11,9 +11,11 @@ use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use std::time::Duration;
 
+/// A request to a function: by an exchange and a routing key, or by no exchange (`""`) and its queue.
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingRequest<'a> {
-    pub queue: &'a str,
+    pub exchange: &'a str,
+    pub routing_key: &'a str,
     /// Which is in the body, too.
     pub request_id: &'a str,
     pub body: &'a str,
@@ -37,7 +39,7 @@ pub fn request_reply<'a>(
     time: Duration,
 ) -> BoxFuture<'a, Result<RequestOutcome, Error>> {
     Box::pin(async move {
-        let OutgoingRequest { queue, request_id, body } = request;
+        let OutgoingRequest { exchange, routing_key, request_id, body } = request;
         let connection = connect(nodes, name).await?;
         let outcome = async {
             let channel = confirming_channel(&connection).await?;
@@ -48,7 +50,9 @@ pub fn request_reply<'a>(
                 .with_message_id(request_id.into())
                 .with_correlation_id(request_id.into())
                 .with_reply_to(reply_to);
-            if !confirmed_in_time(publish_mandatory(&channel, "", queue, body.as_bytes(), properties)).await? {
+            if !confirmed_in_time(publish_mandatory(&channel, exchange, routing_key, body.as_bytes(), properties))
+                .await?
+            {
                 return Ok(RequestOutcome::NoQueue);
             }
             let verdict = async {
