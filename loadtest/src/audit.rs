@@ -30,26 +30,32 @@ use stock::Stock;
 
 const OFFENDERS_NAMED_MAX: usize = 5;
 
-/// Everything that is known about a sale after its end.
-#[derive(Debug)]
+/// Everything that is known about a sale after its end; what nobody did is empty.
+#[derive(Debug, Default)]
 pub struct Evidence {
+    pub scope: Scope,
     pub schedule: Arc<Schedule>,
     pub answers: Answers,
     /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
     pub dead_growth: i64,
     pub endings: Vec<Ending>,
-    /// `None` where no database took part (the ceiling).
-    pub database: Option<DatabaseState>,
-    /// `None` where nobody paid, cancelled, or let a hold run out.
-    pub orders: Option<OrdersEvidence>,
+    pub database: DatabaseState,
+    pub follow_ups: FollowUps,
+    /// What the payment gateway did.
+    pub ledger: Ledger,
+    /// What was published.
+    pub events: Events,
 }
 
-/// What is known of the orders after their verdicts.
-#[derive(Debug)]
-pub struct OrdersEvidence {
-    pub follow_ups: FollowUps,
-    pub ledger: Ledger,
-    pub events: Events,
+/// How far a sale went, and so what is judged of it: this and all before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// No database took part (the ceiling).
+    #[default]
+    Replies,
+    /// Nobody paid, cancelled, or let a hold run out.
+    Records,
+    Orders,
 }
 
 /// How a worker ended.
@@ -103,26 +109,22 @@ pub struct Audit {
 impl Audit {
     #[must_use]
     pub fn of(evidence: &Evidence) -> Self {
-        let nothing = DatabaseState::default();
-        let case = Case::of(evidence, evidence.database.as_ref().unwrap_or(&nothing));
+        let case = Case::of(evidence);
+        let stock = Stock::of(&case);
         let mut invariants = sale::replies_and_workers(&case);
-        let mut stock = Stock::default();
-        // The ceiling has no stock to oversell.
-        if evidence.database.is_some() {
-            stock = Stock::of(&case);
+        if evidence.scope >= Scope::Records {
             invariants.extend(sale::records(&case, &stock));
-            if let Some(orders) = &evidence.orders {
-                let orders = Orders::of(&case, orders);
-                invariants.extend(orders::check(&orders));
-                invariants.extend(events::check(&orders));
-            }
+        }
+        if evidence.scope >= Scope::Orders {
+            let orders = Orders::of(&case);
+            invariants.extend(orders::check(&orders));
+            invariants.extend(events::check(&orders));
         }
         let answers = &evidence.answers.answers;
         let sold = case.answered.iter().zip(answers).filter(|(status, _)| **status == Some(Status::Reserved));
         let of = |status| case.answered.iter().filter(|answered| **answered == Some(status)).count() as u64;
-        let is_lost = |index: usize| {
-            case.answered[index].is_none() || evidence.database.is_some() && case.recorded[index].is_none()
-        };
+        let is_recorded = |index: usize| evidence.scope < Scope::Records || case.recorded[index].is_some();
+        let is_lost = |index: usize| case.answered[index].is_none() || !is_recorded(index);
         Self {
             invariants,
             verdicts: VerdictCounts {
@@ -150,8 +152,6 @@ impl Audit {
 /// The evidence, indexed. Requests are known by their index in the schedule.
 struct Case<'a> {
     evidence: &'a Evidence,
-    /// Empty where no database took part.
-    database: &'a DatabaseState,
     /// As they stand in messages and rows.
     ids: Vec<String>,
     /// As the buyers were answered; `None` where there is no reply, or not a verdict of this request.
@@ -164,15 +164,16 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn of(evidence: &'a Evidence, database: &'a DatabaseState) -> Self {
-        let Schedule { requests, items, .. } = &*evidence.schedule;
+    fn of(evidence: &'a Evidence) -> Self {
+        let Evidence { database, schedule, .. } = evidence;
+        let Schedule { requests, items, .. } = &**schedule;
         let ids: Vec<String> = requests.iter().map(|due| due.request_id.to_string()).collect();
         let bodies = evidence.answers.answers.iter().map(|answer| answer.body.as_deref());
         let answered = bodies.zip(&ids).map(|(body, id)| status_of(body?, id)).collect();
         let rows: HashMap<&str, &RecordedItem> = database.items.iter().map(|row| (row.id.as_str(), row)).collect();
         let items = items.iter().map(|item| rows.get(item.id.as_str()).copied()).collect();
         let (recorded, orders) = (vec![None; ids.len()], vec![Vec::new(); ids.len()]);
-        let mut case = Self { evidence, database, ids, answered, recorded, orders, items };
+        let mut case = Self { evidence, ids, answered, recorded, orders, items };
         for verdict in &database.verdicts {
             if let Some(index) = case.index(&verdict.request_id) {
                 case.recorded[index] = Some(verdict);

@@ -17,17 +17,16 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use shared::devstack::Gateway;
-use shared::devstack::gateway::Behaviour;
+use shared::devstack::gateway::{Behaviour, Ledger};
 use tokio::time::{Instant, sleep};
 
-use crate::audit::{OrdersEvidence, database_state};
+use crate::audit::database_state;
 use crate::database::open as open_database;
 use crate::failure::Failure;
 use crate::schedule::Schedule;
 use crate::servers::Endpoints;
 use crate::workers::WorkerSpec;
 use events::Events;
-use follow_ups::FollowUps;
 use listener::{Listener, Storage};
 use plan::Plan;
 
@@ -121,9 +120,9 @@ impl RunningOrders {
     }
 
     /// Takes in the last events and closes the gateway. To be called when no worker is left.
-    pub(crate) async fn finish(self, follow_ups: FollowUps) -> Result<OrdersEvidence, Failure> {
+    pub(crate) async fn finish(self) -> Result<(Ledger, Events), Failure> {
         let events = Events::read(&self.listener.close().await?);
-        Ok(OrdersEvidence { follow_ups, ledger: self.gateway.close().await, events })
+        Ok((self.gateway.close().await, events))
     }
 }
 

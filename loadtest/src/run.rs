@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
-use crate::audit::{Evidence, database_state};
+use crate::audit::database_state::{self, DatabaseState};
+use crate::audit::{Evidence, Scope};
 use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
@@ -241,19 +242,35 @@ impl Running<'_> {
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
-        let orders = match orders.zip(follow_ups) {
-            Some((orders, follow_ups)) => Some(orders.finish(follow_ups).await?),
-            None => None,
+        let scope = match (&orders, &self.servers.postgresql) {
+            (Some(_), _) => Scope::Orders,
+            (None, Some(_)) => Scope::Records,
+            (None, None) => Scope::Replies,
         };
-        let (events, crashes) = injector.reports(&schedule, &answers);
+        let (ledger, events) = match orders {
+            Some(orders) => orders.finish().await?,
+            None => Default::default(),
+        };
+        let follow_ups = follow_ups.unwrap_or_default();
+        let (happened, crashes) = injector.reports(&schedule, &answers);
         Ok(Drained {
             database_url: endpoints.database_url,
             scenario: self.scenario,
             servers: self.servers,
             workers: drained::shares(&answers, memory),
-            evidence: Evidence { schedule, answers, dead_growth, endings, database: None, orders },
+            evidence: Evidence {
+                scope,
+                schedule,
+                answers,
+                dead_growth,
+                endings,
+                database: DatabaseState::default(),
+                follow_ups,
+                ledger,
+                events,
+            },
             depth,
-            events,
+            events: happened,
             crashes,
             reconnects,
         })

@@ -46,7 +46,7 @@ pub struct Due {
 }
 
 /// A whole sale, in publish order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// What every item's id begins with, and the id of no other run's.
     pub items_prefix: String,

@@ -38,8 +38,8 @@ pub(super) fn units_of(kind: EventKind) -> Units {
 }
 
 pub(super) fn check(orders: &Orders<'_>) -> [Invariant; 3] {
-    let equal = format!("{} events, one for each transition", orders.evidence.events.published.len());
-    let rows = orders.case.database.unpublished;
+    let equal = format!("{} events, one for each transition", orders.case.evidence.events.published.len());
+    let rows = orders.case.evidence.database.unpublished;
     let unpublished = (rows > 0).then(|| format!("{rows} rows of the outbox are still to be told"));
     [
         invariant("events_equal_transitions", equal, unequal(orders)),
@@ -51,8 +51,8 @@ pub(super) fn check(orders: &Orders<'_>) -> [Invariant; 3] {
 /// Orders whose events are not their transitions; events of nothing that happened.
 fn unequal(orders: &Orders<'_>) -> Vec<String> {
     let mut published: HashMap<Uuid, Vec<&PublishedEvent>> = HashMap::new();
-    let mut offenders = orders.evidence.events.faults.clone();
-    for one in &orders.evidence.events.published {
+    let mut offenders = orders.case.evidence.events.faults.clone();
+    for one in &orders.case.evidence.events.published {
         match &one.event.order {
             Some(order) => published.entry(order.id).or_default().push(one),
             // Nothing changes the items of a sale but its orders.
@@ -87,7 +87,7 @@ fn is_of(published: &PublishedEvent, order: &RecordedOrder, buyer: Option<usize>
 fn disordered<'a>(orders: &Orders<'a>) -> impl Iterator<Item = &'a str> {
     let mut of_orders: HashMap<Uuid, (u64, u64)> = HashMap::new();
     let mut of_items: HashMap<&str, (u64, u64)> = HashMap::new();
-    let late = orders.evidence.events.published.iter().filter(move |one| {
+    let late = orders.case.evidence.events.published.iter().filter(move |one| {
         let Some(order) = &one.event.order else { return false };
         let before = of_orders.insert(order.id, one.number);
         let moved_before = match units_of(one.event.event) {

@@ -8,21 +8,20 @@ use shared::order::{Cause, State};
 use uuid::Uuid;
 
 use super::database_state::{RecordedOrder, RecordedTransition};
-use super::{Case, Invariant, OrdersEvidence, invariant};
+use super::{Case, Evidence, Invariant, invariant};
 use crate::orders::plan::FollowUp;
 
 /// The evidence, by order.
 pub(super) struct Orders<'a> {
     pub(super) case: &'a Case<'a>,
-    pub(super) evidence: &'a OrdersEvidence,
     /// Sorted, so that a broken invariant names the same ones each time.
     pub(super) rows: BTreeMap<Uuid, &'a RecordedOrder>,
     steps: HashMap<Uuid, Vec<&'a RecordedTransition>>,
-    follow_ups: HashMap<Uuid, &'a FollowUp>,
+    follow_ups: BTreeMap<Uuid, &'a FollowUp>,
 }
 
 pub(super) fn check(orders: &Orders<'_>) -> Vec<Invariant> {
-    let follow_ups = &orders.evidence.follow_ups;
+    let follow_ups = &orders.case.evidence.follow_ups;
     let answer = |one: &FollowUp| &follow_ups.answers.answers[one.index];
     let paid = orders.rows.values().filter(|order| is(order, State::Paid)).count();
     let ended = match orders.is_over() {
@@ -35,41 +34,38 @@ pub(super) fn check(orders: &Orders<'_>) -> Vec<Invariant> {
     let unanswered = follow_ups.all().filter(|one| orders.answer(one).is_none()).map(ids);
     let conflicting = follow_ups.all().filter(|one| answer(one).differing > 0).map(ids);
     let misreported = follow_ups.all().filter(|one| {
-        let recorded = orders.case.database.follow_up_replies.get(&one.request_id.to_string());
+        let recorded = orders.case.evidence.database.follow_up_replies.get(&one.request_id.to_string());
         // Not answered: another invariant says so.
         answer(one).body.as_ref().is_some_and(|body| recorded.is_none_or(|reply| reply.as_bytes() != body))
     });
+    let misreported = misreported.map(ids);
+    let still_held = orders.offending(|order| orders.is_still_held(order));
+    let ended_otherwise = orders.offending(|order| !orders.ends_once(order));
+    let illegal = orders.offending(|order| !orders.is_legal(order));
     let of_nobody = orders.follow_ups.keys().filter(|order| !orders.rows.contains_key(order)).copied();
     let untrue = orders.offending(|order| !orders.is_as_told(order)).chain(of_nobody);
     vec![
-        invariant("every_hold_ended", ended, orders.offending(|order| orders.is_still_held(order))),
-        invariant("orders_end_once", "no order ended in two ways", orders.offending(|order| !orders.ends_once(order))),
-        invariant(
-            "history_is_legal",
-            "each order came to its state step by step",
-            orders.offending(|order| !orders.is_legal(order)),
-        ),
+        invariant("every_hold_ended", ended, still_held),
+        invariant("orders_end_once", "no order ended in two ways", ended_otherwise),
+        invariant("history_is_legal", "each order came to its state step by step", illegal),
         invariant("charges_match_paid_orders", charged, mischarged(orders)),
         invariant("every_follow_up_answered", answered, unanswered),
         invariant("no_conflicting_follow_ups", "no follow-up was told two things", conflicting),
-        invariant(
-            "follow_ups_match_records",
-            "each reply is the recorded verdict, byte for byte",
-            misreported.map(ids),
-        ),
+        invariant("follow_ups_match_records", "each reply is the recorded verdict, byte for byte", misreported),
         invariant("follow_ups_match_orders", "what buyers were told became of their orders", untrue),
     ]
 }
 
 impl<'a> Orders<'a> {
-    pub(super) fn of(case: &'a Case<'a>, evidence: &'a OrdersEvidence) -> Self {
+    pub(super) fn of(case: &'a Case<'a>) -> Self {
+        let Evidence { database, follow_ups, .. } = case.evidence;
         let mut steps: HashMap<Uuid, Vec<&RecordedTransition>> = HashMap::new();
-        for step in &case.database.transitions {
+        for step in &database.transitions {
             steps.entry(step.order_id).or_default().push(step);
         }
-        let rows = case.database.orders.iter().map(|order| (order.id, order)).collect();
-        let follow_ups = evidence.follow_ups.all().map(|one| (one.order_id, one)).collect();
-        Self { case, evidence, rows, steps, follow_ups }
+        let rows = database.orders.iter().map(|order| (order.id, order)).collect();
+        let follow_ups = follow_ups.all().map(|one| (one.order_id, one)).collect();
+        Self { case, rows, steps, follow_ups }
     }
 
     pub(super) fn offending(&self, offends: impl Fn(&RecordedOrder) -> bool) -> impl Iterator<Item = Uuid> {
@@ -83,12 +79,12 @@ impl<'a> Orders<'a> {
 
     /// Whether every hold had the time to run out.
     fn is_over(&self) -> bool {
-        self.evidence.follow_ups.plan.hold_ms.is_some()
+        self.case.evidence.follow_ups.plan.hold_ms.is_some()
     }
 
     /// What the buyer was answered; `None` where that is no verdict on the follow-up.
     fn answer(&self, follow_up: &FollowUp) -> Option<Verdict> {
-        let body = self.evidence.follow_ups.answers.answers[follow_up.index].body.as_deref()?;
+        let body = self.case.evidence.follow_ups.answers.answers[follow_up.index].body.as_deref()?;
         let verdict: Verdict = serde_json::from_slice(body).ok()?;
         let is_its = verdict.request_id == Some(follow_up.request_id.to_string())
             && verdict.code.status() == verdict.status
@@ -158,7 +154,7 @@ pub(super) fn cause(step: &RecordedTransition) -> Option<Cause> {
 
 /// Orders that are paid and not charged, or charged otherwise than they are; charges that the shop keeps for no paid order.
 fn mischarged(orders: &Orders<'_>) -> Vec<String> {
-    let kept: BTreeMap<&str, _> = orders.evidence.ledger.kept().collect();
+    let kept: BTreeMap<&str, _> = orders.case.evidence.ledger.kept().collect();
     let uncharged = orders.offending(|order| {
         let id = order.id.to_string();
         is(order, State::Paid)
@@ -167,7 +163,7 @@ fn mischarged(orders: &Orders<'_>) -> Vec<String> {
                     || charge.bill.order_id != id
                     || charge.bill.item != order.item
                     || i64::from(charge.bill.quantity) != order.quantity
-                    || orders.case.database.charge_ids.get(&order.id) != Some(&Some(charge.id.clone()))
+                    || orders.case.evidence.database.charge_ids.get(&order.id) != Some(&Some(charge.id.clone()))
             })
     });
     let is_paid = |key: &str| {

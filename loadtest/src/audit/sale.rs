@@ -38,7 +38,7 @@ pub(super) fn records(case: &Case<'_>, stock: &Stock) -> Vec<Invariant> {
     let oversold = stock.oversold.iter().map(|(item, units)| format!("{item} by {units}"));
     let conserved = format!("available + held + sold = {units}");
     let balanced = "held and sold are what the orders add up to";
-    let recorded = format!("{} verdicts, one for each request", case.database.verdicts.len());
+    let recorded = format!("{} verdicts, one for each request", case.evidence.database.verdicts.len());
     let unrecorded =
         case.requests_where(|index| case.recorded[index].is_none_or(|verdict| verdict.item != case.item_id(index)));
     let mismatched = case.requests_where(|index| is_mismatched(case, index));
@@ -48,7 +48,7 @@ pub(super) fn records(case: &Case<'_>, stock: &Stock) -> Vec<Invariant> {
     let mut invariants = vec![
         invariant("never_oversold", reserved, oversold),
         invariant("stock_conserved", conserved, unconserved(case)),
-        invariant("orders_match_stock", balanced, unbalanced(case.database)),
+        invariant("orders_match_stock", balanced, unbalanced(&case.evidence.database)),
         invariant("every_request_recorded", recorded, unrecorded),
         invariant("nothing_unknown", "no verdict and no order that nobody asked for", unknown(case)),
         invariant("orders_match_verdicts", "an order for each reserved verdict, and no other", mismatched),
@@ -96,8 +96,8 @@ fn unbalanced(database: &DatabaseState) -> impl Iterator<Item = &str> {
 
 /// The request ids of verdicts and orders of the sale's items that are none of ours.
 fn unknown<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
-    let verdicts = case.database.verdicts.iter().map(|verdict| verdict.request_id.as_str());
-    let orders = case.database.orders.iter().map(|order| order.request_id.as_str());
+    let verdicts = case.evidence.database.verdicts.iter().map(|verdict| verdict.request_id.as_str());
+    let orders = case.evidence.database.orders.iter().map(|order| order.request_id.as_str());
     verdicts.chain(orders).filter(|id| case.index(id).is_none()).collect()
 }
 

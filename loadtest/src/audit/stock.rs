@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use shared::messages::{Status, Verdict};
 
-use super::Case;
 use super::database_state::RecordedItem;
 use super::events::{Units, units_of};
+use super::{Case, Scope};
 use crate::orders::events::Events;
 use crate::schedule::ItemOnSale;
 
@@ -32,9 +32,11 @@ pub(super) struct Stock {
 
 impl Stock {
     pub(super) fn of(case: &Case<'_>) -> Self {
-        match &case.evidence.orders {
-            None => Self::only_shrinking(case),
-            Some(orders) => Self::replayed(case, &orders.events),
+        match case.evidence.scope {
+            // The ceiling has no stock to oversell.
+            Scope::Replies => Self::default(),
+            Scope::Records => Self::only_shrinking(case),
+            Scope::Orders => Self::replayed(case, &case.evidence.events),
         }
     }
 
@@ -82,14 +84,12 @@ impl Stock {
 /// The decisions and the returns of one item.
 #[derive(Default, Clone)]
 struct Changes {
-    /// By version, each in publish order.
+    /// By version, each in publish order; under one that cannot be, so that they do not add up, whatever says none.
     decided: BTreeMap<i64, Vec<usize>>,
     /// Units, by the number of the event.
     came_back: BTreeMap<u64, i64>,
     /// By request: the number of the event that tells of its order.
     reserved: HashMap<usize, u64>,
-    /// Verdicts that do not say which version they are of.
-    versionless: usize,
 }
 
 /// Of each item of the schedule.
@@ -99,11 +99,8 @@ fn changes(case: &Case<'_>, events: &Events) -> Vec<Changes> {
         // Without a record there is nothing to replay; another invariant says so.
         let Some(recorded) = case.recorded[index] else { continue };
         let verdict: Option<Verdict> = serde_json::from_str(&recorded.reply).ok();
-        let changes = &mut all[case.item(index)];
-        match verdict.and_then(|verdict| verdict.item_version) {
-            Some(version) => changes.decided.entry(version).or_default().push(index),
-            None => changes.versionless += 1,
-        }
+        let version = verdict.and_then(|verdict| verdict.item_version).unwrap_or(-1);
+        all[case.item(index)].decided.entry(version).or_default().push(index);
     }
     let items: HashMap<&str, usize> =
         case.evidence.schedule.items.iter().map(|item| item.id.as_str()).zip(0..).collect();
@@ -128,9 +125,6 @@ fn changes(case: &Case<'_>, events: &Events) -> Vec<Changes> {
 impl Changes {
     /// Makes every change once more, by version, and notes who offends; fails where they do not add up.
     fn replay(&self, case: &Case<'_>, item: &ItemOnSale, row: &RecordedItem, stock: &mut Stock) -> Result<(), String> {
-        if self.versionless > 0 {
-            return Err(format!("{} verdicts do not say on which version they were decided", self.versionless));
-        }
         let (decided, came_back, version) = (self.decided.len(), self.came_back.len(), row.version);
         if i64::try_from(decided + came_back) != Ok(version) {
             return Err(format!("{decided} decisions and {came_back} returns of units make no version {version}"));

@@ -81,7 +81,7 @@ impl Demo<'_> {
         let unclean = workers.drain().await.into_iter().filter(|ending| !ending.clean);
         wrong.extend(unclean.map(|ending| format!("{} ended with {}", ending.worker_id, ending.how)));
         let ledger = gateway.close().await;
-        let schedule = Schedule { items_prefix: String::new(), items, requests: Vec::new() };
+        let schedule = Schedule { items, ..Schedule::default() };
         let state = database_state::read(&database, &schedule, false).await.map_err(database_failed)?;
         database.close().await;
         wrong.extend(untrue(&state, &ledger, &paid));

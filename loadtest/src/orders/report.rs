@@ -7,8 +7,7 @@ use shared::messages::{Code, Verdict};
 use shared::order::State;
 
 use super::plan::{FollowUp, FollowUpKind, Plan};
-use crate::audit::OrdersEvidence;
-use crate::audit::database_state::DatabaseState;
+use crate::audit::Evidence;
 use crate::stats::Latency;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -49,8 +48,8 @@ pub struct QuietReport {
 }
 
 impl OrdersReport {
-    pub(crate) fn of(orders: &OrdersEvidence, database: &DatabaseState) -> Self {
-        let OrdersEvidence { follow_ups, ledger, events } = orders;
+    pub(crate) fn of(evidence: &Evidence) -> Self {
+        let Evidence { database, follow_ups, ledger, events, .. } = evidence;
         let in_state =
             |state: State| database.orders.iter().filter(|order| order.state == state.as_str()).count() as u64;
         let answer = |sent: &FollowUp| &follow_ups.answers.answers[sent.index];

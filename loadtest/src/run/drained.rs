@@ -3,8 +3,7 @@
 use shared::messages::Verdict;
 
 use crate::answers::Answers;
-use crate::audit::database_state::{self, DatabaseState};
-use crate::audit::{Audit, Evidence};
+use crate::audit::{Audit, Evidence, Scope, database_state};
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{CrashReport, EventReport};
@@ -47,17 +46,17 @@ impl Drained {
 
     /// Holds what was recorded against what the buyers were told.
     pub async fn audit(mut self) -> Result<Outcome, Failure> {
-        if self.servers.postgresql.is_some() {
+        let Evidence { scope, schedule, .. } = &self.evidence;
+        if *scope >= Scope::Records {
             let database = database::open(&self.database_url).await?;
-            let with_history = self.evidence.orders.is_some();
-            let read = database_state::read(&database, &self.evidence.schedule, with_history).await;
-            self.evidence.database = Some(read.map_err(database::failed)?);
+            let read = database_state::read(&database, schedule, *scope == Scope::Orders).await;
+            self.evidence.database = read.map_err(database::failed)?;
             database.close().await;
         }
-        let Evidence { schedule, answers, database, orders, .. } = &self.evidence;
+        let Evidence { scope, schedule, answers, database, .. } = &self.evidence;
         let audit = Audit::of(&self.evidence);
         let timing = Timing::of(schedule, answers);
-        let (attempts, conflicts) = database.as_ref().map_or((0, 0), DatabaseState::attempts_and_conflicts);
+        let (attempts, conflicts) = database.attempts_and_conflicts();
         Ok(Outcome {
             scenario: self.scenario,
             servers: self.servers,
@@ -82,7 +81,7 @@ impl Drained {
             crashes: self.crashes,
             workers: self.workers,
             ceiling: None,
-            life: orders.as_ref().zip(database.as_ref()).map(|(orders, database)| OrdersReport::of(orders, database)),
+            life: (*scope == Scope::Orders).then(|| OrdersReport::of(&self.evidence)),
             shown: None,
             invariants: audit.invariants,
             reconnects: self.reconnects,

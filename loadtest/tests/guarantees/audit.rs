@@ -68,8 +68,7 @@ async fn a_sale_on_record_is_read_with_what_went_astray_and_no_other_sale_is() {
         state.orders.iter().map(|row| (row.quantity, &*row.request_id, &*row.item, &*row.state)).collect();
     assert_eq!(orders, [(1, &*paid, item, "paid"), (2, "stranger", item, "reserved")].into());
 
-    let steps: Vec<_> =
-        state.transitions.iter().map(|row| (row.order_id, &*row.from, &*row.to, &*row.cause)).collect();
+    let steps: Vec<_> = state.transitions.iter().map(|row| (row.order_id, &*row.from, &*row.to, &*row.cause)).collect();
     assert_eq!(steps, [(order, "reserved", "paying", "payment_begun"), (order, "paying", "paid", "payment_captured")]);
     assert!(state.transitions.iter().all(|row| row.request_id.as_deref() == Some("p")));
     assert_eq!(state.charge_ids, HashMap::from([(order, Some("charge-1".to_owned()))]));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::devstack::gateway::{Bill, Charge, Ledger};
+use shared::devstack::gateway::{Bill, Charge};
 use shared::messages::{Code, Event, EventKind, EventOrder, Order, Verdict};
 use shared::order::{Cause, State};
 use shared::outbox::kind_of;
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::answers::Answers;
 use crate::audit::database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedTransition, RecordedVerdict};
-use crate::audit::{Audit, Ending, Evidence, OrdersEvidence};
-use crate::orders::events::{Events, PublishedEvent};
+use crate::audit::{Audit, Ending, Evidence, Scope};
+use crate::orders::events::PublishedEvent;
 use crate::orders::follow_ups::FollowUps;
 use crate::orders::plan::{FollowUp, FollowUpKind, Plan};
 use crate::schedule::{Scenario, Schedule};
@@ -30,7 +30,7 @@ impl Evidence {
         let mut sale = Self::undecided(scenario);
         for index in 0..sale.schedule.requests.len() {
             let due = sale.schedule.requests[index];
-            let row = &mut sale.database().items[due.item as usize];
+            let row = &mut sale.database.items[due.item as usize];
             let (quantity, version) = (i64::from(due.quantity), row.version);
             row.version += 1;
             if row.available < quantity {
@@ -51,9 +51,8 @@ impl Evidence {
     pub(super) fn orders() -> Self {
         let scenario = Scenario { buyers: 6, items: 1, stock: 2, quantities: 1..=1, rate: 0.0, seed: 7 };
         let mut sale = Self::undecided(&scenario);
-        let plan = Plan { hold_ms: Some(1), ..Plan::default() };
-        let follow_ups = FollowUps::to(&sale.schedule.requests, plan);
-        sale.orders = Some(OrdersEvidence { follow_ups, ledger: Ledger::default(), events: Events::default() });
+        sale.scope = Scope::Orders;
+        sale.follow_ups = FollowUps::to(&sale.schedule.requests, Plan { hold_ms: Some(1), ..Plan::default() });
         let row = sale.row();
         (row.available, row.sold, row.version) = (0, 2, 8);
         sale.buys(0, 0, State::Paid, 1);
@@ -78,12 +77,12 @@ impl Evidence {
             RecordedItem { id: item.id.clone(), stock, available: stock, held: 0, sold: 0, version: 0, conflicts: 0 }
         });
         Self {
-            database: Some(DatabaseState { items: items.collect(), ..DatabaseState::default() }),
+            scope: Scope::Records,
+            database: DatabaseState { items: items.collect(), ..DatabaseState::default() },
             answers: Answers::to(&schedule.requests),
-            dead_growth: 0,
             endings: vec![Ending { worker_id: "worker-1".into(), clean: true, how: "exit status: 0".into() }],
-            orders: None,
             schedule: schedule.into(),
+            ..Self::default()
         }
     }
 
@@ -93,38 +92,18 @@ impl Evidence {
         invariants.iter().filter(|invariant| !invariant.holds).map(|invariant| invariant.name).collect()
     }
 
-    pub(super) fn database(&mut self) -> &mut DatabaseState {
-        self.database.as_mut().unwrap()
-    }
-
     /// The only item.
     pub(super) fn row(&mut self) -> &mut RecordedItem {
-        &mut self.database().items[0]
+        &mut self.database.items[0]
     }
 
     pub(super) fn order(&mut self, index: usize) -> &mut RecordedOrder {
         let id = self.id(index);
-        self.database().orders.iter_mut().find(|order| order.request_id == id).unwrap()
+        self.database.orders.iter_mut().find(|order| order.request_id == id).unwrap()
     }
 
     pub(super) fn state(&mut self, index: usize, state: &str) {
         self.order(index).state = state.to_owned();
-    }
-
-    fn after(&mut self) -> &mut OrdersEvidence {
-        self.orders.as_mut().unwrap()
-    }
-
-    pub(super) fn follow_ups(&mut self) -> &mut FollowUps {
-        &mut self.after().follow_ups
-    }
-
-    pub(super) fn ledger(&mut self) -> &mut Ledger {
-        &mut self.after().ledger
-    }
-
-    pub(super) fn events(&mut self) -> &mut Events {
-        &mut self.after().events
     }
 
     pub(super) fn id(&self, index: usize) -> String {
@@ -170,15 +149,15 @@ impl Evidence {
         self.answers.answers[index].body = None;
         self.answers.sent(&[index]);
         self.reply(&request_id, reply.clone());
-        self.database().verdicts.retain(|verdict| verdict.request_id != request_id);
-        self.database().verdicts.push(RecordedVerdict { request_id, item, status, reply });
+        self.database.verdicts.retain(|verdict| verdict.request_id != request_id);
+        self.database.verdicts.push(RecordedVerdict { request_id, item, status, reply });
     }
 
     /// Decides it otherwise, with the order and the stock that belong to it.
     pub(super) fn turn(&mut self, index: usize, code: Code) {
         self.decide(index, 1, code);
         let id = self.id(index);
-        self.database().orders.retain(|order| order.request_id != id);
+        self.database.orders.retain(|order| order.request_id != id);
         let units = if code == Code::Reserved { 1 } else { -1 };
         if units > 0 {
             self.add_order(index, State::Reserved);
@@ -190,7 +169,7 @@ impl Evidence {
     fn add_order(&mut self, index: usize, state: State) {
         let quantity = i64::from(self.schedule.requests[index].quantity);
         let (id, request_id, item) = (self.order_id(index), self.id(index), self.item(index));
-        self.database().orders.push(RecordedOrder { id, request_id, item, quantity, state: state.as_str().into() });
+        self.database.orders.push(RecordedOrder { id, request_id, item, quantity, state: state.as_str().into() });
     }
 
     fn buys(&mut self, index: usize, version: i64, ends: State, number: u64) {
@@ -202,7 +181,7 @@ impl Evidence {
     fn asks(&mut self, index: usize, kind: FollowUpKind, steps: &[(Cause, u64)], code: Code) {
         let request_id = FollowUp::request_id_of(self.schedule.requests[index].request_id);
         let follow_up = FollowUp { index, request_id, order_id: self.order_id(index), kind, at: Duration::ZERO };
-        self.follow_ups().sent[index] = Some(follow_up);
+        self.follow_ups.sent[index] = Some(follow_up);
         for (cause, number) in steps {
             self.moves(index, *cause, *number);
         }
@@ -214,31 +193,31 @@ impl Evidence {
 
     /// Answers a follow-up, in the reply and on record, whatever it was answered before.
     pub(super) fn answer(&mut self, index: usize, code: Code) {
-        let id = self.follow_ups().sent[index].unwrap().request_id.to_string();
+        let id = self.follow_ups.sent[index].unwrap().request_id.to_string();
         let reply = serde_json::to_string(&Verdict::decided(&id, code, "…", NOON)).unwrap();
-        self.follow_ups().answers.answers[index].body = None;
-        self.follow_ups().answers.record(&id, "payment-1", reply.clone().into_bytes(), Duration::ZERO);
-        self.database().follow_up_replies.insert(id, reply);
+        self.follow_ups.answers.answers[index].body = None;
+        self.follow_ups.answers.record(&id, "payment-1", reply.clone().into_bytes(), Duration::ZERO);
+        self.database.follow_up_replies.insert(id, reply);
     }
 
     /// The gateway charges for an order.
     pub(super) fn charge(&mut self, index: usize) -> &mut Charge {
         let (order_id, item) = (self.order_id(index), self.item(index));
         let bill = Bill { order_id: order_id.to_string(), item, quantity: 1, payment_method: "card".into() };
-        let id = self.ledger().capture(&order_id.to_string(), bill).id.clone();
-        self.database().charge_ids.insert(order_id, Some(id));
-        self.ledger().charges.get_mut(&order_id.to_string()).unwrap()
+        let id = self.ledger.capture(&order_id.to_string(), bill).id.clone();
+        self.database.charge_ids.insert(order_id, Some(id));
+        self.ledger.charges.get_mut(&order_id.to_string()).unwrap()
     }
 
     pub(super) fn refund(&mut self, index: usize) {
         let key = self.order_id(index).to_string();
-        assert!(self.ledger().refund(&key));
+        assert!(self.ledger.refund(&key));
     }
 
     fn moves(&mut self, index: usize, cause: Cause, number: u64) {
         let order_id = self.order_id(index);
         let request_id = FollowUp::request_id_of(self.schedule.requests[index].request_id).to_string();
-        let steps = &mut self.database().transitions;
+        let steps = &mut self.database.transitions;
         let from = steps.iter().rev().find(|step| step.order_id == order_id);
         let from = from.map_or(State::Reserved, |step| State::read(&step.to).unwrap());
         steps.push(RecordedTransition {
@@ -254,7 +233,7 @@ impl Evidence {
     /// What is on record of an order's way.
     pub(super) fn forget_steps(&mut self, index: usize, are_these: fn(&RecordedTransition) -> bool) {
         let order = self.order_id(index);
-        self.database().transitions.retain(|step| step.order_id != order || !are_these(step));
+        self.database.transitions.retain(|step| step.order_id != order || !are_these(step));
     }
 
     pub(super) fn publish(&mut self, index: usize, event: EventKind, number: u64) {
@@ -262,26 +241,26 @@ impl Evidence {
         let order = Some(EventOrder { id, request_id, buyer, quantity: 1, hold_until: NOON });
         let (event_id, item) = (format!("{number}.{index}"), self.item(index));
         let event = Event { event_id, event, item, at: NOON, order, detail: None };
-        self.events().published.push(PublishedEvent { number: (number, index as u64), event, at: NOON });
+        self.events.published.push(PublishedEvent { number: (number, index as u64), event, at: NOON });
     }
 
     /// Where the event with this number arrived; no two of `orders` have one but the first.
     pub(super) fn arrival(&mut self, number: u64) -> usize {
-        self.events().published.iter().position(|one| one.number.0 == number).unwrap()
+        self.events.published.iter().position(|one| one.number.0 == number).unwrap()
     }
 
     pub(super) fn lose(&mut self, number: u64) {
         let arrival = self.arrival(number);
-        self.events().published.remove(arrival);
+        self.events.published.remove(arrival);
     }
 
     pub(super) fn swap_with_next(&mut self, number: u64) {
         let arrival = self.arrival(number);
-        self.events().published.swap(arrival, arrival + 1);
+        self.events.published.swap(arrival, arrival + 1);
     }
 
     /// The first event's order.
     pub(super) fn published(&mut self) -> &mut EventOrder {
-        self.events().published[0].event.order.as_mut().unwrap()
+        self.events.published[0].event.order.as_mut().unwrap()
     }
 }
