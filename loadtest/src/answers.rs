@@ -112,27 +112,24 @@ mod tests {
     use crate::schedule::{Scenario, Schedule};
 
     fn three() -> (Answers, Vec<String>) {
-        let scenario = Scenario { buyers: 3, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let scenario = Scenario { buyers: 3, ..Scenario::default() };
         let requests = Schedule::new(&scenario, "t").requests;
         (Answers::to(&requests), requests.iter().map(|due| due.request_id.to_string()).collect())
     }
 
     #[test]
-    fn the_first_reply_is_kept_and_a_differing_one_counted() {
+    fn the_first_reply_is_kept_a_differing_one_counted_and_one_to_nobody_is_a_stranger() {
         let (mut answers, ids) = three();
-        assert_eq!(answers.record(&ids[1], "w1", b"yes".to_vec(), Duration::from_millis(5)), 1);
-        assert_eq!(answers.record(&ids[1], "w2", b"yes".to_vec(), Duration::from_millis(6)), 1);
-        assert_eq!(answers.record(&ids[1], "w2", b"no".to_vec(), Duration::from_millis(7)), 1);
-        let expected = Answer {
-            sends: 0,
-            replies: 3,
-            differing: 1,
-            body: Some(b"yes".to_vec()),
-            at: Duration::from_millis(5),
-            worker: 0,
+        let mut record = |id: &str, worker, body: &str, ms| {
+            answers.record(id, worker, body.as_bytes().to_vec(), Duration::from_millis(ms))
         };
-        assert_eq!(answers.answers[1], expected);
+        assert_eq!(record(&ids[1], "w1", "yes", 5), 1);
+        assert_eq!((record(&ids[1], "w2", "yes", 6), record(&ids[1], "w2", "no", 7)), (1, 1));
+        assert_eq!(record("not-ours", "w1", "yes", 8), 1);
+        let (body, at) = (Some(b"yes".to_vec()), Duration::from_millis(5));
+        assert_eq!(answers.answers[1], Answer { sends: 0, replies: 3, differing: 1, body, at, worker: 0 });
         assert_eq!(answers.worker_ids, ["w1", "w2"]);
+        assert_eq!((answers.strangers.as_slice(), answers.stranger_count), (["not-ours".to_owned()].as_slice(), 1));
     }
 
     #[test]
@@ -142,14 +139,6 @@ mod tests {
         answers.record(&ids[1], "w1", b"yes".to_vec(), Duration::ZERO);
         assert_eq!(answers.unanswered(), [0, 2]);
         answers.sent(&answers.unanswered());
-        let sends: Vec<u32> = answers.answers.iter().map(|answer| answer.sends).collect();
-        assert_eq!(sends, [2, 1, 2]);
-    }
-
-    #[test]
-    fn a_reply_to_nobody_is_a_stranger() {
-        let (mut answers, _) = three();
-        assert_eq!(answers.record("not-ours", "w1", b"yes".to_vec(), Duration::ZERO), 0);
-        assert_eq!((answers.strangers.as_slice(), answers.stranger_count), (["not-ours".to_owned()].as_slice(), 1));
+        assert_eq!([0, 1, 2].map(|index| answers.answers[index].sends), [2, 1, 2]);
     }
 }

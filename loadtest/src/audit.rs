@@ -86,8 +86,8 @@ pub struct VerdictCounts {
     pub invalid: u64,
 }
 
-/// The judgement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The judgement, in the keys of a result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// In reading order.
     pub invariants: Vec<Invariant>,
@@ -103,6 +103,7 @@ pub struct Audit {
     /// Accepted requests that were published after a refused one of equal or smaller quantity.
     pub order_inversions: u64,
     /// When each of those who got units was answered, from the start of the sale, in publish order.
+    #[serde(skip)]
     pub sold_at: Vec<Duration>,
 }
 

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use shared::amqp::Nodes;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::orders::follow_ups::FollowUps;
-use crate::orders::plan::Plan;
+use crate::orders::plan::{FollowUp, Plan};
 use crate::schedule::Schedule;
 use session::Session;
 
@@ -32,9 +33,8 @@ pub struct Buyers {
     reconnects: u32,
 }
 
-/// What publishers, reader and sampler share.
+/// What publishers and reader share.
 struct Shared {
-    /// When the sale began.
     start: OnceLock<Instant>,
     state: Mutex<State>,
     /// How many requests have a verdict.
@@ -47,8 +47,6 @@ struct State {
     answers: Answers,
     /// `None` where nobody follows up.
     follow_ups: Option<FollowUps>,
-    /// How many requests were ever published: they go out in order, so this is the last one's place.
-    published: usize,
 }
 
 impl Shared {
@@ -56,6 +54,29 @@ impl Shared {
         // Nothing that holds the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes in a reply; returns what its buyer asks for next.
+    fn take_in(&self, correlation_id: &str, worker_id: &str, body: Vec<u8>) -> Option<FollowUp> {
+        let at = self.start.get().map_or(Duration::ZERO, Instant::elapsed);
+        let mut state = self.state();
+        let State { answers, follow_ups } = &mut *state;
+        let (mut next, mut is_follow_up) = (None, false);
+        if let Some(follow_ups) = follow_ups {
+            match answers.index(correlation_id).zip(Uuid::try_parse(correlation_id).ok()) {
+                Some((index, id)) => next = follow_ups.bought(index, id, &body, at),
+                None => is_follow_up = follow_ups.answered(correlation_id, worker_id, &body, at),
+            }
+            set(&self.open, follow_ups.open);
+        }
+        if !is_follow_up {
+            set(&self.answered, answers.record(correlation_id, worker_id, body, at));
+        }
+        next
+    }
+}
+
+fn set(counter: &watch::Sender<usize>, count: usize) {
+    counter.send_if_modified(|known| std::mem::replace(known, count) != count);
 }
 
 impl Buyers {
@@ -65,27 +86,17 @@ impl Buyers {
         let follow_ups = plan.map(|plan| FollowUps::to(&schedule.requests, plan));
         let shared = Arc::new(Shared {
             start: OnceLock::new(),
-            state: Mutex::new(State { answers, follow_ups, published: 0 }),
+            state: Mutex::new(State { answers, follow_ups }),
             answered: watch::Sender::new(0),
             open: watch::Sender::new(0),
         });
         let nodes = Nodes::read(amqp_url)?;
-        let session = Session::open(&nodes, Arc::clone(&shared)).await?;
+        let session = Session::open(&nodes, &shared).await?;
         Ok(Self { nodes, schedule, shared, session: Some(session), reconnects: 0 })
     }
 
-    /// How many requests have a verdict, as it grows.
     pub fn answered(&self) -> watch::Receiver<usize> {
         self.shared.answered.subscribe()
-    }
-
-    /// Tells how many buyers have sent their request and have no verdict, whenever it is asked.
-    pub fn waiting(&self) -> impl Fn() -> u64 + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        move || {
-            let answered = *shared.answered.borrow();
-            shared.state().published.saturating_sub(answered) as u64
-        }
     }
 
     /// Sends every request when it is due, and returns when each has its verdict, and each follow-up too. May be dropped at
@@ -97,19 +108,15 @@ impl Buyers {
                 Some(session) => session,
                 None => self.reopen().await?,
             };
-            match self.session.insert(session).sell(&self.schedule, start).await {
-                Ok(()) => return Ok(()),
-                Err(lost) if self.reconnects < RECONNECTS_MAX => {
-                    tracing::warn!(error = %lost, "the broker went away; connecting again");
-                    self.session = None;
-                    self.nodes.go_on();
-                    self.reconnects += 1;
-                }
-                Err(lost) => {
-                    let often = format!("RabbitMQ was lost {RECONNECTS_MAX} times in one sale");
-                    return Err(Failure::Unreachable(anyhow::Error::new(lost).context(often)));
-                }
+            let Err(lost) = self.session.insert(session).sell(&self.schedule, start).await else { return Ok(()) };
+            if self.reconnects == RECONNECTS_MAX {
+                let often = format!("RabbitMQ was lost {RECONNECTS_MAX} times in one sale");
+                return Err(Failure::Unreachable(lost.context(often)));
             }
+            tracing::warn!(error = %lost, "the broker went away; connecting again");
+            self.session = None;
+            self.nodes.go_on();
+            self.reconnects += 1;
         }
     }
 
@@ -126,13 +133,12 @@ impl Buyers {
     }
 
     async fn reopen(&self) -> Result<Session, Failure> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match Session::open(&self.nodes, Arc::clone(&self.shared)).await {
-                Err(Failure::Unreachable(_)) if attempts < ATTEMPTS_MAX => tokio::time::sleep(ATTEMPT_PAUSE).await,
+        for _ in 1..ATTEMPTS_MAX {
+            match Session::open(&self.nodes, &self.shared).await {
+                Err(Failure::Unreachable(_)) => tokio::time::sleep(ATTEMPT_PAUSE).await,
                 opened => return opened,
             }
         }
+        Session::open(&self.nodes, &self.shared).await
     }
 }

@@ -5,18 +5,16 @@ mod contend;
 mod cost;
 mod orders;
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use shared::config::WorkerOptions;
-use shared::messages::QUANTITY_MAX;
 
 use crate::faults::{Action, Event};
 use crate::orders::plan::Share;
-use crate::schedule::{BUYERS_MAX, Scenario};
+use crate::schedule::Scenario;
 use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
 pub use compare::CompareOptions;
@@ -24,13 +22,9 @@ pub use contend::ContendOptions;
 pub use cost::CostOptions;
 pub use orders::OrderOptions;
 
-const ITEMS_MAX: i64 = 1_000_000;
-/// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
-const STOCK_MAX: u64 = 1 << 53;
 const WORKERS_MAX: i64 = 256;
 const BATCH_MAX: i64 = 5_000;
 const REPETITIONS_MAX: i64 = 100;
-const RATE_MAX: f64 = 1_000_000.0;
 
 /// One sale on real servers: buyers, their verdicts, and an audit of both.
 #[derive(Debug, Parser)]
@@ -42,10 +36,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Passes on what can be run.
-    ///
-    /// # Errors
-    /// Options that do not go together.
+    /// Passes on what can be run; an error says which options do not go together.
     pub fn check(self) -> Result<Self, clap::Error> {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict().map(str::to_owned),
@@ -117,7 +108,7 @@ impl RunOptions {
                 "--kill-redis-at goes with --strategy redis on private servers: leave AMQP_URL and --amqp-url away",
             );
         }
-        self.orders.conflict(self.sale.rate)
+        self.orders.conflict(self.sale.scenario.rate)
     }
 }
 
@@ -174,33 +165,17 @@ impl EventOptions {
 /// What every run of buyers takes.
 #[derive(Debug, Clone, Args)]
 pub struct SaleOptions {
-    /// Buyers; each sends one request.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
-    pub buyers: u32,
-    /// Units on sale over all items: spread evenly, the first items get the remainder.
-    #[arg(long, value_name = "UNITS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=STOCK_MAX))]
-    pub stock: u64,
-    /// Items on sale; each buyer picks one.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
-    pub items: u32,
+    #[command(flatten)]
+    pub scenario: Scenario,
     /// Worker processes to start; 0 uses workers that are running already.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=WORKERS_MAX))]
     pub workers: u32,
-    /// Arrivals per second, as a Poisson process; 0 sends everything at once.
-    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
-    pub rate: f64,
     /// The most requests that a worker decides at once [default: the worker's own].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     pub batch_max: Option<u32>,
     /// How the workers keep stock while they decide; measured without a database, nobody does.
     #[arg(long, value_enum, default_value_t)]
     pub strategy: Strategy,
-    /// Units that a buyer asks for: a number, or a range such as 1-4.
-    #[arg(long, value_name = "UNITS", default_value = "1", value_parser = parse_quantities)]
-    pub quantity: RangeInclusive<u32>,
-    /// Chooses who buys what and when; the same seed gives the same sale.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
     /// The longest that the buyers wait, in seconds from the first request.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
@@ -217,17 +192,6 @@ pub struct SaleOptions {
 }
 
 impl SaleOptions {
-    pub fn scenario(&self) -> Scenario {
-        Scenario {
-            buyers: self.buyers,
-            items: self.items,
-            stock: self.stock,
-            quantities: self.quantity.clone(),
-            rate: self.rate,
-            seed: self.seed,
-        }
-    }
-
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
@@ -265,20 +229,6 @@ impl BenchOptions {
 fn parse_broker_nodes(text: &str) -> Result<usize, String> {
     let nodes = text.parse().ok().filter(|nodes| [1, 3].contains(nodes));
     nodes.ok_or_else(|| "a broker has 1 node or 3".to_owned())
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
-    let allowed = rate == 0.0 || (0.001..=RATE_MAX).contains(&rate);
-    allowed.then_some(rate).ok_or_else(|| format!("a rate is 0, or 0.001 to {RATE_MAX} per second"))
-}
-
-fn parse_quantities(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let (least, most) = text.split_once('-').unwrap_or((text, text));
-    let parse = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("`{part}` is not a whole number"));
-    let (least, most) = (parse(least)?, parse(most)?);
-    let allowed = 1 <= least && least <= most && most <= QUANTITY_MAX;
-    allowed.then_some(least..=most).ok_or_else(|| format!("a quantity is 1 to {QUANTITY_MAX}, such as 2 or 1-4"))
 }
 
 #[cfg(test)]

@@ -14,17 +14,17 @@ use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::PrivateBroker;
-use crate::orders::demo::{Demo, DemoStep, Winner};
+use crate::orders::demo::Demo;
 use crate::orders::listener::Storage;
-use crate::orders::report::QuietReport;
+use crate::orders::report::OrdersReport;
 use crate::orders::{Functions, Orders};
 use crate::progress::Progress;
 use crate::queues::{await_no_consumers, refuse_queues_in_use};
 use crate::report::{self, ReportFile};
-use crate::result::{CeilingReport, Outcome};
-use crate::run::{Sale, drained, run};
+use crate::result::Outcome;
+use crate::run::{Sale, run};
 use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
-use crate::stats::round;
+use crate::stats::{Reference, Timing, median, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
 use crate::{ceiling, output, programs, summary};
@@ -68,10 +68,10 @@ async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
 }
 
 async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
-    let sale = &options.sale;
+    let (sale, orders) = (&options.sale, &options.orders);
     let (purchase, functions) = or_interrupted(async {
         let purchase = programs::worker(options.worker_program.as_deref()).await?;
-        let are_needed = options.orders.show_life || options.orders.plan.with_seed(sale.seed).is_some();
+        let are_needed = orders.show_life || orders.plan.with_seed(sale.scenario.seed).is_some();
         Ok((purchase, if are_needed { Some(programs::functions().await?) } else { None }))
     })
     .await?;
@@ -92,7 +92,7 @@ async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
     let outcome = with_servers(&options.urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
         refuse_queues_in_use(&endpoints.amqp_url).await?;
         let outcome = run_ceiling(endpoints, options, &progress).await?;
-        let ceiling = Some(ceiling_report(std::slice::from_ref(&outcome), None));
+        let ceiling = Some(reference(std::slice::from_ref(&outcome), None));
         Ok(Outcome { ceiling, ..outcome })
     });
     finish(&outcome.await?, options, page)
@@ -121,47 +121,50 @@ impl Rounds<'_> {
     /// touches both sides of the ratio. The quiet sale comes before it, and the demo of two orders after it.
     async fn run(&self, servers: Option<&mut Servers>) -> Result<Outcome, Failure> {
         let Self { endpoints, options: RunOptions { sale, orders, with_ceiling, .. }, progress, .. } = self;
-        let mut ceilings = Vec::new();
+        let (mut ceilings, mut quiet) = (Vec::new(), None);
         if *with_ceiling {
             // Not before the second one: workers leave messages behind that mean nothing, and look like requests.
             refuse_queues_in_use(&endpoints.amqp_url).await?;
             ceilings.push(run_ceiling(endpoints, sale, progress).await?);
         }
-        let mut quiet = None;
         if orders.with_quiet {
-            let sale = Sale::of(sale.scenario(), self.workers(), sale.timeout());
+            let sale = Sale::of(sale.scenario.clone(), self.workers(), sale.timeout());
             quiet = Some(run(endpoints, sale, (progress, "selling without payments")).await?);
             await_no_consumers(&endpoints.amqp_url).await?;
         }
-        let (winner, mut outcome) = self.sell(servers).await?;
-        if *with_ceiling && outcome.lost == 0 {
-            await_no_consumers(&endpoints.amqp_url).await?;
-            ceilings.push(run_ceiling(endpoints, sale, progress).await?);
-        }
-        if !ceilings.is_empty() {
-            outcome.ceiling = Some(ceiling_report(&ceilings, Some(outcome.purchases_per_second)));
+        let mut outcome = self.sell(servers).await?;
+        if *with_ceiling {
+            if outcome.audit.lost == 0 {
+                await_no_consumers(&endpoints.amqp_url).await?;
+                ceilings.push(run_ceiling(endpoints, sale, progress).await?);
+            }
+            outcome.ceiling = Some(reference(&ceilings, Some(&outcome)));
             add(&mut outcome, sound("ceiling_sound", "every buyer got a reply", &ceilings));
         }
-        if let (Some(life), Some(quiet)) = (&mut outcome.life, &quiet) {
-            let per_second = quiet.purchases_per_second;
-            let ratio = if per_second > 0.0 { round(outcome.purchases_per_second / per_second, 1e3) } else { 0.0 };
-            life.quiet = Some(QuietReport { seconds: quiet.seconds, purchases_per_second: per_second, ratio });
-            add(&mut outcome, sound("quiet_sale_sound", "every invariant held in it too", std::slice::from_ref(quiet)));
+        if let Some(quiet) = quiet {
+            let quiet = [quiet];
+            let compared = reference(&quiet, Some(&outcome));
+            outcome.life = outcome.life.map(|life| OrdersReport { quiet: Some(compared), ..life });
+            add(&mut outcome, sound("quiet_sale_sound", "every invariant held in it too", &quiet));
         }
-        if orders.show_life && outcome.life.is_none() {
-            let (steps, invariant) = self.show(winner).await?;
+        if let (true, None, Some(functions)) = (orders.show_life, &outcome.life, self.functions) {
+            await_no_consumers(&endpoints.amqp_url).await?;
+            progress.stage("showing the life of two orders");
+            let (purchase, functions) = (self.purchase.to_owned(), functions.clone());
+            let demo = Demo { endpoints, purchase, functions, gateway: orders.plan.gateway(sale.scenario.seed) };
+            let (steps, invariant) = demo.run(outcome.winner.take()).await?;
             outcome.shown = Some(steps);
             add(&mut outcome, invariant);
         }
         Ok(outcome)
     }
 
-    async fn sell(&self, servers: Option<&mut Servers>) -> Result<(Option<Winner>, Outcome), Failure> {
+    async fn sell(&self, servers: Option<&mut Servers>) -> Result<Outcome, Failure> {
         let RunOptions { sale: options, orders, events, .. } = self.options;
         // What dies with the broker would be missed.
         let storage = if events.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
-        let followed = orders.plan.with_seed(options.seed).zip(self.functions.cloned());
-        let mut sale = Sale::of(options.scenario(), self.workers(), options.timeout());
+        let followed = orders.plan.with_seed(options.scenario.seed).zip(self.functions.cloned());
+        let mut sale = Sale::of(options.scenario.clone(), self.workers(), options.timeout());
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
         sale.faults.crashes = orders.crashes;
@@ -169,19 +172,7 @@ impl Rounds<'_> {
             sale.faults.redis = redis.as_mut();
             sale.faults.broker = events.kill_broker_at.map(|_| PrivateBroker { rabbitmq, vhost: VHOST });
         }
-        let drained = drained(self.endpoints, sale, (self.progress, "selling")).await?;
-        Ok((drained.winner(), drained.audit().await?))
-    }
-
-    /// How the winner of the sale pays, and how a unit that is not paid for comes back.
-    async fn show(&self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
-        await_no_consumers(&self.endpoints.amqp_url).await?;
-        self.progress.stage("showing the life of two orders");
-        let gateway = self.options.orders.plan.gateway(self.options.sale.seed);
-        let functions = self.functions.cloned().context("the functions' programs were not looked for");
-        let functions = functions.map_err(Failure::Broken)?;
-        let purchase = self.purchase.to_owned();
-        Demo { endpoints: self.endpoints, purchase, functions, gateway }.run(winner).await
+        run(self.endpoints, sale, (self.progress, "selling")).await
     }
 
     fn workers(&self) -> WorkerSpec {
@@ -194,27 +185,24 @@ impl Rounds<'_> {
 /// The same buyers against workers that say `reserved` to everybody; returns when those are gone.
 async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Progress) -> Result<Outcome, Failure> {
     let workers = WorkerSpec::ceiling(programs::ourselves()?, options.workers, options.batch_max);
-    let sale = Sale::of(options.scenario(), workers, options.timeout());
+    let sale = Sale::of(options.scenario.clone(), workers, options.timeout());
     let outcome = run(endpoints, sale, (progress, "measuring the ceiling")).await?;
     await_no_consumers(&endpoints.amqp_url).await?;
     Ok(outcome)
 }
 
-/// The mean of the ceilings, beside the sale's purchases per second.
-fn ceiling_report(ceilings: &[Outcome], sale_per_second: Option<f64>) -> CeilingReport {
-    #[allow(clippy::cast_precision_loss)]
-    let mean = |of: fn(&Outcome) -> f64| ceilings.iter().map(of).sum::<f64>() / ceilings.len() as f64;
-    let seconds = mean(|ceiling| ceiling.seconds);
-    let replies = mean(|ceiling| ceiling.purchases_per_second * ceiling.seconds);
-    let purchases_per_second = if seconds > 0.0 { replies / seconds } else { 0.0 };
-    let ratio =
-        sale_per_second.filter(|_| purchases_per_second > 0.0).map(|sale| round(sale / purchases_per_second, 1e3));
-    CeilingReport { seconds: round(seconds, 1e6), purchases_per_second: round(purchases_per_second, 1e1), ratio }
+/// The mean of one other sale or two, and this one's pace by theirs.
+fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
+    let mean = |of: fn(&Timing) -> f64| median(&others.iter().map(|other| of(&other.timing)).collect::<Vec<_>>());
+    let (seconds, per_second) = (mean(|timing| timing.seconds), mean(|timing| timing.purchases_per_second));
+    let sale = sale.filter(|_| per_second > 0.0);
+    let ratio = sale.map(|sale| round(sale.timing.purchases_per_second / per_second, 1e3));
+    Reference { seconds: round(seconds, 1e6), purchases_per_second: round(per_second, 1e1), ratio }
 }
 
 /// Whether the other sales of this run are good for a comparison.
 fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant {
-    let broken = outcomes.iter().flat_map(|outcome| &outcome.invariants).filter(|invariant| !invariant.holds);
+    let broken = outcomes.iter().flat_map(|outcome| &outcome.audit.invariants).filter(|invariant| !invariant.holds);
     let broken: Vec<String> = broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect();
     let holds = broken.is_empty();
     Invariant { name, holds, detail: if holds { when_kept.to_owned() } else { broken.join("; ") } }
@@ -222,5 +210,5 @@ fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant
 
 fn add(outcome: &mut Outcome, invariant: Invariant) {
     outcome.passed &= invariant.holds;
-    outcome.invariants.push(invariant);
+    outcome.audit.invariants.push(invariant);
 }

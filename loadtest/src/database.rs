@@ -31,8 +31,14 @@ pub(crate) async fn open(url: &str) -> Result<PgPool, Failure> {
 }
 
 pub(crate) fn failed(error: sqlx::Error) -> Failure {
-    Failure::Unreachable(anyhow::Error::new(error).context("PostgreSQL went away, or refuses"))
+    error.into()
 }
+
+// Within one transaction, what was seen first is seen again.
+const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
+const COUNT_CONNECTED: &str = "
+    SELECT count(*) FROM pg_stat_activity, UNNEST($1::text[]) AS gone (name)
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND starts_with(application_name, gone.name)";
 
 /// Reads once nobody is connected whose name begins with one of `gone`.
 pub(crate) async fn once_gone<T>(
@@ -42,28 +48,18 @@ pub(crate) async fn once_gone<T>(
 ) -> Result<T, Failure> {
     at_once(database_url, async |connection| {
         let started = Instant::now();
-        while count_connected(connection, gone).await.map_err(failed)? > 0 {
+        while sqlx::query_scalar::<_, i64>(COUNT_CONNECTED).bind(gone).fetch_one(&mut *connection).await? > 0 {
             if started.elapsed() > GONE_WAIT_MAX {
                 let text = "other workers are connected to this database, and what they do would be counted; \
                     measure on a database that nobody else uses";
                 return Err(Failure::Configuration(anyhow!(text)));
             }
             sleep(GONE_POLL).await;
+            sqlx::query(LOOK_AGAIN).execute(&mut *connection).await?;
         }
         read(connection).await
     })
     .await
-}
-
-// Within one transaction, what was seen first is seen again.
-const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
-const COUNT_CONNECTED: &str = "
-    SELECT count(*) FROM pg_stat_activity, UNNEST($1::text[]) AS gone (name)
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND starts_with(application_name, gone.name)";
-
-async fn count_connected(connection: &mut PgConnection, gone: &[&str]) -> sqlx::Result<i64> {
-    sqlx::query(LOOK_AGAIN).execute(&mut *connection).await?;
-    sqlx::query_scalar(COUNT_CONNECTED).bind(gone).fetch_one(connection).await
 }
 
 // A worker's statements take milliseconds, and are limited; some of these read whole tables.
@@ -76,10 +72,10 @@ pub(crate) async fn at_once<T>(
 ) -> Result<T, Failure> {
     let pool: PgPool = db::pool(database_url, NAME, 1).map_err(|error| Failure::Configuration(error.into()))?;
     let done = async {
-        let mut transaction = pool.begin().await.map_err(failed)?;
-        sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await.map_err(failed)?;
+        let mut transaction = pool.begin().await?;
+        sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;
         let done = read(&mut transaction).await?;
-        transaction.commit().await.map_err(failed)?;
+        transaction.commit().await?;
         Ok(done)
     }
     .await;

@@ -20,14 +20,14 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The set-up is wrong; the text says what to change.
+    /// The text says what to change.
     #[error("{0:#}")]
     Configuration(anyhow::Error),
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
-    /// A worker ended or never got ready, or something else broke on the way.
+    /// Whatever has no code of its own.
     #[error("{0:#}")]
-    Broken(anyhow::Error),
+    Broken(#[from] anyhow::Error),
     #[error("interrupted: everything that was started is stopped")]
     Interrupted,
 }
@@ -45,6 +45,12 @@ impl From<amqp::Error> for Failure {
     }
 }
 
+impl From<lapin::Error> for Failure {
+    fn from(error: lapin::Error) -> Self {
+        Self::Unreachable(anyhow::Error::new(error).context("RabbitMQ went away, or a queue is missing"))
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
@@ -54,12 +60,18 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unreachable(anyhow::Error::new(error).context("PostgreSQL went away, or refuses"))
+    }
+}
+
 impl Failure {
     /// A worker ended when it should not have: its reason, as its exit status says, is ours.
     pub(crate) fn of_worker(status: ExitStatus, text: anyhow::Error) -> Self {
-        match status.code() {
-            Some(code) if code == i32::from(EXIT_CONFIGURATION) => Self::Configuration(text),
-            Some(code) if code == i32::from(EXIT_UNREACHABLE) => Self::Unreachable(text),
+        match status.code().map(u8::try_from) {
+            Some(Ok(EXIT_CONFIGURATION)) => Self::Configuration(text),
+            Some(Ok(EXIT_UNREACHABLE)) => Self::Unreachable(text),
             Some(_) | None => Self::Broken(text),
         }
     }

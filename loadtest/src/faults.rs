@@ -5,7 +5,7 @@
 
 mod injector;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,7 +19,6 @@ pub(crate) use injector::Injector;
 /// What a worker decided this shortly before an event, it was active on.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// What is to happen to workers and servers.
 #[derive(Debug, Default)]
 pub struct Faults<'a> {
     /// In any order; of several at one moment, the order is that of [`Action`].
@@ -28,9 +27,7 @@ pub struct Faults<'a> {
     pub freeze: Duration,
     /// Workers of any function that are killed, at moments chosen by the sale's seed, and replaced at once.
     pub crashes: u32,
-    /// The broker, where one of its nodes is to be killed.
     pub broker: Option<PrivateBroker<'a>>,
-    /// Redis, where it is to be killed.
     pub redis: Option<&'a mut Redis>,
 }
 
@@ -92,9 +89,9 @@ pub struct EventReport {
     pub event: Action,
     /// To which worker; `null` where none was left to do it to, and where it was done to a server.
     pub worker: Option<String>,
-    /// When, from the start of the sale.
+    /// From the start of the sale.
     pub seconds: f64,
-    /// How long the buyers felt it; see `until_next_verdict`.
+    /// See `until_next_verdict`.
     pub next_verdict_seconds: Option<f64>,
     /// To which node of the broker; `null` where it was done to something else.
     pub broker_node: Option<String>,
@@ -104,7 +101,6 @@ pub struct EventReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CrashReport {
     pub worker: String,
-    /// When, from the start of the sale.
     pub seconds: f64,
 }
 
@@ -122,22 +118,18 @@ pub(crate) fn until_next_verdict(
     // A worker that is not known by now never replied; then every reply is another's.
     let worker = answers.worker_ids.iter().position(|id| id == worker);
     let replied = schedule.requests.iter().zip(&answers.answers).filter(|(_, answer)| answer.body.is_some());
+    let (its, others): (Vec<_>, Vec<_>) = replied.partition(|(_, answer)| Some(answer.worker) == worker);
     let next = match action {
-        Action::Add => replied.filter(|(_, answer)| Some(answer.worker) == worker).map(|(_, answer)| answer.at).min(),
+        Action::Add => its.iter().map(|(_, answer)| answer.at).min(),
         Action::Stop | Action::Kill | Action::Freeze => {
-            let mut nexts: HashMap<u32, Option<Duration>> = replied
-                .clone()
-                .filter(|(_, answer)| {
-                    Some(answer.worker) == worker && (at.saturating_sub(RECENT)..=at).contains(&answer.at)
-                })
-                .map(|(due, _)| (due.item, None))
-                .collect();
-            for (due, answer) in replied.filter(|(_, answer)| Some(answer.worker) != worker && answer.at > at) {
-                if let Some(next) = nexts.get_mut(&due.item) {
-                    *next = Some(next.map_or(answer.at, |next| next.min(answer.at)));
-                }
+            let recent = at.saturating_sub(RECENT)..=at;
+            let active: HashSet<u32> =
+                its.iter().filter(|(_, answer)| recent.contains(&answer.at)).map(|(due, _)| due.item).collect();
+            let mut nexts: HashMap<u32, Duration> = HashMap::new();
+            for (due, answer) in others.iter().filter(|(due, answer)| answer.at > at && active.contains(&due.item)) {
+                nexts.entry(due.item).and_modify(|next| *next = answer.at.min(*next)).or_insert(answer.at);
             }
-            nexts.into_values().flatten().max()
+            nexts.into_values().max()
         }
         // Verdicts were under way past what died; which of those after it shows that it is over, cannot be seen.
         Action::KillBroker | Action::KillRedis => None,
@@ -150,19 +142,17 @@ mod tests {
     use super::*;
     use crate::schedule::Scenario;
 
-    const KILLED_AT: Duration = Duration::from_millis(5_000);
-
-    /// What happened: (item, worker, ms of the verdict).
+    /// What a fault after 5 s did to these verdicts (item, worker, ms), in ms.
     fn after(action: Action, worker: &str, verdicts: &[(u32, &str, u64)]) -> Option<u128> {
         let buyers = u32::try_from(verdicts.len()).unwrap();
-        let scenario = Scenario { buyers, items: 3, stock: 3, quantities: 1..=1, rate: 0.0, seed: 1 };
+        let scenario = Scenario { buyers, ..Scenario::default() };
         let mut schedule = Schedule::new(&scenario, "t");
         let mut answers = Answers::to(&schedule.requests);
         for (due, (item, worker, at_ms)) in schedule.requests.iter_mut().zip(verdicts) {
             due.item = *item;
             answers.record(&due.request_id.to_string(), worker, vec![], Duration::from_millis(*at_ms));
         }
-        until_next_verdict(&schedule, &answers, action, worker, KILLED_AT).map(|after| after.as_millis())
+        until_next_verdict(&schedule, &answers, action, worker, Duration::from_secs(5)).map(|after| after.as_millis())
     }
 
     #[test]
@@ -192,8 +182,7 @@ mod tests {
 
     #[test]
     fn an_event_is_due_at_a_share_of_the_buyers_rounded_up() {
-        let event = |at: &str| Event { at: at.parse().unwrap(), action: Action::Kill };
-        let answered = |at: &str, buyers| event(at).answered(buyers);
+        let answered = |at: &str, buyers| Event { at: at.parse().unwrap(), action: Action::Kill }.answered(buyers);
         assert_eq!((answered("0%", 1_000), answered("25%", 1_000), answered("100%", 1_000)), (0, 250, 1_000));
         assert_eq!((answered("1%", 1), answered("50%", 3), answered("100%", 5_000_000)), (1, 2, 5_000_000));
     }

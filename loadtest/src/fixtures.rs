@@ -2,18 +2,15 @@
 
 use clap::ValueEnum;
 use loadtest::{
-    audit::{Invariant, VerdictCounts},
+    audit::{Audit, Invariant, VerdictCounts},
     bench::compare::{ComparedScenario, Comparison, Form, Row},
     faults::{Action, CrashReport, EventReport},
     machine::Machine,
-    orders::{
-        demo::DemoStep,
-        plan::Plan,
-        report::{OrdersReport, QuietReport},
-    },
+    orders::{demo::DemoStep, plan::Plan, report::OrdersReport},
     queues::DepthSample,
-    result::{CeilingReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
-    stats::{CurvePoint, Latency},
+    result::{Outcome, ScenarioReport, ServersReport, WorkerReport},
+    schedule::Scenario,
+    stats::{CurvePoint, Latency, Reference, Timing},
     strategy::Strategy,
 };
 use std::collections::BTreeMap;
@@ -32,28 +29,32 @@ pub(crate) fn outcome() -> Outcome {
     };
     Outcome {
         scenario: scenario(),
+        winner: None,
         servers: ServersReport { rabbitmq: "3.10.8".to_owned(), postgresql: Some("15.18".to_owned()), redis: None },
         machine: Machine::here(),
-        verdicts: VerdictCounts { reserved: 4_000, sold_out: 6_000, refused: 0, invalid: 0 },
-        lost: 0,
-        duplicate_replies: 0,
-        conflicting_replies: 0,
-        oversold: 0,
-        order_inversions: 0,
-        seconds: 1.25,
-        purchases_per_second: 8_000.0,
-        latency_ms: latency(20.0, 640.0, 1_240.0),
-        latency_curve: (0..60).map(|step| f64::from(step) / 5.0).map(curve_point).collect(),
+        audit: Audit {
+            verdicts: VerdictCounts { reserved: 4_000, sold_out: 6_000, refused: 0, invalid: 0 },
+            invariants: vec![
+                invariant("never_oversold", "units reserved: at most 4000"),
+                invariant("nothing_dead", "0"),
+            ],
+            ..Audit::default()
+        },
+        timing: Timing {
+            seconds: 1.25,
+            purchases_per_second: 8_000.0,
+            latency_ms: latency(20.0, 640.0, 1_240.0),
+            latency_curve: (0..60).map(|step| f64::from(step) / 5.0).map(curve_point).collect(),
+        },
         attempts: 75,
         conflicts: 4,
         queue_depth_peak: 6_500,
         events: vec![event("20%", Action::Add, "worker-3", 0.25), event("40%", Action::Kill, "worker-1", 0.5)],
         crashes: vec![CrashReport { worker: "payment-1".to_owned(), seconds: 0.8 }],
         workers: vec![worker("worker-1", 3_100), worker("worker-2", 4_400), worker("worker-3", 2_500)],
-        ceiling: Some(CeilingReport { seconds: 1.1, purchases_per_second: 9_090.0, ratio: Some(0.88) }),
+        ceiling: Some(Reference { seconds: 1.1, purchases_per_second: 9_090.0, ratio: Some(0.88) }),
         life: Some(life()),
         shown: Some(vec![DemoStep { seconds: 0.5, what: "ann pays".to_owned(), came: "paid".to_owned() }]),
-        invariants: vec![invariant("never_oversold", "units reserved: at most 4000"), invariant("nothing_dead", "0")],
         passed: true,
         waiting_peak: 9_800,
         queue_depth: (1..=50).map(sample).collect(),
@@ -62,16 +63,8 @@ pub(crate) fn outcome() -> Outcome {
 }
 
 fn scenario() -> ScenarioReport {
-    ScenarioReport {
-        buyers: 10_000,
-        stock: 4_000,
-        items: 1,
-        workers: 2,
-        strategy: "optimistic",
-        batch_max: None,
-        rate: 0.0,
-        seed: 42,
-    }
+    let sale = Scenario { buyers: 10_000, stock: 4_000, ..Scenario::default() };
+    ScenarioReport { sale, workers: 2, strategy: "optimistic", batch_max: None }
 }
 
 fn sample(number: u64) -> DepthSample {
@@ -104,7 +97,7 @@ fn life() -> OrdersReport {
         duplicate_events: 2,
         payment_latency_ms: latency(21.0, 40.0, 99.0),
         event_lag_ms: latency(1.0, 6.0, 21.0),
-        quiet: Some(QuietReport { seconds: 1.0, purchases_per_second: 8_900.0, ratio: 0.9 }),
+        quiet: Some(Reference { seconds: 1.0, purchases_per_second: 8_900.0, ratio: Some(0.9) }),
     }
 }
 

@@ -35,8 +35,6 @@ const HOLDS_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it may take to publish what is in the outbox.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_PAUSE: Duration = Duration::from_millis(50);
-/// What the relay logs once it is ready; it consumes no queue.
-const RELAY_READY_LOGGED: &str = "publishing events";
 
 /// The programs of the functions that orders meet.
 #[derive(Debug, Clone)]
@@ -67,11 +65,10 @@ impl Functions {
         let gateway = gateway.map_err(Failure::Broken)?;
         let to_gateway = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())];
         let to_gateway = to_gateway.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let relay = WorkerSpec::one("relay", self.relay, Vec::new());
         let workers = vec![
             WorkerSpec::one("release", self.release, Vec::new()),
             WorkerSpec::one("payment", self.payment, to_gateway),
-            WorkerSpec { ready_logged: RELAY_READY_LOGGED, ..relay },
+            WorkerSpec::one("relay", self.relay, Vec::new()),
         ];
         Ok((gateway, workers))
     }

@@ -14,22 +14,16 @@ pub(crate) fn write(
     json: Option<&Path>,
     text: impl FnOnce() -> String,
 ) -> Result<(), Failure> {
-    let pretty = serde_json::to_string_pretty(result).context("write the result as JSON").map_err(Failure::Broken)?;
-    if json.is_some_and(|path| path.as_os_str() == "-") {
-        return print(&(pretty + "\n"));
+    let pretty = serde_json::to_string_pretty(result).context("write the result as JSON")? + "\n";
+    let is_json_alone = json.is_some_and(|path| path.as_os_str() == "-");
+    let printed = if is_json_alone { pretty.clone() } else { text() };
+    match std::io::stdout().write_all(printed.as_bytes()) {
+        // A reader who has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(Failure::Broken(error.into())),
+        Ok(()) | Err(_) => {}
     }
-    print(&text())?;
-    if let Some(path) = json {
-        let written = std::fs::write(path, pretty + "\n");
-        written.with_context(|| format!("write {}", path.display())).map_err(Failure::Broken)?;
+    if let Some(path) = json.filter(|_| !is_json_alone) {
+        std::fs::write(path, pretty).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// A reader who has seen enough (`| head`) is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Broken(error.into())),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -29,14 +29,13 @@ pub async fn functions() -> Result<Functions, Failure> {
 }
 
 pub fn ourselves() -> Result<PathBuf, Failure> {
-    std::env::current_exe().context("find this program's own path").map_err(Failure::Broken)
+    Ok(std::env::current_exe().context("find this program's own path")?)
 }
 
 fn function(name: &str) -> Result<PathBuf, Failure> {
     let ourselves = ourselves()?;
-    let folder = ourselves.parent().unwrap_or(Path::new("."));
     // Cargo keeps the programs one above those of its tests.
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let folder = ourselves.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap_or(Path::new("."));
     existing(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
@@ -52,7 +51,7 @@ async fn build_if_cargo() -> Result<(), Failure> {
     }
     // Standard output is for the result.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
-    let status = status.with_context(|| format!("start {}", cargo.display())).map_err(Failure::Broken)?;
+    let status = status.with_context(|| format!("start {}", cargo.display()))?;
     if status.success() {
         return Ok(());
     }
@@ -63,10 +62,9 @@ fn existing(path: PathBuf) -> Result<PathBuf, Failure> {
     if path.is_file() {
         return Ok(path);
     }
-    let text = anyhow!(
+    Err(Failure::Configuration(anyhow!(
         "there is no worker program {}; build it with `cargo build --workspace --bins`, or name purchase's with \
          --worker-program",
         path.display()
-    );
-    Err(Failure::Configuration(text))
+    )))
 }

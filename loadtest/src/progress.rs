@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::interval;
@@ -22,8 +22,7 @@ impl Progress {
     }
 
     pub(crate) fn stage(&self, what: impl Into<Cow<'static, str>>) {
-        self.bar.set_style(style("{spinner} {msg} {elapsed:.dim}"));
-        self.bar.set_message(what);
+        self.show("{spinner} {msg} {elapsed:.dim}", what);
     }
 
     /// Shows the verdicts as they come, until the result is dropped.
@@ -33,8 +32,7 @@ impl Progress {
         mut answered: watch::Receiver<usize>,
         total: u32,
     ) -> JoinSet<()> {
-        self.bar.set_style(style("{spinner} {msg} [{bar:40}] {counts} {elapsed:.dim}"));
-        self.bar.set_message(what);
+        self.show("{spinner} {msg} [{bar:40}] {human_pos} of {human_len} verdicts {elapsed:.dim}", what);
         self.bar.set_length(u64::from(total));
         self.bar.reset_elapsed();
         let bar = self.bar.clone();
@@ -54,13 +52,10 @@ impl Progress {
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
-}
 
-fn style(template: &str) -> ProgressStyle {
-    let counts = |state: &ProgressState, writer: &mut dyn std::fmt::Write| {
-        let (done, total) = (HumanCount(state.pos()), HumanCount(state.len().unwrap_or_default()));
-        // Whatever the terminal refuses to show is not shown.
-        let _ = write!(writer, "{done} of {total} verdicts");
-    };
-    ProgressStyle::with_template(template).expect("the templates are constant and valid").with_key("counts", counts)
+    fn show(&self, template: &str, what: impl Into<Cow<'static, str>>) {
+        let style = ProgressStyle::with_template(template).expect("the templates are constant and valid");
+        self.bar.set_style(style);
+        self.bar.set_message(what);
+    }
 }

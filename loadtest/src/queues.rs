@@ -1,5 +1,6 @@
-//! What the broker says of its queues: depth and consumers, by passive declare, and its version. Asking changes nothing.
+//! What the broker says of its queues, by passive declare, and its version. Asking changes nothing.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -12,9 +13,11 @@ use shared::topology::Topology;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::answers::Answers;
 use crate::failure::Failure;
+use crate::schedule::Schedule;
 
 const FUNCTION: &str = "purchase";
 const DEAD: &str = "dead";
@@ -34,59 +37,45 @@ const PAUSE_GROWTH_SIXTEENTHS: u32 = 17;
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// A connection of its own for asking, so that answers do not wait behind a sale's messages.
-pub struct Probe {
+pub(crate) struct Probe {
     connection: Connection,
     channel: Channel,
-    partitions: Vec<String>,
 }
 
 impl Probe {
-    pub async fn connect(amqp_url: &str) -> Result<Self, Failure> {
+    pub(crate) async fn connect(amqp_url: &str) -> Result<Self, Failure> {
         let connection = amqp::connect(&Nodes::read(amqp_url)?, "turnstile-loadtest probe").await?;
-        let channel = connection.create_channel().await.map_err(unreachable)?;
-        Ok(Self { connection, channel, partitions: Topology::read().queues_of(FUNCTION) })
+        let channel = connection.create_channel().await?;
+        Ok(Self { connection, channel })
     }
 
     /// Makes sure of the exchanges and queues of `rabbitmq/definitions.json`.
-    pub async fn declare_topology(&self) -> Result<(), Failure> {
+    pub(crate) async fn declare_topology(&self) -> Result<(), Failure> {
         Ok(amqp::declare(&self.channel, &Topology::read()).await?)
     }
 
-    pub async fn depth(&self) -> Result<u64, Failure> {
-        Ok(self.depths().await?.iter().map(|(_, messages)| messages).sum())
-    }
-
-    pub async fn depths(&self) -> Result<Vec<(String, u64)>, Failure> {
-        let mut depths = Vec::with_capacity(self.partitions.len());
-        for partition in &self.partitions {
-            depths.push((partition.clone(), u64::from(self.ask(partition).await?.message_count())));
+    /// Of consumers 3.10 counts only the active one of several single active ones, 4.0 to 4.2 count unsettled messages
+    /// instead (pull request 16185 of rabbitmq-server): zero does not prove that there is none.
+    pub(crate) async fn partitions(&self) -> Result<Vec<Queue>, Failure> {
+        let mut partitions = Vec::new();
+        for name in Topology::read().queues_of(FUNCTION) {
+            partitions.push(self.ask(&name).await?);
         }
-        Ok(depths)
+        Ok(partitions)
     }
 
-    /// The most consumers that a partition has, as far as the broker says: 3.10 counts only the active one of several
-    /// single active consumers, 4.0 to 4.2 count unsettled messages instead (pull request 16185 of rabbitmq-server).
-    /// Zero therefore does not prove that there is none.
-    pub async fn consumers(&self) -> Result<u32, Failure> {
-        let mut most = 0;
-        for partition in &self.partitions {
-            most = self.ask(partition).await?.consumer_count().max(most);
-        }
-        Ok(most)
-    }
-
-    pub async fn dead(&self) -> Result<i64, Failure> {
-        Ok(i64::from(self.ask(DEAD).await?.message_count()))
+    pub(crate) async fn dead(&self) -> Result<i64, Failure> {
+        Ok(self.ask(DEAD).await?.message_count().into())
     }
 
     /// A broker that is gone already needs no goodbye.
-    pub async fn close(self) {
+    pub(crate) async fn close(self) {
         drop(self.connection.close(200, "done".into()).await);
     }
 
     async fn ask(&self, queue: &str) -> Result<Queue, Failure> {
         let passive = QueueDeclareOptions::durable().passive();
-        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.map_err(unreachable)
+        Ok(self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await?)
     }
 }
 
@@ -94,21 +83,22 @@ impl Probe {
 pub(crate) async fn refuse_queues_in_use(amqp_url: &str) -> Result<(), Failure> {
     let probe = Probe::connect(amqp_url).await?;
     probe.declare_topology().await?;
-    if probe.consumers().await? > 0 || probe.depth().await? > 0 {
-        return Err(Failure::Configuration(anyhow!(
-            "the queues of this broker are in use, and the ceiling's workers would answer real requests; \
-             give the ceiling a virtual host of its own"
-        )));
-    }
+    let partitions = probe.partitions().await?;
     probe.close().await;
-    Ok(())
+    if partitions.iter().all(|queue| queue.consumer_count() == 0 && queue.message_count() == 0) {
+        return Ok(());
+    }
+    Err(Failure::Configuration(anyhow!(
+        "the queues of this broker are in use, and the ceiling's workers would answer real requests; \
+         give the ceiling a virtual host of its own"
+    )))
 }
 
 /// Waits until nobody consumes any partition: workers are gone before the broker knows.
 pub(crate) async fn await_no_consumers(amqp_url: &str) -> Result<(), Failure> {
     let probe = Probe::connect(amqp_url).await?;
     let started = Instant::now();
-    while probe.consumers().await? > 0 {
+    while probe.partitions().await?.iter().any(|queue| queue.consumer_count() > 0) {
         if started.elapsed() > GONE_WAIT_MAX {
             return Err(Failure::Broken(anyhow!("somebody still consumes after the workers have ended")));
         }
@@ -120,13 +110,13 @@ pub(crate) async fn await_no_consumers(amqp_url: &str) -> Result<(), Failure> {
 
 /// The broker's version, such as `3.10.8`, from the first frame that one of its nodes sends; `unknown` where it does not
 /// say.
-pub async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
+pub(crate) async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
     let mut reasons = Vec::new();
     for (host, port) in Nodes::read(amqp_url)?.hosts() {
-        match tokio::time::timeout(VERSION_WAIT_MAX, greeting((host, port))).await {
-            Ok(Ok(bytes)) => return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned())),
-            Ok(Err(error)) => reasons.push(format!("{host}:{port}: {error}")),
-            Err(_) => reasons.push(format!("{host}:{port}: no answer within {} s", VERSION_WAIT_MAX.as_secs())),
+        let greeting = timeout(VERSION_WAIT_MAX, greeting((host, port))).await;
+        match greeting.unwrap_or_else(|_elapsed| Err(ErrorKind::TimedOut.into())) {
+            Ok(bytes) => return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned())),
+            Err(error) => reasons.push(format!("{host}:{port}: {error}")),
         }
     }
     Err(amqp::Error::Unreachable(reasons.join("; ")).into())
@@ -148,64 +138,25 @@ fn version_in(bytes: &[u8]) -> Option<String> {
     String::from_utf8(version.to_vec()).ok()
 }
 
-fn unreachable(error: lapin::Error) -> Failure {
-    Failure::Unreachable(anyhow::Error::new(error).context("RabbitMQ went away, or a queue is missing"))
-}
+/// When, from the start of the sale, how many messages were ready in all partitions together.
+pub(crate) type Depth = (Duration, u64);
 
-/// The depth of all partitions together, and who waits, at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct DepthSample {
-    /// From the start of the sale.
-    pub at_ms: u64,
-    pub messages: u64,
-    /// Buyers who have sent their request and have no verdict: also those whose message is with a worker.
-    pub waiting: u64,
-    /// Buyers who had been told by then that they got their units.
-    pub sold: u64,
-}
-
-impl DepthSample {
-    /// The samples, with what was sold until each: one moment for every request that was, in any order.
-    pub(crate) fn with_sold(mut samples: Vec<Self>, mut sold_at: Vec<Duration>) -> Vec<Self> {
-        sold_at.sort_unstable();
-        for sample in &mut samples {
-            let until = Duration::from_millis(sample.at_ms);
-            sample.sold = sold_at.partition_point(|at| *at <= until) as u64;
-        }
-        samples
-    }
-}
-
-/// Samples until `stopped`, on a connection of its own; a broker that is away leaves a gap.
-pub(crate) async fn sample_depth(
-    probe: Probe,
-    amqp_url: String,
-    waiting: impl Fn() -> u64 + Send,
-    mut stopped: oneshot::Receiver<()>,
-) -> Vec<DepthSample> {
+/// Samples until `stopped`; a broker that is away leaves a gap.
+pub(crate) async fn sample_depth(probe: Probe, amqp_url: String, mut stopped: oneshot::Receiver<()>) -> Vec<Depth> {
     let start = Instant::now();
-    let mut samples = Vec::new();
-    let mut probe = Some(probe);
-    let mut pause = PAUSE_FIRST;
-    let mut is_over = false;
+    let (mut samples, mut probe, mut pause, mut is_over) = (Vec::new(), Some(probe), PAUSE_FIRST, false);
     while !is_over {
-        tokio::select! {
-            () = sleep(pause) => {}
-            // There is a last sample, which shows the end.
-            _ = &mut stopped => is_over = true,
-        }
+        // There is a last sample, which shows the end.
+        is_over = timeout(pause, &mut stopped).await.is_ok();
         pause = (pause * PAUSE_GROWTH_SIXTEENTHS / 16).min(PAUSE_MAX);
-        let Some(connected) = &probe else {
-            if !is_over {
-                probe = Probe::connect(&amqp_url).await.ok();
-            }
-            continue;
-        };
-        match connected.depth().await {
-            Ok(messages) => {
-                let at_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-                // What is sold is known when the answers are read.
-                samples.push(DepthSample { at_ms, messages, waiting: waiting(), sold: 0 });
+        if probe.is_none() && !is_over {
+            probe = Probe::connect(&amqp_url).await.ok();
+        }
+        let Some(connected) = &probe else { continue };
+        match connected.partitions().await {
+            Ok(queues) => {
+                let messages = queues.iter().map(|queue| u64::from(queue.message_count())).sum();
+                samples.push((start.elapsed(), messages));
             }
             Err(_gone) => probe = None,
         }
@@ -216,28 +167,63 @@ pub(crate) async fn sample_depth(
     samples
 }
 
+/// The depth of all partitions together, and who waits, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DepthSample {
+    /// From the start of the sale.
+    pub at_ms: u64,
+    pub messages: u64,
+    /// Buyers whose time has come and who have no verdict: also those whose message is with a worker.
+    pub waiting: u64,
+    /// Buyers who had been told by then that they got their units.
+    pub sold: u64,
+}
+
+impl DepthSample {
+    /// What was sampled, with what the answers say of each moment.
+    pub(crate) fn all(sampled: &[Depth], schedule: &Schedule, answers: &Answers, sold_at: &[Duration]) -> Vec<Self> {
+        let answered = answers.answers.iter().filter(|answer| answer.body.is_some());
+        let mut answered_at: Vec<Duration> = answered.map(|answer| answer.at).collect();
+        answered_at.sort_unstable();
+        let mut sold_at = sold_at.to_vec();
+        sold_at.sort_unstable();
+        let sample = |&(at, messages): &Depth| {
+            let until = |moments: &[Duration]| moments.partition_point(|moment| *moment <= at) as u64;
+            let due = schedule.requests.partition_point(|due| due.at <= at) as u64;
+            let at_ms = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+            let waiting = due.saturating_sub(until(&answered_at));
+            Self { at_ms, messages, waiting, sold: until(&sold_at) }
+        };
+        sampled.iter().map(sample).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Scenario;
 
     #[test]
-    fn the_version_is_read_from_the_greeting() {
+    fn the_version_is_read_from_the_greeting_and_half_a_greeting_says_nothing_yet() {
         let greeting = b"\x01\0\0...\x07productS\0\0\0\x08RabbitMQ\x07versionS\0\0\0\x063.10.8...";
         assert_eq!(version_in(greeting).as_deref(), Some("3.10.8"));
+        for half in [&b"\x07versionS\0\0\0\x063.1"[..], b"\x07versionS\0\0", b""] {
+            assert_eq!(version_in(half), None);
+        }
     }
 
     #[test]
-    fn half_a_greeting_says_nothing_yet() {
-        assert_eq!(version_in(b"\x07versionS\0\0\0\x063.1"), None);
-        assert_eq!(version_in(b"\x07versionS\0\0"), None);
-        assert_eq!(version_in(b""), None);
-    }
-
-    #[test]
-    fn a_sample_counts_what_was_sold_until_then() {
-        let sample = |at_ms| DepthSample { at_ms, messages: 0, waiting: 0, sold: 0 };
-        let sold_at = [15, 10, 30].map(Duration::from_millis).to_vec();
-        let samples = DepthSample::with_sold(vec![sample(5), sample(10), sample(20)], sold_at);
-        assert_eq!(samples.iter().map(|sample| sample.sold).collect::<Vec<_>>(), [0, 1, 2]);
+    fn a_sample_counts_who_waited_and_what_was_sold_then() {
+        let mut schedule = Schedule::new(&Scenario { buyers: 3, ..Scenario::default() }, "t");
+        schedule.requests[2].at = Duration::from_millis(12);
+        let mut answers = Answers::to(&schedule.requests);
+        for (due, ms) in schedule.requests.iter().zip([15, 10, 30]) {
+            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(ms));
+        }
+        let sampled = [5, 10, 20, 30].map(|ms| (Duration::from_millis(ms), 0));
+        let sold_at = [15, 10].map(Duration::from_millis);
+        let samples = DepthSample::all(&sampled, &schedule, &answers, &sold_at);
+        let counts: Vec<_> = samples.iter().map(|sample| (sample.waiting, sample.sold)).collect();
+        assert_eq!(counts, [(2, 0), (1, 1), (1, 2), (0, 2)]);
     }
 }

@@ -6,7 +6,6 @@
 
 mod drained;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,10 @@ use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{Faults, Injector};
+use crate::machine::Machine;
 use crate::orders::{Orders, RunningOrders};
 use crate::progress::Progress;
-use crate::queues::{DepthSample, Probe, broker_version, sample_depth};
+use crate::queues::{Depth, Probe, broker_version, sample_depth};
 use crate::result::{Outcome, ScenarioReport, ServersReport};
 use crate::schedule::{Scenario, Schedule};
 use crate::servers::Endpoints;
@@ -36,6 +36,8 @@ pub use drained::Drained;
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// How long crashes go on after the last request where no hold runs out.
 const CRASHES_GO_ON: Duration = Duration::from_secs(1);
+/// What decides in a sale without a database.
+const STRATEGY_OF_CEILING: &str = "none";
 
 /// All that a sale is.
 pub struct Sale<'a> {
@@ -60,26 +62,16 @@ impl Sale<'_> {
 pub(crate) async fn run(
     endpoints: &Endpoints,
     sale: Sale<'_>,
-    (progress, what): (&Progress, impl Into<Cow<'static, str>>),
+    (progress, what): (&Progress, &'static str),
 ) -> Result<Outcome, Failure> {
-    drained(endpoints, sale, (progress, what)).await?.audit().await
-}
-
-/// The same, up to the audit.
-pub(crate) async fn drained(
-    endpoints: &Endpoints,
-    sale: Sale<'_>,
-    (progress, what): (&Progress, impl Into<Cow<'static, str>>),
-) -> Result<Drained, Failure> {
     progress.stage("starting the workers");
-    let (buyers, workers) = (sale.scenario.buyers, sale.workers.count);
+    let buyers = sale.scenario.buyers;
     let mut running = start(endpoints, sale).await?;
     let following = progress.follow(what, running.answered(), buyers);
     running.open();
-    tracing::info!(buyers, workers, "the sale is open");
     let drained = running.drain().await?;
     drop(following);
-    Ok(drained)
+    drained.audit().await
 }
 
 /// A sale that is ready for its first buyer, or under way.
@@ -89,21 +81,19 @@ pub struct Running<'a> {
     endpoints: Endpoints,
     schedule: Arc<Schedule>,
     answered: watch::Receiver<usize>,
-    opening: Option<oneshot::Sender<()>>,
+    /// Who buys and who watches the queues, until the sale is opened.
+    ready: Option<(Buyers, Probe)>,
+    time_max: Duration,
     /// The buyers are in its only task, and end when this is dropped.
     buying: JoinSet<Bought>,
     injector: Injector<'a>,
     orders: Option<RunningOrders>,
     dead_before: i64,
-    scenario: ScenarioReport,
-    servers: ServersReport,
+    /// As far as it is known.
+    outcome: Outcome,
 }
 
-struct Bought {
-    buyers: Buyers,
-    result: Result<(), Failure>,
-    depth: Vec<DepthSample>,
-}
+type Bought = (Buyers, Result<(), Failure>, Vec<Depth>);
 
 /// Makes topology and schema, starts the workers, puts the items on sale and connects the buyers.
 pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<'a>, Failure> {
@@ -111,15 +101,19 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     // Keeps the ids of this run apart from those of any other.
     let salt = Uuid::now_v7().simple().to_string();
     let schedule = Arc::new(Schedule::new(&scenario, &salt));
-    let servers = versions(endpoints, spec.strategy).await?;
-    let report = drained::scenario(&scenario, &spec);
-    let has_database = spec.strategy.is_some();
-    let hold = orders.as_ref().and_then(|orders| orders.plan.hold());
+    let (plan, strategy) = (orders.as_ref().map(|orders| orders.plan), spec.strategy);
+    let hold = plan.and_then(|plan| plan.hold());
+    let servers = versions(endpoints, strategy).await?;
+    let scenario = ScenarioReport {
+        sale: scenario,
+        workers: spec.count,
+        strategy: strategy.map_or(STRATEGY_OF_CEILING, Strategy::as_str),
+        batch_max: spec.batch_max,
+    };
 
     let probe = Probe::connect(&endpoints.amqp_url).await?;
     probe.declare_topology().await?;
     let dead_before = probe.dead().await?;
-    let plan = orders.as_ref().map(|orders| orders.plan);
     let (mut specs, mut running_orders) = (vec![spec], None);
     if let Some(orders) = orders {
         let (running, others) = orders.start(endpoints, &schedule).await?;
@@ -128,91 +122,72 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     }
     let workers = Workers::start(specs, endpoints).await?;
     let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
-    if has_database {
+    if strategy.is_some() {
         let database = database::open(&endpoints.database_url).await?;
-        database_state::put_on_sale(&database, &schedule.items, hold).await.map_err(database::failed)?;
+        database_state::put_on_sale(&database, &schedule.items, hold).await?;
         database.close().await;
     }
     let last = schedule.requests.last().map_or(Duration::ZERO, |due| due.at);
     let crashes_over = last + hold.unwrap_or(CRASHES_GO_ON);
-    let (buyer_count, amqp_url) = (schedule.requests.len(), endpoints.amqp_url.clone());
-    let injector = Injector::of(faults, &amqp_url, buyer_count, crashes_over, scenario.seed).await?;
-
-    let answered = buyers.answered();
-    let (opening, buying) = at_the_opening(buyers, probe, amqp_url, time_max);
+    let (buyer_count, seed) = (schedule.requests.len(), scenario.sale.seed);
+    let injector = Injector::of(faults, &endpoints.amqp_url, buyer_count, crashes_over, seed).await?;
     Ok(Running {
         workers,
         endpoints: endpoints.clone(),
         schedule,
-        answered,
-        opening: Some(opening),
-        buying,
+        answered: buyers.answered(),
+        ready: Some((buyers, probe)),
+        time_max,
+        buying: JoinSet::new(),
         injector,
         orders: running_orders,
         dead_before,
-        scenario: report,
-        servers,
+        outcome: Outcome { scenario, servers, machine: Machine::here(), ..Outcome::default() },
     })
-}
-
-/// Has the buyers buy, and the queues watched, once the sale is opened.
-fn at_the_opening(
-    mut buyers: Buyers,
-    probe: Probe,
-    amqp_url: String,
-    time_max: Duration,
-) -> (oneshot::Sender<()>, JoinSet<Bought>) {
-    let (opening, opened) = oneshot::channel::<()>();
-    let mut buying = JoinSet::new();
-    buying.spawn(async move {
-        // An error says that the sale was given up: then this task is, too.
-        drop(opened.await);
-        let (stop, stopped) = oneshot::channel();
-        let mut sampling = JoinSet::new();
-        sampling.spawn(sample_depth(probe, amqp_url, buyers.waiting(), stopped));
-        // Running out of time is no failure: the audit names whoever got no verdict.
-        let result = timeout(time_max, buyers.buy()).await.unwrap_or(Ok(()));
-        drop(stop);
-        let depth = sampling.join_next().await.and_then(Result::ok).unwrap_or_default();
-        Bought { buyers, result, depth }
-    });
-    (opening, buying)
 }
 
 /// The versions of what takes part where purchases are decided in this way.
 pub(crate) async fn versions(endpoints: &Endpoints, strategy: Option<Strategy>) -> Result<ServersReport, Failure> {
-    let rabbitmq = broker_version(&endpoints.amqp_url).await?;
-    let Some(strategy) = strategy else { return Ok(ServersReport { rabbitmq, postgresql: None, redis: None }) };
-    let database = database::open(&endpoints.database_url).await?;
-    let postgresql = Some(database_state::server_version(&database).await.map_err(database::failed)?);
-    database.close().await;
-    let redis = match (strategy, &endpoints.redis_url) {
-        (Strategy::Redis, Some(url)) => {
-            let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
-            Some(version.map_err(Failure::Unreachable)?)
-        }
-        (Strategy::Redis, None) | (Strategy::Optimistic | Strategy::Pessimistic | Strategy::Atomic, _) => None,
-    };
-    Ok(ServersReport { rabbitmq, postgresql, redis })
+    let mut servers =
+        ServersReport { rabbitmq: broker_version(&endpoints.amqp_url).await?, ..ServersReport::default() };
+    if strategy.is_some() {
+        let database = database::open(&endpoints.database_url).await?;
+        servers.postgresql = Some(database_state::server_version(&database).await?);
+        database.close().await;
+    }
+    if let (Some(Strategy::Redis), Some(url)) = (strategy, &endpoints.redis_url) {
+        let version = redis::version(url).await.context("Redis cannot be used; does REDIS_URL name it?");
+        servers.redis = Some(version.map_err(Failure::Unreachable)?);
+    }
+    Ok(servers)
+}
+
+async fn buy(mut buyers: Buyers, probe: Probe, amqp_url: String, time_max: Duration) -> Bought {
+    let (stop, stopped) = oneshot::channel();
+    let mut sampling = JoinSet::new();
+    sampling.spawn(sample_depth(probe, amqp_url, stopped));
+    // Running out of time is no failure: the audit names whoever got no verdict.
+    let result = timeout(time_max, buyers.buy()).await.unwrap_or(Ok(()));
+    drop(stop);
+    let depth = sampling.join_next().await.and_then(Result::ok).unwrap_or_default();
+    (buyers, result, depth)
 }
 
 impl Running<'_> {
-    /// What is on sale, and who asks for it.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
-    /// How many requests have a verdict, as it grows.
     pub fn answered(&self) -> watch::Receiver<usize> {
         self.answered.clone()
     }
 
     /// Lets the buyers in, unless they are.
     pub fn open(&mut self) {
-        if let Some(opening) = self.opening.take() {
+        if let Some((buyers, probe)) = self.ready.take() {
             self.injector.open();
-            // An error says that the buyers are gone, which is seen when they are waited for.
-            let _ = opening.send(());
+            self.buying.spawn(buy(buyers, probe, self.endpoints.amqp_url.clone(), self.time_max));
+            tracing::info!(buyers = self.schedule.requests.len(), "the sale is open");
         }
     }
 
@@ -225,9 +200,8 @@ impl Running<'_> {
     pub async fn drain(mut self) -> Result<Drained, Failure> {
         self.open();
         let mut buying = std::mem::take(&mut self.buying);
-        let bought = self.meanwhile(async { buying.join_next().await }).await?;
-        let bought = bought.context("the buyers are gone").map_err(Failure::Broken)?;
-        let Bought { buyers, result, depth } = bought.map_err(|error| Failure::Broken(error.into()))?;
+        let bought = self.meanwhile(buying.join_next()).await?.context("the buyers are gone")?;
+        let (buyers, result, depth) = bought.context("the buyers are gone")?;
         result?;
         if let Some(orders) = &self.orders {
             let rest = orders.until_over(self.endpoints.database_url.clone(), Arc::clone(&self.schedule));
@@ -242,7 +216,7 @@ impl Running<'_> {
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
-        let scope = match (&orders, &self.servers.postgresql) {
+        let scope = match (&orders, &self.outcome.servers.postgresql) {
             (Some(_), _) => Scope::Orders,
             (None, Some(_)) => Scope::Records,
             (None, None) => Scope::Replies,
@@ -253,27 +227,12 @@ impl Running<'_> {
         };
         let follow_ups = follow_ups.unwrap_or_default();
         let (happened, crashes) = injector.reports(&schedule, &answers);
-        Ok(Drained {
-            database_url: endpoints.database_url,
-            scenario: self.scenario,
-            servers: self.servers,
-            workers: drained::shares(&answers, memory),
-            evidence: Evidence {
-                scope,
-                schedule,
-                answers,
-                dead_growth,
-                endings,
-                database: DatabaseState::default(),
-                follow_ups,
-                ledger,
-                events,
-            },
-            depth,
-            events: happened,
-            crashes,
-            reconnects,
-        })
+        let workers = drained::shares(&answers, memory);
+        let outcome = Outcome { events: happened, crashes, workers, reconnects, ..self.outcome };
+        let database = DatabaseState::default();
+        let evidence =
+            Evidence { scope, schedule, answers, dead_growth, endings, database, follow_ups, ledger, events };
+        Ok(Drained { evidence, database_url: endpoints.database_url, depth, outcome })
     }
 
     /// Waits, and has faults happen, and watches the workers.

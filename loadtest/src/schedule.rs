@@ -5,27 +5,48 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::Args;
+use serde::Serialize;
+use shared::messages::QUANTITY_MAX;
 use uuid::Uuid;
 
 use crate::random::Random;
 
 /// The most buyers in one sale: keeps every index in a `u32` and every reply in memory.
 pub const BUYERS_MAX: u32 = 5_000_000;
+pub(crate) const ITEMS_MAX: i64 = 1_000_000;
+/// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
+pub(crate) const STOCK_MAX: u64 = 1 << 53;
+const RATE_MAX: f64 = 1_000_000.0;
 
-/// What a sale looks like, from the command line.
-#[derive(Debug, Clone, PartialEq)]
+/// What a sale looks like: as the command line takes it, and as the result has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Args)]
 pub struct Scenario {
+    /// Buyers; each sends one request.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
     pub buyers: u32,
-    /// Items on sale; each buyer chooses one, uniformly.
-    pub items: u32,
-    /// Units on sale, over all items: spread evenly, the first items get the remainder.
+    /// Units on sale over all items: spread evenly, the first items get the remainder.
+    #[arg(long, value_name = "UNITS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=STOCK_MAX))]
     pub stock: u64,
-    /// Units that a buyer asks for, uniformly from this range.
+    /// Items on sale; each buyer picks one.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
+    pub items: u32,
+    /// Units that a buyer asks for: a number, or a range such as 1-4.
+    #[arg(long = "quantity", value_name = "UNITS", default_value = "1", value_parser = parse_quantities)]
+    #[serde(skip)]
     pub quantities: RangeInclusive<u32>,
-    /// Arrivals per second, as a Poisson process; 0 means all at once.
+    /// Arrivals per second, as a Poisson process; 0 sends everything at once.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
     pub rate: f64,
-    /// Chooses the items, quantities and arrival times.
+    /// Chooses who buys what and when; the same seed gives the same sale.
+    #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self { buyers: 1_000, stock: 1, items: 1, quantities: 1..=1, rate: 0.0, seed: 42 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +88,7 @@ impl Schedule {
             })
             .collect();
         let space = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{salt}/{}", scenario.seed).as_bytes());
-        let (least, most) = (*scenario.quantities.start(), *scenario.quantities.end());
+        let (least, most) = scenario.quantities.clone().into_inner();
         let mut random = Random::new(scenario.seed);
         let mut at = Duration::ZERO;
         let requests = (0..scenario.buyers)
@@ -88,6 +109,18 @@ impl Schedule {
     }
 }
 
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| *rate == 0.0 || (0.001..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| format!("a rate is 0, or 0.001 to {RATE_MAX} per second"))
+}
+
+fn parse_quantities(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (least, most) = text.split_once('-').unwrap_or((text, text));
+    let range = least.trim().parse().ok().zip(most.trim().parse().ok()).map(|(least, most)| least..=most);
+    let allowed = range.filter(|range| 1 <= *range.start() && !range.is_empty() && *range.end() <= QUANTITY_MAX);
+    allowed.ok_or_else(|| format!("a quantity is 1 to {QUANTITY_MAX}, such as 2 or 1-4"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -99,56 +132,37 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_and_salt_give_the_same_sale_and_another_seed_other_choices() {
-        assert_eq!(Schedule::new(&scenario(), "a"), Schedule::new(&scenario(), "a"));
-        let other = Scenario { seed: 43, ..scenario() };
-        assert_ne!(Schedule::new(&scenario(), "a").requests, Schedule::new(&other, "a").requests);
-    }
-
-    #[test]
-    fn another_salt_gives_other_ids_and_the_same_choices() {
-        let (one, other) = (Schedule::new(&scenario(), "a"), Schedule::new(&scenario(), "b"));
-        let ids: HashSet<Uuid> = one.requests.iter().chain(&other.requests).map(|due| due.request_id).collect();
-        assert_eq!(ids.len(), 20_000);
-        assert!(one.items.iter().all(|item| other.items.iter().all(|different| item.id != different.id)));
+    fn a_seed_makes_the_choices_and_a_salt_the_ids() {
+        let (sale, salted) = (Schedule::new(&scenario(), "a"), Schedule::new(&scenario(), "b"));
+        assert_eq!(sale, Schedule::new(&scenario(), "a"));
         let choices = |schedule: &Schedule| -> Vec<(u32, u32, Duration)> {
             schedule.requests.iter().map(|due| (due.item, due.quantity, due.at)).collect()
         };
-        assert_eq!(choices(&one), choices(&other));
+        assert_eq!(choices(&sale), choices(&salted));
+        assert_ne!(choices(&sale), choices(&Schedule::new(&Scenario { seed: 43, ..scenario() }, "a")));
+        let ids: HashSet<Uuid> = sale.requests.iter().chain(&salted.requests).map(|due| due.request_id).collect();
+        assert_eq!(ids.len(), 20_000);
+        assert!(sale.items.iter().all(|item| salted.items.iter().all(|other| item.id != other.id)));
+        assert!(sale.items.iter().all(|item| shared::messages::is_id(&item.id)));
     }
 
     #[test]
-    fn the_stock_is_spread_evenly_and_adds_up() {
-        let stocks: Vec<u64> = Schedule::new(&scenario(), "a").items.iter().map(|item| item.stock).collect();
+    fn stock_is_spread_evenly_and_every_item_and_quantity_asked_for() {
+        let schedule = Schedule::new(&scenario(), "a");
+        let stocks: Vec<u64> = schedule.items.iter().map(|item| item.stock).collect();
         assert_eq!(stocks, [15, 15, 14, 14, 14, 14, 14]);
+        let asked: HashSet<(u32, u32)> = schedule.requests.iter().map(|due| (due.item, due.quantity)).collect();
+        assert_eq!(asked.len(), 7 * 4);
     }
 
     #[test]
-    fn without_a_rate_every_buyer_is_due_at_once() {
-        let schedule = Schedule::new(&Scenario { rate: 0.0, ..scenario() }, "a");
-        assert!(schedule.requests.iter().all(|due| due.at == Duration::ZERO));
-    }
-
-    #[test]
-    fn a_rate_spreads_the_buyers_in_order_around_it() {
+    fn a_rate_spreads_the_buyers_in_order_around_it_and_without_one_all_are_due_at_once() {
         let requests = Schedule::new(&scenario(), "a").requests;
         assert!(requests.is_sorted_by_key(|due| due.at));
         // 10,000 arrivals at 500/s: 20 s, with a standard deviation of 0.2 s.
         let last = requests.last().map(|due| due.at.as_secs_f64()).unwrap_or_default();
         assert!((19.0..21.0).contains(&last), "{last}");
-    }
-
-    #[test]
-    fn every_item_and_every_quantity_is_asked_for() {
-        let requests = Schedule::new(&scenario(), "a").requests;
-        let asked: HashSet<(u32, u32)> = requests.iter().map(|due| (due.item, due.quantity)).collect();
-        assert_eq!(asked.len(), 7 * 4);
-    }
-
-    #[test]
-    fn every_id_is_one_that_the_contract_allows() {
-        let schedule = Schedule::new(&scenario(), "0190f7a2b3c4");
-        assert!(schedule.items.iter().all(|item| shared::messages::is_id(&item.id)));
-        assert!(shared::messages::is_id(&Schedule::buyer(9_999)));
+        let at_once = Schedule::new(&Scenario { rate: 0.0, ..scenario() }, "a");
+        assert!(at_once.requests.iter().all(|due| due.at == Duration::ZERO));
     }
 }

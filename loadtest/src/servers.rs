@@ -15,7 +15,6 @@ use crate::progress::Progress;
 pub(crate) const VHOST: &str = "sale";
 const DATABASE: &str = "sale";
 
-/// Where the servers are.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
     /// The broker, with the virtual host.
@@ -37,7 +36,6 @@ pub struct Urls {
     pub database_url: Option<String>,
 }
 
-/// Redis, as the command line or the environment gives it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RedisUrl {
     /// The Redis to use; goes with --amqp-url, where a strategy is redis.
@@ -65,63 +63,47 @@ pub(crate) async fn with_servers<T>(
     progress: &Progress,
     work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let done = async {
-        match given(urls, needs.redis)? {
-            Some(endpoints) => or_interrupted(work(&endpoints, None)).await,
-            None => on_private_servers(needs, progress, work).await,
-        }
-    };
-    let done = done.await;
-    progress.clear();
-    done
-}
-
-async fn on_private_servers<T>(
-    needs: Needs<'_>,
-    progress: &Progress,
-    work: impl AsyncFnOnce(&Endpoints, Option<&mut Servers>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    if let Some(endpoints) = given(urls, needs.redis)? {
+        let done = or_interrupted(work(&endpoints, None)).await;
+        progress.clear();
+        return done;
+    }
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
     let start = async { Servers::start_cluster(&[VHOST], needs.broker_nodes).await.map_err(not_started) };
     let mut servers = or_interrupted(start).await?;
-    let work = async {
-        let endpoints = private_endpoints(&mut servers, needs, progress).await?;
+    let worked = or_interrupted(async {
+        let endpoints = private_endpoints(&mut servers, needs, progress).await.map_err(not_started)?;
         work(&endpoints, Some(&mut servers)).await
-    };
-    let worked = or_interrupted(work).await;
-    progress.stage("stopping the private servers");
-    let stopped = servers.stop().await.context("stop the private servers").map_err(Failure::Broken);
-    worked.and_then(|done| stopped.map(|()| done))
+    });
+    stopped(worked.await, servers.stop(), progress).await
 }
 
-/// Works on a new database of a private PostgreSQL alone. The caller clears the progress.
+/// Works on a new database of a private PostgreSQL alone.
 pub(crate) async fn with_private_postgres<T>(
     progress: &Progress,
     work: impl AsyncFnOnce(String) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     progress.stage("starting a private PostgreSQL");
-    // Before the folder, which belongs to the server's user.
-    or_interrupted(async { install::ensure(&[install::Server::Postgres]).await.map_err(not_started) }).await?;
-    let folder = Arc::new(Folder::create().map_err(not_started)?);
     let start = async {
-        let postgres = Postgres::start(&folder).await.map_err(not_started)?;
-        postgres.create_database(DATABASE).await.map_err(not_started)?;
-        Ok(postgres)
+        // Before the folder, which belongs to the server's user.
+        install::ensure(&[install::Server::Postgres]).await?;
+        let folder = Arc::new(Folder::create()?);
+        let postgres = Postgres::start(&folder).await?;
+        postgres.create_database(DATABASE).await?;
+        Ok((postgres, folder))
     };
-    let postgres = or_interrupted(start).await?;
+    let (postgres, folder) = or_interrupted(async { start.await.map_err(not_started) }).await?;
     let worked = or_interrupted(work(postgres.url(DATABASE))).await;
-    progress.stage("stopping the private PostgreSQL");
-    let stopped = async {
+    let stop = async {
         postgres.stop().await?;
         Arc::into_inner(folder).context("somebody else holds the private folder")?.remove().await
     };
-    let stopped = stopped.await.context("stop the private PostgreSQL").map_err(Failure::Broken);
-    worked.and_then(|done| stopped.map(|()| done))
+    stopped(worked, stop, progress).await
 }
 
 /// Gives the work up when a signal asks to stop (Ctrl-C, SIGTERM, or the terminal going away).
 pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let listen = |kind| signal(kind).context("listen for signals").map_err(Failure::Broken);
+    let listen = |kind| signal(kind).context("listen for signals");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let mut hangup = listen(SignalKind::hangup())?;
     tokio::select! {
@@ -132,40 +114,53 @@ pub(crate) async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failu
     }
 }
 
+/// Whatever came of the work, the servers are stopped.
+async fn stopped<T>(
+    worked: Result<T, Failure>,
+    stop: impl Future<Output = anyhow::Result<()>>,
+    progress: &Progress,
+) -> Result<T, Failure> {
+    progress.stage("stopping the private servers");
+    let stopped = stop.await.context("stop the private servers");
+    progress.clear();
+    let done = worked?;
+    stopped?;
+    Ok(done)
+}
+
 /// Both or none; and Redis with them, where it is needed.
 fn given(urls: &Urls, redis: Option<&RedisUrl>) -> Result<Option<Endpoints>, Failure> {
     let url = |url: &Option<String>| url.clone().filter(|url| !url.is_empty());
-    let configuration = |text: &'static str| Err(Failure::Configuration(anyhow!(text)));
     let redis_url = redis.and_then(|given| url(&given.redis_url));
-    match (url(&urls.amqp_url), url(&urls.database_url)) {
+    let text = match (url(&urls.amqp_url), url(&urls.database_url)) {
         (Some(amqp_url), Some(database_url)) if redis_url.is_some() || redis.is_none() => {
-            Ok(Some(Endpoints { amqp_url, database_url, redis_url }))
+            return Ok(Some(Endpoints { amqp_url, database_url, redis_url }));
         }
-        (None, None) if redis_url.is_none() => Ok(None),
-        (Some(_), Some(_)) | (None, None) => configuration(
+        (None, None) if redis_url.is_none() => return Ok(None),
+        (Some(_), Some(_)) | (None, None) => {
             "with --strategy redis (which is one of compare's unless others are named), AMQP_URL, DATABASE_URL and \
-             REDIS_URL go together: set them all to use your servers, or none to use private ones",
-        ),
-        (Some(_), None) | (None, Some(_)) => configuration(
-            "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones",
-        ),
-    }
+             REDIS_URL go together: set them all to use your servers, or none to use private ones"
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            "AMQP_URL and DATABASE_URL go together: set both to use your servers, or neither to use private ones"
+        }
+    };
+    Err(Failure::Configuration(anyhow!(text)))
 }
 
 /// The virtual host, a new database, and a Redis where it is needed.
-async fn private_endpoints(servers: &mut Servers, needs: Needs<'_>, progress: &Progress) -> Result<Endpoints, Failure> {
+async fn private_endpoints(servers: &mut Servers, needs: Needs<'_>, progress: &Progress) -> anyhow::Result<Endpoints> {
     if needs.statements {
         // Before there is a database, as only those that come later are counted in.
-        servers.postgres.count_statements().await.map_err(not_started)?;
+        servers.postgres.count_statements().await?;
     }
-    servers.postgres.create_database(DATABASE).await.map_err(not_started)?;
+    servers.postgres.create_database(DATABASE).await?;
     let (amqp_url, database_url) = (servers.rabbitmq.url(VHOST), servers.postgres.url(DATABASE));
-    let redis_url = if needs.redis.is_some() {
+    let mut redis_url = None;
+    if needs.redis.is_some() {
         progress.stage("starting a private Redis");
-        Some(servers.start_redis().await.map_err(not_started)?.url())
-    } else {
-        None
-    };
+        redis_url = Some(servers.start_redis().await?.url());
+    }
     Ok(Endpoints { amqp_url, database_url, redis_url })
 }
 

@@ -31,7 +31,8 @@ pub struct Latency {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CurvePoint(pub f64, pub f64);
 
-#[derive(Debug, Clone, Default, PartialEq)]
+/// How long a sale took, in the keys of its result.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Timing {
     /// From the first intended send to the last verdict.
     pub seconds: f64,
@@ -39,6 +40,15 @@ pub struct Timing {
     /// From the intended send to the verdict.
     pub latency_ms: Latency,
     pub latency_curve: Vec<CurvePoint>,
+}
+
+/// The pace of other sales that a sale is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Reference {
+    pub seconds: f64,
+    pub purchases_per_second: f64,
+    /// The sale's own purchases per second by these; `null` without a sale, or a pace.
+    pub ratio: Option<f64>,
 }
 
 impl Timing {
@@ -130,8 +140,6 @@ mod tests {
     use super::*;
     use crate::schedule::Scenario;
 
-    const TWO: Scenario = Scenario { buyers: 2, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 1 };
-
     #[test]
     fn a_latency_curve_rises_to_the_slowest_verdict_in_a_bounded_number_of_points() {
         let mut histogram = histogram();
@@ -146,24 +154,19 @@ mod tests {
     }
 
     #[test]
-    fn latency_counts_from_the_intended_time_and_seconds_from_the_first() {
-        let mut schedule = Schedule::new(&TWO, "t");
-        schedule.requests[0].at = Duration::from_millis(1_000);
-        schedule.requests[1].at = Duration::from_millis(1_500);
+    fn latency_counts_from_the_intended_time_and_seconds_from_the_first_and_all_is_zero_before_an_answer() {
+        let scenario = Scenario { buyers: 2, ..Scenario::default() };
+        let mut schedule = Schedule::new(&scenario, "t");
         let mut answers = Answers::to(&schedule.requests);
-        for (due, at) in schedule.requests.iter().zip([1_010, 3_000]) {
-            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(at));
+        assert_eq!(Timing::of(&schedule, &answers), Timing::default());
+        for (due, (at, answered)) in schedule.requests.iter_mut().zip([(1_000, 1_010), (1_500, 3_000)]) {
+            due.at = Duration::from_millis(at);
+            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(answered));
         }
         let timing = Timing::of(&schedule, &answers);
         assert_eq!((timing.seconds, timing.purchases_per_second), (2.0, 1.0));
         assert_eq!(timing.latency_ms.min, 10.0);
         assert!((timing.latency_ms.max - 1_500.0).abs() < 1.5, "{:?}", timing.latency_ms);
-    }
-
-    #[test]
-    fn where_nobody_was_answered_every_figure_is_zero() {
-        let schedule = Schedule::new(&TWO, "t");
-        assert_eq!(Timing::of(&schedule, &Answers::to(&schedule.requests)), Timing::default());
     }
 
     #[test]

@@ -5,13 +5,11 @@ pub(crate) mod figures;
 use shared::table::Style;
 
 use crate::audit::Invariant;
-use crate::faults::{Action, EventReport};
-use crate::orders::demo::DemoStep;
+use crate::faults::{Action, CrashReport, EventReport};
 use crate::orders::report::OrdersReport;
-use crate::queues::DepthSample;
-use crate::result::{Outcome, WorkerReport};
-use crate::stats::Latency;
-use figures::{count, decimal, plural, section, share, signed, sparkline, titled};
+use crate::result::{Outcome, ScenarioReport};
+use crate::stats::{Latency, Reference};
+use figures::{count, decimal, plural, section, share, signed, titled};
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;
@@ -19,28 +17,25 @@ const LABEL_COLUMNS: usize = 24;
 const INVARIANT_COLUMNS: usize = 28;
 /// The column where a shown step's result begins, from that of its text on.
 const STEP_COLUMNS: usize = 58;
-/// The most crashed workers that are named.
-const CRASHES_NAMED_MAX: usize = 10;
 
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let line = headline(outcome);
     let line = if outcome.passed { style.good(&line) } else { style.bad(&line) };
-    let invariants = outcome.invariants.iter().map(|invariant| invariant_line(invariant, style));
-    let verdicts: u64 = outcome.workers.iter().map(|worker| worker.verdicts).sum();
-    let workers = outcome.workers.iter().map(|worker| worker_line(worker, verdicts));
-    let events = outcome.events.iter().map(|event| row(&format!("at {}", event.at), &event_text(event)));
-    let steps = outcome.shown.iter().flatten().map(|step| step_line(step, style));
+    let steps = outcome.shown.iter().flatten().map(|step| {
+        let seconds = style.dim(&format!("{:>6.2} s", step.seconds));
+        format!("{seconds}  {:<STEP_COLUMNS$}{}", step.what, style.good(&step.came))
+    });
+    let Latency { min, p50, p90, p95, p99, p999, max } = outcome.timing.latency_ms;
+    let latencies = [min, p50, p90, p95, p99, p999, max].map(|figure| decimal(figure, 1)).to_vec();
+    let percentiles = [">min", ">p50", ">p90", ">p95", ">p99", ">p99.9", ">max"];
     [
         format!("{line}\n{}\n", style.dim(&circumstances(outcome))),
-        section("INVARIANTS", invariants, style),
+        section("INVARIANTS", outcome.audit.invariants.iter().map(|one| invariant_line(one, style)), style),
         section("VERDICTS", verdict_lines(outcome), style),
-        latencies(outcome.latency_ms, style),
+        titled("LATENCY (ms, from the intended send to the verdict)", &percentiles, vec![latencies], style),
         section("THROUGHPUT", throughput_lines(outcome), style),
-        section("CONTENTION", contention_lines(outcome), style),
-        section("QUEUE", queue_lines(outcome), style),
-        section("WORKERS", workers, style),
-        section("EVENTS", events, style),
-        section("CRASHES", crash_line(outcome), style),
+        section("WORKERS", worker_lines(outcome), style),
+        section("EVENTS", event_lines(outcome), style),
         section("ORDERS", outcome.life.iter().flat_map(order_lines), style),
         section("LIVES OF TWO ORDERS (shown after the sale, on an item of its own)", steps, style),
     ]
@@ -49,21 +44,17 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
 
 /// The whole sale in one line, such as `1 sold · 999 sold out · 0 failed — 0.11 s`.
 pub(crate) fn headline(outcome: &Outcome) -> String {
-    let verdicts = outcome.verdicts;
-    let failed = outcome.lost + verdicts.invalid + outcome.conflicting_replies;
-    let mut parts =
-        vec![format!("{} sold", count(verdicts.reserved)), format!("{} sold out", count(verdicts.sold_out))];
-    if verdicts.refused > 0 {
-        parts.push(format!("{} refused", count(verdicts.refused)));
-    }
-    parts.push(format!("{} failed", count(failed)));
-    format!("{} — {:.2} s", parts.join(" · "), outcome.seconds)
+    let verdicts = outcome.audit.verdicts;
+    let failed = outcome.audit.lost + verdicts.invalid + outcome.audit.conflicting_replies;
+    let refused = if verdicts.refused > 0 { format!("{} refused · ", count(verdicts.refused)) } else { String::new() };
+    let (sold, sold_out) = (count(verdicts.reserved), count(verdicts.sold_out));
+    format!("{sold} sold · {sold_out} sold out · {refused}{} failed — {:.2} s", count(failed), outcome.timing.seconds)
 }
 
 /// What was sold to whom, by whom, and on what.
 pub(crate) fn circumstances(outcome: &Outcome) -> String {
-    let scenario = &outcome.scenario;
-    let pace = match scenario.rate {
+    let ScenarioReport { sale, workers, strategy, .. } = &outcome.scenario;
+    let pace = match sale.rate {
         0.0 => "at once".to_owned(),
         rate => format!("at {rate} per second"),
     };
@@ -72,26 +63,26 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
     on.extend(outcome.servers.redis.iter().map(|version| format!("Redis {version}")));
     format!(
         "{} {pace} · {} of {} · {} · {} · seed {} · {}",
-        plural(u64::from(scenario.buyers), "buyer"),
-        plural(scenario.stock, "unit"),
-        plural(u64::from(scenario.items), "item"),
-        plural(u64::from(scenario.workers), "worker"),
-        scenario.strategy,
-        scenario.seed,
+        plural(u64::from(sale.buyers), "buyer"),
+        plural(sale.stock, "unit"),
+        plural(u64::from(sale.items), "item"),
+        plural(u64::from(*workers), "worker"),
+        strategy,
+        sale.seed,
         on.join(", ")
     )
 }
 
 /// How the requests ended: each verdict's name and number; the last is of those that have none.
 pub(crate) fn endings(outcome: &Outcome) -> [(&'static str, u64); 5] {
-    let verdicts = outcome.verdicts;
+    let verdicts = outcome.audit.verdicts;
     let answered = verdicts.reserved + verdicts.sold_out + verdicts.refused + verdicts.invalid;
     [
         ("reserved", verdicts.reserved),
         ("sold out", verdicts.sold_out),
         ("refused", verdicts.refused),
         ("invalid", verdicts.invalid),
-        ("none", u64::from(outcome.scenario.buyers).saturating_sub(answered)),
+        ("none", u64::from(outcome.scenario.sale.buyers).saturating_sub(answered)),
     ]
 }
 
@@ -102,20 +93,14 @@ pub(crate) fn event_text(event: &EventReport) -> String {
         None if event.event == Action::KillRedis => format!("Redis {}", event.event.past()),
         None => format!("no worker was left to be {}", event.event.past()),
     };
-    let next = event.next_verdict_seconds.map(|seconds| {
-        let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
-        format!("; {whose} {} s later", decimal(seconds, 2))
-    });
-    format!("{what}{}", next.unwrap_or_default())
-}
-
-fn row(label: &str, value: &str) -> String {
-    format!("{label:<LABEL_COLUMNS$}{value}")
+    let Some(seconds) = event.next_verdict_seconds else { return what };
+    let whose = if event.event == Action::Add { "its first verdict" } else { "the next worker's verdicts" };
+    format!("{what}; {whose} {} s later", decimal(seconds, 2))
 }
 
 /// A row that begins with a figure.
 fn figure(label: &str, figure: &str, more: &str) -> String {
-    row(label, &format!("{figure:>10}  {more}")).trim_end().to_owned()
+    format!("{label:<LABEL_COLUMNS$}{figure:>10}  {more}").trim_end().to_owned()
 }
 
 fn invariant_line(invariant: &Invariant, style: Style) -> String {
@@ -128,97 +113,129 @@ fn invariant_line(invariant: &Invariant, style: Style) -> String {
 }
 
 fn verdict_lines(outcome: &Outcome) -> Vec<String> {
-    let buyers = u64::from(outcome.scenario.buyers);
+    let buyers = u64::from(outcome.scenario.sale.buyers);
     let ended = |(label, number)| figure(label, &count(number), &format!("{:>6}", share(number, buyers)));
-    let repeats = [("duplicate replies", outcome.duplicate_replies), ("reconnects", outcome.reconnects.into())];
+    let repeats = [("duplicate replies", outcome.audit.duplicate_replies), ("reconnects", outcome.reconnects.into())];
     let repeats = repeats.into_iter().filter(|(_, number)| *number > 0);
-    endings(outcome)
-        .map(ended)
-        .into_iter()
-        .chain(repeats.map(|(label, number)| figure(label, &count(number), "")))
-        .collect()
-}
-
-fn latencies(latency: Latency, style: Style) -> String {
-    let Latency { min, p50, p90, p95, p99, p999, max } = latency;
-    let figures = [min, p50, p90, p95, p99, p999, max].map(|figure| decimal(figure, 1)).to_vec();
-    let headings = [">min", ">p50", ">p90", ">p95", ">p99", ">p99.9", ">max"];
-    titled("LATENCY (ms, from the intended send to the verdict)", &headings, vec![figures], style)
+    let repeats = repeats.map(|(label, number)| figure(label, &count(number), ""));
+    endings(outcome).map(ended).into_iter().chain(repeats).collect()
 }
 
 fn throughput_lines(outcome: &Outcome) -> Vec<String> {
-    let mut lines = vec![figure("purchases per second", &decimal(outcome.purchases_per_second, 0), "")];
-    if let Some(ceiling) = outcome.ceiling {
-        let seconds = format!("in {:.2} s", ceiling.seconds);
-        lines.push(figure("without a database", &decimal(ceiling.purchases_per_second, 0), &seconds));
-        lines.extend(ceiling.ratio.map(|ratio| figure("share of that ceiling", &format!("{ratio:.2}"), "")));
+    let mut lines = vec![figure("purchases per second", &decimal(outcome.timing.purchases_per_second, 0), "")];
+    lines.extend(outcome.ceiling.into_iter().flat_map(|ceiling| reference("without a database", ceiling)));
+    // Nobody attempts or conflicts where no database took part.
+    if outcome.servers.postgresql.is_some() {
+        lines.push(figure("decisions attempted", &signed(outcome.attempts), ""));
+        lines.push(figure("version conflicts", &signed(outcome.conflicts), ""));
     }
+    lines.push(figure("deepest queue", &count(outcome.queue_depth_peak), ""));
+    lines.push(figure("most buyers waiting", &count(outcome.waiting_peak), ""));
     lines
 }
 
-/// Nothing, where no database took part.
-fn contention_lines(outcome: &Outcome) -> Vec<String> {
-    let figures = [("decisions attempted", outcome.attempts), ("version conflicts", outcome.conflicts)];
-    let figures = figures.into_iter().filter(|_| outcome.servers.postgresql.is_some());
-    figures.map(|(label, number)| figure(label, &signed(number), "")).collect()
+/// The pace of other sales, and this one's share of it.
+fn reference(label: &str, reference: Reference) -> impl Iterator<Item = String> {
+    let pace = figure(label, &decimal(reference.purchases_per_second, 0), &format!("in {:.2} s", reference.seconds));
+    let share = reference.ratio.map(|ratio| figure("share of that", &format!("{ratio:.2}"), ""));
+    std::iter::once(pace).chain(share)
 }
 
-fn queue_lines(outcome: &Outcome) -> [String; 2] {
-    let over_time = |of: fn(&DepthSample) -> u64| {
-        sparkline(&outcome.queue_depth.iter().map(|sample| (sample.at_ms, of(sample))).collect::<Vec<_>>())
-    };
-    [
-        figure("peak depth", &count(outcome.queue_depth_peak), &over_time(|sample| sample.messages)),
-        figure("most buyers waiting", &count(outcome.waiting_peak), &over_time(|sample| sample.waiting)),
-    ]
+fn worker_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
+    let all: u64 = outcome.workers.iter().map(|worker| worker.verdicts).sum();
+    outcome.workers.iter().map(move |worker| {
+        let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
+        figure(&worker.id, &count(worker.verdicts), &format!("{:>6}{memory}", share(worker.verdicts, all)))
+    })
 }
 
-fn worker_line(worker: &WorkerReport, all: u64) -> String {
-    let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
-    let id = if worker.id.is_empty() { "(nameless)" } else { &worker.id };
-    figure(id, &count(worker.verdicts), &format!("{:>6}{memory}", share(worker.verdicts, all)))
-}
-
-fn crash_line(outcome: &Outcome) -> Option<String> {
-    let named = outcome.crashes.iter().take(CRASHES_NAMED_MAX);
-    let mut named: Vec<String> = named.map(|crash| format!("{} at {:.1} s", crash.worker, crash.seconds)).collect();
-    named.extend((outcome.crashes.len() > CRASHES_NAMED_MAX).then(|| "…".to_owned()));
-    let crashes = outcome.crashes.len() as u64;
-    (crashes > 0).then(|| figure("killed and replaced", &count(crashes), &named.join(", ")))
+fn event_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
+    let events = outcome.events.iter().map(|event| (format!("at {}", event.at), event_text(event)));
+    let at_random =
+        |crash: &CrashReport| (format!("at {:.1} s", crash.seconds), format!("{} killed and replaced", crash.worker));
+    let crashes = outcome.crashes.iter().map(at_random);
+    events.chain(crashes).map(|(at, text)| format!("{at:<LABEL_COLUMNS$}{text}"))
 }
 
 fn order_lines(orders: &OrdersReport) -> Vec<String> {
-    let states = [
-        ("paid", orders.paid),
-        ("cancelled", orders.cancelled),
-        ("expired", orders.expired),
-        ("held", orders.held),
-        ("payments declined", orders.declined),
-    ];
+    let plain = |number| (count(number), String::new());
+    let latency = |latency: Latency| (decimal(latency.p50, 1), format!("ms p50, {} ms p99", decimal(latency.p99, 1)));
     let (refunds, requests) = (plural(orders.refunds, "refund"), count(orders.gateway_requests));
     let money = format!("{refunds}; {requests} asked, {} spoilt", count(orders.gateway_spoilt));
-    let latency = |label, latency: Latency| {
-        figure(label, &decimal(latency.p50, 1), &format!("ms p50, {} ms p99", decimal(latency.p99, 1)))
-    };
-    let mut lines: Vec<String> = states.map(|(label, number)| figure(label, &count(number), "")).into();
-    lines.extend([
-        figure("charges at the gateway", &count(orders.charges), &money),
-        latency("payment latency", orders.payment_latency_ms),
-        figure("events", &count(orders.events), &format!("{} published again", count(orders.duplicate_events))),
-        latency("event lag", orders.event_lag_ms),
-    ]);
-    if let Some(quiet) = orders.quiet {
-        let seconds = format!("in {:.2} s", quiet.seconds);
-        lines.push(figure("the same without this", &decimal(quiet.purchases_per_second, 0), &seconds));
-        lines.push(figure("share of that", &format!("{:.2}", quiet.ratio), ""));
-    }
-    lines
-}
-
-fn step_line(step: &DemoStep, style: Style) -> String {
-    let seconds = style.dim(&format!("{:>6.2} s", step.seconds));
-    format!("{seconds}  {:<STEP_COLUMNS$}{}", step.what, style.good(&step.came))
+    let again = format!("{} published again", count(orders.duplicate_events));
+    let figures = [
+        ("paid", plain(orders.paid)),
+        ("cancelled", plain(orders.cancelled)),
+        ("expired", plain(orders.expired)),
+        ("held", plain(orders.held)),
+        ("payments declined", plain(orders.declined)),
+        ("charges at the gateway", (count(orders.charges), money)),
+        ("payment latency", latency(orders.payment_latency_ms)),
+        ("events", (count(orders.events), again)),
+        ("event lag", latency(orders.event_lag_ms)),
+    ];
+    let lines = figures.into_iter().map(|(label, (number, more))| figure(label, &number, &more));
+    lines.chain(orders.quiet.into_iter().flat_map(|quiet| reference("the same without this", quiet))).collect()
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    //! What the summary says of a sale in which everything happened, and what it says of others.
+
+    use super::*;
+    use crate::fixtures::outcome;
+
+    /// Each line without what surrounds its words.
+    fn lines(outcome: &Outcome) -> Vec<String> {
+        let rendered = render(outcome, Style::Plain);
+        rendered.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn every_section_says_its_figures() {
+        let lines = lines(&outcome());
+        for line in [
+            "4,000 sold · 6,000 sold out · 0 failed — 1.25 s",
+            "✓ never oversold units reserved: at most 4000",
+            "reserved 4,000 40.0 %",
+            "purchases per second 8,000",
+            "without a database 9,090 in 1.10 s",
+            "share of that 0.88",
+            "version conflicts 4",
+            "worker-1 3,100 31.0 % 41.9 MiB",
+            "at 20% worker-3 added; its first verdict 0.25 s later",
+            "at 0.8 s payment-1 killed and replaced",
+            "charges at the gateway 2,001 1 refund; 2,100 asked, 3 spoilt",
+            "payment latency 40.0 ms p50, 99.0 ms p99",
+            "the same without this 8,900 in 1.00 s",
+            "0.50 s ann pays paid",
+        ] {
+            assert!(lines.iter().any(|said| said == line), "{line}: {lines:#?}");
+        }
+        let rendered = |style| render(&outcome(), style);
+        assert!(!rendered(Style::Plain).contains('\x1b') && rendered(Style::Coloured).contains("\x1b[32m"));
+    }
+
+    #[test]
+    fn a_broken_invariant_is_crossed_and_names_its_offenders() {
+        let mut outcome = outcome();
+        outcome.audit.invariants[0].holds = false;
+        outcome.audit.invariants[0].detail = "1: concert by 3".to_owned();
+        assert!(lines(&outcome).contains(&"✗ never oversold 1: concert by 3".to_owned()));
+    }
+
+    #[test]
+    fn an_event_says_whom_it_met_and_for_how_long_the_buyers_felt_it() {
+        for (event, worker, node, expected) in [
+            (Action::Kill, Some("worker-1"), None, "worker-1 killed; the next worker's verdicts 0.25 s later"),
+            (Action::Stop, None, None, "no worker was left to be stopped"),
+            (Action::KillBroker, None, Some("node-2"), "node-2 killed"),
+            (Action::KillRedis, None, None, "Redis killed and started again"),
+        ] {
+            let [worker, broker_node] = [worker, node].map(|whom: Option<&str>| whom.map(str::to_owned));
+            let (at, next_verdict_seconds) = ("25%".parse().unwrap(), worker.as_ref().map(|_| 0.25));
+            let event = EventReport { at, event, worker, broker_node, seconds: 1.5, next_verdict_seconds };
+            assert_eq!(event_text(&event), expected);
+        }
+    }
+}

@@ -3,28 +3,36 @@
 //! No worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was ever started
 //! has an [`Ending`] after [`Workers::drain`].
 
-mod process;
-
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures_util::future::join_all;
-use shared::devstack::{Folder, Signal};
+use shared::devstack::{Folder, Program, Signal, Supervised};
+use tokio::time::{Instant, sleep};
 
 use crate::audit::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
+use crate::stats::round;
 use crate::strategy::Strategy;
-use process::{Condition, Worker};
 
-/// What the processes of the purchase function are called, with a number.
-const PURCHASE: &str = "worker";
 /// The place of those who decide purchases among the functions of a run.
 const DECIDING: usize = 0;
-/// What a worker logs once it has subscribed to all of its queues. The broker cannot be asked: a passive declare counts
-/// only the active one of several single active consumers (3.10), or not even consumers (4.0 to 4.2, fixed by pull
-/// request 16185 of rabbitmq-server).
-const CONSUMING: &str = "consuming";
+/// What a worker logs once it has subscribed to all of its queues, and the relay, which has none. The broker cannot be
+/// asked: a passive declare counts only the active one of several single active consumers (3.10), or not even consumers
+/// (4.0 to 4.2, fixed by pull request 16185 of rabbitmq-server).
+const READY_LOGGED: [&str; 2] = ["consuming", "publishing events"];
+/// Makes sure that it is logged, whatever else is.
+const READY_FILTER: &str = "shared::worker=info,relay=info";
+const READY_WAIT_MAX: Duration = Duration::from_secs(60);
+const READY_POLL: Duration = Duration::from_millis(20);
+/// How long a worker may take to drain before it is killed; longer than its own limit.
+const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The rest of the filter, unless `RUST_LOG` says otherwise.
+const LOG_FILTER_DEFAULT: &str = "info";
+const LOG_LINES_SHOWN_MAX: usize = 20;
+const KIB_PER_MIB: f64 = 1_024.0;
 
 /// The workers of one function: what to start, and how often.
 #[derive(Debug, Clone)]
@@ -42,21 +50,18 @@ pub struct WorkerSpec {
     pub batch_max: Option<u32>,
     /// How purchases are decided; `None` where none are.
     pub strategy: Option<Strategy>,
-    /// What its processes log once they are ready.
-    pub ready_logged: &'static str,
 }
 
 impl WorkerSpec {
     pub fn purchase(program: PathBuf, count: u32, batch_max: Option<u32>) -> Self {
         Self {
-            name: PURCHASE,
+            name: "worker",
             program,
             arguments: Vec::new(),
             environment: Vec::new(),
             count,
             batch_max,
             strategy: Some(Strategy::default()),
-            ready_logged: CONSUMING,
         }
     }
 
@@ -66,7 +71,6 @@ impl WorkerSpec {
         Self { arguments, strategy: None, ..Self::purchase(ourselves, count, batch_max) }
     }
 
-    /// One process of another function, called by its name.
     pub fn one(name: &'static str, program: PathBuf, environment: Vec<(String, String)>) -> Self {
         Self { name, environment, strategy: None, ..Self::purchase(program, 1, None) }
     }
@@ -83,8 +87,7 @@ pub struct Workers {
 impl Workers {
     /// Starts the workers of each function, those who decide purchases first, and returns when all are ready.
     pub async fn start(specs: Vec<WorkerSpec>, endpoints: &Endpoints) -> Result<Self, Failure> {
-        let logs = Folder::create().map_err(Failure::Broken)?;
-        let mut workers = Self { specs, endpoints: endpoints.clone(), logs, started: Vec::new() };
+        let mut workers = Self { specs, endpoints: endpoints.clone(), logs: Folder::create()?, started: Vec::new() };
         for function in 0..workers.specs.len() {
             for _ in 0..workers.specs[function].count {
                 workers.start_one(function).await?;
@@ -94,22 +97,45 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Starts one more of those who decide purchases and returns at once; [`Workers::ready`] waits for it.
-    pub async fn start_another(&mut self) -> Result<(), Failure> {
+    /// Starts one more of those who decide purchases and returns its index at once; [`Workers::ready`] waits for it.
+    pub async fn start_another(&mut self) -> Result<usize, Failure> {
         self.start_one(DECIDING).await
     }
 
-    async fn start_one(&mut self, function: usize) -> Result<(), Failure> {
-        let spec = &self.specs[function];
+    async fn start_one(&mut self, function: usize) -> Result<usize, Failure> {
+        let (spec, endpoints) = (&self.specs[function], &self.endpoints);
         let number = self.started.iter().filter(|worker| worker.function == function).count() + 1;
         let id = format!("{}-{number}", spec.name);
         let log = self.logs.path().join(format!("{id}.log"));
-        self.started.push(Worker::start(spec, &self.endpoints, function, id, log).await?);
-        Ok(())
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
+        let batch_max = spec.batch_max.map(|batch_max| ["--batch-max".to_owned(), batch_max.to_string()]);
+        // In the environment, not on the command line: URLs have passwords in them.
+        let mut program = Program::new(&spec.program)
+            .args(&spec.arguments)
+            .args(["--worker-id", &id])
+            .args(batch_max.into_iter().flatten())
+            .env("AMQP_URL", &endpoints.amqp_url)
+            .env("DATABASE_URL", &endpoints.database_url)
+            .env("RUST_LOG", format!("{filter},{READY_FILTER}"))
+            .log(&log)
+            .stop(Signal::Terminate, DRAIN_WAIT_MAX);
+        if let Some(strategy) = spec.strategy {
+            program = program.env("STRATEGY", strategy.as_str());
+        }
+        if let Some(redis_url) = &endpoints.redis_url {
+            program = program.env("REDIS_URL", redis_url);
+        }
+        for (name, value) in &spec.environment {
+            program = program.env(name, value);
+        }
+        let process = Supervised::spawn(program).await.map_err(Failure::Configuration)?;
+        let condition = Condition::AtWork;
+        self.started.push(Worker { id, function, process, log, rss_mib: None, condition });
+        Ok(self.started.len() - 1)
     }
 
     pub async fn ready(&mut self, index: usize) -> Result<(), Failure> {
-        self.worker(index)?.ready().await
+        self.started[index].ready().await
     }
 
     /// Waits until every worker is ready, but for those that were killed.
@@ -121,9 +147,8 @@ impl Workers {
     }
 
     pub fn signal(&mut self, index: usize, signal: Signal) -> Result<(), Failure> {
-        let worker = self.worker(index)?;
-        let sent = worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id));
-        sent.map_err(Failure::Broken)?;
+        let worker = &mut self.started[index];
+        worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id))?;
         match signal {
             Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => {
                 worker.condition = Condition::Stopping;
@@ -138,9 +163,8 @@ impl Workers {
     /// Kills a worker with `kill -9` and waits for its end, which then counts as clean.
     pub async fn kill(&mut self, index: usize) -> Result<(), Failure> {
         self.sample_memory();
-        let worker = self.worker(index)?;
-        worker.condition = Condition::Killed;
-        worker.process.kill().await.map_err(Failure::Broken)?;
+        self.started[index].condition = Condition::Killed;
+        self.started[index].process.kill().await?;
         Ok(())
     }
 
@@ -154,11 +178,6 @@ impl Workers {
         self.kill(index).await?;
         self.start_one(self.started[index].function).await?;
         Ok(self.id(index))
-    }
-
-    /// How many were ever started: the index of the next.
-    pub fn count(&self) -> usize {
-        self.started.len()
     }
 
     pub fn id(&self, index: usize) -> Option<String> {
@@ -185,7 +204,9 @@ impl Workers {
     }
 
     pub fn sample_memory(&mut self) {
-        self.started.iter_mut().for_each(Worker::sample_memory);
+        for worker in &mut self.started {
+            worker.rss_mib = peak_rss_mib(worker.process.pid()).or(worker.rss_mib);
+        }
     }
 
     /// Id and peak memory, as last noted, of those who decide purchases.
@@ -196,7 +217,6 @@ impl Workers {
 
     /// Asks every worker to drain, first those who decide purchases, and says how each ended.
     pub async fn drain(mut self) -> Vec<Ending> {
-        self.sample_memory();
         let mut endings = Vec::new();
         for function in 0..self.specs.len() {
             let workers = self.started.iter_mut().filter(|worker| worker.function == function);
@@ -207,20 +227,81 @@ impl Workers {
         endings
     }
 
-    pub(crate) fn all_gone(&mut self) -> Failure {
-        let deciding = self.started.iter_mut().rfind(|worker| worker.function == DECIDING);
-        let Some(worker) = deciding else { return Failure::Broken(anyhow!("no worker was started")) };
-        let how = match worker.process.try_wait() {
-            Ok(Some(status)) => status.to_string(),
-            Ok(None) => "still running".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let (id, log) = (&worker.id, worker.last_logged());
-        let text = anyhow!("every worker has ended in the middle of the sale; {id} ({how}) logged last\n{log}");
+    /// Why a sale cannot go on: everybody who decides has ended.
+    pub(crate) fn all_gone(&self) -> Failure {
+        let last = self.started.iter().rfind(|worker| worker.function == DECIDING).map(Worker::last_logged);
+        let text = anyhow!("every worker has ended in the middle of the sale; {}", last.unwrap_or_default());
         Failure::Broken(text)
     }
+}
 
-    fn worker(&mut self, index: usize) -> Result<&mut Worker, Failure> {
-        self.started.get_mut(index).context("there is no such worker").map_err(Failure::Broken)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    AtWork,
+    Frozen,
+    /// Asked to end by a signal; it may still be draining.
+    Stopping,
+    /// On purpose: its exit status says nothing.
+    Killed,
+}
+
+struct Worker {
+    id: String,
+    /// The place of its spec among those of the run.
+    function: usize,
+    process: Supervised,
+    log: PathBuf,
+    rss_mib: Option<f64>,
+    condition: Condition,
+}
+
+impl Worker {
+    async fn ready(&mut self) -> Result<(), Failure> {
+        let started = Instant::now();
+        while !READY_LOGGED.iter().any(|ready| self.logged().contains(ready)) {
+            if let Some(status) = self.process.try_wait().context("look after a worker")? {
+                let text = anyhow!("{} ended before it was ready ({status}); {}", self.id, self.last_logged());
+                return Err(Failure::of_worker(status, text));
+            }
+            if started.elapsed() > READY_WAIT_MAX {
+                let seconds = READY_WAIT_MAX.as_secs();
+                return Err(anyhow!("{} is not ready after {seconds} s; {}", self.id, self.last_logged()).into());
+            }
+            sleep(READY_POLL).await;
+        }
+        Ok(())
     }
+
+    fn is_at_work(&mut self) -> bool {
+        self.condition == Condition::AtWork && matches!(self.process.try_wait(), Ok(None))
+    }
+
+    async fn drain(&mut self) -> Ending {
+        let (clean, how) = match self.process.stop().await {
+            Ok(status) => (status.success() || self.condition == Condition::Killed, status.to_string()),
+            Err(error) => (false, format!("{error:#}")),
+        };
+        let how = if clean { how } else { format!("{how}; {}", self.last_logged()) };
+        Ending { worker_id: self.id.clone(), clean, how }
+    }
+
+    fn logged(&self) -> String {
+        // A log that cannot be read has nothing to show.
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    fn last_logged(&self) -> String {
+        let text = self.logged();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..];
+        format!("the log of {} ends with\n  {}", self.id, last.join("\n  "))
+    }
+}
+
+/// The most memory that the process ever had resident; `None` once it has ended.
+fn peak_rss_mib(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(round(kib / KIB_PER_MIB, 10.0))
 }

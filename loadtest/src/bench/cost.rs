@@ -228,11 +228,11 @@ impl Bench<'_> {
         });
         let batches = batches.await?;
         let outcome = measured.outcome;
-        let broken = outcome.invariants.iter().filter(|invariant| !invariant.holds);
+        let broken = outcome.audit.invariants.iter().filter(|invariant| !invariant.holds);
         self.broken.extend(broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)));
         Ok(Taken {
             purchases: buyers,
-            purchases_per_second: outcome.purchases_per_second,
+            purchases_per_second: outcome.timing.purchases_per_second,
             cpu: measured.cpu,
             batches,
             counted: measured.counted.unwrap_or_default() - self.idle,

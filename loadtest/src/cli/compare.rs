@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BenchOptions, ITEMS_MAX, STOCK_MAX, WORKERS_MAX};
+use super::{BenchOptions, WORKERS_MAX};
 use crate::bench::compare::{Form, rows};
-use crate::schedule::{BUYERS_MAX, Scenario};
+use crate::schedule::{BUYERS_MAX, ITEMS_MAX, STOCK_MAX, Scenario};
 use crate::servers::RedisUrl;
 use crate::strategy::Strategy;
 

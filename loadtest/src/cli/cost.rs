@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{BATCH_MAX, BenchOptions, ITEMS_MAX, WORKERS_MAX};
-use crate::schedule::{BUYERS_MAX, Scenario};
+use super::{BATCH_MAX, BenchOptions, WORKERS_MAX};
+use crate::schedule::{BUYERS_MAX, ITEMS_MAX, Scenario};
 
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
 const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;

@@ -3,7 +3,8 @@
 //! Whoever was frozen is woken, at the latest by [`Injector::finish`]; no event chooses a worker that is frozen, was asked
 //! to stop, or has ended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::pending;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,21 +30,20 @@ pub(crate) struct Injector<'a> {
     /// By the queue's name, the broker's node that leads it.
     leaders: HashMap<String, String>,
     opened: Instant,
+    /// Each with the number of verdicts that it is due at.
     events: VecDeque<(usize, Event)>,
-    crashes: VecDeque<Crash>,
-    /// Who is frozen, by index, and when to wake it; the first to be woken comes first.
-    frozen: VecDeque<(usize, Instant)>,
-    /// Each with its moment, from the start of the sale.
-    done: Vec<(Duration, EventReport)>,
+    /// What is due at a moment from the start of the sale.
+    timed: BTreeSet<(Duration, Timed)>,
+    done: Vec<EventReport>,
     crashed: Vec<CrashReport>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Crash {
-    /// From the start of the sale.
-    at: Duration,
-    /// Chooses among the workers that are there then.
-    pick: u64,
+enum Timed {
+    /// Who is frozen, by index.
+    Wake(usize),
+    /// The number chooses among the workers that are there then.
+    Crash(u64),
 }
 
 impl<'a> Injector<'a> {
@@ -57,19 +57,18 @@ impl<'a> Injector<'a> {
         seed: u64,
     ) -> Result<Self, Failure> {
         let leaders = match &faults.broker {
-            Some(broker) => broker.rabbitmq.leaders(broker.vhost).await.map_err(Failure::Broken)?,
+            Some(broker) => broker.rabbitmq.leaders(broker.vhost).await?,
             None => HashMap::new(),
         };
         let mut events = faults.events.clone();
         events.sort_by_key(|event| (event.at.percent(), event.action));
         Ok(Self {
             events: events.into_iter().map(|event| (event.answered(buyers), event)).collect(),
-            crashes: crashes(faults.crashes, crashes_over, seed),
+            timed: crashes(faults.crashes, crashes_over, seed),
             faults,
             amqp_url: amqp_url.to_owned(),
             leaders,
             opened: Instant::now(),
-            frozen: VecDeque::new(),
             done: Vec::new(),
             crashed: Vec::new(),
         })
@@ -82,34 +81,42 @@ impl<'a> Injector<'a> {
     /// Returns when [`Injector::act`] has something to do; never, when there is nothing to come. May be dropped.
     pub(crate) async fn due(&self, answered: &mut watch::Receiver<usize>) {
         let event = async {
-            let Some(&(due, _)) = self.events.front() else { return std::future::pending().await };
+            let Some(&(due, _)) = self.events.front() else { return pending().await };
             // Once the buyers have left, nothing more is answered.
             if answered.wait_for(|answered| *answered >= due).await.is_err() {
-                std::future::pending().await
+                pending().await
             }
         };
-        let crash = self.crashes.front().map(|crash| self.opened + crash.at);
-        let wake = self.frozen.front().map(|&(_, at)| at);
+        let timed = async {
+            match self.timed.first() {
+                Some((at, _)) => sleep_until(self.opened + *at).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = event => (),
-            () = at(crash) => (),
-            () = at(wake) => (),
+            () = timed => (),
         }
     }
 
-    /// Wakes whoever has been frozen for long enough, and does whatever is due when so many are answered.
+    /// Does whatever is due now and when so many are answered.
     pub(crate) async fn act(&mut self, answered: usize, workers: &mut Workers) -> Result<(), Failure> {
-        while let Some((index, _)) = self.frozen.pop_front_if(|(_, at)| *at <= Instant::now()) {
-            workers.signal(index, Signal::Continue)?;
-        }
         while let Some((_, event)) = self.events.pop_front_if(|(due, _)| *due <= answered) {
             self.inject(event, workers).await?;
         }
-        while let Some(crash) = self.crashes.pop_front_if(|crash| self.opened + crash.at <= Instant::now()) {
-            let seconds = seconds(self.opened.elapsed());
-            if let Some(worker) = workers.crash(crash.pick).await? {
-                tracing::info!(worker, seconds, "killed");
-                self.crashed.push(CrashReport { worker, seconds });
+        while let Some(&(at, timed)) = self.timed.first()
+            && at <= self.opened.elapsed()
+        {
+            self.timed.pop_first();
+            match timed {
+                Timed::Wake(index) => workers.signal(index, Signal::Continue)?,
+                Timed::Crash(pick) => {
+                    let seconds = seconds(self.opened.elapsed());
+                    if let Some(worker) = workers.crash(pick).await? {
+                        tracing::info!(worker, seconds, "killed");
+                        self.crashed.push(CrashReport { worker, seconds });
+                    }
+                }
             }
         }
         Ok(())
@@ -121,38 +128,42 @@ impl<'a> Injector<'a> {
         answered: &mut watch::Receiver<usize>,
         workers: &mut Workers,
     ) -> Result<(), Failure> {
-        while !self.crashes.is_empty() {
+        let is_crash = |(_, timed): &(Duration, Timed)| matches!(timed, Timed::Crash(_));
+        while self.timed.iter().any(is_crash) {
             self.due(answered).await;
             let answered = *answered.borrow();
             self.act(answered, workers).await?;
         }
         let answered = *answered.borrow();
         self.act(answered, workers).await?;
-        for (index, _) in self.frozen.drain(..) {
-            workers.signal(index, Signal::Continue)?;
+        for (_, timed) in std::mem::take(&mut self.timed) {
+            if let Timed::Wake(index) = timed {
+                workers.signal(index, Signal::Continue)?;
+            }
         }
         workers.all_ready().await
     }
 
     /// What came to pass, and what it meant for the buyers.
-    pub(crate) fn reports(self, schedule: &Schedule, answers: &Answers) -> (Vec<EventReport>, Vec<CrashReport>) {
-        let report = |(at, report): (Duration, EventReport)| {
-            let next = |worker: &String| until_next_verdict(schedule, answers, report.event, worker, at);
-            EventReport { next_verdict_seconds: report.worker.as_ref().and_then(next).map(seconds), ..report }
-        };
-        (self.done.into_iter().map(report).collect(), self.crashed)
+    pub(crate) fn reports(mut self, schedule: &Schedule, answers: &Answers) -> (Vec<EventReport>, Vec<CrashReport>) {
+        for event in &mut self.done {
+            let at = Duration::from_secs_f64(event.seconds);
+            let next = |worker: &String| until_next_verdict(schedule, answers, event.event, worker, at);
+            event.next_verdict_seconds = event.worker.as_ref().and_then(next).map(seconds);
+        }
+        (self.done, self.crashed)
     }
 
     async fn inject(&mut self, event: Event, workers: &mut Workers) -> Result<(), Failure> {
         let at = self.opened.elapsed();
         let mut broker_node = None;
         let index = match event.action {
-            Action::Add => Some(workers.count()),
+            Action::Add => Some(workers.start_another().await?),
             Action::Stop | Action::Kill | Action::Freeze => workers.first_at_work(),
             Action::KillBroker | Action::KillRedis => None,
         };
         match (event.action, index) {
-            (Action::Add, _) => workers.start_another().await?,
+            (Action::Add, _) | (Action::Stop | Action::Kill | Action::Freeze, None) => {}
             (Action::Stop, Some(index)) => {
                 // Before it is ready, SIGTERM would end it like any program, and not make it drain.
                 workers.ready(index).await?;
@@ -160,24 +171,20 @@ impl<'a> Injector<'a> {
             }
             (Action::Kill, Some(index)) => workers.kill(index).await?,
             (Action::Freeze, Some(index)) => {
-                self.frozen.push_back((index, Instant::now() + self.faults.freeze));
+                self.timed.insert((at + self.faults.freeze, Timed::Wake(index)));
                 workers.signal(index, Signal::Stop)?;
             }
-            (Action::Stop | Action::Kill | Action::Freeze, None) => {}
             (Action::KillBroker, _) => broker_node = self.kill_node().await?,
             (Action::KillRedis, _) => {
                 if let Some(redis) = &mut self.faults.redis {
-                    let killed = redis.kill_and_restart().await.context("kill Redis and start it again");
-                    killed.map_err(Failure::Broken)?;
+                    redis.kill_and_restart().await.context("kill Redis and start it again")?;
                 }
             }
         }
         let worker = index.and_then(|index| workers.id(index));
         tracing::info!(at = %event.at, worker, broker_node, "{}", event.action.past());
-        let (seconds, next_verdict_seconds) = (seconds(at), None);
-        let report =
-            EventReport { at: event.at, event: event.action, worker, seconds, next_verdict_seconds, broker_node };
-        self.done.push((at, report));
+        let (seconds, Event { at, action: event }) = (seconds(at), event);
+        self.done.push(EventReport { at, event, worker, seconds, next_verdict_seconds: None, broker_node });
         Ok(())
     }
 
@@ -185,27 +192,24 @@ impl<'a> Injector<'a> {
     async fn kill_node(&mut self) -> Result<Option<String>, Failure> {
         let Some(broker) = &mut self.faults.broker else { return Ok(None) };
         let probe = Probe::connect(&self.amqp_url).await?;
-        let depths = probe.depths().await?;
+        let partitions = probe.partitions().await?;
         probe.close().await;
-        let node = busiest(&self.leaders, &depths).context("no node leads a partition").map_err(Failure::Broken)?;
-        broker.rabbitmq.kill_node(&node).await.map_err(Failure::Broken)?;
+        let depths = partitions.iter().map(|queue| (queue.name().as_str(), queue.message_count()));
+        let node = busiest(&self.leaders, depths).context("no node leads a partition")?;
+        broker.rabbitmq.kill_node(&node).await?;
         Ok(Some(node))
     }
 }
 
-/// Moments spread uniformly over this time, in order: equal seed, equal moments, and equal choices among equally many
-/// workers.
-fn crashes(count: u32, over: Duration, seed: u64) -> VecDeque<Crash> {
+/// Moments spread uniformly over this time: equal seed, equal moments, and equal choices among equally many workers.
+fn crashes(count: u32, over: Duration, seed: u64) -> BTreeSet<(Duration, Timed)> {
     let mut random = Random::of(seed, MOMENTS, u64::from(count));
-    let crash = |_| Crash { at: over.mul_f64(random.unit()), pick: random.next() };
-    let mut crashes: Vec<Crash> = (0..count).map(crash).collect();
-    crashes.sort_unstable();
-    crashes.into()
+    (0..count).map(|_| (over.mul_f64(random.unit()), Timed::Crash(random.next()))).collect()
 }
 
 /// The node that leads the partitions in which most requests wait; of several such, the one that leads more of them.
-fn busiest(leaders: &HashMap<String, String>, depths: &[(String, u64)]) -> Option<String> {
-    let mut loads: HashMap<&str, (u64, usize)> = HashMap::new();
+fn busiest<'a>(leaders: &HashMap<String, String>, depths: impl Iterator<Item = (&'a str, u32)>) -> Option<String> {
+    let mut loads: HashMap<&str, (u32, usize)> = HashMap::new();
     for (partition, depth) in depths {
         if let Some(leader) = leaders.get(partition) {
             let load = loads.entry(leader).or_default();
@@ -214,14 +218,6 @@ fn busiest(leaders: &HashMap<String, String>, depths: &[(String, u64)]) -> Optio
     }
     let busiest = loads.into_iter().max_by_key(|(node, load)| (*load, *node));
     busiest.map(|(node, _)| node.to_owned())
-}
-
-/// Never, where there is no moment.
-async fn at(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn seconds(duration: Duration) -> f64 {
@@ -235,34 +231,23 @@ mod tests {
     const OVER: Duration = Duration::from_secs(20);
 
     #[test]
-    fn the_moments_are_in_order_within_the_time_and_follow_from_the_seed() {
+    fn the_moments_are_spread_over_the_time_and_follow_from_the_seed() {
         let moments = crashes(50, OVER, 42);
-        assert_eq!(moments.len(), 50);
-        assert!(moments.iter().is_sorted() && moments.iter().all(|crash| crash.at <= OVER));
-        let late = moments.iter().filter(|crash| crash.at > OVER / 2).count();
+        assert!(moments.len() == 50 && moments.iter().all(|(at, _)| *at <= OVER));
+        let late = moments.iter().filter(|(at, _)| *at > OVER / 2).count();
         assert!((10..=40).contains(&late), "they are spread: {late}");
         assert_eq!(moments, crashes(50, OVER, 42));
         assert_ne!(moments, crashes(50, OVER, 43));
-        assert!(crashes(0, OVER, 42).is_empty());
-    }
-
-    fn busiest_of(leaders: &[(&str, &str)], depths: &[(&str, u64)]) -> Option<String> {
-        let leaders = leaders.iter().map(|(queue, node)| ((*queue).to_owned(), (*node).to_owned())).collect();
-        let depths: Vec<_> = depths.iter().map(|(queue, depth)| ((*queue).to_owned(), *depth)).collect();
-        busiest(&leaders, &depths)
     }
 
     #[test]
-    fn the_node_that_most_requests_wait_for_is_the_one() {
+    fn the_node_that_most_requests_wait_for_is_the_one_and_where_nothing_waits_the_one_that_leads_most() {
         let leaders = [("p.0", "one"), ("p.1", "one"), ("p.2", "two"), ("dead", "three")];
-        assert_eq!(busiest_of(&leaders, &[("p.0", 10), ("p.1", 10), ("p.2", 21)]).as_deref(), Some("two"));
-        assert_eq!(busiest_of(&leaders, &[("p.0", 11), ("p.1", 11), ("p.2", 21)]).as_deref(), Some("one"));
-    }
-
-    #[test]
-    fn where_nothing_waits_it_is_the_node_that_leads_most() {
-        let leaders = [("p.0", "one"), ("p.1", "one"), ("p.2", "two")];
-        assert_eq!(busiest_of(&leaders, &[("p.2", 0), ("p.1", 0), ("p.0", 0)]).as_deref(), Some("one"));
-        assert_eq!(busiest_of(&[], &[("p.0", 1)]), None);
+        let leaders = leaders.map(|(queue, node)| (queue.to_owned(), node.to_owned())).into();
+        let of = |depths: [u32; 3]| busiest(&leaders, ["p.0", "p.1", "p.2"].into_iter().zip(depths));
+        for (depths, node) in [([10, 10, 21], "two"), ([11, 11, 21], "one"), ([0, 0, 0], "one")] {
+            assert_eq!(of(depths).as_deref(), Some(node));
+        }
+        assert_eq!(busiest(&HashMap::new(), [("p.0", 1)].into_iter()), None);
     }
 }

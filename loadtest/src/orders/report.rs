@@ -8,7 +8,7 @@ use shared::order::State;
 
 use super::plan::{FollowUp, FollowUpKind, Plan};
 use crate::audit::Evidence;
-use crate::stats::Latency;
+use crate::stats::{Latency, Reference};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OrdersReport {
@@ -36,15 +36,7 @@ pub struct OrdersReport {
     /// From what happened, by the database's clock, to its event's arrival, by ours.
     pub event_lag_ms: Latency,
     /// The same sale, where nobody paid or cancelled and no hold ran out.
-    pub quiet: Option<QuietReport>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct QuietReport {
-    pub seconds: f64,
-    pub purchases_per_second: f64,
-    /// The purchases per second of the sale itself, by this.
-    pub ratio: f64,
+    pub quiet: Option<Reference>,
 }
 
 impl OrdersReport {

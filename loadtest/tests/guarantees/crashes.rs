@@ -37,12 +37,12 @@ async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
     assert!(["worker", "payment", "relay", "release"].into_iter().all(crashed), "{:?}", outcome.crashes);
 
     let life = outcome.life.unwrap();
-    assert_eq!(life.paid + life.cancelled + life.expired, outcome.verdicts.reserved, "every order has ended");
+    assert_eq!(life.paid + life.cancelled + life.expired, outcome.audit.verdicts.reserved, "every order has ended");
     assert_eq!((life.held, life.charges - life.refunds), (0, life.paid));
     for some in [life.paid, life.cancelled, life.expired, life.declined, life.gateway_spoilt] {
         assert!(some > 0, "each way is taken: {life:?}");
     }
-    assert!(outcome.verdicts.reserved > 700, "units that came back were sold again");
+    assert!(outcome.audit.verdicts.reserved > 700, "units that came back were sold again");
 }
 
 #[tokio::test]

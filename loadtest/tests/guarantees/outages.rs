@@ -48,7 +48,7 @@ async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(outcome.reconnects >= 1, "the restart came in the middle of the sale");
-    assert_eq!(outcome.verdicts.reserved, 4_000);
+    assert_eq!(outcome.audit.verdicts.reserved, 4_000);
     servers.stop().await.unwrap();
 }
 
@@ -71,7 +71,7 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
     });
     assert!((6_000..12_000).contains(&answered_at_death), "in mid-sale: {answered_at_death}");
     assert!(outcome.events[0].broker_node.is_some(), "{:?}", outcome.events);
-    assert_eq!((outcome.verdicts.reserved, outcome.verdicts.sold_out), (6_000, 6_000));
+    assert_eq!((outcome.audit.verdicts.reserved, outcome.audit.verdicts.sold_out), (6_000, 6_000));
 
     servers.rabbitmq.start_killed().await.unwrap();
     let wide = Scenario { buyers: 6_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 0.0, seed: 11 };
@@ -117,7 +117,8 @@ async fn assert_kept(sale: Running<'_>, endpoints: &Endpoints) -> Outcome {
     let (items, ids) = asked(sale.schedule());
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
-    let counts = [outcome.lost, outcome.conflicting_replies, outcome.oversold, outcome.order_inversions];
+    let counts =
+        [outcome.audit.lost, outcome.audit.conflicting_replies, outcome.audit.oversold, outcome.audit.order_inversions];
     assert_eq!(counts, [0; 4]);
     let pool = db::pool(&endpoints.database_url, "test", 1).unwrap();
     let overtakers: i64 = sqlx::query_scalar(OVERTAKERS).bind(items).bind(ids).fetch_one(&pool).await.unwrap();

@@ -12,9 +12,9 @@ async fn a_thousand_buyers_for_one_ticket_one_gets_it_and_everybody_else_is_told
     let sale = open(&endpoints().await, &ONE_TICKET, workers(2, None).await).await;
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
-    let verdicts = outcome.verdicts;
+    let verdicts = outcome.audit.verdicts;
     assert_eq!((verdicts.reserved, verdicts.sold_out, verdicts.refused, verdicts.invalid), (1, 999, 0, 0));
-    assert_eq!((outcome.lost, outcome.oversold, outcome.order_inversions), (0, 0, 0));
+    assert_eq!((outcome.audit.lost, outcome.audit.oversold, outcome.audit.order_inversions), (0, 0, 0));
     assert_eq!(outcome.workers.iter().map(|worker| worker.verdicts).sum::<u64>(), 1_000);
     assert!(outcome.workers.iter().all(|worker| worker.rss_mib.is_some()));
     assert!(outcome.attempts >= 1);

@@ -66,7 +66,7 @@ fn hostile() -> Outcome {
     outcome.crashes = HOSTILE.map(|id| CrashReport { worker: id.to_owned(), seconds: 0.1 }).into();
     outcome.passed = false;
     let detail = format!("1: concert by 3 {}", HOSTILE.join(" "));
-    outcome.invariants.push(Invariant { name: "stock_conserved", holds: false, detail });
+    outcome.audit.invariants.push(Invariant { name: "stock_conserved", holds: false, detail });
     outcome
 }
 

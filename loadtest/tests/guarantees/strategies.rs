@@ -32,7 +32,7 @@ async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
         let outcome = sale.finish().await.unwrap();
         assert_passed(&outcome);
         assert_eq!(outcome.scenario.strategy, strategy.as_str());
-        assert!(outcome.verdicts.sold_out > 0 && outcome.verdicts.reserved > 0);
+        assert!(outcome.audit.verdicts.sold_out > 0 && outcome.audit.verdicts.reserved > 0);
     }
 }
 
@@ -84,7 +84,7 @@ async fn a_redis_that_comes_back_with_an_old_snapshot_costs_nobody_a_verdict_or_
     redis.kill_and_restart().await.unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
-    assert_eq!((outcome.verdicts.reserved, outcome.verdicts.sold_out), (2_000, 1_000));
+    assert_eq!((outcome.audit.verdicts.reserved, outcome.audit.verdicts.sold_out), (2_000, 1_000));
     let pool = db::pool(&endpoints.database_url, "test", 1).unwrap();
     let passed: bool = sqlx::query_scalar("SELECT run_id <> '' FROM redis_fence").fetch_one(&pool).await.unwrap();
     assert!(passed, "Redis was what decided: the workers have passed its fence");

@@ -76,26 +76,26 @@ impl Row {
         outcome: &Outcome,
         counted: Option<Counted>,
     ) -> (Self, Vec<String>) {
-        let verdicts = outcome.verdicts;
-        let failures = [("lost", outcome.lost), ("invalid", verdicts.invalid)];
+        let (audit, verdicts) = (&outcome.audit, outcome.audit.verdicts);
+        let failures = [("lost", audit.lost), ("invalid", verdicts.invalid)];
         let attempts = (outcome.attempts.unsigned_abs(), outcome.conflicts.unsigned_abs());
         let row = Self {
             in_flight: contender.in_flight(competing),
             sold: verdicts.reserved,
             refused: verdicts.sold_out + verdicts.refused,
-            failed: outcome.lost + verdicts.invalid,
+            failed: audit.lost + verdicts.invalid,
             failures: failures.into_iter().filter(|(_, count)| *count > 0).collect(),
-            seconds: outcome.seconds,
-            latency_ms: outcome.latency_ms,
-            order_inversions: outcome.order_inversions,
-            oversold: outcome.oversold,
-            ..Self::new(contender, outcome.purchases_per_second)
+            seconds: outcome.timing.seconds,
+            latency_ms: outcome.timing.latency_ms,
+            order_inversions: audit.order_inversions,
+            oversold: audit.oversold,
+            ..Self::new(contender, outcome.timing.purchases_per_second)
         };
         let row = match counted {
             Some(counted) => row.with_attempts(attempts).with_counted(counted),
             None => row,
         };
-        (row, contender.broken(&outcome.invariants))
+        (row, contender.broken(&audit.invariants))
     }
 
     /// Once, by HTTP. That buyers fail there is a figure and no broken promise; that more is sold than there is, or that a
