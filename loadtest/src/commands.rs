@@ -9,7 +9,7 @@ use shared::devstack::Servers;
 use shared::table::Style;
 use shared::{amqp, telemetry};
 
-use crate::audit::Invariant;
+use crate::audit::{Invariant, invariant};
 use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
@@ -203,9 +203,7 @@ fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
 /// Whether the other sales of this run are good for a comparison.
 fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant {
     let broken = outcomes.iter().flat_map(|outcome| &outcome.audit.invariants).filter(|invariant| !invariant.holds);
-    let broken: Vec<String> = broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect();
-    let holds = broken.is_empty();
-    Invariant { name, holds, detail: if holds { when_kept.to_owned() } else { broken.join("; ") } }
+    invariant(name, when_kept, broken.map(|broken| format!("{}: {}", broken.name, broken.detail)))
 }
 
 fn add(outcome: &mut Outcome, invariant: Invariant) {

@@ -6,23 +6,20 @@ use std::process::{ExitCode, ExitStatus};
 use shared::amqp;
 use shared::db::OpenError;
 
-/// Everything was done and every invariant holds.
-pub const EXIT_PASSED: u8 = 0;
-/// An invariant broke, or the run failed for a reason that has no code of its own.
-pub const EXIT_BROKEN: u8 = 1;
-/// A server is missing or does not answer (`EX_UNAVAILABLE`).
-pub const EXIT_UNREACHABLE: u8 = 69;
-/// The set-up is wrong: half a pair of URLs, no worker program, a differing queue (`EX_CONFIG`).
-pub const EXIT_CONFIGURATION: u8 = 78;
-/// Stopped by a signal, as shells count it (128 + SIGINT).
-pub const EXIT_INTERRUPTED: u8 = 130;
+/// `EX_UNAVAILABLE`.
+const EXIT_UNREACHABLE: u8 = 69;
+/// `EX_CONFIG`.
+const EXIT_CONFIGURATION: u8 = 78;
+/// As shells count it: 128 + SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The text says what to change.
+    /// The set-up is wrong (half a pair of URLs, no worker program, a differing queue); the text says what to change.
     #[error("{0:#}")]
     Configuration(anyhow::Error),
+    /// A server is missing or does not answer.
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
     /// Whatever has no code of its own.
@@ -77,11 +74,11 @@ impl Failure {
     }
 
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Configuration(_) => EXIT_CONFIGURATION,
-            Self::Unreachable(_) => EXIT_UNREACHABLE,
-            Self::Broken(_) => EXIT_BROKEN,
-            Self::Interrupted => EXIT_INTERRUPTED,
-        })
+        match self {
+            Self::Configuration(_) => EXIT_CONFIGURATION.into(),
+            Self::Unreachable(_) => EXIT_UNREACHABLE.into(),
+            Self::Broken(_) => ExitCode::FAILURE,
+            Self::Interrupted => EXIT_INTERRUPTED.into(),
+        }
     }
 }
