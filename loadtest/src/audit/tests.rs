@@ -122,10 +122,11 @@ fn every_invariant_has_a_fault_that_turns_it_red() {
 
 #[test]
 fn what_is_wrong_is_counted() {
+    /// Lost, duplicate and conflicting replies, oversold, order inversions.
+    type Counted = (fn(&mut Evidence), [u64; 5]);
     let counted = Audit::of(&Evidence::sale()).verdicts;
     assert_eq!(counted, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
-    // Lost, duplicate and conflicting replies, oversold, order inversions.
-    let counts: [(fn(&mut Evidence), [u64; 5]); 8] = [
+    let counts: [Counted; 8] = [
         (|_| {}, [0, 0, 0, 0, 0]),
         (|sale| drop(sale.database.verdicts.remove(9)), [1, 0, 0, 0, 0]),
         (|sale| (sale.answers.answers[9].body, sale.answers.answers[9].replies) = (None, 0), [1, 0, 0, 0, 0]),
