@@ -47,14 +47,14 @@ impl Style {
 
 /// A line of headings and one for each row, each with a newline. The cells under a heading such as `>STOCK` end at the
 /// right, all others begin at the left.
-pub fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>, style: Style) -> String {
+pub fn table(headings: &[impl AsRef<str>], rows: impl IntoIterator<Item = Vec<String>>, style: Style) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(headings.iter().map(|heading| heading.trim_start_matches(RIGHT)));
+    table.set_header(headings.iter().map(|heading| heading.as_ref().trim_start_matches(RIGHT)));
     table.add_rows(rows);
     for (column, heading) in table.column_iter_mut().zip(headings) {
         column.set_padding((0, 2));
-        let is_right = heading.starts_with(RIGHT);
+        let is_right = heading.as_ref().starts_with(RIGHT);
         column.set_cell_alignment(if is_right { CellAlignment::Right } else { CellAlignment::Left });
     }
     let drawn = table.to_string();

@@ -20,7 +20,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Broken(_) => 1,

@@ -1,102 +1,123 @@
-//! `items`: what is on sale, hot ones first.
+//! `items`, `item NAME` and `conflicts`: what is on sale, one item with its rules and orders, and what is contended.
 
 use crate::{
-    ListOptions,
+    Limit, ListOptions,
     failure::Failure,
-    look::{Scan, look},
-    report::{Document, table_or},
+    look::{LookBack, Scan, look},
+    orders::{self, Orders},
+    report::{Drawn, Layout},
 };
+use anyhow::anyhow;
+use clap::Args;
 use serde::Serialize;
-use shared::table::Style;
-use sqlx::{FromRow, Row, postgres::PgRow};
+use serde_json::json;
+use shared::config::StoreOptions;
+use sqlx::FromRow;
 use time::OffsetDateTime;
 
 /// Hot ones first: the version counts the decisions. $1 is the most rows.
 pub const ITEMS: &str = "
 SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, opens_at, closes_at, created_at,
-       max_per_buyer, cooldown_ms, tiers, now() < opens_at AS is_early, now() >= closes_at AS is_late
+       max_per_buyer, cooldown_ms, tiers,
+       CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
 FROM items ORDER BY version DESC, id LIMIT $1";
 
-/// The document of `items --json`.
-#[derive(Serialize)]
-pub(crate) struct Items {
-    items: Vec<Item>,
-}
+/// $1 is its id.
+pub const ITEM: &str = "
+SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, opens_at, closes_at, created_at,
+       max_per_buyer, cooldown_ms, tiers,
+       CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
+FROM items WHERE id = $1";
 
-/// A row of [`ITEMS`], or of a query with the same columns.
+/// Of the decisions, the version counts those that were committed. $1 is the most rows.
+pub const CONFLICTS: &str = "
+SELECT id AS item, conflicts, version AS decisions,
+       conflicts::float8 / greatest(version, 1)::float8 AS conflicts_per_decision
+FROM items WHERE conflicts > 0 ORDER BY conflicts DESC, id LIMIT $1";
+
 #[derive(Serialize, FromRow)]
-pub(crate) struct Item {
-    pub(crate) item: String,
-    pub(crate) stock: i64,
-    pub(crate) available: i64,
-    pub(crate) held: i64,
-    pub(crate) sold: i64,
-    /// Goes up with every decision.
-    pub(crate) version: i64,
+struct Item {
+    item: String,
+    stock: i64,
+    available: i64,
+    held: i64,
+    sold: i64,
+    version: i64,
     /// How often a decision was made again.
-    pub(crate) conflicts: i64,
-    #[sqlx(flatten)]
-    pub(crate) sale: Sale,
+    conflicts: i64,
+    /// Whether it can be bought by the database's clock, stock aside: `open`, `not_open`, `closed`.
+    sale: String,
     #[serde(with = "shared::messages::time::option")]
-    pub(crate) opens_at: Option<OffsetDateTime>,
+    opens_at: Option<OffsetDateTime>,
     #[serde(with = "shared::messages::time::option")]
-    pub(crate) closes_at: Option<OffsetDateTime>,
-    pub(crate) hold_ms: i64,
-    pub(crate) max_per_buyer: Option<i64>,
-    pub(crate) cooldown_ms: Option<i64>,
-    pub(crate) tiers: Option<Vec<String>>,
+    closes_at: Option<OffsetDateTime>,
+    hold_ms: i64,
+    max_per_buyer: Option<i64>,
+    cooldown_ms: Option<i64>,
+    tiers: Option<Vec<String>>,
     #[serde(with = "shared::messages::time")]
-    pub(crate) created_at: OffsetDateTime,
+    created_at: OffsetDateTime,
 }
 
-/// Whether an item can be bought by the database's clock, stock aside.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Sale {
-    Open,
-    NotOpen,
-    Closed,
+pub(crate) async fn list(ListOptions { limit, store }: ListOptions) -> Result<Drawn, Failure> {
+    let read = async |connection: &mut _| sqlx::query_as(ITEMS).bind(limit.rows()).fetch_all(connection).await;
+    let items: Vec<Item> = look(&store, Scan::ByKey, read).await?;
+    let columns = "item stock available held sold version conflicts sale";
+    let tables = &[("items", "No items. `admin create NAME --stock N` makes one.", columns)];
+    Ok(Layout { lines: "", tables }.of(json!({ "items": items })))
 }
 
-pub(crate) async fn run(options: ListOptions) -> Result<Items, Failure> {
-    let items = look(&options.store, Scan::ByKey, async |connection| {
-        sqlx::query_as(ITEMS).bind(i64::from(options.limit.limit)).fetch_all(connection).await
-    });
-    Ok(Items { items: items.await? })
+#[derive(Debug, Args)]
+pub struct ItemOptions {
+    /// The item's id.
+    #[arg(value_name = "NAME")]
+    item: String,
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    look_back: LookBack,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
-impl FromRow<'_, PgRow> for Sale {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let is = |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<bool>, _>(column)?.unwrap_or(false));
-        Ok(match (is("is_late")?, is("is_early")?) {
-            (true, _) => Self::Closed,
-            (false, true) => Self::NotOpen,
-            (false, false) => Self::Open,
-        })
+pub(crate) async fn one(options: ItemOptions) -> Result<Drawn, Failure> {
+    #[derive(Serialize)]
+    struct ItemWithOrders {
+        #[serde(flatten)]
+        item: Item,
+        #[serde(flatten)]
+        orders: Orders,
     }
-}
-
-impl Sale {
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::NotOpen => "not open yet",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-impl Document for Items {
-    fn text(&self, style: Style) -> String {
-        let headings = ["ITEM", ">STOCK", ">AVAILABLE", ">HELD", ">SOLD", ">VERSION", ">CONFLICTS", "SALE"];
-        let row = |item: &Item| {
-            let numbers = [item.stock, item.available, item.held, item.sold, item.version, item.conflicts];
-            let mut row = vec![item.item.clone()];
-            row.extend(numbers.map(|number| number.to_string()));
-            row.push(item.sale.text().to_owned());
-            row
+    let ItemOptions { item: id, limit, look_back, store } = options;
+    let found = look(&store, Scan::ByKey, async |connection| {
+        let Some(item) = sqlx::query_as(ITEM).bind(&id).fetch_optional(&mut *connection).await? else {
+            return Ok(None);
         };
-        let none = "No items. `admin create NAME --stock N` makes one.";
-        table_or(none, &headings, self.items.iter().map(row).collect(), style)
-    }
+        let orders = orders::find(connection, Some(&id), None, limit, look_back).await?;
+        Ok(Some(ItemWithOrders { item, orders }))
+    });
+    let found = found.await?;
+    let found = found.ok_or_else(|| Failure::Broken(anyhow!("there is no item {id}; `admin items` lists them")))?;
+    let lines = "item stock available held sold version conflicts sale opens_at closes_at hold_ms max_per_buyer \
+                 cooldown_ms tiers created_at not_looked_at_before";
+    Ok(Layout { lines, tables: orders::TABLES }.of(json!(found)))
+}
+
+#[derive(Serialize, FromRow)]
+struct Contended {
+    item: String,
+    /// How often a decision was made again, because the version had moved on.
+    conflicts: i64,
+    decisions: i64,
+    /// Above some hundredths, two workers are at it at once: a partition moved, or payments, releases and purchases come
+    /// at one rate.
+    conflicts_per_decision: f64,
+}
+
+/// The most contended first.
+pub(crate) async fn conflicts(ListOptions { limit, store }: ListOptions) -> Result<Drawn, Failure> {
+    let read = async |connection: &mut _| sqlx::query_as(CONFLICTS).bind(limit.rows()).fetch_all(connection).await;
+    let items: Vec<Contended> = look(&store, Scan::ByKey, read).await?;
+    let tables = &[("items", "No conflicts.", "item conflicts decisions conflicts_per_decision")];
+    Ok(Layout { lines: "", tables }.of(json!({ "items": items })))
 }

@@ -4,13 +4,10 @@
 //! item goes as a request to the restock function, as any other system's would.
 
 pub mod audit;
-pub mod conflicts;
 pub mod dead;
 pub mod failure;
-pub mod item;
 pub mod items;
 pub mod look;
-pub mod order;
 pub mod orders;
 pub mod queues;
 pub mod report;
@@ -49,13 +46,13 @@ enum Command {
     /// List the items: stock, held, sold, version, conflicts; hot ones first.
     Items(ListOptions),
     /// Show one item, its rules and its latest orders.
-    Item(item::Options),
+    Item(items::ItemOptions),
     /// Show which items are contended: how often a decision had to be made again.
     Conflicts(ListOptions),
     /// Show one order and its whole history.
-    Order(order::Options),
+    Order(orders::OrderOptions),
     /// List the latest orders, of an item or in a state.
-    Orders(orders::Options),
+    Orders(orders::ListOptions),
     /// Show every queue's depth and consumers, and the active worker of each partition.
     Queues(queues::Options),
     /// Check stock, orders, verdicts, payments and outbox against each other; exit with 1 if anything is off.
@@ -68,17 +65,14 @@ enum Command {
 }
 
 /// Runs one command.
-///
-/// # Errors
-/// Why there is nothing to show, with the exit code that says so.
 pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
     let output = if line.json { Output::Json } else { Output::Text(style) };
     Ok(match line.command {
-        Command::Items(options) => output.report(&items::run(options).await?),
-        Command::Item(options) => output.report(&item::run(options).await?),
-        Command::Conflicts(options) => output.report(&conflicts::run(options).await?),
-        Command::Order(options) => output.report(&order::run(options).await?),
-        Command::Orders(options) => output.report(&orders::run(options).await?),
+        Command::Items(options) => output.report(&items::list(options).await?),
+        Command::Item(options) => output.report(&items::one(options).await?),
+        Command::Conflicts(options) => output.report(&items::conflicts(options).await?),
+        Command::Order(options) => output.report(&orders::one(options).await?),
+        Command::Orders(options) => output.report(&orders::list(options).await?),
         Command::Queues(options) => output.report(&queues::run(options).await?),
         Command::Audit(options) => output.report(&audit::run(options).await?),
         Command::Dead(command) => dead::run(command, output).await?,
@@ -99,6 +93,13 @@ pub struct Limit {
     /// The most lines.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
+}
+
+impl Limit {
+    /// As the database counts.
+    fn rows(self) -> i64 {
+        i64::from(self.limit)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -42,9 +42,6 @@ pub struct LookBack {
 }
 
 /// Looks at the database at one instant. Its schema has to be there already; nothing is changed to make it so.
-///
-/// # Errors
-/// It cannot be reached, its schema is another, or a statement took too long.
 pub async fn look<T>(
     store: &StoreOptions,
     scan: Scan,

@@ -1,4 +1,4 @@
-//! `orders`: the latest orders, of an item or in a state.
+//! `orders`: the latest orders, of an item or in a state; and `order ID`: one with its whole history.
 //!
 //! Orders have no index by item, because each purchase would pay for it. Their ids begin with the time at which they were
 //! made, so the primary key, read from its end, gives the latest, and those are looked through, up to a limit: 100,000 take
@@ -8,11 +8,13 @@ use crate::{
     Limit,
     failure::Failure,
     look::{LookBack, Scan, look},
-    report::{Document, table_or, time_text},
+    report::{Drawn, Layout},
 };
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
-use shared::{config::StoreOptions, order::State, table::Style};
+use serde_json::json;
+use shared::{config::StoreOptions, order::State};
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -29,8 +31,16 @@ ORDER BY id DESC LIMIT $4";
 pub const REACH: &str = "
 SELECT created_at FROM orders ORDER BY id DESC OFFSET $1 LIMIT 1";
 
+/// Of one order: itself, what became of it, and its payment. $1 is its id.
+pub const ORDER: &str = "
+SELECT id, request_id, item, buyer, quantity, state, hold_until, created_at FROM orders WHERE id = $1";
+pub const HISTORY: &str = "
+SELECT from_state, to_state, cause, request_id, at FROM order_history WHERE order_id = $1 ORDER BY at";
+pub const PAYMENT: &str = "
+SELECT request_id, payment_method, asked_at, charge_id FROM payments WHERE order_id = $1";
+
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct ListOptions {
     /// Only orders of this item.
     #[arg(long, value_name = "NAME")]
     item: Option<String>,
@@ -54,38 +64,38 @@ pub struct Orders {
     not_looked_at_before: Option<OffsetDateTime>,
 }
 
-/// A row of [`FIND`], or of a query with the same columns.
 #[derive(Serialize, FromRow)]
-pub(crate) struct Order {
-    pub(crate) id: Uuid,
-    pub(crate) request_id: String,
-    pub(crate) item: String,
-    pub(crate) buyer: String,
-    pub(crate) quantity: i64,
-    pub(crate) state: String,
+struct Order {
+    id: Uuid,
+    request_id: String,
+    item: String,
+    buyer: String,
+    quantity: i64,
+    state: String,
     #[serde(with = "shared::messages::time")]
-    pub(crate) hold_until: OffsetDateTime,
+    hold_until: OffsetDateTime,
     #[serde(with = "shared::messages::time")]
-    pub(crate) created_at: OffsetDateTime,
+    created_at: OffsetDateTime,
 }
 
-pub(crate) async fn run(options: Options) -> Result<Orders, Failure> {
-    let Options { item, state, limit, look_back, store } = options;
-    look(&store, Scan::ByKey, async |connection| find(connection, item.as_deref(), state, limit, look_back).await).await
+pub(crate) const TABLES: &[(&str, &str, &str)] =
+    &[("orders", "No such orders.", "id item buyer quantity state created_at hold_until")];
+
+pub(crate) async fn list(options: ListOptions) -> Result<Drawn, Failure> {
+    let ListOptions { item, state, limit, look_back, store } = options;
+    let read = async |connection: &mut _| find(connection, item.as_deref(), state, limit, look_back).await;
+    Ok(Layout { lines: "not_looked_at_before", tables: TABLES }.of(json!(look(&store, Scan::ByKey, read).await?)))
 }
 
 /// Finds the latest orders, of an item or in a state where given.
-///
-/// # Errors
-/// The database's.
 pub async fn find(
     connection: &mut PgConnection,
     item: Option<&str>,
     state: Option<State>,
-    Limit { limit }: Limit,
+    limit: Limit,
     LookBack { look_back }: LookBack,
 ) -> Result<Orders, sqlx::Error> {
-    let (limit, look_back) = (i64::from(limit), i64::from(look_back));
+    let (limit, look_back) = (limit.rows(), i64::from(look_back));
     let query = sqlx::query_as(FIND).bind(look_back).bind(item).bind(state.map(State::as_str)).bind(limit);
     let orders: Vec<Order> = query.fetch_all(&mut *connection).await?;
     let is_full = i64::try_from(orders.len()).is_ok_and(|found| found >= limit);
@@ -96,29 +106,69 @@ pub async fn find(
     Ok(Orders { orders, not_looked_at_before })
 }
 
-impl Document for Orders {
-    fn text(&self, style: Style) -> String {
-        let headings = ["ORDER", "ITEM", "BUYER", ">QUANTITY", "STATE", "CREATED", "HOLD UNTIL"];
-        let row = |order: &Order| {
-            vec![
-                order.id.to_string(),
-                order.item.clone(),
-                order.buyer.clone(),
-                order.quantity.to_string(),
-                order.state.clone(),
-                time_text(order.created_at),
-                time_text(order.hold_until),
-            ]
-        };
-        let mut text = table_or("No such orders.", &headings, self.orders.iter().map(row).collect(), style);
-        if let Some(time) = self.not_looked_at_before.map(time_text) {
-            text +=
-                &format!("\nOrders made before about {time} were not looked at; --look-back N goes further back.\n");
-        }
-        text
-    }
-}
-
 fn state(word: &str) -> Result<State, String> {
     State::read(word).ok_or_else(|| format!("a state is one of {}", State::ALL.map(State::as_str).join(", ")))
+}
+
+#[derive(Debug, Args)]
+pub struct OrderOptions {
+    /// The order's id, as the verdict `reserved` names it.
+    #[arg(value_name = "ID")]
+    order: Uuid,
+    #[command(flatten)]
+    store: StoreOptions,
+}
+
+#[derive(Serialize)]
+struct OrderWithHistory {
+    #[serde(flatten)]
+    order: Order,
+    /// In order; the first entry is that it was reserved.
+    history: Vec<Transition>,
+    /// The one under way, or the last one.
+    payment: Option<Payment>,
+}
+
+#[derive(Serialize, FromRow)]
+struct Transition {
+    #[serde(with = "shared::messages::time")]
+    at: OffsetDateTime,
+    from_state: Option<String>,
+    to_state: String,
+    cause: String,
+    request_id: Option<String>,
+}
+
+#[derive(Serialize, FromRow)]
+struct Payment {
+    request_id: String,
+    payment_method: String,
+    /// When the gateway was last asked.
+    #[serde(with = "shared::messages::time")]
+    asked_at: OffsetDateTime,
+    /// The gateway's name for the charge, once it is captured.
+    charge_id: Option<String>,
+}
+
+pub(crate) async fn one(OrderOptions { order: id, store }: OrderOptions) -> Result<Drawn, Failure> {
+    let found = look(&store, Scan::ByKey, async |connection| {
+        let order: Option<Order> = sqlx::query_as(ORDER).bind(id).fetch_optional(&mut *connection).await?;
+        let Some(order) = order else { return Ok(None) };
+        let mut history = vec![Transition {
+            at: order.created_at,
+            from_state: None,
+            to_state: "reserved".to_owned(),
+            cause: "purchase".to_owned(),
+            request_id: Some(order.request_id.clone()),
+        }];
+        history.extend(sqlx::query_as::<_, Transition>(HISTORY).bind(id).fetch_all(&mut *connection).await?);
+        let payment = sqlx::query_as(PAYMENT).bind(id).fetch_optional(connection).await?;
+        Ok(Some(OrderWithHistory { order, history, payment }))
+    });
+    let found = found.await?;
+    let found =
+        found.ok_or_else(|| Failure::Broken(anyhow!("there is no order {id}; `admin orders` lists the latest")))?;
+    let lines = "id state item quantity buyer request_id created_at hold_until payment";
+    let tables = &[("history", "", "at from_state to_state cause request_id")];
+    Ok(Layout { lines, tables }.of(json!(found)))
 }

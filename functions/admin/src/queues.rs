@@ -7,13 +7,13 @@
 use crate::{
     BrokerOptions, NAME,
     failure::Failure,
-    report::{Document, table_or},
+    report::{Drawn, Layout},
 };
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 use shared::{
     amqp::{self, Nodes, QueueState, Worker},
-    table::Style,
     topology::Topology,
 };
 use std::time::Duration;
@@ -31,28 +31,6 @@ pub struct Options {
     broker: BrokerOptions,
 }
 
-/// The document of `queues --json`.
-#[derive(Serialize)]
-pub(crate) struct Queues {
-    /// In the order of rabbitmq/definitions.json.
-    queues: Vec<Queue>,
-    /// Those that were heard, of functions that have partitions.
-    workers: Vec<HeardWorker>,
-}
-
-#[derive(Serialize)]
-struct Queue {
-    queue: String,
-    /// False: no function has started yet.
-    exists: bool,
-    /// Without the messages that are under way to a worker.
-    waiting: u32,
-    consumers: u32,
-    /// The workers that say that they are active on this partition: two for a moment, while it is handed over. `null`: it
-    /// is no partition.
-    active: Option<Vec<String>>,
-}
-
 #[derive(Serialize)]
 struct HeardWorker {
     function: String,
@@ -63,7 +41,7 @@ struct HeardWorker {
     active: Option<Vec<String>>,
 }
 
-pub(crate) async fn run(options: Options) -> Result<Queues, Failure> {
+pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
     let nodes = Nodes::read(&options.broker.amqp_url)?;
     let topology = Topology::read();
     let names: Vec<String> = topology.queues.iter().map(|queue| queue.name.clone()).collect();
@@ -81,12 +59,18 @@ pub(crate) async fn run(options: Options) -> Result<Queues, Failure> {
         partitions.extend(of_function);
     }
     let queue = |(queue, state): (String, Option<QueueState>)| {
+        // Two for a moment, while a partition is handed over; `null`: it is no partition.
         let active = partitions.contains(&queue).then(|| claimants(&workers, &queue));
         let (waiting, consumers) = state.map_or((0, 0), |state| (state.waiting, state.consumers));
-        Queue { queue, exists: state.is_some(), waiting, consumers, active }
+        json!({ "queue": queue, "exists": state.is_some(), "waiting": waiting, "consumers": consumers, "active": active })
     };
-    let queues = states.into_iter().map(queue).collect();
-    Ok(Queues { queues, workers })
+    let document = json!({ "queues": states.into_iter().map(queue).collect::<Vec<_>>(), "workers": workers });
+    let none = "No worker of a function with partitions was heard.";
+    let tables = &[
+        ("queues", "No queues.", "queue exists waiting consumers active"),
+        ("workers", none, "function worker_id process active"),
+    ];
+    Ok(Layout { lines: "", tables }.of(document))
 }
 
 /// The workers of a function by their ids, with the names of the partitions that they know by number.
@@ -107,30 +91,6 @@ fn named(function: &str, partitions: &[String], heard: Vec<Worker>) -> Vec<Heard
 fn claimants(workers: &[HeardWorker], partition: &str) -> Vec<String> {
     let claims = |worker: &&HeardWorker| worker.active.iter().flatten().any(|claimed| claimed == partition);
     workers.iter().filter(claims).map(|worker| worker.worker_id.clone()).collect()
-}
-
-impl Document for Queues {
-    fn text(&self, style: Style) -> String {
-        let row = |of: &Queue| {
-            let active = match &of.active {
-                _ if !of.exists => "no such queue".to_owned(),
-                None => String::new(),
-                Some(claimants) if !claimants.is_empty() => claimants.join(", "),
-                Some(_) if of.consumers == 0 => "nobody".to_owned(),
-                Some(_) => "not known yet".to_owned(),
-            };
-            vec![of.queue.clone(), of.waiting.to_string(), of.consumers.to_string(), active]
-        };
-        let headings = ["QUEUE", ">WAITING", ">CONSUMERS", "ACTIVE WORKER"];
-        let queues = table_or("No queues.", &headings, self.queues.iter().map(row).collect(), style);
-        let row = |of: &HeardWorker| {
-            let partitions = of.active.as_ref().map_or_else(|| "?".to_owned(), |active| active.len().to_string());
-            vec![of.function.clone(), of.worker_id.clone(), partitions, of.process.clone()]
-        };
-        let headings = ["FUNCTION", "WORKER", ">PARTITIONS", "PROCESS"];
-        let none = "No worker of a function with partitions was heard.";
-        queues + "\n" + &table_or(none, &headings, self.workers.iter().map(row).collect(), style)
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //!
 //! Text that others sent is never written to a terminal as it is (`visible`).
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use shared::table::{Style, table};
-use time::{OffsetDateTime, UtcOffset, macros::format_description};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::format_description};
 
 /// What a command found. Its fields are the JSON document's.
 pub(crate) trait Document: Serialize {
@@ -14,6 +15,93 @@ pub(crate) trait Document: Serialize {
     /// False: something is off, and the program exits with 1.
     fn is_well(&self) -> bool {
         true
+    }
+}
+
+/// A document that is drawn as lines and tables, by its own names.
+pub(crate) struct Drawn {
+    pub(crate) document: Value,
+    pub(crate) layout: Layout,
+    pub(crate) is_well: bool,
+}
+
+pub(crate) struct Layout {
+    /// The fields that are shown first, each on a line, where there is something in them.
+    pub(crate) lines: &'static str,
+    /// The lists: the name, what is said of an empty one, and the columns.
+    pub(crate) tables: &'static [(&'static str, &'static str, &'static str)],
+}
+
+impl Serialize for Drawn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.document.serialize(serializer)
+    }
+}
+
+impl Document for Drawn {
+    fn text(&self, style: Style) -> String {
+        self.layout.draw(&self.document, style)
+    }
+
+    fn is_well(&self) -> bool {
+        self.is_well
+    }
+}
+
+impl Layout {
+    pub(crate) fn of(self, document: Value) -> Drawn {
+        Drawn { document, layout: self, is_well: true }
+    }
+
+    fn draw(&self, document: &Value, style: Style) -> String {
+        let line = |name: &str, value: &Value| format!("{:<22}  {}\n", visible(name), cell(name, value));
+        let mut text = String::new();
+        for name in self.lines.split_whitespace() {
+            match &document[name] {
+                Value::Object(fields) if !fields.is_empty() => {
+                    text += &format!("\n{}\n", style.title(name));
+                    text.extend(fields.iter().map(|(name, value)| line(name, value)));
+                }
+                value if is_empty(value) => (),
+                value => text += &line(name, value),
+            }
+        }
+        for (name, none, columns) in self.tables {
+            let rows = document[name].as_array().map(Vec::as_slice).unwrap_or_default();
+            let columns = || columns.split_whitespace();
+            let headings = columns().map(|name| {
+                let mark = if rows.iter().any(|row| row[name].is_number()) { ">" } else { "" };
+                format!("{mark}{}", name.to_uppercase().replace('_', " "))
+            });
+            let headings: Vec<String> = headings.collect();
+            let row = |row: &Value| columns().map(|name| cell(name, &row[name]).replace('\n', " ")).collect();
+            text += if text.is_empty() { "" } else { "\n" };
+            text += &if rows.is_empty() { format!("{none}\n") } else { table(&headings, rows.iter().map(row), style) };
+        }
+        text
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// A field as people read it.
+fn cell(name: &str, value: &Value) -> String {
+    match value {
+        value if is_empty(value) => or_dash(None),
+        Value::String(text) => match OffsetDateTime::parse(text, &Rfc3339) {
+            Ok(time) if ["at", "until", "before"].iter().any(|end| name.ends_with(end)) => moment_text(time),
+            Ok(_) | Err(_) => visible(text),
+        },
+        Value::Array(values) => values.iter().map(|value| cell(name, value)).collect::<Vec<_>>().join(", "),
+        Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or_default()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => visible(&value.to_string()),
     }
 }
 
@@ -38,11 +126,6 @@ impl Output {
         };
         Report { text: format!("{}\n", text.trim_end()), is_well: document.is_well() }
     }
-}
-
-/// A table, or `none` where there are no rows.
-pub(crate) fn table_or(none: &str, headings: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
-    if rows.is_empty() { format!("{none}\n") } else { table(headings, rows, style) }
 }
 
 /// A time as people read it, in UTC.
@@ -94,6 +177,7 @@ pub(crate) fn visible(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use time::macros::datetime;
 
     #[test]
@@ -103,22 +187,24 @@ mod tests {
     }
 
     #[test]
-    fn a_span_is_told_in_the_unit_that_fits() {
-        let spans: Vec<String> = [7, 1_500, 600_000, 7_200_000, 864_000_000].map(span_text).into();
-        assert_eq!(spans, ["7 ms", "1 s", "10 min", "2 h", "10 d"]);
-    }
-
-    #[test]
-    fn a_moment_is_written_in_utc_to_the_millisecond() {
-        let time = datetime!(2026-11-27 11:00:00.0256 +1);
+    fn a_span_is_told_in_the_unit_that_fits_and_a_moment_in_utc() {
         assert_eq!(
-            (time_text(time), moment_text(time)),
-            ("2026-11-27 10:00:00Z".into(), "2026-11-27 10:00:00.025Z".into())
+            [7, 1_500, 600_000, 7_200_000, 864_000_000].map(span_text),
+            ["7 ms", "1 s", "10 min", "2 h", "10 d"]
         );
+        let time = datetime!(2026-11-27 11:00:00.0256 +1);
+        assert_eq!([time_text(time), moment_text(time)], ["2026-11-27 10:00:00Z", "2026-11-27 10:00:00.025Z"]);
     }
 
     #[test]
-    fn where_there_are_no_rows_it_says_so() {
-        assert_eq!(table_or("No items.", &["ITEM"], vec![], Style::Plain), "No items.\n");
+    fn a_document_is_drawn_as_lines_and_tables_by_its_own_names() {
+        let tables = &[("rows", "No rows.", "name units_held"), ("others", "No others.", "name")];
+        let layout = Layout { lines: "id nothing headers at", tables };
+        let document = json!({"id": "2026-11-27T10:00:00Z", "at": "2026-11-27T10:00:00.25Z", "headers": {"x": "\u{1b}"},
+            "rows": [{"name": "a\nb", "units_held": 5}, {"name": null, "units_held": 12}]});
+        let expected = "id                      2026-11-27T10:00:00Z\n\nheaders\nx                       \\u{1b}\n\
+                        at                      2026-11-27 10:00:00.250Z\n\n\
+                        NAME  UNITS HELD\na b            5\n–             12\n\nNo others.\n";
+        assert_eq!(layout.draw(&document, Style::Plain), expected);
     }
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 /// What the database said.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Snapshot<'a> {
     /// The orders that were asked about and exist, by id.
     pub orders: HashMap<Uuid, Order>,
@@ -26,8 +26,9 @@ pub struct Snapshot<'a> {
 }
 
 /// The payment of an order: the one under way, or the last one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Payment {
+    pub order_id: Uuid,
     pub request_id: String,
     pub fingerprint: Uuid,
     /// Whether the gateway may have been asked, and the outcome is not committed.
@@ -37,7 +38,7 @@ pub struct Payment {
 impl Payment {
     pub(crate) fn of(request: &PaymentRequest) -> Self {
         let (request_id, fingerprint) = (request.request_id.clone(), request.fingerprint());
-        Self { request_id, fingerprint, is_under_way: true }
+        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true }
     }
 
     /// Whether it is under way by this very request.
@@ -65,7 +66,6 @@ pub struct Ask<'a> {
 }
 
 /// Decides `requests` in order, before the gateway is asked.
-#[must_use]
 pub fn begin<'a>(requests: &'a [PaymentRequest], snapshot: &mut Snapshot<'a>) -> Begun<'a> {
     let mut begun = Begun::default();
     let under_way = snapshot.payments.values().filter(|payment| payment.is_under_way);
@@ -120,15 +120,6 @@ fn begin_one<'a>(
     Some(record(&mut snapshot.verdicts, request, refusal))
 }
 
-/// How the asking for a payment ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
-    /// The gateway has decided.
-    Decided(Outcome),
-    /// It had taken the money for an order that is no longer held, and has given it back.
-    Refunded,
-}
-
 /// A batch whose outcomes are decided on. The transitions are made in the order of these fields.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Finished<'a> {
@@ -147,33 +138,31 @@ pub struct Finished<'a> {
     pub over: BTreeMap<Uuid, Option<String>>,
 }
 
-/// Decides on what the gateway said to these requests, in order.
-#[must_use]
-pub fn finish<'a>(asked: &[(&'a PaymentRequest, Ended)], snapshot: &mut Snapshot<'a>) -> Finished<'a> {
+/// Decides on what the gateway said to these requests, in order. Of money that is given back it says that none was taken.
+pub fn finish<'a>(asked: &[(&'a PaymentRequest, Outcome)], snapshot: &mut Snapshot<'a>) -> Finished<'a> {
     let mut finished = Finished::default();
-    for (request, ended) in asked {
-        let answer = finished.end(request, ended, snapshot);
+    for (request, outcome) in asked {
+        let answer = finished.end(request, outcome, snapshot);
         finished.answers.push(answer);
     }
     finished
 }
 
 impl<'a> Finished<'a> {
-    fn end(&mut self, request: &'a PaymentRequest, ended: &Ended, snapshot: &mut Snapshot<'a>) -> Option<Answer> {
+    fn end(&mut self, request: &'a PaymentRequest, outcome: &Outcome, snapshot: &mut Snapshot<'a>) -> Option<Answer> {
         let id = request.order_id;
         let payment = snapshot.payments.get_mut(&id).filter(|payment| payment.is_by(request));
         let is_ours = payment.is_some();
         let order = snapshot.orders.get_mut(&id);
-        let verdict = match ended {
-            Ended::Decided(Outcome::Captured { charge_id }) => {
+        let verdict = match outcome {
+            Outcome::Captured { charge_id } => {
                 let verdict = self.capture(request, order?, is_ours)?;
                 if verdict.0 == Code::Paid {
                     self.over.insert(id, Some(charge_id.clone()));
                 }
                 verdict
             }
-            Ended::Decided(Outcome::Declined { reason }) => self.decline(request, order, is_ours, reason),
-            Ended::Refunded => self.decline(request, order, is_ours, "the charge was refunded"),
+            Outcome::Declined { reason } => self.decline(request, order, is_ours, reason),
         };
         if let Some(payment) = payment {
             payment.is_under_way = false;

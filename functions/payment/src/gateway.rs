@@ -34,7 +34,7 @@ pub trait Gateway: Send + Sync + 'static {
 }
 
 /// What is to be paid for. How much that is, is between shop and gateway: an engine that sells units knows no prices.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Charge {
     pub order_id: Uuid,
     pub item: String,

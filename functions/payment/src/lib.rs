@@ -6,7 +6,7 @@
 
 pub mod decide;
 pub mod gateway;
-pub mod pending;
+mod pending;
 pub mod processor;
 pub mod recovery;
 pub mod store;
@@ -15,8 +15,6 @@ use clap::{Args, ValueEnum};
 use futures_util::future::BoxFuture;
 use gateway::{Gateway, Http, HttpOptions, Simulated, SimulatedOptions};
 use pending::Pending;
-use processor::Processor;
-use recovery::Recovery;
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
     db,
@@ -33,24 +31,23 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     #[command(flatten)]
-    pub store: StoreOptions,
+    store: StoreOptions,
     /// Which payment gateway to ask. There is no default: a forgotten setting must not give goods away.
     #[arg(long = "gateway", env = "GATEWAY", value_enum, value_name = "KIND")]
-    pub kind: Option<GatewayKind>,
+    kind: Option<GatewayKind>,
     #[command(flatten)]
-    pub http: HttpOptions,
+    http: HttpOptions,
     #[command(flatten)]
-    pub simulated: SimulatedOptions,
+    simulated: SimulatedOptions,
     /// A payment that nobody has asked the gateway about for so long has lost its message (its queue was purged, say), and
     /// is taken up again, in seconds. Longer than a message waits in its queue.
     #[arg(long = "payment-lost-seconds", env = "PAYMENT_LOST_SECONDS", default_value_t = 300, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub lost_seconds: u32,
+    lost_seconds: u32,
 }
 
-/// The kinds of gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GatewayKind {
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GatewayKind {
     /// Moves no money: for demos, tests and measurements
     Simulated,
     /// The one at --gateway-url
@@ -67,24 +64,23 @@ impl Options {
             Some(GatewayKind::Http) => Ok(Arc::new(Http::new(&self.http)?)),
             Some(GatewayKind::Simulated) => {
                 tracing::warn!("the payment gateway is simulated: orders become paid, and no money moves");
-                Ok(Arc::new(Simulated::new(self.simulated)))
+                Ok(Arc::new(Simulated(self.simulated)))
             }
         }
     }
 }
 
 /// The handler of payment requests; beside that, lost payments are taken up again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Payment {
-    processor: Arc<Processor>,
+    pool: PgPool,
+    pending: Arc<Pending>,
+    notifier: Notifier,
     lost_seconds: u32,
 }
 
 impl Payment {
     /// A handler on the database and the gateway that the options name, the database's schema up to date.
-    ///
-    /// # Errors
-    /// No gateway that can be used is named; the database cannot be reached in time, or its schema does not fit.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let gateway = options.gateway()?;
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
@@ -93,10 +89,8 @@ impl Payment {
     }
 
     /// A handler on a database whose schema is up to date. A payment that nobody has asked about for `lost_seconds` is lost.
-    #[must_use]
     pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, lost_seconds: u32) -> Self {
-        let processor = Processor { notifier: Notifier::start(&pool), pending: Pending::at(gateway), pool };
-        Self { processor: Arc::new(processor), lost_seconds }
+        Self { notifier: Notifier::start(&pool), pending: Arc::new(Pending::at(gateway)), pool, lost_seconds }
     }
 }
 
@@ -104,10 +98,10 @@ impl Handler for Payment {
     type Request = PaymentRequest;
 
     async fn handle(&self, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
-        self.processor.pay(requests, processor::TIMEOUT).await
+        self.pay(requests, processor::TIMEOUT).await
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        Recovery { processor: self.processor.clone(), lost_seconds: self.lost_seconds }.keep_looking()
+        self.clone().keep_looking()
     }
 }

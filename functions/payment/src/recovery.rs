@@ -4,9 +4,9 @@
 //! have: so no unit is held for ever. Invariant: the clock is the database's, and an order that somebody else has in hand is
 //! passed over, not waited for.
 
-use crate::{pending::ASK_SECONDS_MAX, processor::Processor};
+use crate::{Payment, pending::ASK_MAX};
 use shared::{error::Error, handler::Answer, messages::PaymentRequest, upkeep::Upkeep};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The most that are taken up in one go.
@@ -24,15 +24,7 @@ UPDATE payments SET asked_at = clock_timestamp() FROM lost
 WHERE payments.order_id = lost.id AND payments.asked_at < now() - make_interval(secs => $1)
 RETURNING payments.request_id, payments.order_id, payments.payment_method";
 
-/// Looks for lost payments.
-#[derive(Debug)]
-pub struct Recovery {
-    pub processor: Arc<Processor>,
-    /// A payment that nobody has asked about for so long is lost.
-    pub lost_seconds: u32,
-}
-
-impl Upkeep for Recovery {
+impl Upkeep for Payment {
     const PAUSE_MAX: Duration = Duration::from_secs(4);
     const FAILING: &'static str = "lost payments cannot be looked for; trying again until they can";
     type Error = Error;
@@ -46,20 +38,20 @@ impl Upkeep for Recovery {
     }
 }
 
-impl Recovery {
+impl Payment {
     /// Takes up what is lost, batch by batch. Returns how many have ended.
-    ///
-    /// # Errors
-    /// The database's; what is not ended is found again later.
     pub async fn take_up(&self) -> Result<usize, Error> {
         let mut ended = 0;
         loop {
             let take_up =
                 sqlx::query_as(TAKE_UP).bind(f64::from(self.lost_seconds)).bind(i64::from(BATCH_PAYMENTS_MAX));
-            let lost: Vec<(String, Uuid, String)> = take_up.fetch_all(&self.processor.pool).await?;
-            let request =
-                |(request_id, order_id, payment_method)| PaymentRequest { request_id, order_id, payment_method };
-            let lost: Vec<PaymentRequest> = lost.into_iter().map(request).collect();
+            let lost: Vec<(String, Uuid, String)> = take_up.fetch_all(&self.pool).await?;
+            let lost = lost.into_iter().map(|(request_id, order_id, payment_method)| PaymentRequest {
+                request_id,
+                order_id,
+                payment_method,
+            });
+            let lost: Vec<_> = lost.collect();
             ended += self.end(&lost).await?;
             if lost.len() < usize::from(BATCH_PAYMENTS_MAX) {
                 return Ok(ended);
@@ -70,8 +62,7 @@ impl Recovery {
     /// Returns how many have ended. One that cannot be ended costs the others nothing.
     async fn end(&self, lost: &[PaymentRequest]) -> Result<usize, Error> {
         // Nobody waits for these, so there is time to hear the gateway out.
-        let timeout = Duration::from_secs(2 * ASK_SECONDS_MAX);
-        let error = match self.processor.pay(lost, timeout).await {
+        let error = match self.pay(lost, 2 * ASK_MAX).await {
             Ok(answers) => return Ok(answers.iter().filter(|answer| **answer != Answer::Requeue).count()),
             Err(error) => error,
         };

@@ -3,7 +3,10 @@
 //! Orders are locked first, then items, and verdicts are recorded last, as everywhere. Invariant: a transition is made only
 //! from the state that it leads from.
 
-use crate::decide::{self, Ask, Begun, Ended, Finished, Payment, Snapshot};
+use crate::{
+    decide::{self, Ask, Begun, Finished, Payment, Snapshot},
+    gateway::Outcome,
+};
 use shared::{
     idempotency,
     messages::{PaymentRequest, Request},
@@ -80,7 +83,7 @@ impl<'a> Transaction for Begin<'a> {
 }
 
 /// After the gateway has answered these requests: orders become `paid`, or `reserved` again.
-pub(crate) struct Finish<'a>(pub(crate) &'a [(&'a PaymentRequest, Ended)]);
+pub(crate) struct Finish<'a>(pub(crate) &'a [(&'a PaymentRequest, Outcome)]);
 
 impl<'a> Transaction for Finish<'a> {
     const CONTENDED: &'static str = "orders or request ids";
@@ -116,10 +119,7 @@ async fn read<'a>(
     let request_ids: Vec<&str> = requests.clone().map(|request| request.request_id.as_str()).collect();
     let orders = lock_orders(connection, &order_ids).await?;
     let payments = sqlx::query_as(READ_PAYMENTS).bind(order_ids).bind(request_ids);
-    let payments: Vec<(Uuid, String, Uuid, bool)> = payments.fetch_all(&mut *connection).await?;
-    let payment = |(order_id, request_id, fingerprint, is_under_way)| {
-        (order_id, Payment { request_id, fingerprint, is_under_way })
-    };
-    let payments = payments.into_iter().map(payment).collect();
+    let payments: Vec<Payment> = payments.fetch_all(&mut *connection).await?;
+    let payments = payments.into_iter().map(|payment| (payment.order_id, payment)).collect();
     Ok(Snapshot { orders, payments, verdicts: idempotency::store::read(connection, requests).await? })
 }

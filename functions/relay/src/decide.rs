@@ -12,7 +12,7 @@ use uuid::Uuid;
 const ROUTING_KEY_BYTES_MAX: usize = 255;
 
 /// A row as it is read: something happened to these orders, or to this item.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, sqlx::FromRow)]
 pub(crate) struct Row {
     /// Events of one item, and those of one order, have their rows numbered in the order in which they happened.
     pub(crate) id: i64,
@@ -23,6 +23,8 @@ pub(crate) struct Row {
     /// The item as it was after the change: a JSON object.
     pub(crate) detail: Option<String>,
     pub(crate) at: OffsetDateTime,
+    /// Whether it brings its round to the most events of one.
+    pub(crate) fills: bool,
 }
 
 /// An order with its item.
@@ -42,28 +44,6 @@ pub(crate) struct Message {
     pub(crate) body: String,
 }
 
-/// Why a row cannot be published; trying again would change nothing.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Poison {
-    /// It was written by a later version, or by hand.
-    #[error("this version knows no event {0}")]
-    UnknownKind(String),
-    #[error("it happened to no order and to no item")]
-    Nothing,
-    /// The array has a hole.
-    #[error("the order at place {0} has no id")]
-    NoOrder(usize),
-    #[error("the order {0} is gone")]
-    OrderGone(Uuid),
-    #[error("the routing key would have {0} bytes, and AMQP has room for {ROUTING_KEY_BYTES_MAX}")]
-    KeyTooLong(usize),
-    #[error("the detail is not a JSON object ({0})")]
-    NotJson(serde_json::Error),
-    /// A year that RFC 3339 cannot write, for example.
-    #[error("the event cannot be written as JSON ({0})")]
-    Unwritable(serde_json::Error),
-}
-
 /// What the broker said of a row that was published alone.
 #[derive(Debug, Clone)]
 pub(crate) enum Refusal {
@@ -74,32 +54,39 @@ pub(crate) enum Refusal {
 }
 
 /// The events of a row, in order. `orders` holds those that the row names, as far as they are there.
-pub(crate) fn messages(row: &Row, orders: &HashMap<Uuid, Order>) -> Result<Vec<Message>, Poison> {
-    let kind = EventKind::read(&row.kind).ok_or_else(|| Poison::UnknownKind(row.kind.clone()))?;
+///
+/// # Errors
+/// Why the row cannot be published, for people; trying again would change nothing.
+pub(crate) fn messages(row: &Row, orders: &HashMap<Uuid, Order>) -> Result<Vec<Message>, String> {
+    // Of a later version, or written by hand.
+    let kind = EventKind::read(&row.kind).ok_or_else(|| format!("this version knows no event {}", row.kind))?;
     let event = |place: usize, item: &str| {
         let event_id = format!("{}.{place}", row.id);
         Event { event_id, event: kind, item: item.to_owned(), at: row.at, order: None, detail: None }
     };
     if let Some(ids) = &row.order_ids {
         let messages = ids.iter().enumerate().map(|(place, id)| {
-            let id = id.ok_or(Poison::NoOrder(place))?;
-            let Order { item, order } = orders.get(&id).ok_or(Poison::OrderGone(id))?;
+            let id = id.ok_or_else(|| format!("the order at place {place} has no id"))?;
+            let Order { item, order } = orders.get(&id).ok_or_else(|| format!("the order {id} is gone"))?;
             message(Event { order: Some(order.clone()), ..event(place, item) })
         });
         return messages.collect();
     }
-    let item = row.item.as_ref().ok_or(Poison::Nothing)?;
-    let detail: serde_json::Map<_, _> =
-        serde_json::from_str(row.detail.as_deref().unwrap_or_default()).map_err(Poison::NotJson)?;
+    let item = row.item.as_ref().ok_or("it happened to no order and to no item")?;
+    let detail = serde_json::from_str(row.detail.as_deref().unwrap_or_default());
+    let detail: serde_json::Map<_, _> = detail.map_err(|error| format!("the detail is not a JSON object ({error})"))?;
     Ok(vec![message(Event { detail: Some(detail.into()), ..event(0, item) })?])
 }
 
-fn message(event: Event) -> Result<Message, Poison> {
+fn message(event: Event) -> Result<Message, String> {
     let routing_key = event.event.routing_key(&event.item);
-    if routing_key.len() > ROUTING_KEY_BYTES_MAX {
-        return Err(Poison::KeyTooLong(routing_key.len()));
+    let bytes = routing_key.len();
+    if bytes > ROUTING_KEY_BYTES_MAX {
+        return Err(format!("the routing key would have {bytes} bytes, and AMQP has room for {ROUTING_KEY_BYTES_MAX}"));
     }
-    let body = serde_json::to_string(&event).map_err(Poison::Unwritable)?;
+    // A year that RFC 3339 cannot write, for example.
+    let body =
+        serde_json::to_string(&event).map_err(|error| format!("the event cannot be written as JSON ({error})"))?;
     Ok(Message { event_id: event.event_id, kind: event.event, routing_key, at: event.at, body })
 }
 

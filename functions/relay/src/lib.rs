@@ -25,7 +25,7 @@ use shared::{
     fail_point::pause_at,
     outbox::CHANNEL,
     retry::RetryPolicy,
-    worker::{Program, Ready, Service},
+    worker::{Program, Service},
 };
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -48,7 +48,9 @@ pub const PROGRAM: Program = Program {
 /// so this is for those that die in between, and for the turn of an instance that died.
 const LOOKS: RetryPolicy = RetryPolicy { wait_ms: 1_000, factor: 1.0, wait_ms_max: 1_000, attempts_max: u32::MAX };
 /// How often a broker that reads nothing is looked at.
-const BLOCKED_LOOK_MS: u64 = 250;
+const BLOCKED_LOOK: Duration = Duration::from_millis(250);
+/// Whose trouble it is.
+const DATABASE: &str = "the database";
 
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -65,15 +67,11 @@ pub struct Options {
 ///
 /// A deletion that is lost in a crash of the database is a repeat, which may happen at any time; so commits need not wait
 /// for the disk, nor have purchases wait behind them. (What is *read* here is on disk: a commit is visible only then.)
-#[must_use]
 pub fn settings(turn_seconds_max: u32) -> [(&'static str, String); 2] {
     [("synchronous_commit", "off".to_owned()), ("idle_in_transaction_session_timeout", format!("{turn_seconds_max}s"))]
 }
 
 /// Serves until told to stop, through every outage.
-///
-/// # Errors
-/// The database cannot be used at the start.
 pub async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
     let pool = tokio::select! {
@@ -99,25 +97,36 @@ pub async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
 
 /// Connects, and goes round after round, until told to stop.
 async fn serve_connected(service: &Service, turn_seconds_max: u32, pool: &PgPool, name: &str) -> anyhow::Result<()> {
-    let mut connections = tokio::select! {
-        opened = Connections::open(service, turn_seconds_max, pool, name) => opened?,
+    let (mut store, mut listener, mut publisher) = tokio::select! {
+        opened = open(service, turn_seconds_max, pool, name) => opened?,
         () = service.stopped() => return Ok(()),
     };
+    tracing::info!("publishing events");
+    let _ready = service.announce();
     // The rest of the turn is for the database.
     let within = Duration::from_secs(turn_seconds_max.into()) * 2 / 3;
     let mut looks = LOOKS.waits();
     while !service.is_stopped() {
-        connections.forget_notifications();
-        match publish_round(&mut connections.store, &mut connections.publisher, within).await {
+        // What was notified before a look is found by it.
+        while let Some(Ok(Some(_))) = listener.try_recv().now_or_never() {}
+        match publish_round(&mut store, &mut publisher, within).await {
             Ok(Round::MoreToPublish) => (),
             Ok(Round::AllSettled) => tokio::select! {
-                notified = connections.notified(looks.next().unwrap_or_default()) => notified?,
-                () = service.stopped() => (),
+                notified = listener.try_recv() => {
+                    notified.context(DATABASE)?.context("the database does not notify any more")?;
+                }
+                () = service.wait(looks.next().unwrap_or_default()) => (),
             },
             // Whoever has the turn is notified, too; that it is there is looked at now and then.
             Ok(Round::OthersTurn) => service.wait(looks.next().unwrap_or_default()).await,
-            Err(error) if connections.publisher.is_blocked() => {
-                wait_while_blocked(service, &connections.publisher, &error).await;
+            // On the same connection: what was sent is in its buffers, and a new one each time would have it published
+            // that often.
+            Err(error) if publisher.is_blocked() => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "the broker is short of memory or disk; waiting until it is not");
+                while publisher.is_blocked() && !service.is_stopped() {
+                    service.wait(BLOCKED_LOOK).await;
+                }
             }
             Err(error) => return Err(error),
         }
@@ -125,48 +134,20 @@ async fn serve_connected(service: &Service, turn_seconds_max: u32, pool: &PgPool
     Ok(())
 }
 
-/// Waits until the broker reads again, on the same connection: what was sent is in its buffers, and a new connection each
-/// time would have it published that often.
-async fn wait_while_blocked(service: &Service, publisher: &EventPublisher, error: &anyhow::Error) {
-    tracing::warn!(error = format!("{error:#}"), "the broker is short of memory or disk; waiting until it is not");
-    while publisher.is_blocked() && !service.is_stopped() {
-        service.wait(Duration::from_millis(BLOCKED_LOOK_MS)).await;
-    }
-}
-
-/// Connections to both servers.
-struct Connections {
-    store: PgConnection,
-    listener: PgListener,
-    publisher: EventPublisher,
-    _ready: Ready,
-}
-
-impl Connections {
-    async fn open(service: &Service, turn_seconds_max: u32, pool: &PgPool, name: &str) -> anyhow::Result<Self> {
-        let options = PgConnectOptions::clone(&pool.connect_options()).options(settings(turn_seconds_max));
-        let mut listener = PgListener::connect_with(pool).await.context("the database")?;
-        // Notifications are lost while it is away, so its end is an end of all.
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await.context("the database")?;
-        let store = db::connect(&options).await.context("the database")?;
-        let publisher = EventPublisher::connect(&service.nodes, name, &service.worker.worker_id).await?;
-        tracing::info!("publishing events");
-        Ok(Self { store, listener, publisher, _ready: service.announce() })
-    }
-
-    /// Waits for a notification, or until it is time to look.
-    async fn notified(&mut self, wait: Duration) -> anyhow::Result<()> {
-        match tokio::time::timeout(wait, self.listener.try_recv()).await {
-            Ok(heard) => heard.context("the database")?.map(drop).context("the database does not notify any more"),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Forgets the notifications before the next look: that finds it all.
-    fn forget_notifications(&mut self) {
-        while let Some(Ok(Some(_))) = self.listener.try_recv().now_or_never() {}
-    }
+async fn open(
+    service: &Service,
+    turn_seconds_max: u32,
+    pool: &PgPool,
+    name: &str,
+) -> anyhow::Result<(PgConnection, PgListener, EventPublisher)> {
+    let options = PgConnectOptions::clone(&pool.connect_options()).options(settings(turn_seconds_max));
+    let mut listener = PgListener::connect_with(pool).await.context(DATABASE)?;
+    // Notifications are lost while it is away, so its end is an end of all.
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await.context(DATABASE)?;
+    let store = db::connect(&options).await.context(DATABASE)?;
+    let publisher = EventPublisher::connect(&service.nodes, name, &service.worker.worker_id).await?;
+    Ok((store, listener, publisher))
 }
 
 /// How a round ended.
@@ -189,10 +170,10 @@ pub async fn publish_round(
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
-    let mut transaction = connection.begin().await.context("the database")?;
+    let mut transaction = connection.begin().await.context(DATABASE)?;
     let outcome = publish_in_turn(&mut transaction, publisher, within).await;
     if matches!(outcome, Ok(Round::AllSettled | Round::MoreToPublish)) {
-        transaction.commit().await.context("the database")?;
+        transaction.commit().await.context(DATABASE)?;
     } else {
         // At once, and not when the connection is used next: the turn must not wait for that.
         transaction.rollback().await.ok();
@@ -205,7 +186,7 @@ async fn publish_in_turn(
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
-    let Some(Batch { rows, orders, is_full }) = store::read(connection).await.context("the database")? else {
+    let Some(Batch { rows, orders, is_full }) = store::read(connection).await.context(DATABASE)? else {
         return Ok(Round::OthersTurn);
     };
     if rows.is_empty() {
@@ -218,7 +199,7 @@ async fn publish_in_turn(
                 ids.push(row.id);
                 messages.push(of_row);
             }
-            Err(poison) => given_up.push((row.id, poison.to_string())),
+            Err(reason) => given_up.push((row.id, reason)),
         }
     }
     for (id, outcome) in ids.into_iter().zip(publisher.publish(&messages, within).await?) {
@@ -228,7 +209,7 @@ async fn publish_in_turn(
         }
     }
     pause_at("published").await;
-    store::settle(connection, &published, &given_up).await.context("the database")?;
+    store::settle(connection, &published, &given_up).await.context(DATABASE)?;
     for (row, reason) in &given_up {
         tracing::error!(row, reason, "a row of the outbox cannot be published; it is kept in outbox_failed");
     }

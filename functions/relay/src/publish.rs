@@ -27,9 +27,6 @@ pub struct EventPublisher {
 
 impl EventPublisher {
     /// Connects; the broker's operators see the connection as `name`.
-    ///
-    /// # Errors
-    /// The broker cannot be used.
     pub async fn connect(nodes: &Nodes, name: &str, worker_id: &str) -> Result<Self, amqp::Error> {
         let publisher = Publisher::open(nodes, name, worker_id).await?;
         Ok(Self { nodes: nodes.clone(), name: name.to_owned(), worker_id: worker_id.to_owned(), publisher })
@@ -72,10 +69,7 @@ impl EventPublisher {
         last_begin: Instant,
     ) -> anyhow::Result<Vec<Result<(), String>>> {
         let mut outcomes = Vec::new();
-        for row in rows {
-            if Instant::now() > last_begin {
-                break;
-            }
+        for row in rows.iter().take_while(|_| Instant::now() <= last_begin) {
             outcomes.push(self.publish_alone(row, until).await?);
         }
         given_up(outcomes).map_err(|reason| {
@@ -87,8 +81,8 @@ impl EventPublisher {
         let events: Vec<_> = row.iter().map(outgoing).collect();
         let mut waits = REFUSED.waits();
         loop {
-            let outcome = self.publisher.publish_events(&events, until.saturating_duration_since(Instant::now())).await;
-            let refusal = match outcome {
+            let within = until.saturating_duration_since(Instant::now());
+            let refusal = match self.publisher.publish_events(&events, within).await {
                 Ok(()) => return Ok(Ok(())),
                 Err(EventError::Away(error)) => return Err(error.into()),
                 Err(EventError::Unfit(reason)) => Refusal::Unfit(reason),

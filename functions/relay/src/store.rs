@@ -59,11 +59,8 @@ pub(crate) async fn read(connection: &mut PgConnection) -> Result<Option<Batch>,
     if sqlx::query(TAKE_TURN).fetch_optional(&mut *connection).await?.is_none() {
         return Ok(None);
     }
-    type Columns = (i64, String, Option<Vec<Option<Uuid>>>, Option<String>, Option<String>, OffsetDateTime, bool);
-    let read: Vec<Columns> = sqlx::query_as(READ).bind(ROWS_MAX).bind(EVENTS_MAX).fetch_all(&mut *connection).await?;
-    let is_full = i64::try_from(read.len()).is_ok_and(|rows| rows == ROWS_MAX) || read.iter().any(|row| row.6);
-    let row = |(id, kind, order_ids, item, detail, at, _)| Row { id, kind, order_ids, item, detail, at };
-    let rows: Vec<Row> = read.into_iter().map(row).collect();
+    let rows: Vec<Row> = sqlx::query_as(READ).bind(ROWS_MAX).bind(EVENTS_MAX).fetch_all(&mut *connection).await?;
+    let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows == ROWS_MAX) || rows.iter().any(|row| row.fills);
     let orders = read_orders(connection, &rows).await?;
     Ok(Some(Batch { rows, orders, is_full }))
 }

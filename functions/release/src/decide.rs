@@ -15,16 +15,15 @@ use uuid::Uuid;
 /// A decided batch.
 #[derive(Debug, Default)]
 pub struct Plan<'a> {
-    /// One answer for each request, in order.
+    /// One for each request, in order.
     pub answers: Vec<Answer>,
-    /// The orders to cancel, each with the request that asked for it.
+    /// Each with the request that asked for it.
     pub cancelled: Vec<(Uuid, &'a str)>,
-    /// The units that go back with them.
+    /// What goes back with them.
     pub units: Units,
 }
 
 /// Decides `requests` in order, on the orders that they ask about and that exist.
-#[must_use]
 pub fn decide<'a>(
     requests: &'a [ReleaseRequest],
     mut orders: HashMap<Uuid, Order>,
@@ -34,8 +33,7 @@ pub fn decide<'a>(
     for request in requests {
         let answer = verdicts.answer(request).unwrap_or_else(|| {
             let (code, message) = cancel(request, orders.get_mut(&request.order_id), &mut plan);
-            let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-            verdicts.add(request, None, &verdict)
+            verdicts.add(request, None, &Verdict::decided(&request.request_id, code, message, verdicts.now))
         });
         plan.answers.push(answer);
     }
@@ -45,9 +43,7 @@ pub fn decide<'a>(
 /// Cancels the order if that can be, and says what became of it.
 fn cancel<'a>(request: &'a ReleaseRequest, order: Option<&mut Order>, plan: &mut Plan<'a>) -> (Code, String) {
     let id = request.order_id;
-    let Some(order) = order else {
-        return (Code::UnknownOrder, format!("There is no order {id}."));
-    };
+    let Some(order) = order else { return (Code::UnknownOrder, format!("There is no order {id}.")) };
     match order.state.after(Cause::Cancel) {
         Ok(next) => {
             order.state = next;

@@ -29,16 +29,12 @@ pub struct Release {
 
 impl Release {
     /// A handler on the database that the options name, its schema up to date.
-    ///
-    /// # Errors
-    /// The database cannot be reached in time, or its schema does not fit.
     pub async fn connect(worker: WorkerOptions, options: StoreOptions) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max).await?))
     }
 
     /// A handler on a database whose schema is up to date.
-    #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self { notifier: Notifier::start(&pool), pool }
     }

@@ -1,5 +1,3 @@
-//! The release function: `shared::worker` around [`release::Release`].
-
 fn main() -> std::process::ExitCode {
     shared::worker::main(release::Release::connect)
 }

@@ -41,8 +41,7 @@ WITH due AS MATERIALIZED (
 SELECT item, array_agg(id ORDER BY id) AS orders, sum(quantity)::bigint AS units FROM expired GROUP BY item";
 
 /// Answers requests, in order.
-#[derive(Debug)]
-pub struct Cancel<'a>(pub &'a [ReleaseRequest]);
+pub(crate) struct Cancel<'a>(pub(crate) &'a [ReleaseRequest]);
 
 impl Transaction for Cancel<'_> {
     const CONTENDED: &'static str = "orders or request ids";
@@ -60,20 +59,12 @@ impl Transaction for Cancel<'_> {
     }
 }
 
-/// What became of a batch of holds.
-#[derive(Debug)]
-pub enum Batch {
-    /// So many orders expired.
-    Expired(usize),
-    /// None did: these items hold fewer units than their orders. There are fewer such items each time.
-    Short(Vec<String>),
-}
-
-/// Ends the holds that are due longest, but for those of the items that are passed over.
-///
-/// # Errors
-/// The database's.
-pub async fn expire_batch(connection: &mut PgConnection, passed_over: Vec<&str>) -> Result<Batch, sqlx::Error> {
+/// Ends the holds that are due longest, but for those of the items that are passed over. Returns how many orders expired; or,
+/// where none did, the items that hold fewer units than their orders. There are fewer such items each time.
+pub(crate) async fn expire_batch(
+    connection: &mut PgConnection,
+    passed_over: &[String],
+) -> Result<Result<usize, Vec<String>>, sqlx::Error> {
     let cause = Cause::HoldPassed;
     let (from, to) = cause.transition();
     let mut transaction = connection.begin().await?;
@@ -82,17 +73,13 @@ pub async fn expire_batch(connection: &mut PgConnection, passed_over: Vec<&str>)
     let expired: Vec<(String, Vec<Uuid>, i64)> = expire.fetch_all(&mut *transaction).await?;
     let orders: Vec<Uuid> = expired.iter().flat_map(|(_, orders, _)| orders.iter().copied()).collect();
     let units: Units = expired.into_iter().map(|(item, _, units)| (item, units)).collect();
-    if orders.is_empty() {
+    let short = if units.is_empty() { Vec::new() } else { lock_items(&mut transaction, &units).await? };
+    if units.is_empty() || !short.is_empty() {
         transaction.rollback().await?;
-        return Ok(Batch::Expired(0));
-    }
-    let short = lock_items(&mut transaction, &units).await?;
-    if !short.is_empty() {
-        transaction.rollback().await?;
-        return Ok(Batch::Short(short));
+        return Ok(if short.is_empty() { Ok(0) } else { Err(short) });
     }
     move_units(&mut transaction, &units, Destination::Available).await?;
     record_orders(&mut transaction, kind_of(cause), &orders).await?;
     transaction.commit().await?;
-    Ok(Batch::Expired(orders.len()))
+    Ok(Ok(orders.len()))
 }

@@ -48,18 +48,13 @@ UPDATE orders SET is_counted = true FROM locked WHERE orders.id = locked.id";
 pub const END: &str = "UPDATE items SET is_counting = false WHERE id = ANY($1) AND is_counting";
 
 /// Counts all orders of these items.
-///
-/// # Errors
-/// The database is away or unfit; what is counted stays so.
 pub async fn count(pool: &PgPool, items: &BTreeSet<String>) -> Result<(), Error> {
     let items: Vec<&str> = items.iter().map(String::as_str).collect();
     tracing::info!(?items, "counting the orders of items that get rules about them");
-    let mut marked = 0;
-    let mut next = Some(Work::Begin);
+    let (mut marked, mut next) = (0, Some(Work::Begin));
     while let Some(work) = next {
         let (more, then) = transaction::run(pool, &Step { items: &items, work }).await?;
-        marked += more;
-        next = then;
+        (marked, next) = (marked + more, then);
     }
     tracing::info!(?items, marked, "every order of these items is found by its buyer");
     Ok(())

@@ -33,30 +33,30 @@ pub fn decide<'a>(
     let mut plan = Plan::default();
     let mut uncounted = BTreeSet::new();
     for request in requests {
-        let answer = verdicts.answer(request).unwrap_or_else(|| {
-            let item = items.get(&request.item);
-            let version = item.map(|item| item.version);
-            let outcome = apply(&request.operation, &request.item, item, verdicts.now);
-            let mut decided = |code, message: String| {
-                let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-                verdicts.add(request, Some(&request.item), &Verdict { item_version: version, ..verdict })
-            };
-            match outcome {
-                Outcome::Done(item, code, kind, message) => {
-                    plan.keep(item, kind, &mut items);
-                    decided(code, message)
-                }
-                Outcome::Refused(code, message) => decided(code, message),
-                Outcome::Invalid(message) => {
-                    Answer::Rejected(Rejection::new(Code::InvalidField, message).of(&request.request_id))
-                }
-                Outcome::Uncounted => {
-                    uncounted.insert(request.item.clone());
-                    Answer::Requeue
-                }
+        if let Some(answer) = verdicts.answer(request) {
+            plan.answers.push(answer);
+            continue;
+        }
+        let item = items.get(&request.item);
+        let item_version = item.map(|item| item.version);
+        let (code, message) = match apply(&request.operation, &request.item, item, verdicts.now) {
+            Outcome::Done(item, code, kind, message) => {
+                plan.keep(item, kind, &mut items);
+                (code, message)
             }
-        });
-        plan.answers.push(answer);
+            Outcome::Refused(code, message) => (code, message),
+            Outcome::Invalid(message) => {
+                let rejection = Rejection::new(Code::InvalidField, message).of(&request.request_id);
+                plan.answers.push(Answer::Rejected(rejection));
+                continue;
+            }
+            Outcome::Uncounted => {
+                uncounted.insert(request.item.clone());
+                continue;
+            }
+        };
+        let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
+        plan.answers.push(verdicts.add(request, Some(&request.item), &Verdict { item_version, ..verdict }));
     }
     if uncounted.is_empty() { Ok(plan) } else { Err(uncounted) }
 }

@@ -12,7 +12,6 @@ use time::OffsetDateTime;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Item {
     pub id: String,
-    /// Units that exist.
     pub stock: i64,
     /// Units that can be reserved.
     pub available: i64,
@@ -20,9 +19,7 @@ pub struct Item {
     pub held: i64,
     /// Units paid for.
     pub sold: i64,
-    /// Moves on with every change.
     pub version: i64,
-    /// How long an order keeps its units, in milliseconds.
     pub hold_ms: i64,
     #[serde(skip_serializing_if = "Option::is_none", with = "shared::messages::time::option")]
     pub opens_at: Option<OffsetDateTime>,
@@ -48,25 +45,62 @@ pub enum Outcome {
 }
 
 /// Does `operation`, at `now`, with the item of this id, if there is one.
-#[must_use]
 pub fn apply(operation: &Operation, id: &str, item: Option<&Item>, now: OffsetDateTime) -> Outcome {
     let Some(item) = item else { return create(operation, id) };
-    match operation {
+    let mut next = Item { version: item.version + 1, ..item.clone() };
+    let (code, kind, message) = match operation {
         Operation::Create { .. } => {
             let message = format!("There is an item {id} already, with {}.", units(item.stock));
-            Outcome::Refused(Code::ItemExists, message)
+            return Outcome::Refused(Code::ItemExists, message);
         }
-        Operation::Add { quantity } => add(item, *quantity),
-        Operation::Remove { quantity } => remove(item, *quantity),
-        Operation::Open { opens_at, closes_at } => open(item, *opens_at, *closes_at, now),
-        Operation::Close => close(item, now),
-        Operation::Rules { rules } if rules.count_orders() && !item.finds_orders => Outcome::Uncounted,
+        Operation::Add { quantity } if *quantity > STOCK_MAX - item.stock => {
+            let stock = units(item.stock);
+            let message = format!("{id} has {stock}; with {quantity} more it would have more than {STOCK_MAX}.");
+            return Outcome::Refused(Code::StockLimit, message);
+        }
+        Operation::Add { quantity } => {
+            next.stock += quantity;
+            next.available += quantity;
+            (Code::Added, EventKind::ItemStockAdded, stock_message(&next, *quantity, "added"))
+        }
+        Operation::Remove { quantity } if *quantity > item.available => {
+            let available = units(item.available);
+            let message =
+                format!("{available} of {id} can be removed, {quantity} asked for; the others are held or sold.");
+            return Outcome::Refused(Code::StockInUse, message);
+        }
+        Operation::Remove { quantity } => {
+            next.stock -= quantity;
+            next.available -= quantity;
+            (Code::Removed, EventKind::ItemStockRemoved, stock_message(&next, *quantity, "removed"))
+        }
+        Operation::Open { opens_at, closes_at } => {
+            let opens_at = opens_at.unwrap_or(now);
+            (next.opens_at, next.closes_at) = (Some(opens_at), *closes_at);
+            let until = match closes_at {
+                Some(closes_at) if *closes_at <= opens_at.max(now) => {
+                    return Outcome::Invalid(format!("The field closes_at is not after {}.", text(opens_at.max(now))));
+                }
+                Some(closes_at) => format!(" to {}", text(*closes_at)),
+                None => ", without end".to_owned(),
+            };
+            let message = format!("The sale of {id} is open from {}{until}.", text(opens_at));
+            (Code::Opened, EventKind::ItemOpened, message)
+        }
+        // A sale that was over before stays over since then; one that has not begun never does.
+        Operation::Close => {
+            let closes_at = item.closes_at.map_or(now, |closes_at| closes_at.min(now));
+            next.opens_at = item.opens_at.filter(|opens_at| *opens_at < closes_at);
+            next.closes_at = Some(closes_at);
+            (Code::Closed, EventKind::ItemClosed, format!("The sale of {id} is closed since {}.", text(closes_at)))
+        }
+        Operation::Rules { rules } if rules.count_orders() && !item.finds_orders => return Outcome::Uncounted,
         Operation::Rules { rules } => {
-            let message = describe(id, rules);
-            let changed = Item { rules: rules.clone(), ..item.clone() };
-            done(changed, Code::RulesSet, EventKind::ItemRulesChanged, message)
+            next.rules = rules.clone();
+            (Code::RulesSet, EventKind::ItemRulesChanged, describe(id, rules))
         }
-    }
+    };
+    Outcome::Done(next, code, kind, message)
 }
 
 fn create(operation: &Operation, id: &str) -> Outcome {
@@ -90,78 +124,17 @@ fn create(operation: &Operation, id: &str) -> Outcome {
     Outcome::Done(item, Code::Created, EventKind::ItemCreated, format!("{id} is created, with {}.", units(*stock)))
 }
 
-fn add(item: &Item, quantity: i64) -> Outcome {
-    if quantity > STOCK_MAX - item.stock {
-        let message =
-            format!("{} has {}; with {quantity} more it would have more than {STOCK_MAX}.", item.id, units(item.stock));
-        return Outcome::Refused(Code::StockLimit, message);
-    }
-    let changed = Item { stock: item.stock + quantity, available: item.available + quantity, ..item.clone() };
-    let message = stock_message(&changed, quantity, "added");
-    done(changed, Code::Added, EventKind::ItemStockAdded, message)
-}
-
-fn remove(item: &Item, quantity: i64) -> Outcome {
-    if quantity > item.available {
-        let message = format!(
-            "{} of {} can be removed, {quantity} asked for; the others are held or sold.",
-            units(item.available),
-            item.id
-        );
-        return Outcome::Refused(Code::StockInUse, message);
-    }
-    let changed = Item { stock: item.stock - quantity, available: item.available - quantity, ..item.clone() };
-    let message = stock_message(&changed, quantity, "removed");
-    done(changed, Code::Removed, EventKind::ItemStockRemoved, message)
-}
-
-fn open(
-    item: &Item,
-    opens_at: Option<OffsetDateTime>,
-    closes_at: Option<OffsetDateTime>,
-    now: OffsetDateTime,
-) -> Outcome {
-    let opens_at = opens_at.unwrap_or(now);
-    let until = match closes_at {
-        Some(closes_at) if closes_at <= opens_at.max(now) => {
-            return Outcome::Invalid(format!("The field closes_at is not after {}.", text(opens_at.max(now))));
-        }
-        Some(closes_at) => format!(" to {}", text(closes_at)),
-        None => ", without end".to_owned(),
-    };
-    let message = format!("The sale of {} is open from {}{until}.", item.id, text(opens_at));
-    let changed = Item { opens_at: Some(opens_at), closes_at, ..item.clone() };
-    done(changed, Code::Opened, EventKind::ItemOpened, message)
-}
-
-/// A sale that was over before stays over since then; one that has not begun never does.
-fn close(item: &Item, now: OffsetDateTime) -> Outcome {
-    let closes_at = item.closes_at.map_or(now, |closes_at| closes_at.min(now));
-    let opens_at = item.opens_at.filter(|opens_at| *opens_at < closes_at);
-    let changed = Item { opens_at, closes_at: Some(closes_at), ..item.clone() };
-    let message = format!("The sale of {} is closed since {}.", item.id, text(closes_at));
-    done(changed, Code::Closed, EventKind::ItemClosed, message)
-}
-
-fn done(item: Item, code: Code, kind: EventKind, message: String) -> Outcome {
-    Outcome::Done(Item { version: item.version + 1, ..item }, code, kind, message)
-}
-
 fn stock_message(item: &Item, quantity: i64, what: &str) -> String {
     let are = if quantity == 1 { "is" } else { "are" };
     let Item { id, stock, available, .. } = item;
     format!("{} of {id} {are} {what}; now {available} of {stock} can be sold.", units(quantity))
 }
 
-fn describe(id: &str, rules: &Rules) -> String {
+fn describe(id: &str, Rules { max_per_buyer, cooldown_ms, tiers }: &Rules) -> String {
     let mut parts = Vec::new();
-    if let Some(units_max) = rules.max_per_buyer {
-        parts.push(format!("at most {} for one buyer", units(units_max)));
-    }
-    if let Some(cooldown_ms) = rules.cooldown_ms {
-        parts.push(format!("no second purchase by the same buyer within {cooldown_ms} ms"));
-    }
-    if let Some(tiers) = &rules.tiers {
+    parts.extend(max_per_buyer.map(|most| format!("at most {} for one buyer", units(most))));
+    parts.extend(cooldown_ms.map(|time| format!("no second purchase by the same buyer within {time} ms")));
+    if let Some(tiers) = tiers {
         let tiers: Vec<&str> = tiers.iter().map(String::as_str).collect();
         parts.push(format!("only for buyers of these tiers: {}", tiers.join(", ")));
     }

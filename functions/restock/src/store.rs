@@ -68,10 +68,8 @@ impl Transaction for Change<'_> {
         };
         for (statement, items) in [(CREATE, &plan.created), (CHANGE, &plan.changed)] {
             if !items.is_empty() {
-                sqlx::query(statement)
-                    .bind(json(&items.values().collect::<Vec<_>>()))
-                    .execute(&mut *connection)
-                    .await?;
+                let items = json(&items.values().collect::<Vec<_>>());
+                sqlx::query(statement).bind(items).execute(&mut *connection).await?;
             }
         }
         if !plan.events.is_empty() {

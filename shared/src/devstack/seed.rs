@@ -4,7 +4,7 @@ use super::fixture;
 use crate::{
     db,
     handler::Answer,
-    messages::{Code, Verdict},
+    messages::{Code, Request, Status, Verdict},
     order::State,
 };
 use futures_util::future::join_all;
@@ -145,9 +145,62 @@ pub fn codes(answers: &[Answer]) -> Vec<Code> {
     answers.iter().map(|answer| verdict(answer).code).collect()
 }
 
+/// Holds the promise of every function about a request's id: `done` and `refused` get one verdict each, byte for byte,
+/// whether they come twice in a batch, at the same instant, or again; `other`, which has the id of `done` and other content,
+/// is told so, and so is `foreign`, whose id a purchase has had.
+pub async fn assert_one_verdict_per_id<R: Request + Clone>(
+    pool: &PgPool,
+    [done, refused, other, foreign]: [R; 4],
+    answers: impl AsyncFn(&[R]) -> Vec<Answer>,
+) {
+    let is_reused = |answer: &Answer| matches!(answer, Answer::Rejected(by) if by.code == Code::RequestIdReused);
+    let batch = [done.clone(), done, refused, other.clone()];
+    let at_once = join_all((0..6).map(|_| answers(&batch))).await;
+    let first = &at_once[0];
+    assert!(first[0] == first[1] && first[2] != first[0] && is_reused(&first[3]), "{first:?}");
+    assert_eq!((verdict(&first[0]).status, verdict(&first[2]).status), (Status::Done, Status::Refused));
+    assert!(at_once.iter().all(|found| found == first), "at the same instant: {at_once:?}");
+    assert_eq!(&answers(&batch).await, first, "again");
+    let purchase = sqlx::query("INSERT INTO verdicts VALUES ($1, 'a', gen_random_uuid(), 'reserved', '{}', now())");
+    purchase.bind(foreign.request_id()).execute(pool).await.expect("it is on record");
+    for reused in [other, foreign] {
+        assert!(is_reused(&answers(&[reused]).await[0]), "it is told so");
+    }
+    assert_eq!(count(pool, "SELECT count(*) FROM verdicts").await, 3, "the refusal is recorded, too");
+}
+
+/// The constraint of the schema that a statement violates.
+pub async fn violated_by(pool: &PgPool, statement: &str) -> String {
+    let error = sqlx::query(AssertSqlSafe(statement)).execute(pool).await.expect_err("the schema forbids it");
+    error.as_database_error().and_then(|error| error.constraint()).expect("it says which constraint").to_owned()
+}
+
+/// Holds the plans of statements, in empty tables and in `full` ones, against the indexes and whatever else has to be in them
+/// (after a `!`: must not be). None reads a table whole. Returns them.
+pub async fn assert_plans(
+    pool: &PgPool,
+    settings: &[(&str, &str)],
+    full: &str,
+    statements: &[(&str, &[&str])],
+) -> Vec<String> {
+    let mut plans = Vec::new();
+    for fill in ["", full] {
+        sqlx::raw_sql(AssertSqlSafe(fill)).execute(pool).await.expect("the tables can be filled");
+        for (statement, parts) in statements {
+            let plan = plan(pool, settings, statement).await;
+            for part in parts.iter().chain(&["!Seq Scan"]) {
+                let holds = part.strip_prefix('!').map_or_else(|| plan.contains(part), |part| !plan.contains(part));
+                assert!(holds, "{part}, after {fill:?}\n{plan}");
+            }
+            plans.push(plan);
+        }
+    }
+    plans
+}
+
 /// The plan that a connection like those of the pool, with these settings besides, makes of a statement, whatever its
 /// parameters are.
-pub async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
+async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(settings.iter().copied());
     let mut connection = db::connect(&options).await.expect("the database is there");
     let parameters = (1..).take_while(|number| statement.contains(&format!("${number}"))).count();

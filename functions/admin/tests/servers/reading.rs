@@ -60,8 +60,8 @@ async fn an_item_is_shown_with_its_rules_and_its_own_orders_the_latest_first() {
     let numbers = ["available", "held", "sold", "max_per_buyer", "cooldown_ms"].map(|name| item[name].clone());
     assert_eq!((numbers, &item["tiers"]), ([8, 1, 1, 2, 60_000].map(Value::from), &json!(["vip"])));
     assert_eq!(each(&item["orders"], "id"), [json!(last), json!(first)]);
-    let text = shop.text(&["item", "ticket"]).await;
-    assert!(text.contains("at most 2 for each buyer; no second purchase within 60 s; only for vip"), "{text}");
+    let text = words(&shop.text(&["item", "ticket"]).await);
+    assert!(text.contains("max_per_buyer 2 cooldown_ms 60000 tiers vip"), "{text}");
     assert!(matches!(shop.run(&["item", "unknown"]).await, Err(Failure::Broken(_))));
 }
 
@@ -87,7 +87,7 @@ async fn orders_are_found_by_item_and_state_and_what_was_not_looked_at_is_said()
     let short = shop.json(&look_back).await;
     assert_eq!(short["orders"], json!([]));
     assert!(short["not_looked_at_before"].is_string(), "there are older ones");
-    assert!(shop.text(&look_back).await.contains("were not looked at"));
+    assert!(shop.text(&look_back).await.contains("not_looked_at_before"));
 }
 
 #[tokio::test]
@@ -100,8 +100,8 @@ async fn an_orders_whole_history_is_told_in_order() {
     assert_eq!(each(&order["history"], "cause"), ["purchase", "payment_begun", "payment_captured"]);
     assert_eq!((&order["state"], &order["payment"]["charge_id"]), (&json!("paid"), &json!("charge-1")));
     assert_eq!(order["history"][0]["request_id"], order["request_id"]);
-    let text = shop.text(&["order", &id]).await;
-    assert!(text.contains("charge charge-1") && text.contains("payment_captured"), "{text}");
+    let text = words(&shop.text(&["order", &id]).await);
+    assert!(text.contains("charge_id charge-1") && text.contains("payment_captured"), "{text}");
     let unknown = uuid::Uuid::now_v7().to_string();
     assert!(matches!(shop.run(&["order", &unknown]).await, Err(Failure::Broken(_))));
 }
@@ -123,6 +123,10 @@ async fn a_database_without_our_schema_is_refused_and_left_alone() {
     .await;
     let Err(Failure::Configuration(error)) = shop.run(&["items"]).await else { panic!("it is of a newer version") };
     assert!(error.to_string().contains("version 9999"), "{error}");
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A field of each object of a list.

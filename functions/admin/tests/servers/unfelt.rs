@@ -4,12 +4,9 @@ use crate::{Shop, auditing::LIMITS};
 use admin::{
     Limit,
     audit::audit,
-    conflicts::CONFLICTS,
-    item::ITEM,
-    items::ITEMS,
+    items::{CONFLICTS, ITEM, ITEMS},
     look::{LookBack, Scan, look},
-    order::{HISTORY, ORDER, PAYMENT},
-    orders::find,
+    orders::{HISTORY, ORDER, PAYMENT, find},
 };
 use shared::order::State;
 

@@ -1,10 +1,7 @@
 //! A gateway over HTTP: JSON, the key in `Idempotency-Key`.
 //!
-//! The protocol. `POST {url}/charges`, with `Idempotency-Key: ORDER_ID`, `Authorization: Bearer TOKEN` where a token is set,
-//! and the body `{"order_id","item","quantity","payment_method"}`. Answers: 200 or 201
-//! `{"status":"captured","charge_id":"…"}`; 200, 201 or 402 `{"status":"declined","reason":"…"}`. `POST {url}/refunds`, with
-//! the same headers and the body `{"order_id"}`; any 2xx says that it is given back. 408, 409, 425, 429 and 5xx say: ask
-//! again. Any other answer says that one of us is not set up as the other believes.
+//! The protocol stands in functions/README.md; what it says of neither outcome nor trouble ([`no_outcome`]) means that one
+//! of us is not set up as the other believes.
 //!
 //! Invariants: one request is one attempt, redirects are not followed; an answer counts only when all of it is here and
 //! reads as above; and nothing waits, or grows, without a limit.
@@ -61,9 +58,6 @@ pub struct Http {
 
 impl Http {
     /// The gateway that the options name; nothing is sent yet.
-    ///
-    /// # Errors
-    /// There is no URL, it cannot be used, or the token cannot be sent.
     pub fn new(options: &HttpOptions) -> Result<Self, Unusable> {
         let unusable = |text: String| Unusable(format!("the payment gateway cannot be used: {text}"));
         let url = options.url.as_deref().ok_or_else(|| unusable("GATEWAY_URL is not set".to_owned()))?;

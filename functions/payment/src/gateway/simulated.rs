@@ -33,23 +33,11 @@ pub struct SimulatedOptions {
     pub failure_share: f64,
 }
 
-impl Default for SimulatedOptions {
-    fn default() -> Self {
-        Self { latency_ms: 20, decline_share: 0.0, failure_share: 0.0 }
-    }
-}
-
 /// The simulated gateway.
 #[derive(Debug, Clone, Copy)]
-pub struct Simulated(SimulatedOptions);
+pub struct Simulated(pub SimulatedOptions);
 
 impl Simulated {
-    /// One that behaves like this.
-    #[must_use]
-    pub fn new(options: SimulatedOptions) -> Self {
-        Self(options)
-    }
-
     /// What it says whenever it says anything.
     fn outcome(&self, charge: &Charge) -> Outcome {
         let key = charge.order_id;
@@ -99,38 +87,24 @@ fn share(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
-    fn charge(number: u128, method: &str) -> Charge {
-        Charge {
-            order_id: Uuid::from_u128(number),
-            item: "a".to_owned(),
-            quantity: 1,
-            payment_method: method.to_owned(),
-        }
+    /// Of so many orders with this payment method, which ones are declined at this share.
+    fn declined(decline_share: f64, orders: u128, method: &str) -> Vec<bool> {
+        let simulated = Simulated(SimulatedOptions { latency_ms: 0, decline_share, failure_share: 0.0 });
+        let outcome = |order: u128| {
+            let (order_id, payment_method) = (Uuid::from_u128(order), method.to_owned());
+            simulated.outcome(&Charge { order_id, item: "a".to_owned(), quantity: 1, payment_method })
+        };
+        (0..orders).map(|order| matches!(outcome(order), Outcome::Declined { .. })).collect()
     }
 
     #[test]
     fn the_share_is_declined_and_who_asks_again_hears_the_same() {
-        let options = SimulatedOptions { decline_share: 0.25, ..SimulatedOptions::default() };
-        let declined = |method: &str| {
-            let outcomes = (0..4_000).map(|number| Simulated::new(options).outcome(&charge(number, method)));
-            outcomes.map(|outcome| matches!(outcome, Outcome::Declined { .. })).collect::<Vec<_>>()
-        };
-        let first = declined("card");
+        let first = declined(0.25, 4_000, "card");
         let count = first.iter().filter(|declined| **declined).count();
         assert!((800..1_200).contains(&count), "{count} of 4,000 at 0.25");
-        assert_eq!(declined("card"), first);
-        assert_ne!(declined("other"), first, "another method is another try");
-    }
-
-    #[test]
-    fn none_and_all_are_shares_too() {
-        for (decline_share, is_declined) in [(0.0, false), (1.0, true)] {
-            let simulated = Simulated::new(SimulatedOptions { decline_share, ..SimulatedOptions::default() });
-            for number in 0..100 {
-                let outcome = simulated.outcome(&charge(number, "card"));
-                assert_eq!(matches!(outcome, Outcome::Declined { .. }), is_declined);
-            }
-        }
+        assert_eq!(declined(0.25, 4_000, "card"), first);
+        assert_ne!(declined(0.25, 4_000, "other"), first, "another method is another try");
+        assert_eq!((declined(0.0, 100, "card"), declined(1.0, 100, "card")), (vec![false; 100], vec![true; 100]));
         assert!(share("1.1").is_err() && share("NaN").is_err() && share("0.5").is_ok());
     }
 }

@@ -4,24 +4,6 @@
 use super::*;
 
 #[tokio::test]
-async fn a_process_that_dies_while_the_gateway_works_leaves_a_payment_that_the_next_one_ends() {
-    let (pool, order) = one_hold(Due::InAnHour).await;
-    let silent = Bank::silent_on(&[order]).await;
-    let doomed = paying(&pool, &silent, request(1, order, "card"));
-    silent.until_asked(1).await;
-    doomed.abort();
-    assert_eq!(state(&pool, order).await, State::Paying, "committed before the gateway was asked");
-
-    silent.let_out(order);
-    assert_eq!(code(&pool, &silent, request(1, order, "card")).await, "paid");
-    let ledger = silent.gateway.ledger();
-    assert!(ledger.attempts.keys().eq([&(order.to_string(), "card".to_owned())]), "the same key");
-    assert_eq!((silent.asked(), silent.charges()), (2, 1));
-    assert_eq!(history(&pool, order).await, steps(&[("paying", "p-1"), ("paid", "p-1")]));
-    assert_eq!(item(&pool, "a").await, (0, 1, 0));
-}
-
-#[tokio::test]
 async fn a_process_that_dies_with_the_charge_in_its_hand_leaves_a_payment_that_the_next_one_ends() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::open().await;
@@ -74,11 +56,7 @@ async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_n
 async fn two_processes_with_the_same_request_charge_once_and_say_the_same() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
-    let payers = (0..4).map(|_| {
-        let (pool, bank) = (pool.clone(), bank.clone());
-        tokio::spawn(async move { answers(&pool, &bank, &[request(1, order, "card")]).await })
-    });
-    let payers: Vec<_> = payers.collect();
+    let payers: Vec<_> = (0..4).map(|_| paying(&pool, &bank, request(1, order, "card"))).collect();
     bank.until_asked(4).await;
     bank.let_out(order);
     let found = all_of(payers).await;
@@ -134,16 +112,12 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
     let pool = database(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
     let bank = Bank::silent_on(&[one, other]).await.declines("empty");
-    let doomed = process(&pool, &bank);
     let requests = [request(1, one, "card"), request(2, other, "empty")];
-    assert_eq!(doomed.handle(&requests).await.unwrap(), [Answer::Requeue, Answer::Requeue]);
-    drop(doomed);
-    bank.let_out(one);
-    bank.let_out(other);
-
-    assert_eq!(taken_up(&pool, &bank).await, 0, "somebody has asked just now");
+    left_unknown(&pool, &bank, &requests).await;
+    let process = process(&pool, &bank);
+    assert_eq!(process.take_up().await.unwrap(), 0, "somebody has asked just now");
     execute(&pool, "UPDATE payments SET asked_at = now() - interval '301 s'").await;
-    assert_eq!(taken_up(&pool, &bank).await, 2);
+    assert_eq!(process.take_up().await.unwrap(), 2);
     assert_eq!((state(&pool, one).await, state(&pool, other).await), (State::Paid, State::Reserved));
     assert_eq!((bank.charges(), item(&pool, "a").await), (1, (1, 1, 0)));
     // The verdicts are the requests' own, should they come after all.
@@ -151,20 +125,6 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
     let found = answers(&pool, &bank, &requests).await;
     assert_eq!(codes(&found), [Code::Paid, Code::Declined]);
     assert_eq!(bank.asked(), asked);
-}
-
-#[tokio::test]
-async fn lost_payments_are_looked_for_while_the_function_serves() {
-    let (pool, order) = one_hold(Due::InAnHour).await;
-    let bank = Bank::silent_on(&[order]).await;
-    assert_eq!(process(&pool, &bank).handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
-    bank.let_out(order);
-    execute(&pool, "UPDATE payments SET asked_at = now() - interval '1 h'").await;
-    let upkeep = tokio::spawn(Payment::new(pool.clone(), bank.client.clone(), 60).upkeep());
-    while state(&pool, order).await != State::Paid {
-        tokio::task::yield_now().await;
-    }
-    upkeep.abort();
 }
 
 #[tokio::test]
@@ -211,16 +171,11 @@ async fn a_lost_payment_that_cannot_be_ended_does_not_keep_the_others() {
     }
     let bank = Bank::silent_on(&orders).await;
     let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
-    let doomed = process(&pool, &bank);
-    assert!(doomed.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Requeue));
-    drop(doomed);
-    for order in &orders {
-        bank.let_out(*order);
-    }
+    left_unknown(&pool, &bank, &requests).await;
     // Somebody has repaired it by hand, and not well: nothing is held that could be sold.
     execute(&pool, "UPDATE items SET held = 0, available = 1 WHERE id = 'broken'").await;
     execute(&pool, "UPDATE payments SET asked_at = now() - interval '301 s'").await;
-    assert_eq!(taken_up(&pool, &bank).await, 2);
+    assert_eq!(process(&pool, &bank).take_up().await.unwrap(), 2);
     let mut states = Vec::new();
     for order in &orders {
         states.push(state(&pool, *order).await);

@@ -7,28 +7,23 @@ mod http;
 mod meeting;
 mod paying;
 mod plans;
-mod raw_server;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use payment::{
     Payment,
     gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
-    pending::Pending,
-    processor::Processor,
-    recovery::Recovery,
 };
 use shared::{
     devstack::{
         gateway::{self, Behaviour},
         seed::{
-            self, Due, all_of, codes, count, database_of_holds as database, execute, hold, lock, one_hold, plan,
-            published, state, until_waiting, verdict,
+            self, Due, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute, hold,
+            lock, one_hold, published, state, until_waiting, verdict, violated_by,
         },
     },
     handler::{Answer, Handler},
     messages::{Code, PaymentRequest, Status},
     order::State,
-    outbox::Notifier,
 };
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
@@ -104,14 +99,16 @@ fn process(pool: &PgPool, bank: &Bank) -> Payment {
     Payment::new(pool.clone(), bank.client.clone(), LOST_SECONDS)
 }
 
-/// The same, for a test that says itself how long to wait for the bank.
-fn processor(pool: &PgPool, bank: &Bank) -> Processor {
-    Processor { pool: pool.clone(), pending: Pending::at(bank.client.clone()), notifier: Notifier::start(pool) }
-}
-
 /// What a process of its own answers, once the bank has said it all.
 async fn answers(pool: &PgPool, bank: &Bank, requests: &[PaymentRequest]) -> Vec<Answer> {
-    processor(pool, bank).pay(requests, TIMEOUT).await.unwrap()
+    process(pool, bank).pay(requests, TIMEOUT).await.unwrap()
+}
+
+/// The bank does not say in time, so all of these are put off; the process dies, and then the bank lets them out.
+async fn left_unknown(pool: &PgPool, bank: &Bank, requests: &[PaymentRequest]) {
+    let found = process(pool, bank).handle(requests).await.unwrap();
+    assert!(found.iter().all(|answer| *answer == Answer::Requeue), "{found:?}");
+    requests.iter().for_each(|request| bank.let_out(request.order_id));
 }
 
 /// The same for a lone request, once it is waited for.
@@ -123,12 +120,6 @@ fn paying(pool: &PgPool, bank: &Bank, request: PaymentRequest) -> JoinHandle<Vec
 /// The code that a lone request is answered with.
 async fn code(pool: &PgPool, bank: &Bank, request: PaymentRequest) -> &'static str {
     verdict(&answers(pool, bank, &[request]).await[0]).code.as_str()
-}
-
-/// Ends payments that are lost; returns how many.
-async fn taken_up(pool: &PgPool, bank: &Bank) -> usize {
-    let processor = Arc::new(processor(pool, bank));
-    Recovery { processor, lost_seconds: LOST_SECONDS }.take_up().await.unwrap()
 }
 
 /// (held, sold, version)

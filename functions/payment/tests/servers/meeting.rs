@@ -13,18 +13,15 @@ SELECT count(*) FROM expired";
 
 #[tokio::test]
 async fn a_payment_that_meets_an_expiry_or_a_cancellation_waits_for_it_and_charges_nothing() {
-    for (end, expected) in [("expired", "already_expired"), ("cancelled", "already_cancelled")] {
+    for (end, expected) in [("expired", Code::AlreadyExpired), ("cancelled", Code::AlreadyCancelled)] {
         let (pool, order) = one_hold(Due::InAnHour).await;
         let bank = Bank::open().await;
         let mut ending = lock(&pool, "orders", order).await;
-        let paying = tokio::spawn({
-            let (pool, bank) = (pool.clone(), bank.clone());
-            async move { code(&pool, &bank, request(1, order, "card")).await }
-        });
+        let paying = paying(&pool, &bank, request(1, order, "card"));
         until_waiting(&pool, 1).await;
         sqlx::query("UPDATE orders SET state = $1").bind(end).execute(&mut *ending).await.unwrap();
         ending.commit().await.unwrap();
-        assert_eq!(paying.await.unwrap(), expected);
+        assert_eq!(codes(&paying.await.unwrap()), [expected]);
         assert_eq!(bank.asked(), 0);
     }
 }
@@ -72,10 +69,7 @@ async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_o
     // Nobody can write a payment for now: both read that there is none.
     let mut unwritable = pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE payments IN EXCLUSIVE MODE").execute(&mut *unwritable).await.unwrap();
-    let payers = [one, other].map(|order| {
-        let (pool, bank) = (pool.clone(), bank.clone());
-        tokio::spawn(async move { answers(&pool, &bank, &[request(1, order, "card")]).await })
-    });
+    let payers = [one, other].map(|order| paying(&pool, &bank, request(1, order, "card")));
     until_waiting(&pool, 2).await;
     unwritable.rollback().await.unwrap();
     let mut codes: Vec<_> = codes(&all_of(payers).await.concat()).into_iter().map(Code::as_str).collect();
@@ -92,33 +86,30 @@ async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
     for number in 0..60 {
         orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::InAnHour).await);
     }
-    let payers = (0..4).map(|payer: usize| {
-        // Each wants all of them, in an order of its own; some with a method that is declined.
-        let mut orders = orders.clone();
-        orders.rotate_left(payer * 15);
-        let (pool, bank) = (pool.clone(), bank.clone());
-        tokio::spawn(async move {
-            let mut paid = 0;
-            for some in orders.chunks(7) {
-                let method = if payer == 0 { "empty" } else { "card" };
-                let requests: Vec<_> =
-                    some.iter().map(|order| request(format!("{payer}-{order}"), *order, method)).collect();
-                let found = answers(&pool, &bank, &requests).await;
-                paid += found.iter().filter(|answer| verdict(answer).code == Code::Paid).count();
-            }
-            paid
-        })
+    // Each wants all of them, in an order of its own; some with a method that is declined.
+    let (pool, bank, orders) = (&pool, &bank, &orders);
+    let payers = (0..4).map(async |payer: usize| {
+        let mut paid = 0;
+        for some in [&orders[payer * 15..], &orders[..payer * 15]].concat().chunks(7) {
+            let method = if payer == 0 { "empty" } else { "card" };
+            let requests = some.iter().map(|order| request(format!("{payer}-{order}"), *order, method));
+            let found = codes(&answers(pool, bank, &requests.collect::<Vec<_>>()).await);
+            paid += found.iter().filter(|code| **code == Code::Paid).count();
+        }
+        paid
     });
-    let payers: Vec<_> = payers.collect();
-    let paid: usize = all_of(payers).await.into_iter().sum();
-    let in_the_end = count(&pool, "SELECT count(*) FROM orders WHERE state = 'paid'").await;
-    assert_eq!((paid as i64, bank.charges() as i64), (in_the_end, in_the_end));
-    let ((held_of_a, a, _), (held_of_b, b, _)) = (item(&pool, "a").await, item(&pool, "b").await);
-    assert_eq!((a + b, held_of_a + held_of_b), (in_the_end, 60 - in_the_end));
-    assert_eq!(count(&pool, "SELECT count(*) FROM order_history WHERE to_state = 'paid'").await, in_the_end);
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'paying'").await, 0, "all are over");
+    let paid = join_all(payers).await.into_iter().sum::<usize>() as i64;
+    assert_eq!(bank.charges() as i64, paid);
+    for (sql, expected) in [
+        ("SELECT count(*) FROM orders WHERE state = 'paid'", paid),
+        ("SELECT count(*) FROM orders WHERE state = 'paying'", 0),
+        ("SELECT sum(sold)::bigint FROM items", paid),
+        ("SELECT sum(held)::bigint FROM items", 60 - paid),
+        ("SELECT count(*) FROM order_history WHERE to_state = 'paid'", paid),
+    ] {
+        assert_eq!(count(pool, sql).await, expected, "{sql}");
+    }
     for order in orders {
-        let last = history(&pool, order).await.pop().unwrap();
-        assert_eq!(last.0, state(&pool, order).await.as_str());
+        assert_eq!(history(pool, *order).await.pop().unwrap().0, state(pool, *order).await.as_str());
     }
 }

@@ -16,46 +16,13 @@ async fn a_cancelled_order_gives_its_units_back() {
 }
 
 #[tokio::test]
-async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_changes_nothing() {
-    let (pool, order) = one_hold(Due::InAnHour).await;
-    let requests = [request(1, order), request(1, order), request(2, Uuid::nil())];
-    let first = answers(&pool, &requests).await;
-    assert_eq!(first[0], first[1], "copies in one batch are one request");
-    assert_eq!(answers(&pool, &requests).await, first);
-    assert_eq!(item(&pool, "a").await, (1, 0, 1));
-    assert_eq!(count(&pool, "SELECT count(*) FROM verdicts").await, 2, "the refusal is recorded, too");
-}
-
-#[tokio::test]
-async fn copies_decided_at_the_same_instant_are_one_cancellation() {
-    let (pool, order) = one_hold(Due::InAnHour).await;
-    let deciders = (0..6).map(|_| {
-        let pool = pool.clone();
-        tokio::spawn(async move { answers(&pool, &[request(1, order), request(2, Uuid::nil())]).await })
-    });
-    let found = all_of(deciders).await;
-    assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
-    assert_eq!(verdict(&found[0][0]).code, Code::Cancelled);
-    assert_eq!((item(&pool, "a").await, history(&pool, order).await.len()), ((1, 0, 1), 1));
-}
-
-#[tokio::test]
-async fn the_same_id_with_other_content_is_told_so_and_changes_nothing() {
+async fn an_id_has_one_verdict_and_one_cancellation_and_other_content_is_told_so() {
     let pool = database_of_holds(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
-    // In the same batch, and once it is on record.
-    let both = answers(&pool, &[request(1, one), request(1, other)]).await;
-    let later = answers(&pool, &[request(1, other)]).await;
-    for answer in [&both[1], &later[0]] {
-        assert!(matches!(answer, Answer::Rejected(_)));
-        assert_eq!(verdict(answer).code, Code::RequestIdReused);
-    }
-    assert_eq!(state(&pool, other).await, State::Reserved);
-
-    // A purchase's id is no release's.
-    execute(&pool, "INSERT INTO verdicts VALUES ('c-9', 'a', gen_random_uuid(), 'reserved', '{}', now())").await;
-    assert_eq!(verdict(&answers(&pool, &[request(9, other)]).await[0]).code, Code::RequestIdReused);
-    assert_eq!(item(&pool, "a").await, (1, 1, 1));
+    let requests = [(1, one), (2, Uuid::nil()), (1, other), (9, other)].map(|(id, order)| request(id, order));
+    assert_one_verdict_per_id(&pool, requests, async |requests| answers(&pool, requests).await).await;
+    assert_eq!((state(&pool, other).await, item(&pool, "a").await), (State::Reserved, (1, 1, 1)));
+    assert_eq!(history(&pool, one).await.len(), 1);
 }
 
 #[tokio::test]
@@ -96,8 +63,6 @@ async fn the_database_itself_lets_no_order_end_twice() {
         ("'reserved', 'cancelled', 'cancel', NULL", "request_is_named"),
     ] {
         let insert = format!("INSERT INTO order_history SELECT id, {row}, clock_timestamp() FROM orders");
-        let error = sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap_err();
-        let violated = error.as_database_error().and_then(|error| error.constraint()).map(str::to_owned);
-        assert_eq!(violated.as_deref(), Some(constraint), "{error}");
+        assert_eq!(violated_by(&pool, &insert).await, constraint);
     }
 }

@@ -66,9 +66,12 @@ async fn holds_run_out_while_the_function_serves() {
     let (pool, order) = one_hold(Due::Now).await;
     let named = PgConnectOptions::clone(&pool.connect_options()).application_name("expirer");
     let upkeep = tokio::spawn(Release::new(PgPool::connect_lazy_with(named)).upkeep());
-    while state(&pool, order).await == State::Reserved {
-        tokio::task::yield_now().await;
-    }
+    let ends = async |order| {
+        while state(&pool, order).await == State::Reserved {
+            tokio::task::yield_now().await;
+        }
+    };
+    ends(order).await;
     assert_eq!(item(&pool, "a").await, (1, 0, 1));
 
     // Its connections are cut: it goes on with others.
@@ -77,9 +80,7 @@ async fn holds_run_out_while_the_function_serves() {
     assert!(count(&pool, cut).await >= 1);
     execute(&pool, "UPDATE items SET available = 0, held = 1").await;
     let next = hold(&pool, "a", 1, Due::Now).await;
-    while state(&pool, next).await == State::Reserved {
-        tokio::task::yield_now().await;
-    }
+    ends(next).await;
     upkeep.abort();
     assert_eq!(item(&pool, "a").await.0, 1);
     assert_eq!(codes(&answers(&pool, &[request(1, next)]).await), [Code::AlreadyExpired]);

@@ -6,19 +6,16 @@ mod expiry;
 mod meeting;
 mod plans;
 
-use release::{
-    Release,
-    expire::{PassedOver, expire},
-    store::BATCH_ORDERS_MAX,
-};
+use release::{Release, expire::Expirer, store::BATCH_ORDERS_MAX};
 use shared::{
     devstack::seed::{
-        self, Due, all_of, codes, count, database, database_of_holds, execute, history, hold, lock, one_hold, plan,
-        state, until_waiting, verdict,
+        self, Due, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, history, hold, lock,
+        one_hold, state, until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
     messages::{Code, ReleaseRequest, Status},
     order::State,
+    outbox::Notifier,
 };
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use uuid::Uuid;
@@ -33,7 +30,7 @@ async fn answers(pool: &PgPool, requests: &[ReleaseRequest]) -> Vec<Answer> {
 
 /// Ends what is due; returns how many orders expired.
 async fn expired(pool: &PgPool) -> i64 {
-    expire(&mut pool.acquire().await.unwrap(), &mut PassedOver::default()).await.unwrap() as i64
+    Expirer::new(pool, Notifier::start(pool)).expire().await.unwrap() as i64
 }
 
 /// (available, held, version)

@@ -1,6 +1,7 @@
 //! Those who are after the same order, or the same item, at the same instant: one wins, and units come back once.
 
 use super::*;
+use futures_util::future::{join, join_all};
 use tokio::task::JoinHandle;
 
 fn expiring(pool: &PgPool) -> JoinHandle<i64> {
@@ -56,35 +57,32 @@ async fn an_expiry_that_meets_a_cancel_passes_the_order_over() {
 
 #[tokio::test]
 async fn many_who_expire_and_cancel_at_once_give_every_unit_back_once() {
-    let pool = database_of_holds(&[("a", 60), ("b", 60)]).await;
+    let pool = &database_of_holds(&[("a", 60), ("b", 60)]).await;
     let mut orders = Vec::new();
     for number in 0..120 {
-        orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::Now).await);
+        orders.push(hold(pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::Now).await);
     }
-    let cancellers = (0..4).map(|canceller: usize| {
-        // Each wants all of them, in an order of its own.
-        let mut orders = orders.clone();
-        orders.rotate_left(canceller * 30);
-        let pool = pool.clone();
-        tokio::spawn(async move {
-            let mut cancelled = 0;
-            for (number, some) in orders.chunks(10).enumerate() {
-                let requests: Vec<_> =
-                    some.iter().map(|order| request(format!("{canceller}-{number}-{order}"), *order)).collect();
-                let found = answers(&pool, &requests).await;
-                cancelled += codes(&found).into_iter().filter(|code| *code == Code::Cancelled).count();
-            }
-            cancelled
-        })
+    // Each wants all of them, in an order of its own.
+    let orders = &orders;
+    let cancellers = (0..4).map(async |canceller: usize| {
+        let mut cancelled = 0;
+        for some in [&orders[canceller * 30..], &orders[..canceller * 30]].concat().chunks(10) {
+            let requests = some.iter().map(|order| request(format!("{canceller}-{order}"), *order));
+            let found = codes(&answers(pool, &requests.collect::<Vec<_>>()).await);
+            cancelled += found.iter().filter(|code| **code == Code::Cancelled).count() as i64;
+        }
+        cancelled
     });
-    let cancellers: Vec<_> = cancellers.collect();
-    let mut ended = 0;
-    while count(&pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await > 0 {
-        ended += expired(&pool).await as usize;
-    }
-    ended += all_of(cancellers).await.into_iter().sum::<usize>();
-    assert_eq!(ended, 120, "each order ended once");
-    assert_eq!(count(&pool, "SELECT count(*) FROM order_history").await, 120);
-    let ((a, held_of_a, _), (b, held_of_b, _)) = (item(&pool, "a").await, item(&pool, "b").await);
+    let expirer = async {
+        let mut ended = 0;
+        while count(pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await > 0 {
+            ended += expired(pool).await;
+        }
+        ended
+    };
+    let (cancelled, ended) = join(join_all(cancellers), expirer).await;
+    assert_eq!(cancelled.into_iter().sum::<i64>() + ended, 120, "each order ended once");
+    assert_eq!(count(pool, "SELECT count(*) FROM order_history").await, 120);
+    let ((a, held_of_a, _), (b, held_of_b, _)) = (item(pool, "a").await, item(pool, "b").await);
     assert_eq!((a, held_of_a, b, held_of_b), (60, 0, 60, 0));
 }

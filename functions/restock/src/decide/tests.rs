@@ -3,8 +3,9 @@
 
 use super::*;
 use proptest::prelude::*;
+use shared::devstack::seed::codes;
 use shared::idempotency::Recorded;
-use shared::messages::{Operation, Rules, STOCK_MAX};
+use shared::messages::{Operation, Rules};
 use time::{Duration, OffsetDateTime, macros::datetime};
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
@@ -49,97 +50,33 @@ fn decided(requests: &[RestockRequest], items: HashMap<String, Item>) -> Result<
     Ok((plan, verdicts.all_added().len()))
 }
 
-fn verdict(answer: &Answer) -> Verdict {
-    match answer {
-        Answer::Verdict(reply) => serde_json::from_str(reply).unwrap(),
-        Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Requeue => panic!("it is decided at once"),
-    }
-}
-
-fn codes(plan: &Plan) -> Vec<Code> {
-    plan.answers.iter().map(|answer| verdict(answer).code).collect()
-}
-
 /// Does these to the item `a`, one after another.
 fn of(operations: &[Operation], a: Item) -> (Vec<Code>, Item) {
     let requests: Vec<_> =
         operations.iter().enumerate().map(|(id, operation)| request(id, "a", operation.clone())).collect();
     let plan = decided(&requests, items([a.clone()])).unwrap().0;
-    (codes(&plan), plan.changed.get("a").cloned().unwrap_or(a))
+    (codes(&plan.answers), plan.changed.get("a").cloned().unwrap_or(a))
 }
 
 #[test]
-fn stock_is_added_and_removed_but_never_what_is_held_or_sold() {
-    let (found, a) = of(
-        &[Operation::Remove { quantity: 6 }, Operation::Remove { quantity: 5 }, Operation::Add { quantity: 2 }],
-        item("a", 5),
-    );
-    assert_eq!(found, [Code::StockInUse, Code::Removed, Code::Added]);
-    assert_eq!((a.stock, a.available, a.held, a.sold, a.version), (5, 2, 2, 1, 9), "a version for each that is done");
-    let (plan, added) = decided(&[request(1, "a", Operation::Remove { quantity: 6 })], items([item("a", 5)])).unwrap();
-    let message = verdict(&plan.answers[0]).message;
-    assert_eq!(message, "5 units of a can be removed, 6 asked for; the others are held or sold.");
-    assert_eq!((plan.changed.len(), plan.events.len(), added), (0, 0, 1), "it is recorded, and that is all");
-}
-
-#[test]
-fn no_item_gets_more_units_than_an_item_can_have() {
-    let most = STOCK_MAX - 8;
-    let add = |quantity| Operation::Add { quantity };
-    let (found, a) = of(&[add(STOCK_MAX), add(most + 1), add(most), add(1)], item("a", 5));
-    assert_eq!(found, [Code::StockLimit, Code::StockLimit, Code::Added, Code::StockLimit]);
-    assert_eq!(a.stock, STOCK_MAX);
-}
-
-#[test]
-fn what_one_request_does_the_next_one_finds() {
-    let operations = [create(1), Operation::Add { quantity: 2 }, Operation::Remove { quantity: 3 }, create(5)];
-    let requests: Vec<_> = operations.into_iter().enumerate().map(|(id, next)| request(id, "new", next)).collect();
-    let (plan, _) = decided(&requests, items([])).unwrap();
-    assert_eq!(codes(&plan), [Code::Created, Code::Added, Code::Removed, Code::ItemExists]);
-    assert_eq!((plan.created["new"].stock, plan.created["new"].version, plan.changed.len()), (0, 2, 0));
-    let published: Vec<_> = plan.events.iter().map(|(kind, item)| (*kind, item.stock)).collect();
-    assert_eq!(
-        published,
-        [(EventKind::ItemCreated, 1), (EventKind::ItemStockAdded, 3), (EventKind::ItemStockRemoved, 0)]
-    );
-    let versions: Vec<_> = plan.answers.iter().map(|answer| verdict(answer).item_version).collect();
-    assert_eq!(versions, [None, Some(0), Some(1), Some(2)]);
-
-    let early: Vec<_> = requests.into_iter().rev().collect();
-    let (plan, _) = decided(&early[1..], items([])).unwrap();
-    assert_eq!(codes(&plan), [Code::UnknownItem, Code::UnknownItem, Code::Created]);
-}
-
-#[test]
-fn a_sale_opens_now_or_later_and_closes_now() {
+fn a_sale_that_is_closed_stays_closed_since_it_was_and_has_no_window_that_ends_before_it_begins() {
     let (hour, minute) = (NOW + Duration::HOUR, NOW + Duration::MINUTE);
-    for (operation, code, opens_at, closes_at) in [
-        (open(None, None), Code::Opened, Some(NOW), None),
-        (open(Some(minute), Some(hour)), Code::Opened, Some(minute), Some(hour)),
-        (open(None, Some(minute)), Code::Opened, Some(NOW), Some(minute)),
-        (open(None, Some(NOW)), Code::InvalidField, None, None),
-        (open(Some(NOW - Duration::HOUR), Some(NOW - Duration::MINUTE)), Code::InvalidField, None, None),
-        (Operation::Close, Code::Closed, None, Some(NOW)),
-    ] {
-        let (found, a) = of(std::slice::from_ref(&operation), item("a", 5));
-        assert_eq!((&found[..], a.opens_at, a.closes_at), (&[code][..], opens_at, closes_at), "{operation:?}");
-    }
-    // One that has not begun never begins, and one that is over was over since then.
-    let later = Item { opens_at: Some(minute), closes_at: Some(hour), ..item("a", 5) };
-    assert_eq!(of(&[Operation::Close], later).1.closes_at, Some(NOW));
-    let over = Item { opens_at: None, closes_at: Some(NOW - Duration::HOUR), ..item("a", 5) };
-    assert_eq!(of(&[Operation::Close], over).1.closes_at, Some(NOW - Duration::HOUR));
-    let (_, a) = of(&[open(None, None), Operation::Close], item("a", 5));
-    assert_eq!((a.opens_at, a.closes_at), (None, Some(NOW)), "a window that begins before it ends");
+    let close = |opens_at, closes_at| {
+        let (_, a) = of(&[Operation::Close], Item { opens_at, closes_at, ..item("a", 5) });
+        (a.opens_at, a.closes_at)
+    };
+    assert_eq!(close(None, None), (None, Some(NOW)));
+    assert_eq!(close(Some(minute), Some(hour)), (None, Some(NOW)), "one that has not begun never begins");
+    assert_eq!(close(Some(NOW), None), (None, Some(NOW)));
+    let over = NOW - Duration::HOUR;
+    assert_eq!(close(None, Some(over)), (None, Some(over)), "since then");
 }
 
 #[test]
 fn a_window_that_is_over_is_not_recorded_so_a_corrected_request_may_have_its_id() {
     let requests = [request(1, "a", open(None, Some(NOW))), request(1, "a", open(None, None))];
     let (plan, added) = decided(&requests, items([item("a", 5)])).unwrap();
-    assert_eq!(codes(&plan), [Code::InvalidField, Code::Opened]);
+    assert_eq!(codes(&plan.answers), [Code::InvalidField, Code::Opened]);
     assert_eq!(added, 1);
 }
 
@@ -202,6 +139,7 @@ proptest! {
             prop_assert_eq!(item, &single[id]);
             prop_assert_eq!(item.available + item.held + item.sold, item.stock);
             prop_assert!(item.available >= 0);
+            prop_assert_eq!((item.held, item.sold), start().get(id).map_or((0, 0), |_| (2, 1)), "not ours to move");
             prop_assert!(item.opens_at.zip(item.closes_at).is_none_or(|(opens_at, closes_at)| opens_at < closes_at));
         }
     }

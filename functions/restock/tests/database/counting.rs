@@ -31,46 +31,27 @@ async fn take_order(pool: &PgPool, place: i64) -> Transaction<'static, Postgres>
 
 #[tokio::test]
 async fn orders_from_before_a_rule_are_counted_before_it_is_set_and_those_of_other_items_are_left_alone() {
-    let pool = database(&[("a", 1, 1, 0), ("b", 1, 1, 0)]).await;
-    order(&pool, "a", 2 * STEP_ORDERS + 7).await;
-    order(&pool, "b", 100).await;
-    assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
-    assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, 2 * STEP_ORDERS + 7));
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE item = 'b' AND is_counted").await, 0);
-    let set = "SELECT count(*) FROM items WHERE counts_orders AND NOT is_counting AND max_per_buyer = 2";
-    assert_eq!(count(&pool, set).await, 1);
+    // As many as a step reads, and more.
+    for orders in [STEP_ORDERS, 2 * STEP_ORDERS + 7] {
+        let pool = database(&[("a", 1, 1, 0), ("b", 1, 1, 0)]).await;
+        order(&pool, "a", orders).await;
+        order(&pool, "b", 100).await;
+        assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
+        assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, orders));
+        assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE item = 'b' AND is_counted").await, 0);
+        let set = "SELECT count(*) FROM items WHERE counts_orders AND NOT is_counting AND max_per_buyer = 2";
+        assert_eq!(count(&pool, set).await, 1);
 
-    // Once counted, they are counted: the next rules are set at once, also while an order is in somebody's hands.
-    let taken = take_order(&pool, 0).await;
-    let cooldown = Rules { cooldown_ms: Some(1), ..Rules::default() };
-    assert_eq!(code(&pool, request(2, "a", Operation::Rules { rules: cooldown })).await, Code::RulesSet);
-    taken.rollback().await.unwrap();
+        // Once counted, they are counted: the next rules are set at once, also while an order is in somebody's hands.
+        let taken = take_order(&pool, 0).await;
+        let cooldown = Rules { cooldown_ms: Some(1), ..Rules::default() };
+        assert_eq!(code(&pool, request(2, "a", Operation::Rules { rules: cooldown })).await, Code::RulesSet);
+        taken.rollback().await.unwrap();
+    }
 }
 
 #[tokio::test]
-async fn as_many_orders_as_a_step_reads_are_all_counted() {
-    let pool = database(&[("a", 1, 1, 0)]).await;
-    order(&pool, "a", STEP_ORDERS).await;
-    assert_eq!(code(&pool, limit(1)).await, Code::RulesSet);
-    assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, STEP_ORDERS));
-}
-
-#[tokio::test]
-async fn an_order_that_is_paid_for_meanwhile_is_counted_and_stays_paid() {
-    let pool = database(&[("a", 1, 1, 0)]).await;
-    order(&pool, "a", 10).await;
-    let paying = take_order(&pool, 5).await;
-    let setting = setting(&pool, limit(1));
-    until_waiting(&pool, 1).await;
-    assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE max_per_buyer IS NULL AND is_counting").await, 1);
-    paying.commit().await.unwrap();
-    assert_eq!(setting.await.unwrap(), Code::RulesSet);
-    assert_eq!(count(&pool, MISSED).await, 0);
-    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'paid' AND is_counted").await, 1);
-}
-
-#[tokio::test]
-async fn orders_that_move_on_and_to_other_pages_meanwhile_are_not_missed() {
+async fn orders_that_are_paid_for_or_end_and_move_to_other_pages_meanwhile_are_counted() {
     let pool = database(&[("a", 1, 1, 0)]).await;
     let orders = 3 * STEP_ORDERS;
     order(&pool, "a", orders).await;
@@ -82,10 +63,12 @@ async fn orders_that_move_on_and_to_other_pages_meanwhile_are_not_missed() {
                   WHERE id <> (SELECT id FROM orders ORDER BY id OFFSET $1 LIMIT 1)";
     let moved = sqlx::query(others).bind(STEP_ORDERS).execute(&pool).await.unwrap();
     assert_eq!(moved.rows_affected() as i64, orders - 1, "before the count, and behind it");
+    assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE max_per_buyer IS NULL AND is_counting").await, 1);
     taken.commit().await.unwrap();
     assert_eq!(setting.await.unwrap(), Code::RulesSet);
     assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, orders));
     assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'expired'").await, orders - 1);
+    assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'paid'").await, 1, "it stays paid");
 }
 
 #[tokio::test]
@@ -192,8 +175,6 @@ async fn the_database_itself_has_no_rule_about_orders_that_are_not_counted() {
         "UPDATE items SET cooldown_ms = 1",
         "UPDATE items SET max_per_buyer = 1, counts_orders = true, is_counting = true",
     ] {
-        let error = sqlx::query(change).execute(&pool).await.unwrap_err();
-        let violated = error.as_database_error().and_then(|error| error.constraint()).map(str::to_owned);
-        assert_eq!(violated.as_deref(), Some("rules_find_their_orders"), "{error}");
+        assert_eq!(violated_by(&pool, change).await, "rules_find_their_orders");
     }
 }

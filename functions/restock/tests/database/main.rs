@@ -9,15 +9,14 @@ mod plans;
 use restock::{Restock, count::STEP_ORDERS};
 use serde_json::Value;
 use shared::{
-    devstack::seed::{self, all_of, codes, count, database, execute, lock, plan, until_waiting, verdict},
-    handler::{Answer, Handler},
-    messages::{
-        Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX,
+    devstack::seed::{
+        self, all_of, assert_one_verdict_per_id, codes, count, database, lock, until_waiting, verdict, violated_by,
     },
+    handler::{Answer, Handler},
+    messages::{Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX},
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
 use std::collections::BTreeSet;
-use time::{OffsetDateTime, macros::datetime};
 use tokio::task::JoinHandle;
 
 fn request(id: impl std::fmt::Display, item: &str, operation: Operation) -> RestockRequest {

@@ -81,21 +81,6 @@ async fn removals_and_purchases_at_once_never_take_the_same_unit() {
 }
 
 #[tokio::test]
-async fn copies_decided_at_the_same_instant_are_one_creation_and_one_addition() {
-    let pool = database(&[]).await;
-    let requests = [request(1, "new", create(3, Rules::default())), request(2, "new", Operation::Add { quantity: 2 })];
-    let workers = (0..6).map(|_| {
-        let (pool, requests) = (pool.clone(), requests.clone());
-        tokio::spawn(async move { answers(&pool, &requests).await })
-    });
-    let found = all_of(workers).await;
-    assert!(found.iter().all(|answers| *answers == found[0]), "{found:?}");
-    assert_eq!(codes(&found[0]), [Code::Created, Code::Added]);
-    assert_eq!(item(&pool, "new").await.0, 5);
-    assert_eq!(count(&pool, "SELECT count(*) FROM outbox").await, 2);
-}
-
-#[tokio::test]
 async fn two_who_create_the_same_items_in_other_orders_do_not_wait_in_a_circle() {
     let pool = database(&[("m", 1, 0, 0)]).await;
     let workers = (0..6_usize).map(|worker| {

@@ -5,33 +5,23 @@ use restock::{
     count::{BEGIN, END, IS_COUNTING, LOOK, MARK},
     store::{CHANGE, LOCK_ITEMS},
 };
+use shared::devstack::seed::assert_plans;
 
-const MANY: &str = "
+const FULL: &str = "
 INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
 SELECT gen_random_uuid(), 'r', 'a', 'b', 1, now(), now() FROM generate_series(1, 100000);
 ANALYZE orders";
 
 #[tokio::test]
-async fn orders_are_walked_along_their_key_and_marked_by_it() {
-    for loaded in [false, true] {
-        let pool = database(&[]).await;
-        if loaded {
-            execute(&pool, MANY).await;
-        }
-        let look = plan(&pool, &[], LOOK).await;
-        for part in ["Index Scan using orders_pkey", "Index Cond: (id > $1)", "Limit"] {
-            assert!(look.contains(part) && !look.contains("Seq Scan"), "{part}\n{look}");
-        }
-        let mark = plan(&pool, &[], MARK).await;
-        assert!(mark.contains("orders_pkey") && !mark.contains("Seq Scan"), "{mark}");
-    }
-}
-
-#[tokio::test]
-async fn items_are_locked_and_updated_by_key() {
-    let pool = database(&[]).await;
-    for statement in [LOCK_ITEMS, BEGIN, IS_COUNTING, END, CHANGE] {
-        let plan = plan(&pool, &[], statement).await;
-        assert!(plan.contains("items_pkey") && !plan.contains("Seq Scan"), "{plan}");
-    }
+async fn items_and_orders_are_found_by_key_and_orders_are_walked_along_it() {
+    let plans: [(&str, &[&str]); 7] = [
+        (LOOK, &["Index Scan using orders_pkey", "Index Cond: (id > $1)", "Limit"]),
+        (MARK, &["orders_pkey"]),
+        (LOCK_ITEMS, &["items_pkey"]),
+        (BEGIN, &["items_pkey"]),
+        (IS_COUNTING, &["items_pkey"]),
+        (END, &["items_pkey"]),
+        (CHANGE, &["items_pkey"]),
+    ];
+    assert_plans(&database(&[]).await, &[], FULL, &plans).await;
 }

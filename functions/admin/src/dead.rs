@@ -1,0 +1,234 @@
+//! `dead`: the messages that could not be handled are listed, shown, sent again, or dropped.
+//!
+//! A message is looked at by taking it out without acknowledging it, so while a command runs, others do not see it. What
+//! was taken goes back when the command ends, however it ends. Copies of one message share their id, and whatever is done
+//! to that id is done to all of them.
+
+use crate::{
+    BrokerOptions, Limit, NAME,
+    failure::Failure,
+    report::{Drawn, Layout, Output, Report},
+};
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::amqp::{DeadLetterQueue, DeadMessage, Error, Nodes, Replayed, Taken};
+use std::collections::BTreeMap;
+
+/// The hex digits of a message's id.
+const ID_DIGITS: usize = 12;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the messages, longest there first.
+    List {
+        /// Only messages that are there for this reason, such as `malformed` or `delivery_limit`.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        limit: Limit,
+        #[command(flatten)]
+        queue: QueueOptions,
+    },
+    /// Show one message: all headers, properties, and the body.
+    Show {
+        /// The message's id, as `dead list` tells it.
+        #[arg(value_name = "ID", value_parser = id)]
+        id: String,
+        #[command(flatten)]
+        queue: QueueOptions,
+    },
+    /// Send messages again to the queue that they came from, once what kept them from being handled is put right.
+    ///
+    /// The body, the request id, the correlation id and the reply address stay; what the message got on its way to `dead`
+    /// is taken off. The copy is confirmed before the message leaves `dead`: after a crash in between, it is in both, and
+    /// sent again once more at worst, which its request id makes harmless.
+    Replay(Selection),
+    /// Remove messages for good.
+    Drop(Selection),
+}
+
+#[derive(Debug, Args)]
+pub struct QueueOptions {
+    /// The most messages to look through, those that are there longest; meanwhile others do not see them.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    look_max: u16,
+    #[command(flatten)]
+    broker: BrokerOptions,
+}
+
+/// Which messages are meant.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["ids", "reason", "all"]))]
+pub struct Selection {
+    /// The messages' ids, as `dead list` tells them.
+    #[arg(value_name = "ID", value_parser = id)]
+    ids: Vec<String>,
+    /// Every message that is there for this reason.
+    #[arg(long, requires = "yes")]
+    reason: Option<String>,
+    /// Every message.
+    #[arg(long, requires = "yes")]
+    all: bool,
+    /// With --reason and --all: yes, as many as that are.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    queue: QueueOptions,
+}
+
+pub(crate) async fn run(command: Command, output: Output) -> Result<Report, Failure> {
+    Ok(match command {
+        Command::List { reason, limit, queue } => output.report(&list(reason, limit, &queue).await?),
+        Command::Show { id, queue } => output.report(&show(&id, &queue).await?),
+        Command::Replay(selection) => output.report(&change(selection, true).await?),
+        Command::Drop(selection) => output.report(&change(selection, false).await?),
+    })
+}
+
+fn id(text: &str) -> Result<String, String> {
+    let id = text.to_ascii_lowercase();
+    if id.len() == ID_DIGITS && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(id);
+    }
+    Err(format!("a message's id has {ID_DIGITS} hex digits; `admin dead list` tells it"))
+}
+
+async fn take(queue: &QueueOptions) -> Result<(DeadLetterQueue, Taken), Failure> {
+    let dead = DeadLetterQueue::open(&Nodes::read(&queue.broker.amqp_url)?, NAME).await?;
+    match dead.take(queue.look_max).await {
+        Err(Error::Unreadable(_)) => Err(Failure::Broken(anyhow!(
+            "the first message in `dead` has properties that are not UTF-8, which this program cannot read; take it \
+             out with another client, such as `rabbitmqadmin get queue=dead ackmode=ack_requeue_false`"
+        ))),
+        taken => Ok((dead, taken?)),
+    }
+}
+
+/// Takes messages, and gives them back.
+async fn look(queue: &QueueOptions) -> Result<Taken, Failure> {
+    let (dead, taken) = take(queue).await?;
+    // With a message that cannot be read the connection has ended, and all went back.
+    if taken.unreadable.is_none() {
+        dead.close().await?;
+    }
+    Ok(taken)
+}
+
+const NONE: &str = "No such messages.";
+
+async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Result<Drawn, Failure> {
+    let Taken { messages, behind, unreadable } = look(queue).await?;
+    let mut reasons = BTreeMap::<_, usize>::new();
+    for message in &messages {
+        *reasons.entry(&message.reason).or_default() += 1;
+    }
+    let wanted = messages.iter().filter(|message| reason.as_ref().is_none_or(|reason| message.reason == *reason));
+    let wanted = wanted.take(usize::try_from(limit.limit).unwrap_or(usize::MAX));
+    let document = json!({
+        "messages": wanted.map(summary).collect::<Vec<_>>(),
+        // How many were looked at for each, how many are behind them, and why the next one could not be read.
+        "reasons": reasons,
+        "not_looked_at": behind,
+        "unreadable": unreadable,
+    });
+    let tables = &[("messages", NONE, "id reason queue correlation_id body_bytes message")];
+    Ok(Layout { lines: "not_looked_at unreadable reasons", tables }.of(document))
+}
+
+fn summary(message: &DeadMessage) -> Value {
+    json!({
+        "id": message.id,
+        "reason": message.reason,
+        // The same for people.
+        "message": message.message,
+        "queue": message.queue,
+        "correlation_id": message.properties.get("correlation_id"),
+        "body_bytes": message.body.len(),
+    })
+}
+
+async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
+    let Taken { messages, behind, .. } = look(queue).await?;
+    let copies: Vec<DeadMessage> = messages.into_iter().filter(|message| message.id == id).collect();
+    let Some(message) = copies.first() else {
+        let text = "`admin dead list` tells the ids, --look-max N goes further";
+        return Err(Failure::Broken(anyhow!("there is no message {id}, {behind} were not looked at; {text}")));
+    };
+    let mut document = summary(message);
+    document["copies"] = json!(copies.len());
+    document["properties"] = json!(message.properties);
+    document["headers"] = json!(message.headers);
+    let body = std::str::from_utf8(&message.body).ok();
+    let in_hex = || message.body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    document["body"] = json!(body);
+    document["body_hex"] = json!(body.is_none().then(in_hex));
+    let lines = "id reason message queue copies correlation_id body_bytes body body_hex properties headers";
+    Ok(Layout { lines, tables: &[] }.of(document))
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Replayed,
+    /// Its sender hears nothing: there was no reply address, or none that outlives its channel.
+    ReplayedWithoutReply,
+    Dropped,
+    /// Its headers name no queue of ours.
+    KeptWithoutOrigin,
+    /// The broker has no such queue.
+    KeptWithoutQueue,
+}
+
+impl Outcome {
+    fn is_done(self) -> bool {
+        match self {
+            Self::Replayed | Self::ReplayedWithoutReply | Self::Dropped => true,
+            Self::KeptWithoutOrigin | Self::KeptWithoutQueue => false,
+        }
+    }
+}
+
+/// Sends each message that is meant again, or drops it.
+async fn change(selection: Selection, is_replayed: bool) -> Result<Drawn, Failure> {
+    let Selection { ids, reason, all, queue, yes: _ } = selection;
+    let (dead, Taken { messages, behind, unreadable }) = take(&queue).await?;
+    if let Some(reason) = unreadable {
+        return Err(Failure::Broken(anyhow!(
+            "nothing was changed: behind {count} messages is one that this program cannot read ({reason}), and it ended \
+             the connection; --look-max {count} stays before it. To be rid of it, take it out with another client",
+            count = messages.len()
+        )));
+    }
+    let is_meant = |message: &DeadMessage| all || reason.as_ref() == Some(&message.reason) || ids.contains(&message.id);
+    let (mut changed, mut is_well) = (Vec::new(), true);
+    for message in messages.iter().filter(|message| is_meant(message)) {
+        let (outcome, queue) =
+            if is_replayed { replay(&dead, message).await? } else { discard(&dead, message).await? };
+        is_well &= outcome.is_done();
+        // The queue that it was sent to, or should have been.
+        changed.push(json!({ "id": message.id, "reason": message.reason, "outcome": outcome, "queue": queue }));
+    }
+    dead.close().await?;
+    let not_found: Vec<_> = ids.iter().filter(|id| messages.iter().all(|message| message.id != **id)).collect();
+    is_well &= not_found.is_empty();
+    let document = json!({ "messages": changed, "not_found": not_found, "not_looked_at": behind });
+    let layout = Layout { lines: "not_found not_looked_at", tables: &[("messages", NONE, "id reason queue outcome")] };
+    Ok(Drawn { document, layout, is_well })
+}
+
+async fn replay(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
+    Ok(match dead.replay(message).await? {
+        Replayed::Sent { queue, keeps_reply_to: true } => (Outcome::Replayed, Some(queue)),
+        Replayed::Sent { queue, keeps_reply_to: false } => (Outcome::ReplayedWithoutReply, Some(queue)),
+        Replayed::NoOrigin => (Outcome::KeptWithoutOrigin, None),
+        Replayed::NoQueue(queue) => (Outcome::KeptWithoutQueue, Some(queue)),
+    })
+}
+
+async fn discard(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
+    dead.discard(message).await?;
+    Ok((Outcome::Dropped, message.queue.clone()))
+}
