@@ -128,6 +128,19 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
 }
 
 #[tokio::test]
+async fn lost_payments_are_looked_for_while_the_function_serves() {
+    let (pool, order) = one_hold(Due::InAnHour).await;
+    let bank = Bank::silent_on(&[order]).await;
+    left_unknown(&pool, &bank, &[request(1, order, "card")]).await;
+    execute(&pool, "UPDATE payments SET asked_at = now() - interval '1 h'").await;
+    let upkeep = tokio::spawn(process(&pool, &bank).upkeep());
+    while state(&pool, order).await != State::Paid {
+        tokio::task::yield_now().await;
+    }
+    upkeep.abort();
+}
+
+#[tokio::test]
 async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let slow = Bank::silent_on(&[order]).await;
