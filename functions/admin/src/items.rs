@@ -59,11 +59,12 @@ struct Item {
     created_at: OffsetDateTime,
 }
 
+const NONE: &str = "No items. `admin create NAME --stock N` makes one.";
+
 pub(crate) async fn list(ListOptions { limit, store }: ListOptions) -> Result<Drawn, Failure> {
     let read = async |connection: &mut _| sqlx::query_as(ITEMS).bind(limit.rows()).fetch_all(connection).await;
     let items: Vec<Item> = look(&store, Scan::ByKey, read).await?;
-    let columns = "item stock available held sold version conflicts sale";
-    let tables = &[("items", "No items. `admin create NAME --stock N` makes one.", columns)];
+    let tables = &[("items", NONE, "item stock available held sold version conflicts sale")];
     Ok(Layout { lines: "", tables }.of(json!({ "items": items })))
 }
 

@@ -65,10 +65,9 @@ pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
         json!({ "queue": queue, "exists": state.is_some(), "waiting": waiting, "consumers": consumers, "active": active })
     };
     let document = json!({ "queues": states.into_iter().map(queue).collect::<Vec<_>>(), "workers": workers });
-    let none = "No worker of a function with partitions was heard.";
     let tables = &[
         ("queues", "No queues.", "queue exists waiting consumers active"),
-        ("workers", none, "function worker_id process active"),
+        ("workers", "No worker of a function with partitions was heard.", "function worker_id process active"),
     ];
     Ok(Layout { lines: "", tables }.of(document))
 }

@@ -57,13 +57,14 @@ impl Layout {
         let line = |name: &str, value: &Value| format!("{:<22}  {}\n", visible(name), cell(name, value));
         let mut text = String::new();
         for name in self.lines.split_whitespace() {
-            match &document[name] {
-                Value::Object(fields) if !fields.is_empty() => {
-                    text += &format!("\n{}\n", style.title(name));
-                    text.extend(fields.iter().map(|(name, value)| line(name, value)));
-                }
-                value if is_empty(value) => (),
-                value => text += &line(name, value),
+            let value = &document[name];
+            if let Some(fields) = value.as_object()
+                && !fields.is_empty()
+            {
+                text += &format!("\n{}\n", style.title(name));
+                text.extend(fields.iter().map(|(name, value)| line(name, value)));
+            } else if !is_empty(value) {
+                text += &line(name, value);
             }
         }
         for (name, none, columns) in self.tables {
