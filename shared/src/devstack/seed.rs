@@ -200,7 +200,7 @@ pub async fn assert_plans(
 
 /// The plan that a connection like those of the pool, with these settings besides, makes of a statement, whatever its
 /// parameters are.
-async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
+pub async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(settings.iter().copied());
     let mut connection = db::connect(&options).await.expect("the database is there");
     let parameters = (1..).take_while(|number| statement.contains(&format!("${number}"))).count();
