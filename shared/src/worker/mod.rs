@@ -20,19 +20,21 @@ pub use start::{Program, main, main_of_service, serve, with_deep_stacks};
 
 use crate::{
     amqp::Error,
-    handler::Handler,
     retry::{RetryPolicy, Waits},
 };
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
+use process::Process;
 use std::time::{Duration, Instant};
 
 /// How many batches may be decided, or wait, while one is settled. One overlaps the database's work with the broker's;
 /// more would only make the batches smaller.
 const BATCHES_SETTLING_MAX: usize = 1;
 
-struct Function<H> {
-    handler: H,
+/// A handler and all that it takes to run it. Whatever its requests are, the loop around it is compiled once, here, and
+/// not in every function.
+struct Function {
+    handler: Box<dyn Process>,
     service: Service,
     metrics: WorkerMetrics,
 }
@@ -54,7 +56,7 @@ enum Ended {
     Clear,
 }
 
-impl<H: Handler> Function<H> {
+impl Function {
     /// Consumes these queues until told to stop, through every outage.
     ///
     /// Each time that a message ends the connection (the client library gives up on what it cannot parse) or the

@@ -1,24 +1,67 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, settle::Outcome, validate::validate};
+use super::{Function, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::validate};
 use crate::{
     amqp::Delivery,
     error::Error,
     fail_point::pause_at,
     handler::{Answer, Handler},
     messages::{Code, Rejection, Request},
+    metrics::Registry,
     retry::RetryPolicy,
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use std::panic::AssertUnwindSafe;
 
-/// What becomes of every delivery of the batch, in order. `None`: told to stop, or no longer open, while the database was
+/// What becomes of every delivery of a batch, in order. `None`: told to stop, or no longer open, while the database was
 /// away; nothing of the batch may be acknowledged, and it comes back.
-pub(super) async fn process<H: Handler>(
-    function: &Function<H>,
-    batch: Vec<Delivery>,
-    is_open: impl Fn() -> bool,
-) -> Option<Vec<(Delivery, Outcome)>> {
+type Processed = Option<Vec<(Delivery, Outcome)>>;
+
+impl Function {
+    pub(super) fn process<'a>(
+        &'a self,
+        batch: Vec<Delivery>,
+        is_open: &'a (dyn Fn() -> bool + Sync),
+    ) -> BoxFuture<'a, Processed> {
+        self.handler.process(batch, Around { service: &self.service, metrics: &self.metrics, is_open })
+    }
+}
+
+/// What stands around a handler while it has a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Around<'a> {
+    service: &'a Service,
+    metrics: &'a WorkerMetrics,
+    is_open: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// A [`Handler`] for the loop, which does not know what its requests are.
+pub(super) trait Process: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn register(&self, registry: &mut Registry);
+    fn upkeep(&self) -> BoxFuture<'static, ()>;
+    fn process<'a>(&'a self, batch: Vec<Delivery>, around: Around<'a>) -> BoxFuture<'a, Processed>;
+}
+
+impl<H: Handler> Process for H {
+    fn name(&self) -> &'static str {
+        H::NAME
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        Handler::register(self, registry);
+    }
+
+    fn upkeep(&self) -> BoxFuture<'static, ()> {
+        Handler::upkeep(self)
+    }
+
+    fn process<'a>(&'a self, batch: Vec<Delivery>, around: Around<'a>) -> BoxFuture<'a, Processed> {
+        Box::pin(process(self, batch, around))
+    }
+}
+
+async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'_>) -> Processed {
     let mut requests = Vec::with_capacity(batch.len());
     // What is known without the handler; `None`: it has the answer.
     let mut read = Vec::with_capacity(batch.len());
@@ -27,9 +70,9 @@ pub(super) async fn process<H: Handler>(
         let outcome = read_it.map(|request| requests.push(request)).err();
         read.push((delivery, outcome));
     }
-    let answers = answer(function, &requests, &is_open).await?;
+    let answers = answer(handler, &requests, around).await?;
     let unreadable = read.iter().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Rejected(_)))).count();
-    function.metrics.answered(&answers, unreadable);
+    around.metrics.answered(&answers, unreadable);
     let mut answered = requests.iter().zip(answers).map(|(request, answer)| match answer {
         Answer::Verdict(body) => Outcome::Answered { body, request_id: request.request_id().to_owned() },
         Answer::Rejected(rejection) => Outcome::Rejected(rejection),
@@ -56,23 +99,19 @@ fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> 
 
 /// The handler's answers; through outages of the database. Where it cannot handle them together, each is handled alone, and
 /// what fails alone is rejected.
-async fn answer<H: Handler>(
-    function: &Function<H>,
-    requests: &[H::Request],
-    is_open: &impl Fn() -> bool,
-) -> Option<Vec<Answer>> {
+async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around<'_>) -> Option<Vec<Answer>> {
     if requests.is_empty() {
         return Some(Vec::new());
     }
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
     loop {
-        let reason = match AssertUnwindSafe(handle(function, requests)).catch_unwind().await {
+        let reason = match AssertUnwindSafe(handle(handler, requests, around.metrics)).catch_unwind().await {
             Ok(Ok(answers)) => return Some(answers),
             Ok(Err(error @ (Error::Away(_) | Error::Unfit(_)))) => {
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
-                function.service.wait(wait).await;
-                if function.service.is_stopped() || !is_open() {
+                around.service.wait(wait).await;
+                if around.service.is_stopped() || !(around.is_open)() {
                     return None;
                 }
                 continue;
@@ -88,21 +127,25 @@ async fn answer<H: Handler>(
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             // Boxed, because it calls itself; one level deep, as a batch of one goes no further.
-            answers.extend(Box::pin(answer(function, std::slice::from_ref(request), is_open)).await?);
+            answers.extend(Box::pin(answer(handler, std::slice::from_ref(request), around)).await?);
         }
         return Some(answers);
     }
 }
 
-async fn handle<H: Handler>(function: &Function<H>, requests: &[H::Request]) -> Result<Vec<Answer>, Error> {
+async fn handle<H: Handler>(
+    handler: &H,
+    requests: &[H::Request],
+    metrics: &WorkerMetrics,
+) -> Result<Vec<Answer>, Error> {
     // Only where it can pause at all: a release build does not even put the name together.
     if cfg!(debug_assertions)
         && let Some(first) = requests.first()
     {
         pause_at(&["handling ", first.request_id()].concat()).await;
     }
-    let answers = function.handler.handle(requests).await?;
+    let answers = handler.handle(requests).await?;
     assert_eq!(answers.len(), requests.len(), "a handler gives one answer for each request");
-    function.metrics.decided(requests.len());
+    metrics.decided(requests.len());
     Ok(answers)
 }

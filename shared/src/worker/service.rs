@@ -10,6 +10,7 @@ use crate::{
     startup::wait_for_server,
 };
 use anyhow::Context;
+use futures_util::future::BoxFuture;
 use sd_notify::NotifyState;
 use std::{
     fs,
@@ -25,6 +26,9 @@ use tokio::{
 /// How long a drain may take before what is in hand is left to the next worker.
 const DRAIN_SECONDS_MAX: u64 = 20;
 
+/// What a program does until it is told to stop.
+pub(super) type Serving = BoxFuture<'static, anyhow::Result<()>>;
+
 #[derive(Debug)]
 pub struct Service {
     pub worker: WorkerOptions,
@@ -37,32 +41,34 @@ pub struct Service {
 impl Service {
     /// Declares the topology, waiting for a broker that is not there yet, for a limited time; then serves until `serve`
     /// returns, which has to be soon after `stop` turns true; else it is left as it is.
-    pub(super) async fn run(
-        name: &str,
+    pub(super) fn run(
+        name: &'static str,
         worker: WorkerOptions,
         stop: watch::Receiver<bool>,
-        serve: impl AsyncFnOnce(Self) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        clear(worker.ready_file.as_deref());
-        let service = Self { nodes: Nodes::read(&worker.amqp_url)?, worker, stop: stop.clone() };
-        tokio::select! {
-            declared = service.declare(name) => declared?,
-            () = stopped(stop.clone()) => return Ok(()),
-        }
-        let overdue = async {
-            stopped(stop).await;
-            tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
-        };
-        tokio::select! {
-            served = serve(service) => {
-                served?;
-                tracing::info!("stopped");
+        serve: Box<dyn FnOnce(Self) -> Serving + Send>,
+    ) -> Serving {
+        Box::pin(async move {
+            clear(worker.ready_file.as_deref());
+            let service = Self { nodes: Nodes::read(&worker.amqp_url)?, worker, stop: stop.clone() };
+            tokio::select! {
+                declared = service.declare(name) => declared?,
+                () = stopped(stop.clone()) => return Ok(()),
             }
-            () = overdue => {
-                tracing::warn!("a server did not let us finish in time; what was in hand comes back to the next worker");
+            let overdue = async {
+                stopped(stop).await;
+                tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
+            };
+            tokio::select! {
+                served = serve(service) => {
+                    served?;
+                    tracing::info!("stopped");
+                }
+                () = overdue => {
+                    tracing::warn!("a server did not let us finish in time; what was in hand comes back to the next worker");
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn declare(&self, name: &str) -> Result<(), Error> {

@@ -5,15 +5,11 @@
 
 use super::{
     Care, Ended, Function,
-    process::process,
     rebalance::{Place, Shares, Step, Subscribing},
     service::Ready,
     settle::{Decided, Settler, Settling},
 };
-use crate::{
-    amqp::{self, Consumer, Delivery, Error},
-    handler::Handler,
-};
+use crate::amqp::{self, Consumer, Delivery, Error};
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -31,8 +27,8 @@ const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
 
-struct Session<'a, H> {
-    function: &'a Function<H>,
+struct Session<'a> {
+    function: &'a Function,
     /// What the broker's operators see.
     name: String,
     queues: &'a [String],
@@ -49,10 +45,10 @@ struct Session<'a, H> {
     started: Instant,
 }
 
-impl<H: Handler> Function<H> {
+impl Function {
     pub(super) async fn session(&self, queues: &[String], workers: Option<String>, care: Care) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
-        let name = format!("turnstile-{} {worker_id}", H::NAME);
+        let name = format!("turnstile-{} {worker_id}", self.handler.name());
         let window = match care {
             Care::OneByOne => 1,
             Care::None => self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN),
@@ -100,7 +96,7 @@ impl<H: Handler> Function<H> {
     }
 }
 
-impl<H: Handler> Session<'_, H> {
+impl Session<'_> {
     async fn consume(&mut self) -> Result<Ended, Error> {
         let (settling, service) = (self.settling, &self.function.service);
         let acknowledger = self.consumer.acknowledger();
@@ -136,7 +132,7 @@ impl<H: Handler> Session<'_, H> {
                 }
             }
             let taken: Vec<_> = batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
-            let Some(outcomes) = process(self.function, batch, || acknowledger.is_open()).await else {
+            let Some(outcomes) = self.function.process(batch, &|| acknowledger.is_open()).await else {
                 return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
             };
             let is_clear = self.care == Care::OneByOne && suspect_at.is_none();

@@ -3,7 +3,8 @@
 use super::{
     Care, Function,
     metrics::WorkerMetrics,
-    service::{Service, listen_for_signals, stopped},
+    process::Process,
+    service::{Service, Serving, listen_for_signals, stopped},
 };
 use crate::{
     amqp::{Error, topology::Topology},
@@ -31,18 +32,21 @@ const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// The whole `main` of a function: reads the command line, makes the handler, serves until told to stop.
-pub fn main<H, Options, Making>(make: impl FnOnce(WorkerOptions, Options) -> Making) -> ExitCode
+pub fn main<H, Options, Making>(make: fn(WorkerOptions, Options) -> Making) -> ExitCode
 where
     H: Handler,
-    Options: Args,
-    Making: Future<Output = anyhow::Result<H>>,
+    Options: Args + Send + 'static,
+    Making: Future<Output = anyhow::Result<H>> + Send + 'static,
 {
     let command = CommandLine::<Options>::command().name(H::NAME).bin_name(H::NAME);
-    run_program(command, async |line: CommandLine<Options>, stop| {
-        tokio::select! {
-            made = make(line.worker.clone(), line.function) => serve_until(made?, line.worker, stop).await,
-            () = stopped(stop.clone()) => Ok(()),
-        }
+    run_program(command, move |line: CommandLine<Options>, stop| {
+        Box::pin(async move {
+            let handler = tokio::select! {
+                made = make(line.worker.clone(), line.function) => made?,
+                () = stopped(stop.clone()) => return Ok(()),
+            };
+            serve_until(Box::new(handler), line.worker, stop).await
+        })
     })
 }
 
@@ -60,36 +64,45 @@ pub struct Program {
 
 /// The whole `main` of such a function: reads the command line, declares the topology, serves until `serve` returns. It has
 /// to return soon after the process is told to stop.
-pub fn main_of_service<Options, Serving>(program: Program, serve: impl FnOnce(Service, Options) -> Serving) -> ExitCode
+pub fn main_of_service<Options, Serving>(program: Program, serve: fn(Service, Options) -> Serving) -> ExitCode
 where
-    Options: Args,
-    Serving: Future<Output = anyhow::Result<()>>,
+    Options: Args + Send + 'static,
+    Serving: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let Program { name, about, after_help, without } = program;
     let command = CommandLine::<Options>::command().name(name).bin_name(name).about(about).after_help(after_help);
     let command = without.iter().fold(command, |command, option| command.mut_arg(*option, |it| it.hide(true)));
-    run_program(command, async |line: CommandLine<Options>, stop| {
-        Service::run(name, line.worker, stop, async |service| serve(service, line.function).await).await
+    run_program(command, move |line: CommandLine<Options>, stop| {
+        Service::run(name, line.worker, stop, Box::new(move |service| Box::pin(serve(service, line.function))))
     })
 }
 
 /// From the command line to the exit code, around what the program is for; that gets a `stop` that turns true on SIGTERM
 /// and on Ctrl-C.
-fn run_program<Options: Args>(
+fn run_program<Options>(
     command: clap::Command,
-    serve: impl AsyncFnOnce(CommandLine<Options>, watch::Receiver<bool>) -> anyhow::Result<()>,
-) -> ExitCode {
+    serve: impl FnOnce(CommandLine<Options>, watch::Receiver<bool>) -> Serving + 'static,
+) -> ExitCode
+where
+    Options: Args + 'static,
+{
     if let Err(error) = with_deep_stacks() {
         eprintln!("This program cannot start itself again with larger stacks: {error}");
         return ExitCode::from(CONFIGURATION);
     }
     let line = CommandLine::<Options>::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    if let Err(error) = telemetry::start(&line.worker.log, line.worker.log_json) {
+    let (log, is_json) = (line.worker.log.clone(), line.worker.log_json);
+    run(&log, is_json, Box::new(move |stop| serve(line, stop)))
+}
+
+/// What is the same for all programs, whatever their options are: compiled once, here.
+fn run(log: &str, is_json: bool, serve: Box<dyn FnOnce(watch::Receiver<bool>) -> Serving>) -> ExitCode {
+    if let Err(error) = telemetry::start(log, is_json) {
         eprintln!("The log filter cannot be read: {error}");
         return ExitCode::from(CONFIGURATION);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
-    let outcome = runtime.block_on(async { serve(line, listen_for_signals()?).await });
+    let outcome = runtime.block_on(async { serve(listen_for_signals()?).await });
     // What still runs in the background (a window being filled, say) must not keep a drained process alive.
     runtime.shutdown_background();
     match outcome {
@@ -128,20 +141,17 @@ fn is_configuration(error: &anyhow::Error) -> bool {
 /// Serves a handler until SIGTERM or Ctrl-C, then drains. Fails where the broker cannot be used at the start; later outages
 /// are waited through.
 pub async fn serve<H: Handler>(handler: H, options: &WorkerOptions) -> anyhow::Result<()> {
-    serve_until(handler, options.clone(), listen_for_signals()?).await
+    serve_until(Box::new(handler), options.clone(), listen_for_signals()?).await
 }
 
-async fn serve_until<H: Handler>(
-    handler: H,
-    options: WorkerOptions,
-    stop: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    Service::run(H::NAME, options, stop.clone(), async |service| {
+fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::Receiver<bool>) -> Serving {
+    let (name, stop_of_upkeep) = (handler.name(), stop.clone());
+    let serve = async move |service: Service| {
         let upkeep = handler.upkeep();
         tokio::spawn(async {
-            tokio::select! { () = upkeep => (), () = stopped(stop) => () }
+            tokio::select! { () = upkeep => (), () = stopped(stop_of_upkeep) => () }
         });
-        let mut registry = metrics::registry(H::NAME);
+        let mut registry = metrics::registry(name);
         let metrics = WorkerMetrics::register(&mut registry);
         handler.register(&mut registry);
         let _showing = match service.worker.metrics_address {
@@ -151,9 +161,9 @@ async fn serve_until<H: Handler>(
             None => None,
         };
         let topology = Topology::read();
-        let (queues, workers) = (topology.queues_of(H::NAME), topology.workers_of(H::NAME));
+        let (queues, workers) = (topology.queues_of(name), topology.workers_of(name));
         Function { handler, service, metrics }.run(&queues, workers, Care::None).await;
         Ok(())
-    })
-    .await
+    };
+    Service::run(name, options, stop, Box::new(|service| Box::pin(serve(service))))
 }
