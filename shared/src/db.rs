@@ -7,8 +7,9 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool, SqlSafeStr,
+    Connection, PgConnection, PgPool, Postgres, SqlSafeStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{borrow::Cow, str::FromStr, time::Duration};
@@ -122,12 +123,19 @@ async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
 
 /// A connection of its own, for work that must not take one from those who decide; an I/O error (timed out) where the
 /// database does not answer.
-pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let connecting = PgConnection::connect_with(options);
-    match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
-        Ok(connection) => connection,
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
-    }
+pub fn connect(options: &PgConnectOptions) -> BoxFuture<'_, Result<PgConnection, sqlx::Error>> {
+    Box::pin(async move {
+        let connecting = PgConnection::connect_with(options);
+        match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
+            Ok(connection) => connection,
+            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+        }
+    })
+}
+
+/// A connection of the pool. Boxed, as [`connect`] is: what connects is compiled here, and not once more in each caller.
+pub fn acquire(pool: &PgPool) -> BoxFuture<'_, Result<PoolConnection<Postgres>, sqlx::Error>> {
+    Box::pin(pool.acquire())
 }
 
 /// Runs on a connection from the pool; one that gives no answer in time is closed and never used again. [`Error::Away`]
@@ -136,7 +144,7 @@ pub async fn on_connection<T>(
     pool: &PgPool,
     run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = acquire(pool).await?;
     match tokio::time::timeout(Duration::from_secs(ATTEMPT_SECONDS_MAX), run(&mut connection)).await {
         Ok(outcome) => outcome,
         Err(_) => {

@@ -83,7 +83,7 @@ impl Purchase {
         let in_use = (u32::from(self.decider.in_flight) + 1).min(self.decider.pool.options().get_max_connections());
         let mut connections = Vec::new();
         for _ in 0..in_use {
-            let mut connection = self.decider.pool.acquire().await?;
+            let mut connection = db::acquire(&self.decider.pool).await?;
             store::warm_up(&mut connection).await?;
             connections.push(connection);
         }
