@@ -7,45 +7,71 @@ use crate::support::{
     sale::{command, endpoints, json, said, unreachable},
     shop::purchase_program,
 };
-use browser::{Seen, look};
-use loadtest::{
-    audit::Invariant,
-    bench::compare::{Comparison, page_of},
-    faults::CrashReport,
-    report::of_run,
-    result::{Outcome, WorkerReport},
-};
+use browser::{Browser, Canvas, Look, Seen};
+use loadtest::audit::Invariant;
+use loadtest::bench::compare::{Comparison, page_of};
+use loadtest::faults::CrashReport;
+use loadtest::report::of_run;
+use loadtest::result::{Outcome, WorkerReport};
 use serde::Serialize;
 use serde_json::Value;
 use shared::devstack::Folder;
-use std::{collections::BTreeMap, fs};
+use std::fs;
 
-/// A chart with a curve in it has more pixels than this.
+/// What normal text needs (WCAG AA).
+const CONTRAST_MIN: f64 = 4.5;
+/// A chart with a curve in it has more pixels than this; frame and labels alone have fewer colours, too.
 const PAINTED_MIN: u64 = 3_000;
 /// The charts of a run.
-const CHARTS: [&str; 2] = ["latency", "over-time"];
+const CHARTS: [&str; 2] = ["over-time", "latency"];
 /// An address on this machine where nobody listens.
 const ELSEWHERE: &str = "http://127.0.0.1:9/picture.png";
 
 /// What is wrong with a page, for people.
 fn faults(seen: &Seen, charts: &[&str]) -> Vec<String> {
-    let mut faults: Vec<String> = seen.console.iter().map(|line| format!("console: {line}")).collect();
+    let mut faults: Vec<String> = seen.errors.iter().map(|error| format!("error: {error}")).collect();
+    faults.extend(seen.console.iter().map(|line| format!("console: {line}")));
     faults.extend(seen.requests.iter().map(|address| format!("request: {address}")));
-    if !seen.charts.keys().eq(charts) {
-        faults.push(format!("the charts are {:?} and not {charts:?}", seen.charts));
+    faults.extend(seen.elements.iter().map(|element| format!("element: {element}")));
+    if seen.places != charts {
+        faults.push(format!("the charts are {:?} and not {charts:?}", seen.places));
     }
-    let blank = |charts: &BTreeMap<String, u64>| charts.values().any(|painted| *painted < PAINTED_MIN);
-    faults.extend(blank(&seen.charts).then(|| format!("a chart is blank: {:?}", seen.charts)));
+    for (when, canvases) in [("on the screen", &seen.canvases), ("in print", &seen.printed)] {
+        let drawn = |chart: &&&str| canvases.iter().any(|canvas| canvas.chart == **chart && is_drawn(canvas));
+        faults.extend(charts.iter().filter(|chart| !drawn(chart)).map(|chart| format!("{chart} is blank {when}")));
+    }
+    if seen.bars.is_empty() || seen.bars.iter().any(|width| *width <= 0.0) {
+        faults.push(format!("bars without a width: {:?}", seen.bars));
+    }
+    if seen.contrast < CONTRAST_MIN {
+        faults.push(format!("a text is hard to read: contrast {:.2}", seen.contrast));
+    }
+    if seen.overflow > 0 {
+        faults.push(format!("{} pixels are beyond the edge of the screen", seen.overflow));
+    }
     faults
 }
 
-/// It is sound, and the JSON that can be downloaded is the result.
-fn assert_shows(seen: &Seen, charts: &[&str], result: &impl Serialize) {
+fn is_drawn(canvas: &Canvas) -> bool {
+    canvas.painted >= PAINTED_MIN && canvas.colours.len() >= 4
+}
+
+fn assert_sound(seen: &Seen, charts: &[&str]) {
     assert_eq!(faults(seen, charts), [] as [String; 0]);
+}
+
+fn assert_holds(seen: &Seen, result: &impl Serialize) {
     let downloaded = seen.downloaded.as_deref().expect("the button gives a file");
     let parsed = |json: &str| serde_json::from_str::<Value>(json).unwrap();
     // Both by way of text, which floating-point numbers come back from as they do.
     assert_eq!(parsed(downloaded), parsed(&serde_json::to_string(result).unwrap()));
+}
+
+/// By light, by dark, and on a phone.
+async fn everywhere(browser: &Browser, page: &str) -> [Seen; 3] {
+    let looks = [("light", Look::Light), ("dark", Look::Dark), ("phone", Look::Phone)];
+    let [light, dark, phone] = looks.map(|(name, look)| browser.look(name, page, look));
+    tokio::join!(light, dark, phone).into()
 }
 
 /// Who is called this would like to be more than text.
@@ -71,14 +97,52 @@ fn hostile() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
+    let outcome = fixtures::outcome();
+    let page = of_run(&outcome).unwrap();
+    let Some(browser) = Browser::find().await else { return };
+    let [light, dark, phone] = everywhere(&browser, &page).await;
+    for seen in [&light, &dark, &phone] {
+        assert_sound(seen, &CHARTS);
+        assert_holds(seen, &outcome);
+        assert_eq!(seen.paper, "rgb(255, 255, 255)", "paper is white");
+    }
+    assert_eq!(light.headings[0], "4,000 sold · 6,000 sold out · 0 failed — 1.25 s");
+    assert!(light.text.contains("✓ Passed") && light.headings[1] == "Was every promise kept?", "{:?}", light.headings);
+    assert_ne!(light.background, dark.background);
+    for (by_day, by_night) in light.canvases.iter().zip(&dark.canvases) {
+        assert_ne!(by_day.colours, by_night.colours, "{} is drawn in other colours", by_day.chart);
+    }
+    assert!(phone.width <= 360 && phone.canvases.iter().all(|canvas| canvas.width <= 360), "{:?}", phone.canvases);
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone() {
+    let comparison = fixtures::comparison();
+    let page = page_of(&comparison).unwrap();
+    let Some(browser) = Browser::find().await else { return };
+    let [light, dark, phone] = everywhere(&browser, &page).await;
+    for seen in [&light, &dark, &phone] {
+        assert_sound(seen, &[]);
+        assert_holds(seen, &comparison);
+        assert!(seen.text.contains("ceiling 10,050") && seen.text.contains("0of 240,000"), "{}", seen.text);
+    }
+    assert_eq!(light.headings[0], "Fastest: optimistic, batched\u{a0}— 9,146 purchases per second");
+    assert_ne!(light.background, dark.background);
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn text_stays_text_whatever_it_would_like_to_be_and_a_broken_promise_stands_first() {
     let outcome = hostile();
-    let Some(seen) = look(&of_run(&outcome).unwrap()).await else { return };
-    assert_shows(&seen, &CHARTS, &outcome);
+    let Some(browser) = Browser::find().await else { return };
+    let seen = browser.look("hostile", &of_run(&outcome).unwrap(), Look::Light).await;
+    assert_sound(&seen, &CHARTS);
+    assert_holds(&seen, &outcome);
     assert_eq!(seen.ran, 0);
     let place = |text: &str| seen.text.find(text).unwrap_or_else(|| panic!("{text} is not in {}", seen.text));
-    let said = ["4,000 sold · 6,000 sold out · 0 failed — 1.25 s", "✗ BROKEN 1 of 3 promises were not kept."];
-    for text in said.into_iter().chain(HOSTILE) {
+    for text in HOSTILE.into_iter().chain(["✗ BROKEN 1 of 3 promises were not kept."]) {
         place(text);
     }
     assert!(place("1: concert by 3") < place("never oversold"));
@@ -86,46 +150,57 @@ async fn text_stays_text_whatever_it_would_like_to_be_and_a_broken_promise_stand
     // A comparison in which nothing was left is a page, too.
     let broken = vec!["<b>: a promise".to_owned()];
     let left_alone = Comparison { rows: vec![], broken, passed: false, ..fixtures::comparison() };
-    let seen = look(&page_of(&left_alone).unwrap()).await.unwrap();
-    assert_shows(&seen, &[], &left_alone);
+    let seen = browser.look("empty", &page_of(&left_alone).unwrap(), Look::Light).await;
+    assert_eq!(seen.errors, [] as [String; 0]);
     for text in ["✗ BROKEN Not kept: 1 promise.", "<b>: a promise"] {
         assert!(seen.text.contains(text), "{}", seen.text);
     }
+    browser.close().await;
 }
 
 #[tokio::test]
 async fn a_page_that_cannot_draw_or_asks_elsewhere_is_found_out() {
     let sound = of_run(&fixtures::outcome()).unwrap();
+    let Some(browser) = Browser::find().await else { return };
     let broken = sound.replacen("new uPlot(", "new uPlots(", 1);
-    let Some(seen) = look(&broken).await else { return };
-    let found = faults(&seen, &CHARTS);
-    assert!(["uPlots is not defined", "is blank"].iter().all(|part| found.concat().contains(part)), "{found:?}");
-    let curious = sound.replacen("<main>", &format!("<main><img src=\"{ELSEWHERE}\">"), 1);
-    let found = faults(&look(&curious).await.unwrap(), &CHARTS);
-    assert!(found.iter().any(|fault| fault.starts_with("console: ")), "the policy holds, and is heard: {found:?}");
+    assert_ne!(broken, sound);
+    let found = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("uPlots is not defined")), "{found:?}");
+    assert!(found.contains(&"over-time is blank on the screen".to_owned()), "{found:?}");
+    let image = format!("<main><img src=\"{ELSEWHERE}\">");
+    let curious = sound.replacen("<main>", &image, 1);
+    let found = faults(&browser.look("forbidden", &curious, Look::Light).await, &CHARTS);
+    assert!(found.iter().any(|fault| fault.contains("forbidden: http://127.0.0.1:9")), "the policy holds: {found:?}");
     assert!(!found.iter().any(|fault| fault.starts_with("request: \"http")), "nothing was asked: {found:?}");
     let free = curious.replacen("Content-Security-Policy", "X-Nothing", 1);
-    let found = faults(&look(&free).await.unwrap(), &CHARTS);
+    let found = faults(&browser.look("asking", &free, Look::Light).await, &CHARTS);
     assert!(found.iter().any(|fault| fault.starts_with("request: ") && fault.contains(ELSEWHERE)), "{found:?}");
+    browser.close().await;
 }
 
 #[tokio::test]
 async fn a_sale_and_a_comparison_write_their_reports_and_where_they_cannot_they_are_not_run() {
     let (folder, program) = (Folder::create().unwrap(), purchase_program().await);
+    let browser = Browser::find().await;
     let compare = format!(
         "compare --buyers 60 --form batched --strategy optimistic --repetitions 1 --worker-program {} --json - --report",
         program.display()
     );
-    for (arguments, charts, text) in [
-        ("run --buyers 200 --stock 50 --json - --report", &CHARTS[..], "50 sold · 150 sold out · 0 failed"),
-        (compare.as_str(), &[], "the queue (1 way)"),
+    for (name, arguments, charts, text) in [
+        ("sale", "run --buyers 200 --stock 50 --json - --report", &CHARTS[..], "50 sold · 150 sold out · 0 failed"),
+        ("comparison", compare.as_str(), &[], "the queue (1 way)"),
     ] {
-        let file = folder.path().join("report.html");
+        let file = folder.path().join(name);
         let output = command(&endpoints().await, arguments).await.arg(&file).output().await.unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let Some(seen) = look(&fs::read_to_string(&file).unwrap()).await else { continue };
-        assert_shows(&seen, charts, &json(&output));
+        let Some(browser) = &browser else { continue };
+        let seen = browser.look(name, &fs::read_to_string(&file).unwrap(), Look::Light).await;
+        assert_sound(&seen, charts);
+        assert_holds(&seen, &json(&output));
         assert!(seen.text.contains(text), "{}", seen.text);
+    }
+    if let Some(browser) = browser {
+        browser.close().await;
     }
     let nowhere = folder.path().join("missing").join("report.html");
     for what in ["run", "ceiling", "compare"] {

@@ -6,7 +6,12 @@ use crate::support::not_shown;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::devstack::{Folder, install};
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::process::Command;
 
 /// No look takes this long, also on a machine that is busy.
@@ -16,59 +21,125 @@ const ASKED_BY_ITSELF: &str = "not an origin";
 /// What a page begins with.
 const FIRST: &str = "<meta charset=\"utf-8\">";
 const INSPECT: &str = include_str!("inspect.js");
-const OPTIONS: [&str; 12] = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=10000",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-];
+const COLLECT: &str = include_str!("collect.js");
+
+/// What the browser is to be.
+#[derive(Clone, Copy)]
+pub(crate) enum Look {
+    Light,
+    Dark,
+    /// As wide as a phone: no window of the browser's own is, but a frame in it.
+    Phone,
+}
 
 /// A page, as the browser saw it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Seen {
+    pub(crate) errors: Vec<String>,
     /// How often something ran that was to be text.
     pub(crate) ran: u32,
+    pub(crate) places: Vec<String>,
+    pub(crate) canvases: Vec<Canvas>,
+    /// How wide each painted part of each lane is.
+    pub(crate) bars: Vec<f64>,
+    pub(crate) background: String,
+    /// The least of any text.
+    pub(crate) contrast: f64,
+    pub(crate) headings: Vec<String>,
     pub(crate) text: String,
-    /// How many pixels of each are painted.
-    pub(crate) charts: BTreeMap<String, u64>,
-    pub(crate) downloaded: Option<String>,
-    /// The addresses that the page wanted of the network.
-    #[serde(skip)]
+    /// Elements that no report has in its main part.
+    pub(crate) elements: Vec<String>,
+    pub(crate) width: u32,
+    /// By how much the page is wider than the screen.
+    pub(crate) overflow: i64,
     pub(crate) requests: Vec<String>,
+    pub(crate) downloaded: Option<String>,
+    pub(crate) printed: Vec<Canvas>,
+    /// The background in print.
+    pub(crate) paper: String,
     /// What the browser said of the page on its log.
     #[serde(skip)]
     pub(crate) console: Vec<String>,
 }
 
-/// Opens a copy of the page, with what inspects it. `None` where no browser can be had, which is said.
-pub(crate) async fn look(page: &str) -> Option<Seen> {
-    let program = install::chromium().await.map_err(|reason| not_shown("a report", &format!("{reason:#}"))).ok()?;
-    let folder = Folder::create().unwrap();
-    let [file, log, profile] = ["page.html", "network.json", "profile"].map(|name| folder.path().join(name));
-    fs::write(&file, page.replacen(FIRST, &format!("{FIRST}<script>{INSPECT}</script>"), 1)).unwrap();
-    let mut browser = Command::new(program);
-    browser.args(OPTIONS).arg(format!("--user-data-dir={}", profile.display()));
-    browser.arg(format!("--log-net-log={}", log.display())).arg("--dump-dom").stdin(Stdio::null()).kill_on_drop(true);
-    let output = browser.arg(format!("file://{}", file.display())).output();
-    let output = tokio::time::timeout(LOOK_WAIT_MAX, output).await.expect("the browser ends").unwrap();
-    let (dom, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let left = dom.split_once("<pre id=\"inspection\">").and_then(|(_, rest)| rest.split_once("</pre>"));
-    let (left, _) = left.unwrap_or_else(|| panic!("nothing was inspected: {said}"));
-    let seen: Seen = serde_json::from_str(&percent_decoded(left)).unwrap();
-    let requests = asked_by_the_page(&log);
-    folder.remove().await.unwrap();
-    let console = said.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect();
-    Some(Seen { requests, console, ..seen })
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Canvas {
+    pub(crate) chart: String,
+    /// Pixels that are not transparent.
+    pub(crate) painted: u64,
+    pub(crate) colours: Vec<u32>,
+    pub(crate) width: u32,
 }
 
+/// The browser and its folder.
+pub(crate) struct Browser {
+    program: PathBuf,
+    folder: Folder,
+}
+
+impl Browser {
+    /// `None` where it cannot be had, which is said.
+    pub(crate) async fn find() -> Option<Self> {
+        let program = install::chromium().await;
+        let program = program.map_err(|reason| not_shown("a report", &format!("{reason:#}"))).ok()?;
+        Some(Self { program, folder: Folder::create().unwrap() })
+    }
+
+    /// Opens a copy of the page, with what inspects it.
+    pub(crate) async fn look(&self, name: &str, page: &str, look: Look) -> Seen {
+        let folder = self.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        let (file, log) = (folder.join("page.html"), folder.join("network.json"));
+        let inspected = format!("{FIRST}<script>{COLLECT}</script><script>{INSPECT}</script>");
+        fs::write(&file, page.replacen(FIRST, &inspected, 1)).unwrap();
+        let file = match look {
+            Look::Light | Look::Dark => file,
+            Look::Phone => in_frame(&folder),
+        };
+        let mut browser = self.command(&folder, look);
+        browser.arg(format!("--log-net-log={}", log.display())).arg("--dump-dom");
+        let output = browser.arg(format!("file://{}", file.display())).output();
+        let output = tokio::time::timeout(LOOK_WAIT_MAX, output).await.expect("the browser ends").unwrap();
+        let (dom, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let left = dom.split_once("<pre id=\"inspection\">").and_then(|(_, rest)| rest.split_once("</pre>"));
+        let (left, _) = left.unwrap_or_else(|| panic!("nothing was inspected: {said}"));
+        let mut seen: Seen = serde_json::from_str(&percent_decoded(left)).unwrap();
+        seen.requests.extend(asked_by_the_page(&log));
+        seen.console = said.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect();
+        seen
+    }
+
+    fn command(&self, folder: &Path, look: Look) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+        command.args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--virtual-time-budget=10000"]);
+        command.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
+        command.arg(format!("--user-data-dir={}", folder.join("profile").display()));
+        command.arg("--window-size=1120,900").arg(match look {
+            Look::Light | Look::Phone => "--blink-settings=preferredColorScheme=1",
+            Look::Dark => "--blink-settings=preferredColorScheme=0",
+        });
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    pub(crate) async fn close(self) {
+        self.folder.remove().await.unwrap();
+    }
+}
+
+/// A page with nothing in it but the page as a phone has it.
+fn in_frame(folder: &Path) -> PathBuf {
+    let frame = folder.join("frame.html");
+    let page =
+        format!("<body><script>{COLLECT}</script><iframe src=\"page.html\" width=\"360\" height=\"780\"></iframe>");
+    fs::write(&frame, page).unwrap();
+    frame
+}
+
+/// The addresses that the page wanted of the network.
 fn asked_by_the_page(log: &Path) -> Vec<String> {
     let log: Value = serde_json::from_slice(&fs::read(log).unwrap()).unwrap();
     let start = &log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"];
