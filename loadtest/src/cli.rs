@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde::Serialize;
 use shared::config::WorkerOptions;
 
 use crate::faults::{Action, Event};
@@ -198,7 +199,7 @@ impl SaleOptions {
 }
 
 /// What every benchmark of many sales takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct BenchOptions {
     /// How often each measurement is repeated, in turns with all others; figures are medians.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
@@ -208,14 +209,18 @@ pub struct BenchOptions {
     pub seed: u64,
     /// The longest that the buyers of a sale on the queue wait, in seconds from the first request.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[serde(skip)]
     pub timeout: u64,
     /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
     #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
     pub json: Option<PathBuf>,
     /// The worker program [default: `purchase` beside this program, built afresh when cargo runs it].
     #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
     pub worker_program: Option<PathBuf>,
     #[command(flatten)]
+    #[serde(skip)]
     pub urls: Urls,
 }
 

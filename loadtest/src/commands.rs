@@ -50,7 +50,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Run(options) => run_command(&options).await,
             Command::Ceiling(options) => ceiling_command(&options).await,
             Command::Cost(options) => cost::execute(&options).await,
-            Command::Compare(options) => compare::execute(&options).await,
+            Command::Compare(options) => compare::execute(options).await,
             Command::Contend(options) => contend::execute(&options).await,
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
             Command::BaselineClients { clients } => baseline::clients::serve(&clients).await.map(|()| true),

@@ -1,11 +1,16 @@
 //! The one place for medians, percentiles and the latency curve. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use anyhow::Context;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::answers::Answers;
+use crate::failure::Failure;
 use crate::schedule::Schedule;
 
 /// Latencies are counted in microseconds; three digits of them are exact.
@@ -16,7 +21,7 @@ const LATENCY_US_MAX: u64 = 86_400_000_000;
 const CURVE_POINTS_PER_HALF: u32 = 5;
 
 /// Milliseconds; all 0 where nobody got a verdict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     pub min: f64,
     pub p50: f64,
@@ -111,6 +116,39 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// Of repetitions, the median of each figure by itself, so that one disturbed repetition of three changes none. What was
+/// not measured once is unknown; a count is rounded up, so that one failure in two repetitions stays one.
+pub(crate) fn medians<T: Serialize + DeserializeOwned>(repetitions: &[T]) -> Result<T, Failure> {
+    let documents = repetitions.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>();
+    let medians = documents.and_then(|documents| serde_json::from_value(median_of(&documents)));
+    medians.context("take the medians").map_err(Failure::Broken)
+}
+
+fn median_of(documents: &[Value]) -> Value {
+    if documents.iter().any(Value::is_null) {
+        return Value::Null;
+    }
+    match documents.first() {
+        Some(Value::Number(_)) => {
+            let middle = median(&documents.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+            #[allow(clippy::cast_possible_truncation)]
+            if documents.iter().any(Value::is_f64) { round(middle, 1e6).into() } else { (middle.ceil() as i64).into() }
+        }
+        Some(Value::Object(_)) => {
+            let keys: BTreeSet<&String> = documents.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+            let of = |key: &String| {
+                // What did not occur in a repetition is not in its document.
+                let figures = documents.iter().map(|document| document.get(key).cloned().unwrap_or(0.into()));
+                median_of(&figures.collect::<Vec<_>>())
+            };
+            keys.into_iter().map(|key| (key.clone(), of(key))).collect()
+        }
+        // Names, which are the same in all.
+        Some(other @ (Value::String(_) | Value::Bool(_) | Value::Array(_) | Value::Null)) => other.clone(),
+        None => Value::Null,
+    }
+}
+
 /// `value` to the nearest `1 / parts`, so that JSON shows no noise.
 pub(crate) fn round(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
@@ -137,6 +175,8 @@ fn histogram() -> Histogram<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::schedule::Scenario;
 
@@ -172,5 +212,19 @@ mod tests {
     #[test]
     fn the_median_is_in_the_middle() {
         assert_eq!((median(&[3.0, 1.0, 2.0]), median(&[4.0, 1.0]), median(&[])), (2.0, 2.5, 0.0));
+    }
+
+    #[test]
+    fn medians_are_of_each_figure_by_itself_and_a_count_of_two_hides_no_one() {
+        let document = |count: u64, ms: f64, known: Option<u64>, failures: Value| json!({ "count": count, "ms": ms, "known": known, "failures": failures, "name": "a", "all": [1] });
+        let three = [
+            document(3, 1.0, Some(1), json!({ "reset": 4 })),
+            document(1, 30.5, Some(5), json!({ "reset": 4, "refused": 3 })),
+            document(2, 20.0, Some(9), json!({ "refused": 9 })),
+        ];
+        let failures = json!({ "reset": 4, "refused": 3 });
+        assert_eq!(medians(&three).unwrap(), document(2, 20.0, Some(5), failures));
+        let two = [document(0, 0.1, Some(1), json!({})), document(1, 0.2, None, json!({}))];
+        assert_eq!(medians(&two).unwrap(), document(1, 0.15, None, json!({})));
     }
 }

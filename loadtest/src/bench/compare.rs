@@ -3,12 +3,11 @@
 //! Every row is run once in each round, in turns: whatever comes and goes on the machine touches all of them. Every sale is
 //! audited, and whatever a repetition broke is in the result.
 
-mod notes;
 mod plan;
 mod row;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,15 +28,14 @@ use crate::report::{self, ReportFile};
 use crate::result::ServersReport;
 use crate::run::{Sale, versions};
 use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
-use crate::stats::round;
+use crate::stats::{medians, round};
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::WorkerSpec;
 use crate::{output, programs};
-pub use plan::Form;
-pub(crate) use plan::{Contender, rows};
+pub(crate) use plan::rows;
+pub use plan::{Contender, Form};
 pub use row::Row;
-pub use table::render;
 
 /// Buyers of the sale that is not measured: what is done for the first time is slow.
 const WARM_UP_BUYERS: u32 = 1_000;
@@ -49,7 +47,7 @@ const CONNECTIONS: u32 = 4;
 /// The result, in the keys that loadtest/README.md documents.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    pub scenario: ComparedScenario,
+    pub scenario: CompareOptions,
     pub servers: ServersReport,
     pub machine: Machine,
     /// By the number of buyers; of each number the ceiling comes first.
@@ -60,37 +58,20 @@ pub struct Comparison {
     pub passed: bool,
 }
 
-/// What was run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ComparedScenario {
-    /// At once; each number is a comparison of its own.
-    pub buyers: Vec<u32>,
-    /// `null` is half as many as there are buyers, so that half of them are refused.
-    pub stock: Option<u64>,
-    pub items: u32,
-    /// Worker processes of each sale on the queue.
-    pub workers: u32,
-    /// How often each row was run, in turns with all others.
-    pub repetitions: u32,
-    /// Requests that one worker has in flight in the competing form.
-    pub in_flight: u32,
-    /// How long the simulated payment takes, which is part of a request by HTTP.
-    pub payment_ms: u64,
-    pub seed: u64,
-}
-
 /// Compares and prints; returns whether every promise was kept.
-pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
+pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure> {
+    let mut sizes = HashSet::new();
+    options.buyers.retain(|buyers| sizes.insert(*buyers));
     let page = ReportFile::open(options.report.as_deref())?;
     let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
     let progress = Progress::new();
-    let redis = options.needs_redis().then_some(&options.redis);
+    let redis = options.rows().iter().any(|row| row.strategy == Some(Strategy::Redis)).then_some(&options.redis);
     let needs = Needs { redis, statements: true, ..Needs::PLAIN };
     let comparison = with_servers(&options.bench.urls, needs, &progress, async |endpoints, _servers| {
-        compare(endpoints, options, &program, &progress).await
+        compare(endpoints, &options, &program, &progress).await
     });
     let comparison = comparison.await?;
-    output::write(&comparison, options.bench.json.as_deref(), || render(&comparison, Style::of_stdout()))?;
+    output::write(&comparison, options.bench.json.as_deref(), || table::render(&comparison, Style::of_stdout()))?;
     if let Some(page) = page {
         page.write(&page_of(&comparison)?)?;
     }
@@ -99,8 +80,8 @@ pub(crate) async fn execute(options: &CompareOptions) -> Result<bool, Failure> {
 
 /// The page with charts.
 pub fn page_of(comparison: &Comparison) -> Result<String, Failure> {
-    let notes = |&buyers: &u32| (buyers, notes::of(comparison, buyers));
-    let notes: BTreeMap<u32, Vec<String>> = comparison.scenario.buyers.iter().map(notes).collect();
+    let notes = comparison.scenario.buyers.iter().map(|buyers| (*buyers, table::notes(comparison, *buyers)));
+    let notes: BTreeMap<u32, Vec<String>> = notes.collect();
     report::page("Ways to sell, side by side", &json!({ "notes": notes }), comparison)
 }
 
@@ -111,53 +92,37 @@ async fn compare(
     program: &Path,
     progress: &Progress,
 ) -> Result<Comparison, Failure> {
-    let contenders = rows(&options.sizes(), &options.forms(), &options.strategies());
-    let decided_by = if options.needs_redis() { Strategy::Redis } else { Strategy::default() };
-    let servers = versions(endpoints, Some(decided_by)).await?;
-    let bench = Bench::warmed_up(endpoints, (options, program), &contenders, progress).await?;
+    let contenders = options.rows();
+    // The last of the strategies, redis, is the one that needs the most servers.
+    let servers = versions(endpoints, contenders.iter().filter_map(|row| row.strategy).max()).await?;
+    let mut bench =
+        Bench { endpoints, options, program, ourselves: programs::ourselves()?, progress, idle: BTreeMap::new() };
+    bench.warm_up(&contenders).await?;
     let mut repetitions: Vec<Vec<Row>> = vec![Vec::new(); contenders.len()];
     let mut broken = Vec::new();
-    let turns = turns(contenders.len(), options.bench.repetitions);
-    for (turn, (number, index)) in turns.iter().enumerate() {
-        let contender = &contenders[*index];
-        let name = format!("{}, {}", contender.name(), plural(contender.buyers.into(), "buyer"));
-        let what = format!("{} of {}: {name}, repetition {number}", turn + 1, turns.len());
+    for (number, index) in turns(contenders.len(), options.bench.repetitions) {
+        let contender = &contenders[index];
+        let what = format!("{}, {}, repetition {number}", contender.name, plural(contender.buyers.into(), "buyer"));
         let (row, row_broken) = bench.run(contender, &what).await?;
         tracing::info!(what, per_second = row.purchases_per_second, "run");
-        broken.extend(row_broken.iter().map(|broken| format!("{name}, repetition {number}: {broken}")));
-        repetitions[*index].push(row);
+        broken.extend(row_broken.iter().map(|broken| format!("{what}: {broken}")));
+        repetitions[index].push(row);
     }
-    Ok(Comparison {
-        scenario: scenario(options),
-        servers,
-        machine: Machine::here(),
-        rows: with_ratios(repetitions.iter().map(|all| Row::median(all)).collect()),
-        passed: broken.is_empty(),
-        broken,
-    })
+    let rows: Vec<Row> = repetitions.iter().map(|all| Row::median(all)).collect::<Result<_, _>>()?;
+    let (machine, passed) = (Machine::here(), broken.is_empty());
+    Ok(Comparison { scenario: options.clone(), servers, machine, rows: with_ratios(rows), broken, passed })
 }
 
-fn scenario(options: &CompareOptions) -> ComparedScenario {
-    ComparedScenario {
-        buyers: options.sizes(),
-        stock: options.stock,
-        items: options.items,
-        workers: options.workers,
-        repetitions: options.bench.repetitions,
-        in_flight: options.in_flight,
-        payment_ms: options.payment_ms,
-        seed: options.bench.seed,
-    }
-}
-
-/// Each pace by the ceiling's with as many buyers.
+/// Each pace by the ceiling's with as many buyers, which comes before it.
 fn with_ratios(mut rows: Vec<Row>) -> Vec<Row> {
-    let is_ceiling = |row: &&Row| row.form == Form::Ceiling && row.purchases_per_second > 0.0;
-    let ceilings: BTreeMap<u32, f64> =
-        rows.iter().filter(is_ceiling).map(|row| (row.buyers, row.purchases_per_second)).collect();
-    for row in rows.iter_mut().filter(|row| row.form != Form::Ceiling) {
-        let ceiling = ceilings.get(&row.buyers);
-        row.ratio = ceiling.map(|per_second| round(row.purchases_per_second / per_second, 1e4));
+    let mut ceiling = None;
+    for row in &mut rows {
+        match row.contender.form {
+            Form::Ceiling => ceiling = Some(row.purchases_per_second).filter(|pace| *pace > 0.0),
+            Form::Batched | Form::OneByOne | Form::Competing | Form::Http => {
+                row.ratio = ceiling.map(|ceiling| round(row.purchases_per_second / ceiling, 1e4));
+            }
+        }
     }
     rows
 }
@@ -174,57 +139,46 @@ struct Bench<'a> {
     idle: BTreeMap<(bool, Option<Strategy>), Counted>,
 }
 
-impl<'a> Bench<'a> {
-    /// Runs a sale that is not measured, and finds what each way to sell causes without a buyer.
-    async fn warmed_up(
-        endpoints: &'a Endpoints,
-        (options, program): (&'a CompareOptions, &'a Path),
-        contenders: &[Contender],
-        progress: &'a Progress,
-    ) -> Result<Self, Failure> {
-        let ourselves = programs::ourselves()?;
-        let mut bench = Self { endpoints, options, program, ourselves, progress, idle: BTreeMap::new() };
+impl Bench<'_> {
+    /// Runs sales that are not measured, and finds what each way to sell causes without a buyer.
+    async fn warm_up(&mut self, contenders: &[Contender]) -> Result<(), Failure> {
         // Asked once: later on, what workers left there for each other (messages that mean nothing) looks like requests.
-        refuse_queues_in_use(&endpoints.amqp_url).await?;
+        refuse_queues_in_use(&self.endpoints.amqp_url).await?;
         for (form, strategy) in [(Form::Ceiling, None), (Form::Batched, Some(Strategy::default()))] {
-            bench.sale(&Contender { buyers: WARM_UP_BUYERS, form, strategy }, "warming up").await?;
+            self.run(&Contender::new(WARM_UP_BUYERS, form, strategy, 1), "warming up").await?;
         }
         // Of the ceiling there is nothing to know: no database takes part.
         for contender in contenders.iter().filter(|contender| contender.form != Form::Ceiling) {
-            if !bench.idle.contains_key(&contender.way()) {
-                progress.stage(format!("measuring what nobody causes: {}", contender.name()));
-                let idle = match contender.form {
-                    Form::Http => bench.idle_by_http(contender).await?,
-                    Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing => {
-                        measure::idle(endpoints, &bench.workers(contender)).await?
-                    }
-                };
-                bench.idle.insert(contender.way(), idle);
+            let way = (contender.form == Form::Http, contender.strategy);
+            if self.idle.contains_key(&way) {
+                continue;
             }
+            self.progress.stage(format!("measuring what nobody causes: {}", contender.name));
+            let idle = match contender.form {
+                Form::Http => self.idle_by_http(contender).await?,
+                Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing => {
+                    measure::idle(self.endpoints, &self.workers(contender)).await?
+                }
+            };
+            self.idle.insert(way, idle);
         }
-        Ok(bench)
+        Ok(())
     }
 
     /// Runs a row once; returns it with the promises that it broke.
     async fn run(&self, contender: &Contender, what: &str) -> Result<(Row, Vec<String>), Failure> {
-        match contender.form {
-            Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing => self.sale(contender, what).await,
-            Form::Http => {
-                self.progress.stage(what.to_owned());
-                let (buyers, stock) = (contender.buyers, self.options.stock(contender.buyers));
-                let (result, counted) = self.by_http(contender, buyers, stock).await?;
-                Ok(Row::of_http(contender, &result, self.taken(contender, counted)))
-            }
-        }
-    }
-
-    async fn sale(&self, contender: &Contender, what: &str) -> Result<(Row, Vec<String>), Failure> {
+        let way = (contender.form == Form::Http, contender.strategy);
+        let idle = self.idle.get(&way).copied().unwrap_or_default();
         let scenario = self.options.scenario(contender.buyers);
+        if contender.form == Form::Http {
+            self.progress.stage(what.to_owned());
+            let (result, counted) = self.by_http(contender, scenario.buyers, scenario.stock).await?;
+            return Ok(Row::of_http(contender, &result, counted - idle));
+        }
         let sale = Sale::of(scenario, self.workers(contender), self.options.bench.timeout());
         let progress = (self.progress, what);
         let measured = measure::sale(self.endpoints, sale, ServerPids::default(), progress).await?;
-        let counted = measured.counted.map(|counted| self.taken(contender, counted));
-        Ok(Row::of_sale(contender, self.options.in_flight, &measured.outcome, counted))
+        Ok(Row::of_sale(contender, &measured.outcome, measured.counted.map(|counted| counted - idle)))
     }
 
     async fn idle_by_http(&self, contender: &Contender) -> Result<Counted, Failure> {
@@ -232,7 +186,7 @@ impl<'a> Bench<'a> {
         for _ in 0..IDLE_REPETITIONS {
             idle.push(self.by_http(contender, 0, 0).await?.1);
         }
-        Ok(Counted::median(&idle))
+        medians(&idle)
     }
 
     async fn by_http(
@@ -242,7 +196,7 @@ impl<'a> Bench<'a> {
         stock: u64,
     ) -> Result<(BaselineResult, Counted), Failure> {
         let Some(strategy) = contender.strategy.and_then(BaselineStrategy::of) else {
-            return Err(Failure::Broken(anyhow!("by HTTP, {} is not there", contender.name())));
+            return Err(Failure::Broken(anyhow!("by HTTP, {} is not there", contender.name)));
         };
         let url = &self.endpoints.database_url;
         let payment = Duration::from_millis(self.options.payment_ms);
@@ -252,23 +206,16 @@ impl<'a> Bench<'a> {
         Ok((result, Counted::read(url, &BY_HTTP).await? - before))
     }
 
-    fn taken(&self, contender: &Contender, counted: Counted) -> Counted {
-        counted - self.idle.get(&contender.way()).copied().unwrap_or_default()
-    }
-
     fn workers(&self, contender: &Contender) -> WorkerSpec {
         let workers = self.options.workers;
         let Some(strategy) = contender.strategy else {
             return WorkerSpec::ceiling(self.ourselves.clone(), workers, None);
         };
         // Both in every form, whatever our own environment says: one connection for each request that competes.
-        let in_flight = contender.in_flight(self.options.in_flight).unwrap_or(1);
-        let connections = in_flight.max(CONNECTIONS);
-        let environment = vec![
-            ("IN_FLIGHT".to_owned(), in_flight.to_string()),
-            ("DATABASE_CONNECTIONS_MAX".to_owned(), connections.to_string()),
-        ];
-        let spec = WorkerSpec::purchase(self.program.to_owned(), workers, contender.batch_max());
+        let in_flight = contender.in_flight.unwrap_or(1);
+        let variables = [("IN_FLIGHT", in_flight), ("DATABASE_CONNECTIONS_MAX", in_flight.max(CONNECTIONS))];
+        let environment = variables.map(|(name, number)| (name.to_owned(), number.to_string())).into();
+        let spec = WorkerSpec::purchase(self.program.to_owned(), workers, contender.batch_max);
         WorkerSpec { environment, strategy: Some(strategy), ..spec }
     }
 }

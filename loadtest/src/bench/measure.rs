@@ -5,6 +5,7 @@
 use std::ops::Sub;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgConnection};
 use tokio::time::{Instant, timeout};
 
@@ -16,7 +17,7 @@ use crate::queues::await_no_consumers;
 use crate::result::Outcome;
 use crate::run::{self, Running, Sale};
 use crate::servers::Endpoints;
-use crate::stats::median;
+use crate::stats::medians;
 use crate::workers::{WorkerSpec, Workers};
 
 /// Between two looks at whether there are workers left.
@@ -86,13 +87,13 @@ pub(super) async fn idle(endpoints: &Endpoints, spec: &WorkerSpec) -> Result<Cou
         idle.push(Counted::read(&endpoints.database_url, &EVERYBODY).await? - before);
         await_no_consumers(&endpoints.amqp_url).await?;
     }
-    Ok(Counted::median(&idle))
+    medians(&idle)
 }
 
 /// What the database counts of its own work. The server's word, and not the client's: it has counted what really reached
 /// it, also what was rolled back because a connection died, and it counts workers and HTTP servers alike. Only differences
 /// mean something.
-#[derive(Debug, Clone, Copy, Default, PartialEq, FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, FromRow, Serialize, Deserialize)]
 pub(super) struct Counted {
     /// Also those that only read. Of the statements outside of a transaction, which the workers' are, each is one, and
     /// one round trip.
@@ -150,23 +151,6 @@ impl Counted {
         };
         Ok(Self { statements, ..counted })
     }
-
-    /// Of each figure by itself; what was not counted once is unknown.
-    pub(super) fn median(all: &[Self]) -> Self {
-        let whole = |of: fn(&Self) -> Option<i64>| {
-            let mut values: Vec<i64> = all.iter().map(of).collect::<Option<_>>()?;
-            values.sort_unstable();
-            values.get(values.len() / 2).copied()
-        };
-        let connection_ms: Option<Vec<f64>> = all.iter().map(|counted| counted.connection_ms).collect();
-        Self {
-            transactions: whole(|counted| Some(counted.transactions)).unwrap_or(0),
-            rollbacks: whole(|counted| Some(counted.rollbacks)).unwrap_or(0),
-            wal_bytes: whole(|counted| Some(counted.wal_bytes)).unwrap_or(0),
-            connection_ms: connection_ms.map(|values| median(&values)),
-            statements: whole(|counted| counted.statements),
-        }
-    }
 }
 
 impl Sub for Counted {
@@ -209,13 +193,6 @@ mod tests {
 
     fn counted(rollbacks: i64, ms: f64, statements: Option<i64>) -> Counted {
         Counted { rollbacks, connection_ms: Some(ms), statements, ..Counted::default() }
-    }
-
-    #[test]
-    fn the_median_is_of_each_figure_by_itself() {
-        let all = [counted(3, 10.0, Some(1)), counted(1, 30.0, Some(5)), counted(2, 20.0, Some(9))];
-        assert_eq!(Counted::median(&all), counted(2, 20.0, Some(5)));
-        assert_eq!(Counted::median(&[counted(1, 1.0, None), counted(1, 1.0, Some(1))]).statements, None);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::{BenchOptions, WORKERS_MAX};
-use crate::bench::compare::{Form, rows};
+use crate::bench::compare::{Contender, Form, rows};
 use crate::schedule::{BUYERS_MAX, ITEMS_MAX, STOCK_MAX, Scenario};
 use crate::servers::RedisUrl;
 use crate::strategy::Strategy;
@@ -17,7 +18,8 @@ const IN_FLIGHT: RangeInclusive<i64> = 2..=100;
 const CONNECTIONS_MAX: u32 = 180;
 const PAYMENT_MS_MAX: u64 = 10_000;
 
-#[derive(Debug, Clone, Args)]
+/// In JSON the scenario of the result, without how and where it was to be had.
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct CompareOptions {
     /// Buyers, all at once; may be given several times: each number is a comparison of its own.
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=i64::from(BUYERS_MAX)))]
@@ -36,69 +38,54 @@ pub struct CompareOptions {
     pub in_flight: u32,
     /// Only this strategy; may be given several times.
     #[arg(long, value_enum, value_name = "STRATEGY")]
+    #[serde(skip)]
     pub strategy: Vec<Strategy>,
     /// Only this form; may be given several times. The ceiling is always run.
     #[arg(long, value_enum, value_name = "FORM")]
+    #[serde(skip)]
     pub form: Vec<Form>,
     /// How long the simulated payment of the HTTP servers takes, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=PAYMENT_MS_MAX))]
     pub payment_ms: u64,
     /// Write the result as a page with charts, all in one file, to show or to keep.
     #[arg(long, value_name = "FILE.html")]
+    #[serde(skip)]
     pub report: Option<PathBuf>,
     #[command(flatten)]
+    #[serde(flatten)]
     pub bench: BenchOptions,
     #[command(flatten)]
+    #[serde(skip)]
     pub redis: RedisUrl,
 }
 
 impl CompareOptions {
     pub(super) fn conflict(&self) -> Option<String> {
-        let (forms, strategies) = (self.forms(), self.strategies());
-        let rows = rows(&[1], &forms, &strategies);
-        if rows.len() == 1 {
+        if self.rows().len() == self.buyers.len() {
             return Some("nothing is left to compare: HTTP is not there for the only --strategy".to_owned());
         }
-        if self.items > 1 && forms.contains(&Form::Http) {
+        let has = |form| chosen(&self.form).contains(&form);
+        if self.items > 1 && has(Form::Http) {
             return Some("by HTTP one item is sold: with more --items, name the other forms with --form".to_owned());
         }
         let connections = self.workers * self.in_flight;
-        if forms.contains(&Form::Competing) && connections > CONNECTIONS_MAX {
-            return Some(format!(
+        (connections > CONNECTIONS_MAX && has(Form::Competing)).then(|| {
+            format!(
                 "{} workers with {} requests in flight take {connections} connections to the database, and \
                  {CONNECTIONS_MAX} is the most: lower --workers or --in-flight",
                 self.workers, self.in_flight
-            ));
-        }
-        None
-    }
-
-    /// Whether a row is decided by Redis.
-    pub fn needs_redis(&self) -> bool {
-        self.strategies().contains(&Strategy::Redis) && self.forms().iter().any(|form| *form != Form::Http)
-    }
-
-    /// The numbers of buyers, each once, in their order.
-    pub fn sizes(&self) -> Vec<u32> {
-        let is_first = |(index, buyers): &(usize, &u32)| !self.buyers[..*index].contains(buyers);
-        self.buyers.iter().enumerate().filter(is_first).map(|(_, buyers)| *buyers).collect()
+            )
+        })
     }
 
     /// What is compared, in the order in which it is shown.
-    pub fn forms(&self) -> Vec<Form> {
-        chosen(&self.form)
+    pub fn rows(&self) -> Vec<Contender> {
+        rows(&self.buyers, &chosen(&self.form), &chosen(&self.strategy), self.in_flight)
     }
 
-    pub fn strategies(&self) -> Vec<Strategy> {
-        chosen(&self.strategy)
-    }
-
-    pub fn stock(&self, buyers: u32) -> u64 {
-        self.stock.unwrap_or(u64::from(buyers) / 2)
-    }
-
+    /// Half as many units as buyers, unless there is to be another number.
     pub fn scenario(&self, buyers: u32) -> Scenario {
-        let stock = self.stock(buyers);
+        let stock = self.stock.unwrap_or(u64::from(buyers) / 2);
         Scenario { buyers, items: self.items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
     }
 }
@@ -119,39 +106,42 @@ mod tests {
     }
 
     #[test]
-    fn by_default_a_thousand_buyers_come_for_half_as_many_units_in_every_form() {
-        let options = compare(&[]).unwrap();
-        assert_eq!((options.sizes(), options.stock(1_000)), (vec![1_000], 500));
-        assert_eq!(options.forms(), [Form::Batched, Form::OneByOne, Form::Competing, Form::Http]);
-        assert_eq!(options.strategies(), Strategy::value_variants());
+    fn of_each_number_of_buyers_the_ceiling_comes_first_and_then_each_form_with_each_strategy() {
+        let named = ["--buyers=10", "--buyers=20", "--form=competing", "--form=batched", "--strategy=atomic"];
+        let rows = compare(&[&named[..], &["--strategy", "optimistic"]].concat()).unwrap().rows();
+        let of_ten =
+            ["ceiling", "optimistic, batched", "atomic, batched", "optimistic, competing", "atomic, competing"];
+        let names: Vec<(u32, &str)> = rows.iter().map(|row| (row.buyers, row.name.as_str())).collect();
+        assert_eq!(names, [10, 20].map(|buyers| of_ten.map(|name| (buyers, name))).concat());
     }
 
     #[test]
-    fn forms_and_strategies_that_are_named_are_the_only_ones_and_keep_their_order() {
-        let named = ["--form=competing", "--form=batched", "--strategy=atomic", "--strategy", "optimistic"];
-        let options = compare(&named).unwrap();
-        assert_eq!(options.forms(), [Form::Batched, Form::Competing]);
-        assert_eq!(options.strategies(), [Strategy::Optimistic, Strategy::Atomic]);
-        assert!(compare(&["--form=ceiling"]).is_err() && compare(&["--strategy=hope"]).is_err());
+    fn everything_is_there_unless_it_is_left_out() {
+        let options = compare(&[]).unwrap();
+        let rows = options.rows();
+        let of = |form| rows.iter().filter(|row| row.form == form).collect::<Vec<_>>();
+        assert_eq!((options.scenario(1_000).stock, rows.len()), (500, 1 + 4 + 4 + 4 + 3));
+        let how = |form| of(form).iter().map(|row| (row.in_flight, row.batch_max)).collect::<Vec<_>>();
+        assert_eq!((how(Form::Batched), how(Form::OneByOne)), (vec![(None, None); 4], vec![(Some(1), Some(1)); 4]));
+        assert_eq!((how(Form::Competing), how(Form::Http)), (vec![(Some(16), None); 4], vec![(None, None); 3]));
     }
 
     #[test]
     fn what_leaves_nothing_or_cannot_be_carried_is_wrong_usage() {
-        for (wrong, reason) in
-            [(&["--items=2"][..], "one item is sold"), (&["--workers=4", "--in-flight=64"], "256 connections")]
-        {
+        for (wrong, reason) in [
+            (&["--items=2"][..], "one item is sold"),
+            (&["--strategy=redis", "--form=http", "--buyers=1", "--buyers=2"], "nothing is left to compare"),
+            (&["--workers=4", "--in-flight=64"], "256 connections"),
+            (&["--form=ceiling"], "possible values"),
+            (&["--in-flight=1"], "--in-flight"),
+            (&["--in-flight=101"], "--in-flight"),
+            (&["--repetitions=0"], "--repetitions"),
+            (&["--buyers=0"], "--buyers"),
+        ] {
             let error = compare(wrong).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(reason), "{error}");
         }
-        for wrong in ["--in-flight=1", "--in-flight=101", "--repetitions=0", "--buyers=0", "--workers=0"] {
-            assert_eq!(compare(&[wrong]).unwrap_err().exit_code(), 2, "{wrong}");
-        }
         assert!(compare(&["--items=2", "--form=batched"]).is_ok());
         assert!(compare(&["--workers=4", "--in-flight=64", "--form=batched"]).is_ok());
-    }
-
-    #[test]
-    fn a_number_of_buyers_counts_once() {
-        assert_eq!(compare(&["--buyers=9", "--buyers=5", "--buyers=9"]).unwrap().sizes(), [9, 5]);
     }
 }

@@ -49,14 +49,9 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_spaced_as_a_workers_unless_given_otherwise() {
+    fn attempts_are_spaced_as_a_workers_unless_given_otherwise_and_what_cannot_be_raced_is_refused() {
         assert_eq!(contend(&[]).unwrap().retry, RetryPolicy::default());
-        let given = contend(&["--retry-wait-ms=50", "--retry-attempts-max=3", "--concurrency=64"]).unwrap();
-        assert_eq!((given.retry.wait_ms, given.retry.attempts_max, given.concurrency), (50, 3, 64));
-    }
-
-    #[test]
-    fn what_cannot_be_raced_is_refused() {
+        assert_eq!(contend(&["--retry-wait-ms=50"]).unwrap().retry.wait_ms, 50);
         for wrong in ["--updates=0", "--concurrency=0", "--concurrency=151", "--item=", "--item=a b"] {
             assert!(contend(&[wrong]).is_err(), "{wrong}");
         }

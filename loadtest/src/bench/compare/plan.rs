@@ -1,20 +1,19 @@
 //! What is compared with what. Pure.
 
-use clap::ValueEnum;
-use serde::Serialize;
+use std::iter;
 
-use crate::audit::Invariant;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
 use crate::bench::baseline::BaselineStrategy;
 use crate::strategy::Strategy;
 
-/// The promise that some rows do not make: see [`Contender::keeps_order`].
-const ORDER: &str = "first_come_first_served";
-
 /// How requests reach who decides them, and how many are decided at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
     /// On the queue, answered without a database: the limit of broker, runtime and load generator.
+    #[default]
     #[value(skip)]
     Ceiling,
     /// On the queue, many requests in one transaction.
@@ -27,84 +26,44 @@ pub enum Form {
     Http,
 }
 
-impl Form {
-    /// As tables and sentences have it.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Ceiling => "ceiling",
-            Self::Batched => "batched",
-            Self::OneByOne => "one by one",
-            Self::Competing => "competing",
-            Self::Http => "HTTP",
-        }
-    }
-}
-
-/// A way to sell to so many buyers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Contender {
-    pub(crate) buyers: u32,
-    pub(crate) form: Form,
-    /// `None` for the ceiling.
-    pub(crate) strategy: Option<Strategy>,
-}
-
-/// The rows, in the order in which they are shown: by the number of buyers, the ceiling first, then form by form.
-pub(crate) fn rows(sizes: &[u32], forms: &[Form], strategies: &[Strategy]) -> Vec<Contender> {
-    let mut rows = Vec::new();
-    for &buyers in sizes {
-        rows.push(Contender { buyers, form: Form::Ceiling, strategy: None });
-        for &form in forms {
-            let is_there = |strategy: &&Strategy| form != Form::Http || BaselineStrategy::of(**strategy).is_some();
-            let strategies = strategies.iter().filter(is_there);
-            rows.extend(strategies.map(|strategy| Contender { buyers, form, strategy: Some(*strategy) }));
-        }
-    }
-    rows
+/// A way to sell to so many buyers, in the keys that its row has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contender {
+    pub buyers: u32,
+    /// For people, such as `optimistic, batched`.
+    pub name: String,
+    pub form: Form,
+    /// `null` for the ceiling.
+    pub strategy: Option<Strategy>,
+    /// `null` leaves the workers their own.
+    pub batch_max: Option<u32>,
+    /// Requests that a worker decides at once, each by itself; `null` where batches are decided, or connections limit them.
+    pub in_flight: Option<u32>,
 }
 
 impl Contender {
-    /// For people, such as `optimistic, batched`.
-    pub(super) fn name(&self) -> String {
-        match self.strategy {
-            None => self.form.words().to_owned(),
-            Some(strategy) => format!("{}, {}", strategy.as_str(), self.form.words()),
-        }
+    /// Where requests compete, a worker has `competing` of them in flight.
+    pub fn new(buyers: u32, form: Form, strategy: Option<Strategy>, competing: u32) -> Self {
+        let (words, batch_max, in_flight) = match form {
+            Form::Ceiling => ("ceiling", None, None),
+            Form::Batched => ("batched", None, None),
+            Form::OneByOne => ("one by one", Some(1), Some(1)),
+            Form::Competing => ("competing", None, Some(competing)),
+            Form::Http => ("HTTP", None, None),
+        };
+        let name = strategy.map_or(words.to_owned(), |strategy| format!("{}, {words}", strategy.as_str()));
+        Self { buyers, name, form, strategy, batch_max, in_flight }
     }
+}
 
-    /// Who causes the same without a buyer has the same of these.
-    pub(super) fn way(&self) -> (bool, Option<Strategy>) {
-        (self.form == Form::Http, self.strategy)
-    }
-
-    /// The batch limit that its workers are given; `None` leaves them their own.
-    pub(super) fn batch_max(&self) -> Option<u32> {
-        (self.form == Form::OneByOne).then_some(1)
-    }
-
-    /// Requests that a worker decides at once, each by itself, where so many compete; `None` where batches are decided, or
-    /// connections are what limits them.
-    pub(super) fn in_flight(&self, competing: u32) -> Option<u32> {
-        match self.form {
-            Form::OneByOne => Some(1),
-            Form::Competing => Some(competing),
-            Form::Ceiling | Form::Batched | Form::Http => None,
-        }
-    }
-
-    /// Whether it promises that nobody is preferred to who came before. Who decides many requests at once, each by itself,
-    /// gives that up, and so does who has many connections to answer.
-    fn keeps_order(&self) -> bool {
-        match self.form {
-            Form::Ceiling | Form::Batched | Form::OneByOne => true,
-            Form::Competing | Form::Http => false,
-        }
-    }
-
-    /// The promises that it makes, and did not keep.
-    pub(super) fn broken(&self, invariants: &[Invariant]) -> Vec<String> {
-        let promised = |invariant: &&Invariant| self.keeps_order() || invariant.name != ORDER;
-        let broken = invariants.iter().filter(promised).filter(|invariant| !invariant.holds);
-        broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)).collect()
-    }
+/// The rows, in the order in which they are shown: by the number of buyers, the ceiling first, then form by form.
+pub(crate) fn rows(sizes: &[u32], forms: &[Form], strategies: &[Strategy], competing: u32) -> Vec<Contender> {
+    let all = forms.iter().flat_map(|form| strategies.iter().map(|strategy| (*form, *strategy)));
+    let ways: Vec<(Form, Strategy)> =
+        all.filter(|(form, strategy)| *form != Form::Http || BaselineStrategy::of(*strategy).is_some()).collect();
+    let of_size = |&buyers: &u32| {
+        let ways = ways.iter().map(move |(form, strategy)| Contender::new(buyers, *form, Some(*strategy), competing));
+        iter::once(Contender::new(buyers, Form::Ceiling, None, competing)).chain(ways)
+    };
+    sizes.iter().flat_map(of_size).collect()
 }

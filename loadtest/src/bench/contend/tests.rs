@@ -2,97 +2,73 @@
 
 use shared::table::Style;
 
-use super::race::Update;
 use super::*;
 
-fn race(written: &[(u32, Option<i64>)], after: i64, is_shared: bool) -> Race {
-    let updates = written.iter().map(|(attempts, wrote)| Update { attempts: *attempts, wrote: *wrote }).collect();
-    let slept = [7, 1, 2, 30].map(Duration::from_millis).to_vec();
-    Race { run: Run { updates, slept, took: Duration::from_secs(2) }, before: 10, after, is_shared }
+/// Each with so many attempts, and what it wrote.
+fn updates(all: &[(u64, Option<i64>)]) -> Vec<Update> {
+    let slept = |attempts| (1..attempts).map(Duration::from_millis).collect();
+    all.iter().map(|(attempts, wrote)| Update { slept: slept(*attempts), wrote: *wrote }).collect()
 }
 
 #[test]
 fn every_update_is_a_success_or_given_up_and_every_other_attempt_a_conflict() {
-    let figures = race(&[(1, Some(11)), (3, Some(12)), (3, None)], 12, false).figures();
-    assert_eq!((figures.successes, figures.given_up, figures.version_increments), (2, 1, 2));
+    let updates = updates(&[(1, Some(11)), (3, Some(12)), (3, None)]);
+    let figures = Figures::of(&updates, (10, 15), Duration::from_secs(2));
+    assert_eq!((figures.successes, figures.given_up), (2, 1));
+    assert_eq!((figures.version_increments, figures.increments_of_others), (5, 3));
     assert_eq!((figures.attempts, figures.conflicts), (7, 5));
     assert_eq!(figures.attempts_histogram, BTreeMap::from([(1, 1), (3, 2)]));
     assert_eq!((figures.seconds, figures.updates_per_second), (2.0, 1.0));
-    assert_eq!(figures.slept, SleptReport { waits: 4, sum_ms: 40.0, median_ms: 2.0, max_ms: 30.0 });
+    assert_eq!(figures.slept, SleptReport { waits: 4, sum_ms: 6.0, median_ms: 1.5, max_ms: 2.0 });
     assert_eq!(SleptReport::of(&[]), SleptReport::default());
 }
 
 #[test]
-fn a_race_is_sound_where_each_success_is_an_increment_of_its_own() {
-    let sound = [(1, Some(11)), (2, Some(12)), (8, None)];
-    assert_eq!(race(&sound, 12, false).broken(), Vec::<String>::new());
-    // What others did beside it is theirs, where others may be.
-    let beside = race(&[(1, Some(12))], 14, true);
-    assert_eq!((beside.broken().len(), beside.figures().increments_of_others), (0, 3));
-}
-
-#[test]
-fn what_cannot_be_is_broken() {
-    for (race, found) in [
-        (race(&[(1, Some(11)), (1, Some(11))], 11, true), "wrote a version that another one wrote"),
-        (race(&[(1, Some(11)), (1, Some(12))], 11, true), "2 updates succeeded, and the version moved by 1"),
-        (race(&[(1, Some(11))], 12, false), "1 updates succeeded, and the version moved by 2"),
-        (race(&[(1, Some(99))], 11, true), "version 99, not between 10 and 11"),
+fn each_success_is_an_increment_of_its_own_and_what_others_did_is_theirs_where_others_may_be() {
+    for (written, after, is_shared, broken) in [
+        (&[Some(11), Some(12), None][..], 12, false, ""),
+        (&[Some(12)], 14, true, ""),
+        (&[Some(11), Some(11)], 12, true, "2 updates succeeded, of which 1 wrote a version of their own"),
+        (&[Some(11), Some(12)], 11, true, "2 updates succeeded, of which 1 wrote"),
+        (&[Some(99)], 11, true, "1 updates succeeded, of which 0 wrote"),
+        (&[Some(11)], 12, false, "1 wrote a version of their own; the version moved by 2"),
     ] {
-        assert!(race.broken().concat().contains(found), "{found}: {:?}", race.broken());
+        let updates = updates(&written.iter().map(|wrote| (1, *wrote)).collect::<Vec<_>>());
+        let found = lost(&updates, (10, after), is_shared).unwrap_or_default();
+        assert!(found.contains(broken) && found.is_empty() == broken.is_empty(), "{broken}: {found}");
     }
 }
 
-fn contention(broken: Vec<String>) -> Contention {
-    let figures = |given_up, attempts_histogram: [(u32, u64); 2]| Figures {
-        successes: 1_000,
-        given_up,
-        version_increments: 1_000,
-        increments_of_others: 0,
-        attempts: 3_000,
-        conflicts: 2_000,
-        attempts_histogram: attempts_histogram.into(),
-        slept: SleptReport { waits: 2_000, sum_ms: 12_345.6, median_ms: 3.25, max_ms: 99.0 },
-        seconds: 1.5,
-        updates_per_second: 666.7,
-    };
+#[test]
+fn both_races_are_side_by_side_and_what_is_broken_is_said_first() {
+    let figures =
+        |updates: &[(u64, Option<i64>)]| Figures::of(&self::updates(updates), (41, 42), Duration::from_secs(1));
     let id = "ticket".to_owned();
-    Contention {
+    let contention = Contention {
         item: RecordedItem { id, stock: 1_000, available: 990, held: 7, sold: 3, version: 42, conflicts: 0 },
-        updates: 1_000,
+        updates: 2,
         concurrency: 16,
         retry: RetryPolicy::default(),
         postgresql: "15.18".to_owned(),
-        with_jitter: figures(0, [(1, 600), (2, 400)]),
-        without_jitter: figures(75, [(1, 200), (8, 800)]),
-        passed: broken.is_empty(),
-        broken,
-    }
-}
-
-#[test]
-fn both_races_are_side_by_side_with_every_figure() {
-    let text = render(&contention(vec![]), Style::Plain);
-    let is_between = |letter: char| letter.is_whitespace() || letter >= '\u{2580}';
-    let words = |line: &str| line.split(is_between).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    let lines: Vec<String> = text.lines().map(words).collect();
+        with_jitter: figures(&[(1, Some(42)), (3, Some(43))]),
+        without_jitter: figures(&[(1, Some(42)), (8, None)]),
+        passed: true,
+        broken: vec![],
+    };
+    let text = table::render(&contention, Style::Plain);
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     for row in [
-        "given up 0 75",
-        "conflicts per success 2.00 2.00",
-        "slept, all together ms 12,346 12,346",
-        "1 600 200",
-        "2 400 0",
-        "8 0 800",
+        "jitter 2 0 2 1.00 3 1.5 2.0 1.00 2",
+        "no jitter 1 1 8 8.00 28 4.0 7.0 1.00 1",
+        "1 1 1",
+        "3 1 0",
+        "8 0 1",
+        "ticket · stock 1,000 · available 990 · held 7 · sold 3 · version 42",
     ] {
-        assert!(lines.iter().any(|line| line == row), "{row} is not in\n{text}");
+        assert!(text.lines().any(|line| words(line) == row), "{row} is not in\n{text}");
     }
-    assert!(text.contains("stock 1,000 · available 990 · held 7 · sold 3 · version 42"), "{text}");
     assert!(text.starts_with("Every success is an increment of its own\n"), "{text}");
-}
-
-#[test]
-fn what_is_broken_is_said_first() {
-    let text = render(&contention(vec!["with jitter: something".to_owned()]), Style::Plain);
-    assert!(text.starts_with("UPDATES WERE LOST"), "{text}");
-    assert!(text.contains("✗ with jitter: something"), "{text}");
+    let broken = vec!["with jitter: something".to_owned()];
+    let text = table::render(&Contention { broken, passed: false, ..contention }, Style::Plain);
+    assert!(text.starts_with("UPDATES WERE LOST") && text.contains("✗ with jitter: something"), "{text}");
 }

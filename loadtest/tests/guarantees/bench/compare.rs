@@ -2,11 +2,8 @@
 //! found.
 
 use crate::support::{
-    sale::{
-        LOADTEST, assert_fails, assert_interrupted, command, endpoints, json, none_given, number, result_of, run,
-        script, script_with_pid, unreachable,
-    },
-    shop::{purchase_program, until},
+    sale::{LOADTEST, endpoints, json, none_given, number, result_of, run, script},
+    shop::purchase_program,
 };
 use serde_json::Value;
 use shared::devstack::Folder;
@@ -88,32 +85,4 @@ async fn workers_that_sell_what_is_not_there_break_every_row_that_they_decide() 
     // Servers of others count as they were set up to.
     let row = &comparison["rows"][1];
     assert_eq!((&row["oversold"], row["round_trips_per_purchase"].is_null()), (&Value::from(50), true), "{row:#}");
-}
-
-#[tokio::test]
-async fn what_cannot_be_compared_is_said_before_anything_is_started() {
-    for (arguments, code, reason) in [
-        ("--strategy=redis --form=http", 2, "nothing is left to compare"),
-        ("--form=ceiling", 2, "possible values"),
-        ("--items=2", 2, "one item is sold"),
-        ("--workers=32 --in-flight=16", 2, "512 connections"),
-        ("--strategy=redis", 78, "REDIS_URL"),
-        ("--strategy=atomic", 69, "127.0.0.1:1"),
-    ] {
-        assert_fails(&unreachable(), &small(&purchase_program().await, arguments), code, reason).await;
-    }
-}
-
-#[tokio::test]
-async fn ctrl_c_in_mid_comparison_stops_everything_and_exits_with_130() {
-    let folder = Folder::create().unwrap();
-    let worker = folder.path().join("worker");
-    script_with_pid(&worker).await;
-    let endless = "--strategy=optimistic --form=one-by-one --buyers=20000";
-    let arguments = format!("compare {endless} --worker-program {}", worker.display());
-    let running = command(&endpoints().await, &arguments).await.spawn().unwrap();
-    let pid_file = worker.with_extension("pid");
-    until("a worker has started", async || std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n')))
-        .await;
-    assert_interrupted(running, &pid_file).await;
 }
