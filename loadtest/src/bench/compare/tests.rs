@@ -91,12 +91,13 @@ fn assert_says(comparison: &Comparison, sentence: &str) {
     let text = table::render(comparison, Style::Plain);
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.lines().any(|line| words(line) == sentence), "{sentence}\n{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 120), "wider than a terminal:\n{text}");
 }
 
 #[test]
 fn every_figure_of_a_row_is_in_the_tables_and_what_was_not_measured_is_a_dash() {
     let mut comparison = fixtures::comparison();
+    let text = table::render(&comparison, Style::Plain);
+    assert!(text.lines().all(|line| line.chars().count() <= 120), "wider than a terminal:\n{text}");
     change(&mut comparison, "atomic, batched").connection_ms_per_purchase = None;
     for line in [
         "1,000 BUYERS AT ONCE FOR 500 UNITS OF 1 ITEM",
