@@ -131,6 +131,7 @@ async fn contend(
     race("warming up", RetryPolicy::waits).await?;
     let with_jitter = race("with jitter", RetryPolicy::waits).await?;
     let without_jitter = race("without jitter", RetryPolicy::waits_without_jitter).await?;
+    pool.close().await;
     let ContendOptions { updates, concurrency, retry, .. } = *options;
     let passed = broken.is_empty();
     Ok(Contention {

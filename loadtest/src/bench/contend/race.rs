@@ -3,13 +3,16 @@
 //! A round begins for all at one moment, when everybody is connected and has their statements prepared; the next one begins
 //! when its last update is done or given up. Whoever was served does not come again meanwhile, which would keep the row.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use futures_util::future::try_join_all;
 use shared::retry::{RetryPolicy, Waits};
-use sqlx::{PgConnection, PgPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::cli::ContendOptions;
@@ -41,30 +44,36 @@ pub(super) async fn run(
         read(connection, &options.item).await.map_err(database::failed)?;
         write(connection, &options.item, -1).await.map_err(database::failed)?;
     }
-    let start = Barrier::new(connections.len());
+    let shared = Arc::new(Shared { options: options.clone(), waits, start: Barrier::new(connections.len()) });
     let started = Instant::now();
-    let racers = (0..).zip(&mut connections).map(|(place, connection)| race(connection, place, options, waits, &start));
-    let updates = try_join_all(racers).await.map_err(database::failed)?;
-    Ok((updates.concat(), started.elapsed()))
+    // A task each: what waits for its turn in one of all holds a version that is old meanwhile.
+    let races = (0..).zip(connections).map(|(place, connection)| race(connection, place, Arc::clone(&shared)));
+    let (mut racers, mut updates) = (races.collect::<JoinSet<_>>(), Vec::new());
+    while let Some(raced) = racers.join_next().await {
+        updates.extend(raced.context("an update broke").map_err(Failure::Broken)?.map_err(database::failed)?);
+    }
+    Ok((updates, started.elapsed()))
+}
+
+/// What those who race share.
+struct Shared {
+    options: ContendOptions,
+    waits: fn(&RetryPolicy) -> Waits,
+    start: Barrier,
 }
 
 /// Does one update in each round; `place` is among those who race.
-async fn race(
-    connection: &mut PgConnection,
-    place: u32,
-    options: &ContendOptions,
-    waits: fn(&RetryPolicy) -> Waits,
-    start: &Barrier,
-) -> sqlx::Result<Vec<Update>> {
-    let mut updates = Vec::new();
-    for round in 0..options.updates.div_ceil(options.concurrency) {
-        start.wait().await;
+async fn race(mut connection: PoolConnection<Postgres>, place: u32, shared: Arc<Shared>) -> sqlx::Result<Vec<Update>> {
+    let ContendOptions { item, updates, concurrency, retry, .. } = &shared.options;
+    let mut done = Vec::new();
+    for round in 0..updates.div_ceil(*concurrency) {
+        shared.start.wait().await;
         // The last round may have less than one for everybody.
-        if round * options.concurrency + place < options.updates {
-            updates.push(update(connection, &options.item, waits(&options.retry)).await?);
+        if round * concurrency + place < *updates {
+            done.push(update(&mut connection, item, (shared.waits)(retry)).await?);
         }
     }
-    Ok(updates)
+    Ok(done)
 }
 
 async fn update(connection: &mut PgConnection, item: &str, mut waits: Waits) -> sqlx::Result<Update> {
