@@ -38,6 +38,12 @@ pub(crate) fn none_given() -> Endpoints {
     Endpoints { amqp_url: String::new(), database_url: String::new(), redis_url: None }
 }
 
+/// Servers that do not answer.
+pub(crate) fn unreachable() -> Endpoints {
+    let amqp_url = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
+    Endpoints { amqp_url, database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(), redis_url: None }
+}
+
 /// Servers of this test alone, a broker of so many nodes among them.
 pub(crate) async fn private_servers(nodes: usize) -> (Servers, Endpoints) {
     let servers = Servers::start_cluster(&[], nodes).await.unwrap();
