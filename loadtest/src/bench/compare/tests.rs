@@ -37,7 +37,8 @@ fn figures_are_by_what_was_sold_or_asked_for_and_unknown_where_nobody_counted() 
 fn repetitions_become_medians_and_what_must_never_happen_is_never_averaged_away() {
     let repetition = |per_second, lost, oversold, counted| {
         let mut outcome = outcome();
-        (outcome.audit.lost, outcome.audit.oversold, outcome.timing.purchases_per_second) = (lost, oversold, per_second);
+        (outcome.audit.lost, outcome.audit.oversold, outcome.timing.purchases_per_second) =
+            (lost, oversold, per_second);
         Row::of_sale(&contender(Form::Batched), &outcome, counted).0
     };
     let all =
