@@ -98,6 +98,24 @@ async fn a_redis_that_asks_for_a_password_or_a_url_that_cannot_be_read_is_a_matt
     }
 }
 
+#[tokio::test]
+async fn a_redis_that_is_busy_holds_the_batch() {
+    let (_redis, sale) = sale_of_many().await;
+    sale.sells(0..1, &[(1, Reserved)]).await;
+    sale.say::<()>("CONFIG SET busy-reply-threshold 1").await;
+    let (mut busy, mut asking) = (sale.connect().await, sale.connect().await);
+    let endless = tokio::spawn(async move {
+        let error = cmd("EVAL").arg("while true do end").arg(0).exec_async(&mut busy).await;
+        drop((error, busy));
+    });
+    while cmd("PING").exec_async(&mut asking).await.is_ok() {}
+    let error = held(&sale, 1).await;
+    assert!(matches!(&error, Error::Away(text) if text.starts_with("Redis does not answer")), "{error}");
+    sale.say::<()>("SCRIPT KILL").await;
+    endless.await.unwrap();
+    sale.sells(1..2, &[(1, Reserved)]).await;
+}
+
 async fn assert_away(sale: &Sale) {
     let error = sale.worker.handle(&[request("while away", "a", 1)]).await.unwrap_err();
     assert!(matches!(&error, Error::Away(text) if text.contains("Redis")), "{error}");
