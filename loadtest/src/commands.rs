@@ -149,7 +149,7 @@ impl Rounds<'_> {
         }
         if let (true, None, Some(functions)) = (orders.show_life, &outcome.life, self.functions) {
             await_no_consumers(&endpoints.amqp_url).await?;
-            progress.stage("showing the life of two orders");
+            progress.stage("showing two orders");
             let (purchase, functions) = (self.purchase.to_owned(), functions.clone());
             let demo = Demo { endpoints, purchase, functions, gateway: orders.plan.gateway(sale.scenario.seed) };
             let (steps, invariant) = demo.run(outcome.winner.take()).await?;
@@ -193,8 +193,8 @@ async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Pr
 
 /// The mean of one other sale or two, and this one's pace by theirs.
 fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
-    let mean = |of: fn(&Timing) -> f64| median(&others.iter().map(|other| of(&other.timing)).collect::<Vec<_>>());
-    let (seconds, per_second) = (mean(|timing| timing.seconds), mean(|timing| timing.purchases_per_second));
+    let middle = |of: fn(&Timing) -> f64| median(&others.iter().map(|other| of(&other.timing)).collect::<Vec<_>>());
+    let (seconds, per_second) = (middle(|timing| timing.seconds), middle(|timing| timing.purchases_per_second));
     let sale = sale.filter(|_| per_second > 0.0);
     let ratio = sale.map(|sale| round(sale.timing.purchases_per_second / per_second, 1e3));
     Reference { seconds: round(seconds, 1e6), purchases_per_second: round(per_second, 1e1), ratio }

@@ -35,7 +35,7 @@ pub struct Outcome {
     pub ceiling: Option<Reference>,
     /// What became of the orders, where they had a life after their verdict.
     pub life: Option<OrdersReport>,
-    /// The lives of two orders, where they were to be shown.
+    /// What happened to two orders, where they were to be shown.
     pub shown: Option<Vec<DemoStep>>,
     pub passed: bool,
     /// The most buyers that were waiting for their verdict, as sampled.

@@ -37,7 +37,7 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
         section("WORKERS", worker_lines(outcome), style),
         section("EVENTS", event_lines(outcome), style),
         section("ORDERS", outcome.life.iter().flat_map(order_lines), style),
-        section("LIVES OF TWO ORDERS (shown after the sale, on an item of its own)", steps, style),
+        section("ORDERS (shown after the sale, on an item of its own)", steps, style),
     ]
     .concat()
 }

@@ -137,7 +137,7 @@ impl Script {
         let verdict = self.ask(("", PAYMENT_QUEUE), &request.request_id, &request, &what, Code::Paid).await?;
         if verdict.code == Code::Paid {
             self.paid.push(order_id);
-            self.event(EventKind::OrderPaid, order_id, "the world is told").await?;
+            self.event(EventKind::OrderPaid, order_id, "the event is published").await?;
         }
         Ok(())
     }
