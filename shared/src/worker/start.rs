@@ -32,7 +32,7 @@ const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// The whole `main` of a function: reads the command line, makes the handler, serves until told to stop.
-pub fn main<H, Options, Making>(make: fn(WorkerOptions, Options) -> Making) -> ExitCode
+pub fn main<H, Options, Making>(make: impl FnOnce(WorkerOptions, Options) -> Making + Send + 'static) -> ExitCode
 where
     H: Handler,
     Options: Args + Send + 'static,
@@ -64,7 +64,10 @@ pub struct Program {
 
 /// The whole `main` of such a function: reads the command line, declares the topology, serves until `serve` returns. It has
 /// to return soon after the process is told to stop.
-pub fn main_of_service<Options, Serving>(program: Program, serve: fn(Service, Options) -> Serving) -> ExitCode
+pub fn main_of_service<Options, Serving>(
+    program: Program,
+    serve: impl FnOnce(Service, Options) -> Serving + Send + 'static,
+) -> ExitCode
 where
     Options: Args + Send + 'static,
     Serving: Future<Output = anyhow::Result<()>> + Send + 'static,
