@@ -30,10 +30,6 @@ pub(crate) async fn open(url: &str) -> Result<PgPool, Failure> {
     Ok(db::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
 }
 
-pub(crate) fn failed(error: sqlx::Error) -> Failure {
-    error.into()
-}
-
 // Within one transaction, what was seen first is seen again.
 const LOOK_AGAIN: &str = "SELECT pg_stat_clear_snapshot()";
 const COUNT_CONNECTED: &str = "

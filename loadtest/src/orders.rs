@@ -62,7 +62,7 @@ impl Functions {
     /// A payment gateway, and one process of each function.
     pub(crate) async fn start(self, behaviour: Behaviour) -> Result<(Gateway, Vec<WorkerSpec>), Failure> {
         let gateway = Gateway::open(behaviour).await.context("open the payment gateway on a loopback port");
-        let gateway = gateway.map_err(Failure::Broken)?;
+        let gateway = gateway?;
         let to_gateway = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())];
         let to_gateway = to_gateway.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let workers = vec![

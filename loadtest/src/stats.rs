@@ -121,7 +121,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 pub(crate) fn medians<T: Serialize + DeserializeOwned>(repetitions: &[T]) -> Result<T, Failure> {
     let documents = repetitions.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>();
     let medians = documents.and_then(|documents| serde_json::from_value(median_of(&documents)));
-    medians.context("take the medians").map_err(Failure::Broken)
+    Ok(medians.context("take the medians")?)
 }
 
 fn median_of(documents: &[Value]) -> Value {

@@ -116,11 +116,11 @@ impl Opened {
     pub async fn new(database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
         let pool = open_pool(database_url).await?;
         let item = format!("sale-{}", Uuid::now_v7().simple());
-        sqlx::raw_sql(TABLES).execute(&pool).await.map_err(database::failed)?;
+        sqlx::raw_sql(TABLES).execute(&pool).await?;
         let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
-        sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await.map_err(database::failed)?;
+        sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port");
-        let listener = listener.map_err(Failure::Broken)?;
+        let listener = listener?;
         let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
         // An answer is one small packet, and somebody waits for it.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
@@ -146,9 +146,9 @@ impl Opened {
         let (drops_after, retransmits_after) = syns();
         let settled = timeout(QUIET_WAIT_MAX, self.settled()).await;
         let counts = settled.context("the HTTP server is still at work long after the last buyer has left");
-        let counts = counts.map_err(Failure::Broken)??;
-        let left = sqlx::query_scalar(READ_LEFT).bind(&self.item).fetch_one(pool).await.map_err(database::failed)?;
-        let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await.map_err(database::failed)?;
+        let counts = counts??;
+        let left = sqlx::query_scalar(READ_LEFT).bind(&self.item).fetch_one(pool).await?;
+        let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await?;
         pool.close().await;
         let mut result = BaselineResult::of(&visits, &counts, &Recorded { left, orders }, baseline.stock);
         result.lag_ms = round(lag.as_secs_f64() * 1e3, 1e1);
@@ -164,7 +164,7 @@ impl Opened {
             sleep(QUIET_POLL).await;
             // Asked as buyers ask, so that whoever still waits to be accepted comes first.
             let asked = exchange(self.address, "GET /", &[]).await;
-            asked.context("ask the HTTP server whether it is done").map_err(Failure::Broken)?;
+            asked.context("ask the HTTP server whether it is done")?;
             let counts = *self.handler.counts();
             quiet_looks = if counts == last && counts.in_flight == 0 { quiet_looks + 1 } else { 0 };
             last = counts;

@@ -113,9 +113,9 @@ async fn contend(
     };
     if !is_shared {
         let item = ItemOnSale { id: options.item.clone(), stock: STOCK };
-        database_state::put_on_sale(&pool, &[item], None).await.map_err(database::failed)?;
+        database_state::put_on_sale(&pool, &[item], None).await?;
     }
-    let postgresql = database_state::server_version(&pool).await.map_err(database::failed)?;
+    let postgresql = database_state::server_version(&pool).await?;
     let before = item(&pool, &options.item).await?;
     let mut broken = Vec::new();
     let mut race = async |name: &'static str, waits: fn(&RetryPolicy) -> Waits| {
@@ -148,8 +148,8 @@ async fn contend(
 }
 
 async fn item(pool: &PgPool, id: &str) -> Result<RecordedItem, Failure> {
-    let mut connection = pool.acquire().await.map_err(database::failed)?;
-    let found = database_state::read_items(&mut connection, &[id.to_owned()]).await.map_err(database::failed)?;
+    let mut connection = pool.acquire().await?;
+    let found = database_state::read_items(&mut connection, &[id.to_owned()]).await?;
     found.into_iter().next().ok_or_else(|| {
         Failure::Configuration(anyhow!(
             "there is no item {id} in this database; `admin items` lists what there is, `admin create {id} --stock 1` makes \

@@ -161,7 +161,7 @@ impl Bench<'_> {
         for &items in &self.options.items {
             for &buyers in &self.options.buyers {
                 let verdicts_before = at_once(&endpoints.database_url, async |connection| {
-                    sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await.map_err(database::failed)
+                    Ok(sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await?)
                 });
                 let verdicts_before = verdicts_before.await?;
                 let mut sales = Vec::new();
@@ -224,7 +224,7 @@ impl Bench<'_> {
         let measured = measure::sale(endpoints, sale, self.pids, (self.progress, what)).await?;
         let batches = at_once(&endpoints.database_url, async |connection| {
             let counting = sqlx::query_scalar(COUNT_BATCHES).bind(&measured.items);
-            counting.fetch_one(connection).await.map_err(database::failed)
+            Ok(counting.fetch_one(connection).await?)
         });
         let batches = batches.await?;
         let outcome = measured.outcome;

@@ -137,10 +137,7 @@ impl Counted {
     pub(super) async fn read(database_url: &str, gone: &[&str]) -> Result<Self, Failure> {
         // Waiting takes a transaction open for as long, and is counted in its turn: so one waits, and the next one counts.
         database::once_gone(database_url, gone, async |_connection| Ok(())).await?;
-        database::once_gone(database_url, gone, async |connection| {
-            Self::count(connection).await.map_err(database::failed)
-        })
-        .await
+        database::once_gone(database_url, gone, async |connection| Ok(Self::count(connection).await?)).await
     }
 
     async fn count(connection: &mut PgConnection) -> sqlx::Result<Self> {

@@ -156,8 +156,7 @@ impl Script {
             match amqp::request_reply(&self.nodes, "turnstile-loadtest client", request, TIMEOUT).await? {
                 RequestOutcome::Verdict(reply) => serde_json::from_slice(&reply).context("a reply is no verdict"),
                 RequestOutcome::NotYet | RequestOutcome::NoQueue => Err(anyhow!("no verdict came: {what}")),
-            }
-            .map_err(Failure::Broken)?;
+            }?;
         if verdict.code != expected {
             self.wrong.push(format!("{what}: {} and not {}", verdict.code.as_str(), expected.as_str()));
         }

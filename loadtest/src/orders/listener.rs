@@ -99,7 +99,7 @@ impl Listener {
         };
         published.await.map_err(amqp::Error::from)?;
         let ended = timeout(LAST_TIMEOUT, self.listening.join_next()).await.ok().flatten().and_then(Result::ok);
-        ended.context("the events were not all taken in in time").map_err(Failure::Broken)??;
+        ended.context("the events were not all taken in in time")??;
         // One that is kept in memory has gone with the listener.
         drop(channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await);
         drop(connection.close(200, "done".into()).await);

@@ -84,7 +84,7 @@ pub(super) struct Visit {
 /// process to get to it: what the buyers saw that late, the server may have done in time.
 pub(super) async fn come(program: &Path, clients: &Clients) -> Result<(Vec<Visit>, Duration), Failure> {
     // Here each connection has its other end.
-    let room = raise_open_files(clients.buyers).context("raise the limit of open files").map_err(Failure::Broken)?;
+    let room = raise_open_files(clients.buyers).context("raise the limit of open files")?;
     if room < clients.buyers {
         tracing::warn!("{room} buyers come at once, the others when somebody leaves: raise `ulimit -Hn`");
     }
@@ -97,7 +97,7 @@ pub(super) async fn come(program: &Path, clients: &Clients) -> Result<(Vec<Visit
         let text = anyhow!("the clients of the HTTP server ended ({}):\n{said}", ended.status);
         return Err(Failure::of_worker(ended.status, text));
     }
-    serde_json::from_slice(&ended.stdout).context("read what the clients saw").map_err(Failure::Broken)
+    Ok(serde_json::from_slice(&ended.stdout).context("read what the clients saw")?)
 }
 
 /// As far as so many connections need it, and no further than to the hard limit; returns how many of them there may be.
@@ -115,7 +115,7 @@ pub(crate) async fn serve(clients: &str) -> Result<(), Failure> {
         // On a thread that has the buyers' work to do, so that the lag is theirs.
         anyhow::Ok(serde_json::to_string(&tokio::spawn(visit_all(clients)).await??)?)
     };
-    println!("{}", visits.await.map_err(Failure::Broken)?);
+    println!("{}", visits.await?);
     Ok(())
 }
 

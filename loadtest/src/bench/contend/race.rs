@@ -41,8 +41,8 @@ pub(super) async fn run(
     })?;
     // Parsed and planned before the start; there is no version before 0.
     for connection in &mut connections {
-        read(connection, &options.item).await.map_err(database::failed)?;
-        write(connection, &options.item, -1).await.map_err(database::failed)?;
+        read(connection, &options.item).await?;
+        write(connection, &options.item, -1).await?;
     }
     let shared = Arc::new(Shared { options: options.clone(), waits, start: Barrier::new(connections.len()) });
     let started = Instant::now();
@@ -50,7 +50,7 @@ pub(super) async fn run(
     let races = (0..).zip(connections).map(|(place, connection)| race(connection, place, Arc::clone(&shared)));
     let (mut racers, mut updates) = (races.collect::<JoinSet<_>>(), Vec::new());
     while let Some(raced) = racers.join_next().await {
-        updates.extend(raced.context("an update broke").map_err(Failure::Broken)?.map_err(database::failed)?);
+        updates.extend(raced.context("an update broke")??);
     }
     Ok((updates, started.elapsed()))
 }

@@ -54,29 +54,29 @@ const SETTLE: [&str; 5] = [
 pub(super) async fn load(database_url: &str, verdicts: u32, items: u32, progress: &Progress) -> Result<(), Failure> {
     database::open(database_url).await?.close().await;
     // Without a worker's limits: filling, and vacuum, take their time.
-    let mut connection = PgConnection::connect(database_url).await.map_err(database::failed)?;
+    let mut connection = PgConnection::connect(database_url).await?;
     let items = i64::from(items);
-    sqlx::query(PUT_OLD_ITEMS).bind(items).execute(&mut connection).await.map_err(database::failed)?;
+    sqlx::query(PUT_OLD_ITEMS).bind(items).execute(&mut connection).await?;
     let mut first = 0;
     while first < verdicts {
         progress.stage(format!("filling tables: {first} of {verdicts} verdicts"));
         let next = first.saturating_add(VERDICTS_PER_STATEMENT).min(verdicts);
         let put = sqlx::query(PUT_OLD_VERDICTS).bind(i64::from(first)).bind(i64::from(next));
-        put.bind(i64::from(verdicts)).bind(items).execute(&mut connection).await.map_err(database::failed)?;
+        put.bind(i64::from(verdicts)).bind(items).execute(&mut connection).await?;
         first = next;
     }
     progress.stage("filling tables: vacuum and checkpoint");
     for statement in SETTLE {
-        sqlx::query(statement).execute(&mut connection).await.map_err(database::failed)?;
+        sqlx::query(statement).execute(&mut connection).await?;
     }
-    connection.close().await.map_err(database::failed)
+    Ok(connection.close().await?)
 }
 
 /// Takes everything out of the tables, and out of those that refer to them.
 pub(super) async fn empty(database_url: &str) -> Result<(), Failure> {
     at_once(database_url, async |connection| {
-        let emptying = sqlx::query("TRUNCATE items, orders, verdicts CASCADE").execute(connection).await;
-        emptying.map(drop).map_err(database::failed)
+        sqlx::query("TRUNCATE items, orders, verdicts CASCADE").execute(connection).await?;
+        Ok(())
     })
     .await
 }
