@@ -1,4 +1,4 @@
-//! Numbers and sections as text: separated thousands, shares, a line of bars, and lines under a title.
+//! Numbers and sections as text: separated thousands, shares, and lines under a title.
 
 use indicatif::HumanCount;
 use shared::table::{Style, table};

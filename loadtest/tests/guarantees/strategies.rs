@@ -37,7 +37,7 @@ async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
 }
 
 #[tokio::test]
-async fn a_worker_shows_its_attempts_and_conflicts_by_item() {
+async fn a_worker_shows_its_attempts_and_conflicts() {
     let mut shop = Shop::open(&[("hot", 10), ("cold", 10)]).await;
     let address = free_address().await;
     let _worker = shop.worker("w", &[("METRICS_ADDRESS", &address)]).await;
