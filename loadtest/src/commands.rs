@@ -191,7 +191,7 @@ async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Pr
     Ok(outcome)
 }
 
-/// The mean of one other sale or two, and this one's pace by theirs.
+/// The middle of one other sale's pace or two, and this one's pace by theirs.
 fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
     let middle = |of: fn(&Timing) -> f64| median(&others.iter().map(|other| of(&other.timing)).collect::<Vec<_>>());
     let (seconds, per_second) = (middle(|timing| timing.seconds), middle(|timing| timing.purchases_per_second));

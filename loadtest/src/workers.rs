@@ -228,8 +228,12 @@ impl Workers {
     }
 
     /// Why a sale cannot go on: everybody who decides has ended.
-    pub(crate) fn all_gone(&self) -> Failure {
-        let last = self.started.iter().rfind(|worker| worker.function == DECIDING).map(Worker::last_logged);
+    pub(crate) fn all_gone(&mut self) -> Failure {
+        let last = self.started.iter_mut().rfind(|worker| worker.function == DECIDING).map(|worker| {
+            let status = worker.process.try_wait().ok().flatten();
+            let how = status.map_or("still running".to_owned(), |status| status.to_string());
+            format!("{} ({how}) {}", worker.id, worker.last_logged())
+        });
         let text = anyhow!("every worker has ended in the middle of the sale; {}", last.unwrap_or_default());
         Failure::Broken(text)
     }

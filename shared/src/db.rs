@@ -67,8 +67,11 @@ pub fn open<'a>(
 ) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
-        let is_away = |error: &OpenError| matches!(error, OpenError::Unreachable { .. });
-        let migrated = wait_for_server("the database", wait_seconds_max, is_away, || async {
+        let away = |error: &OpenError| match error {
+            OpenError::Unreachable { reason, .. } => Some(reason.clone()),
+            OpenError::Configuration(_) => None,
+        };
+        let migrated = wait_for_server("the database", wait_seconds_max, away, || async {
             reach(&pool).await.map_err(|error| OpenError::of(&error, wait_seconds_max))?;
             match migrate(&pool).await {
                 Ok(()) => Ok(()),

@@ -25,7 +25,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::database;
 use crate::failure::Failure;
 use crate::stats::round;
 use crate::strategy::Strategy;

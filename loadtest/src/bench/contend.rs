@@ -21,7 +21,6 @@ use sqlx::PgPool;
 use super::table::number;
 use crate::audit::database_state::{self, RecordedItem};
 use crate::cli::ContendOptions;
-use crate::database;
 use crate::failure::Failure;
 use crate::output;
 use crate::progress::Progress;

@@ -13,7 +13,7 @@ use shared::table::Style;
 
 use super::measure::{self, Counted, ServerPids};
 use crate::cli::CostOptions;
-use crate::database::{self, at_once};
+use crate::database::at_once;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::result::ServersReport;

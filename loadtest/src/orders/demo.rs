@@ -18,7 +18,7 @@ use super::Functions;
 use super::listener::{Listener, Storage};
 use crate::audit::database_state::{self, DatabaseState};
 use crate::audit::{Invariant, invariant};
-use crate::database::{failed as database_failed, open as open_database};
+use crate::database;
 use crate::failure::Failure;
 use crate::schedule::{ItemOnSale, Schedule};
 use crate::servers::Endpoints;
@@ -61,8 +61,8 @@ impl Demo<'_> {
     pub async fn run(self, winner: Option<Winner>) -> Result<(Vec<DemoStep>, Invariant), Failure> {
         let Endpoints { amqp_url, database_url, .. } = self.endpoints;
         let items = vec![ItemOnSale { id: format!("life-{}", Uuid::now_v7().simple()), stock: 1 }];
-        let database = open_database(database_url).await?;
-        database_state::put_on_sale(&database, &items, Some(HOLD)).await.map_err(database_failed)?;
+        let database = database::open(database_url).await?;
+        database_state::put_on_sale(&database, &items, Some(HOLD)).await?;
         let (gateway, others) = self.functions.start(self.gateway).await?;
         let purchase = WorkerSpec::purchase(self.purchase, 1, None);
         let workers = Workers::start([vec![purchase], others].concat(), self.endpoints).await?;
@@ -82,7 +82,7 @@ impl Demo<'_> {
         wrong.extend(unclean.map(|ending| format!("{} ended with {}", ending.worker_id, ending.how)));
         let ledger = gateway.close().await;
         let schedule = Schedule { items, ..Schedule::default() };
-        let state = database_state::read(&database, &schedule, false).await.map_err(database_failed)?;
+        let state = database_state::read(&database, &schedule, false).await?;
         database.close().await;
         wrong.extend(untrue(&state, &ledger, &paid));
         Ok((steps, invariant("life_as_shown", "as shown, on record and at the gateway", wrong)))

@@ -22,13 +22,16 @@ const SOCKET_NUMBER: u16 = 5432;
 const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Every server setting that is not PostgreSQL's own.
-const SETTINGS: [&str; 3] = [
+const SETTINGS: [&str; 5] = [
     // The socket is the way in: no port to collide on, and half the latency of loopback TCP.
     "listen_addresses=",
     // Several worker processes with a pool each, besides the tests' own connections.
     "max_connections=200",
     // The default of 128 MB is for machines of long ago; the hot tables of a benchmark must fit.
     "shared_buffers=256MB",
+    // Some packages have a collector take the log elsewhere; ours is where it says that it is ready.
+    "logging_collector=off",
+    "log_destination=stderr",
 ];
 
 const CREATE_DATABASE: &str = "CREATE DATABASE ";

@@ -2,7 +2,7 @@
 //! again on their data.
 
 use super::{Folder, Program, Signal, Supervised};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,6 +23,14 @@ const STILL_IN_USE: &str = "is still in use";
 /// Starts tried as long as that is so.
 const STARTS_MAX: u32 = 50;
 const START_PAUSE: Duration = Duration::from_millis(100);
+
+/// What Erlang, RabbitMQ and epmd say of a port that another program has.
+const PORT_TAKEN: [&str; 3] = ["eaddrinuse", "dist_port_already_used", "already a epmd running"];
+
+/// Another start, on other ports, may go better.
+#[derive(Debug, thiserror::Error)]
+#[error("a port was taken meanwhile")]
+pub(super) struct PortTaken;
 
 /// A server's process, from one start to the next. Dropping it stops it in the background.
 #[derive(Debug)]
@@ -101,8 +109,13 @@ impl Server {
 
     async fn ready(&mut self) -> Result<()> {
         let started = Instant::now();
-        while !self.logged().contains(self.ready) {
-            let how = match self.process.try_wait()? {
+        loop {
+            // Looked at first: what it said before it ended stands in the log by then.
+            let ended = self.process.try_wait()?;
+            if self.logged().contains(self.ready) {
+                return Ok(());
+            }
+            let how = match ended {
                 Some(status) => format!("ended while starting ({status})"),
                 None if started.elapsed() > READY_WAIT_MAX => format!("is not ready after {READY_WAIT_MAX:?}"),
                 None => {
@@ -110,9 +123,11 @@ impl Server {
                     continue;
                 }
             };
-            bail!("{} {how}; its log ends with\n{}", self.name, last_lines(&self.logged()));
+            let logged = self.logged();
+            let text = format!("{} {how}; its log ends with\n{}", self.name, last_lines(&logged));
+            let is_taken = PORT_TAKEN.iter().any(|words| logged.contains(words));
+            return Err(if is_taken { anyhow::Error::new(PortTaken).context(text) } else { anyhow!(text) });
         }
-        Ok(())
     }
 
     /// What it has logged since it was last started.

@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::cli::ContendOptions;
-use crate::database;
 use crate::failure::Failure;
 
 /// How one update went: an attempt, and one more after each wait.
