@@ -47,9 +47,15 @@ impl Pending {
     /// whoever calls again with the same charge finds what it said.
     pub(crate) async fn charge(&self, charge: &Charge, time: Duration) -> Option<Outcome> {
         let until = Instant::now() + time;
-        let turn = timeout_at(until, self.turns.acquire()).await.ok()?;
         let left = self.unattended().remove(charge);
-        let mut asking = left.unwrap_or_else(|| self.begin(charge.clone()));
+        // What is under way, or known, has had its turn.
+        let (mut asking, turn) = match left {
+            Some(asking) => (asking, None),
+            None => {
+                let turn = timeout_at(until, self.turns.acquire()).await.ok()?;
+                (self.begin(charge.clone()), Some(turn))
+            }
+        };
         let asked = timeout_at(until, &mut asking).await;
         drop(turn);
         match asked {

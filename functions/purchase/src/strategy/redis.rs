@@ -25,7 +25,7 @@ use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -104,7 +104,7 @@ impl Counter {
         }
         let mut connection = self.connection(database).await?;
         let units = connection.take(&snapshot.items, asked).await;
-        for (item, units) in self.checked(units).await? {
+        for (item, units) in self.checked(connection.opened, units).await? {
             if let Some(item) = snapshot.items.get_mut(item) {
                 item.available = units;
             }
@@ -119,7 +119,10 @@ impl Counter {
             return;
         }
         let forgotten = match self.connection(database).await {
-            Ok(mut connection) => self.checked(connection.forget(&items).await).await,
+            Ok(mut connection) => {
+                let forgotten = connection.forget(&items).await;
+                self.checked(connection.opened, forgotten).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = forgotten {
@@ -151,10 +154,10 @@ impl Counter {
     }
 
     /// A connection that failed is never repaired: what comes back may be another server, or the same one with an old
-    /// snapshot. The next one passes the fence.
-    async fn checked<T>(&self, outcome: RedisResult<T>) -> Result<T, Error> {
+    /// snapshot. The next one passes the fence; it stays where somebody has opened it already.
+    async fn checked<T>(&self, opened: Instant, outcome: RedisResult<T>) -> Result<T, Error> {
         if outcome.is_err() {
-            *self.connection.lock().await = None;
+            self.connection.lock().await.take_if(|shared| shared.opened == opened);
         }
         outcome.map_err(fault)
     }
@@ -165,6 +168,7 @@ impl Counter {
 struct Connection {
     redis: MultiplexedConnection,
     epoch: Uuid,
+    opened: Instant,
 }
 
 impl Connection {
@@ -179,7 +183,7 @@ impl Connection {
         let run_id = run_id.ok_or_else(|| Error::Unfit("Redis does not say its run_id (INFO server)".to_owned()))?;
         let epoch = epoch(database, &run_id).await?;
         redis::pipe().load_script(&TAKE).load_script(&LOAD).exec_async(&mut redis).await.map_err(fault)?;
-        Ok(Self { redis, epoch })
+        Ok(Self { redis, epoch, opened: Instant::now() })
     }
 
     /// How many units of each item there are for its requests, which take them. One that is not counted is loaded by its row,

@@ -116,6 +116,17 @@ async fn a_redis_that_is_busy_holds_the_batch() {
     sale.sells(1..2, &[(1, Reserved)]).await;
 }
 
+#[tokio::test]
+async fn a_redis_that_gives_no_answer_holds_the_batch_until_it_goes_on() {
+    let (_redis, sale) = sale_of_many().await;
+    sale.sells(0..1, &[(1, Reserved)]).await;
+    sale.say::<()>("CLIENT PAUSE 600000 WRITE").await;
+    let error = held(&sale, 1).await;
+    assert!(matches!(&error, Error::Away(text) if text.starts_with("Redis does not answer")), "{error}");
+    sale.say::<()>("CLIENT UNPAUSE").await;
+    sale.sells(1..2, &[(1, Reserved)]).await;
+}
+
 async fn assert_away(sale: &Sale) {
     let error = sale.worker.handle(&[request("while away", "a", 1)]).await.unwrap_err();
     assert!(matches!(&error, Error::Away(text) if text.contains("Redis")), "{error}");
