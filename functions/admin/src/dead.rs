@@ -134,7 +134,14 @@ async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Res
         "unreadable": unreadable,
     });
     let tables = &[("messages", NONE, "id reason queue correlation_id body_bytes message")];
-    Ok(Layout { lines: "not_looked_at unreadable reasons", tables }.of(document))
+    let mut drawn = Layout { lines: "unreadable reasons", tables }.of(document);
+    drawn.notes.extend(behind_text(behind));
+    Ok(drawn)
+}
+
+/// Says that there are more, where there are.
+fn behind_text(behind: u32) -> Option<String> {
+    (behind > 0).then(|| format!("Not looked at: {behind} behind these; --look-max N goes further."))
 }
 
 fn summary(message: &DeadMessage) -> Value {
@@ -153,8 +160,8 @@ async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
     let Taken { messages, behind, .. } = look(queue).await?;
     let copies: Vec<DeadMessage> = messages.into_iter().filter(|message| message.id == id).collect();
     let Some(message) = copies.first() else {
-        let text = "`admin dead list` tells the ids, --look-max N goes further";
-        return Err(Failure::Broken(anyhow!("there is no message {id}, {behind} were not looked at; {text}")));
+        let behind = behind_text(behind).map(|text| format!("\n{text}")).unwrap_or_default();
+        return Err(Failure::Broken(anyhow!("there is no message {id}; `admin dead list` tells the ids{behind}")));
     };
     let mut document = summary(message);
     document["copies"] = json!(copies.len());
@@ -166,6 +173,16 @@ async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
     document["body_hex"] = json!(body.is_none().then(in_hex));
     let lines = "id reason message queue copies correlation_id body_bytes body body_hex properties headers";
     Ok(Layout { lines, tables: &[] }.of(document))
+}
+
+/// A message that was meant.
+#[derive(Serialize)]
+struct Change {
+    id: String,
+    reason: String,
+    outcome: Outcome,
+    /// The queue that it was sent to, or should have been.
+    queue: Option<String>,
 }
 
 /// What became of a message.
@@ -183,6 +200,17 @@ enum Outcome {
 }
 
 impl Outcome {
+    /// For people.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Replayed => "sent again",
+            Self::ReplayedWithoutReply => "sent again; nobody waits for the reply",
+            Self::Dropped => "dropped",
+            Self::KeptWithoutOrigin => "kept: it does not say which queue it came from",
+            Self::KeptWithoutQueue => "kept: there is no such queue",
+        }
+    }
+
     fn is_done(self) -> bool {
         match self {
             Self::Replayed | Self::ReplayedWithoutReply | Self::Dropped => true,
@@ -203,20 +231,28 @@ async fn change(selection: Selection, is_replayed: bool) -> Result<Drawn, Failur
         )));
     }
     let is_meant = |message: &DeadMessage| all || reason.as_ref() == Some(&message.reason) || ids.contains(&message.id);
-    let (mut changed, mut is_well) = (Vec::new(), true);
+    let mut changes = Vec::new();
     for message in messages.iter().filter(|message| is_meant(message)) {
         let (outcome, queue) =
             if is_replayed { replay(&dead, message).await? } else { discard(&dead, message).await? };
-        is_well &= outcome.is_done();
-        // The queue that it was sent to, or should have been.
-        changed.push(json!({ "id": message.id, "reason": message.reason, "outcome": outcome, "queue": queue }));
+        changes.push(Change { id: message.id.clone(), reason: message.reason.clone(), outcome, queue });
     }
     dead.close().await?;
     let not_found: Vec<_> = ids.iter().filter(|id| messages.iter().all(|message| message.id != **id)).collect();
-    is_well &= not_found.is_empty();
-    let document = json!({ "messages": changed, "not_found": not_found, "not_looked_at": behind });
-    let layout = Layout { lines: "not_found not_looked_at", tables: &[("messages", NONE, "id reason queue outcome")] };
-    Ok(Drawn { document, layout, is_well })
+    Ok(changed(&changes, &not_found, behind))
+}
+
+fn changed(changes: &[Change], not_found: &[&String], behind: u32) -> Drawn {
+    let document = json!({ "messages": changes, "not_found": not_found, "not_looked_at": behind });
+    let tables = &[("messages", NONE, "id reason queue what_became_of_it")];
+    let mut drawn = Layout { lines: "", tables }.of(document);
+    for (row, change) in drawn.shown["messages"].as_array_mut().into_iter().flatten().zip(changes) {
+        row["what_became_of_it"] = json!(change.outcome.text());
+    }
+    drawn.notes.extend(not_found.iter().map(|id| format!("There is no message {id}.")));
+    drawn.notes.extend(behind_text(behind));
+    drawn.is_well = not_found.is_empty() && changes.iter().all(|change| change.outcome.is_done());
+    drawn
 }
 
 async fn replay(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
@@ -231,4 +267,43 @@ async fn replay(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcom
 async fn discard(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
     dead.discard(message).await?;
     Ok((Outcome::Dropped, message.queue.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Document;
+    use shared::table::Style;
+
+    #[test]
+    fn what_became_of_each_message_is_said_in_words() {
+        let change = |outcome, queue: Option<&str>| Change {
+            id: "ba4a8797bcf9".into(),
+            reason: "malformed".into(),
+            outcome,
+            queue: queue.map(Into::into),
+        };
+        let changes = [
+            change(Outcome::Replayed, Some("purchase.7")),
+            change(Outcome::ReplayedWithoutReply, Some("purchase.7")),
+            change(Outcome::KeptWithoutOrigin, None),
+        ];
+        let kept = changed(&changes, &[&"000000000000".into()], 3);
+        let expected = "ID            REASON     QUEUE       WHAT BECAME OF IT\n\
+                        ba4a8797bcf9  malformed  purchase.7  sent again\n\
+                        ba4a8797bcf9  malformed  purchase.7  sent again; nobody waits for the reply\n\
+                        ba4a8797bcf9  malformed  –           kept: it does not say which queue it came from\n\n\
+                        There is no message 000000000000.\n\
+                        Not looked at: 3 behind these; --look-max N goes further.\n";
+        assert_eq!((kept.text(Style::Plain).as_str(), kept.is_well), (expected, false));
+        assert_eq!(kept.document["messages"][2]["outcome"], "kept_without_origin");
+        assert_eq!(
+            (&kept.document["not_found"], &kept.document["not_looked_at"]),
+            (&json!(["000000000000"]), &json!(3))
+        );
+
+        let done = changed(&changes[..2], &[], 0);
+        assert!(done.is_well && !done.text(Style::Plain).contains("ooked at"), "nothing is missing");
+        assert_eq!(changed(&[], &[], 0).text(Style::Plain), "No such messages.\n");
+    }
 }

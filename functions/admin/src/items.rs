@@ -10,7 +10,7 @@ use crate::{
 use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::config::StoreOptions;
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -65,7 +65,16 @@ pub(crate) async fn list(ListOptions { limit, store }: ListOptions) -> Result<Dr
     let read = async |connection: &mut _| sqlx::query_as(ITEMS).bind(limit.rows()).fetch_all(connection).await;
     let items: Vec<Item> = look(&store, Scan::ByKey, read).await?;
     let tables = &[("items", NONE, "item stock available held sold version conflicts sale")];
-    Ok(Layout { lines: "", tables }.of(json!({ "items": items })))
+    let mut drawn = Layout { lines: "", tables }.of(json!({ "items": items }));
+    drawn.shown["items"].as_array_mut().into_iter().flatten().for_each(say_sale);
+    Ok(drawn)
+}
+
+/// For people.
+fn say_sale(item: &mut Value) {
+    if item["sale"] == "not_open" {
+        item["sale"] = json!("not open yet");
+    }
 }
 
 #[derive(Debug, Args)]
@@ -100,8 +109,11 @@ pub(crate) async fn one(options: ItemOptions) -> Result<Drawn, Failure> {
     let found = found.await?;
     let found = found.ok_or_else(|| Failure::Broken(anyhow!("there is no item {id}; `admin items` lists them")))?;
     let lines = "item stock available held sold version conflicts sale opens_at closes_at hold_ms max_per_buyer \
-                 cooldown_ms tiers created_at not_looked_at_before";
-    Ok(Layout { lines, tables: orders::TABLES }.of(json!(found)))
+                 cooldown_ms tiers created_at";
+    let mut drawn = Layout { lines, tables: orders::TABLES }.of(json!(found));
+    say_sale(&mut drawn.shown);
+    drawn.notes.extend(found.orders.behind());
+    Ok(drawn)
 }
 
 #[derive(Serialize, FromRow)]

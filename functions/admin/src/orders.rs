@@ -8,7 +8,7 @@ use crate::{
     Limit,
     failure::Failure,
     look::{LookBack, Scan, look},
-    report::{Drawn, Layout},
+    report::{Drawn, Layout, time_text},
 };
 use anyhow::anyhow;
 use clap::Args;
@@ -84,7 +84,18 @@ pub(crate) const TABLES: &[(&str, &str, &str)] =
 pub(crate) async fn list(options: ListOptions) -> Result<Drawn, Failure> {
     let ListOptions { item, state, limit, look_back, store } = options;
     let read = async |connection: &mut _| find(connection, item.as_deref(), state, limit, look_back).await;
-    Ok(Layout { lines: "not_looked_at_before", tables: TABLES }.of(json!(look(&store, Scan::ByKey, read).await?)))
+    let orders = look(&store, Scan::ByKey, read).await?;
+    let mut drawn = Layout { lines: "", tables: TABLES }.of(json!(orders));
+    drawn.notes.extend(orders.behind());
+    Ok(drawn)
+}
+
+impl Orders {
+    /// Says that there are older ones, where there are.
+    pub(crate) fn behind(&self) -> Option<String> {
+        let time = time_text(self.not_looked_at_before?);
+        Some(format!("Orders made before about {time} were not looked at; --look-back N goes further back."))
+    }
 }
 
 /// Finds the latest orders, of an item or in a state where given.

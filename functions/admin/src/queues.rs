@@ -11,7 +11,7 @@ use crate::{
 };
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{
     amqp::{self, Nodes, QueueState, Worker},
     topology::Topology,
@@ -64,12 +64,36 @@ pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
         let (waiting, consumers) = state.map_or((0, 0), |state| (state.waiting, state.consumers));
         json!({ "queue": queue, "exists": state.is_some(), "waiting": waiting, "consumers": consumers, "active": active })
     };
-    let document = json!({ "queues": states.into_iter().map(queue).collect::<Vec<_>>(), "workers": workers });
+    Ok(drawn(json!({ "queues": states.into_iter().map(queue).collect::<Vec<_>>(), "workers": workers })))
+}
+
+fn drawn(document: Value) -> Drawn {
     let tables = &[
-        ("queues", "No queues.", "queue exists waiting consumers active"),
-        ("workers", "No worker of a function with partitions was heard.", "function worker_id process active"),
+        ("queues", "No queues.", "queue waiting consumers active_worker"),
+        ("workers", "No worker of a function with partitions was heard.", "function worker_id partitions process"),
     ];
-    Ok(Layout { lines: "", tables }.of(document))
+    let mut drawn = Layout { lines: "", tables }.of(document);
+    for queue in drawn.shown["queues"].as_array_mut().into_iter().flatten() {
+        queue["active_worker"] = active_worker(queue);
+    }
+    for worker in drawn.shown["workers"].as_array_mut().into_iter().flatten() {
+        let partitions = worker["active"].as_array().map(Vec::len);
+        worker["partitions"] = partitions.map_or(json!("?"), |partitions| json!(partitions));
+    }
+    drawn
+}
+
+/// Who is active on a queue, or why nobody is named. `null`: it is no partition.
+fn active_worker(queue: &Value) -> Value {
+    if queue["exists"] == false {
+        return json!("no such queue");
+    }
+    match queue["active"].as_array() {
+        Some(claimants) if !claimants.is_empty() => json!(claimants),
+        Some(_) if queue["consumers"] == 0 => json!("nobody"),
+        Some(_) => json!("not known yet"),
+        None => Value::Null,
+    }
 }
 
 /// The workers of a function by their ids, with the names of the partitions that they know by number.
@@ -95,6 +119,8 @@ fn claimants(workers: &[HeardWorker], partition: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Document;
+    use shared::table::Style;
 
     #[test]
     fn who_claims_a_partition_is_named_beside_it() {
@@ -109,5 +135,32 @@ mod tests {
         assert_eq!(claimants(&workers, "purchase.1"), ["b"]);
         assert!(claimants(&workers, "purchase.2").is_empty());
         assert_eq!((workers[2].worker_id.as_str(), &workers[2].active), ("old", &None));
+    }
+
+    #[test]
+    fn people_are_told_why_no_worker_is_named() {
+        let document = json!({
+            "queues": [
+                {"queue": "purchase.0", "exists": false, "waiting": 0, "consumers": 0, "active": []},
+                {"queue": "purchase.1", "exists": true, "waiting": 7, "consumers": 0, "active": []},
+                {"queue": "purchase.2", "exists": true, "waiting": 0, "consumers": 2, "active": []},
+                {"queue": "purchase.3", "exists": true, "waiting": 0, "consumers": 2, "active": ["a", "b"]},
+                {"queue": "release", "exists": true, "waiting": 0, "consumers": 1, "active": null},
+            ],
+            "workers": [
+                {"function": "purchase", "worker_id": "a", "process": "p", "active": ["purchase.3"]},
+                {"function": "purchase", "worker_id": "old", "process": "q", "active": null},
+            ],
+        });
+        let expected = "QUEUE       WAITING  CONSUMERS  ACTIVE WORKER\n\
+                        purchase.0        0          0  no such queue\n\
+                        purchase.1        7          0  nobody\n\
+                        purchase.2        0          2  not known yet\n\
+                        purchase.3        0          2  a, b\n\
+                        release           0          1  –\n\n\
+                        FUNCTION  WORKER ID  PARTITIONS  PROCESS\n\
+                        purchase  a                   1  p\n\
+                        purchase  old                 ?  q\n";
+        assert_eq!(drawn(document).text(Style::Plain), expected);
     }
 }

@@ -21,6 +21,10 @@ pub(crate) trait Document: Serialize {
 /// A document that is drawn as lines and tables, by its own names.
 pub(crate) struct Drawn {
     pub(crate) document: Value,
+    /// The same for people, where some of it is said in other words.
+    pub(crate) shown: Value,
+    /// What else people are told, below.
+    pub(crate) notes: Vec<String>,
     pub(crate) layout: Layout,
     pub(crate) is_well: bool,
 }
@@ -32,6 +36,9 @@ pub(crate) struct Layout {
     pub(crate) tables: &'static [(&'static str, &'static str, &'static str)],
 }
 
+/// The fields in which others chose the names: what looks like ours there is not.
+const OF_OTHERS: [&str; 2] = ["properties", "headers"];
+
 impl Serialize for Drawn {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.document.serialize(serializer)
@@ -40,7 +47,11 @@ impl Serialize for Drawn {
 
 impl Document for Drawn {
     fn text(&self, style: Style) -> String {
-        self.layout.draw(&self.document, style)
+        let mut text = self.layout.draw(&self.shown, style);
+        if !self.notes.is_empty() {
+            text += &format!("\n{}\n", self.notes.join("\n"));
+        }
+        text
     }
 
     fn is_well(&self) -> bool {
@@ -50,21 +61,23 @@ impl Document for Drawn {
 
 impl Layout {
     pub(crate) fn of(self, document: Value) -> Drawn {
-        Drawn { document, layout: self, is_well: true }
+        Drawn { shown: document.clone(), document, notes: Vec::new(), layout: self, is_well: true }
     }
 
     fn draw(&self, document: &Value, style: Style) -> String {
-        let line = |name: &str, value: &Value| format!("{:<22}  {}\n", visible(name), cell(name, value));
+        let line = |name: &str, text: String| format!("{:<22}  {text}\n", visible(name));
         let mut text = String::new();
         for name in self.lines.split_whitespace() {
             let value = &document[name];
             if let Some(fields) = value.as_object()
                 && !fields.is_empty()
             {
-                text += &format!("\n{}\n", style.title(name));
-                text.extend(fields.iter().map(|(name, value)| line(name, value)));
+                text += if text.is_empty() { "" } else { "\n" };
+                text += &format!("{}\n", style.title(name));
+                let read = if OF_OTHERS.contains(&name) { |_: &str, value: &Value| as_sent(value) } else { cell };
+                text.extend(fields.iter().map(|(name, value)| line(name, read(name, value))));
             } else if !is_empty(value) {
-                text += &line(name, value);
+                text += &line(name, cell(name, value));
             }
         }
         for (name, none, columns) in self.tables {
@@ -92,12 +105,22 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// A field as people read it.
+/// What another program sent, as it is.
+fn as_sent(value: &Value) -> String {
+    visible(&value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+}
+
+/// Whether a field of our own documents is a time.
+fn is_time(name: &str) -> bool {
+    name == "at" || ["_at", "_until", "_before"].iter().any(|end| name.ends_with(end))
+}
+
+/// A field of our own as people read it.
 fn cell(name: &str, value: &Value) -> String {
     match value {
         value if is_empty(value) => or_dash(None),
         Value::String(text) => match OffsetDateTime::parse(text, &Rfc3339) {
-            Ok(time) if ["at", "until", "before"].iter().any(|end| name.ends_with(end)) => moment_text(time),
+            Ok(time) if is_time(name) => moment_text(time),
             Ok(_) | Err(_) => visible(text),
         },
         Value::Array(values) => values.iter().map(|value| cell(name, value)).collect::<Vec<_>>().join(", "),
@@ -207,5 +230,22 @@ mod tests {
                         at                      2026-11-27 10:00:00.250Z\n\n\
                         NAME  UNITS HELD\na b            5\n–             12\n\nNo others.\n";
         assert_eq!(layout.draw(&document, Style::Plain), expected);
+        let mut drawn = Layout { lines: "", tables: &[("rows", "No rows.", "sale")] }.of(json!({"rows": []}));
+        drawn.shown["rows"] = json!([{"sale": "not open yet"}]);
+        drawn.notes = vec!["More.".into(), "And more.".into()];
+        assert_eq!(drawn.text(Style::Plain), "SALE\nnot open yet\n\nMore.\nAnd more.\n");
+        assert_eq!(json!(drawn), json!({"rows": []}), "programs are told nothing else");
+    }
+
+    #[test]
+    fn only_times_of_our_own_are_written_another_way() {
+        let time = "2026-11-27T10:00:00Z";
+        let layout = Layout { lines: "format created_at payment headers", tables: &[] };
+        let others = json!({"at": time, "format": time, "x_until": time, "x": 0.5, "y": null});
+        let document = json!({"format": time, "created_at": time, "payment": {"asked_at": time}, "headers": others});
+        let text = layout.draw(&document, Style::Plain);
+        let lines: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once("  ")?.1.trim())).collect();
+        let ours = "2026-11-27 10:00:00.000Z";
+        assert_eq!(lines, [time, ours, ours, time, time, "0.5", time, "null"], "{text}");
     }
 }

@@ -43,6 +43,10 @@ async fn the_sale_window_is_told_by_the_databases_clock() {
         sqlx::query(update).execute(&shop.pool).await.unwrap();
         assert_eq!(shop.json(&["item", item]).await["sale"], sale, "{item}");
     }
+    for command in [&["items"][..], &["item", "early"]] {
+        let text = shop.text(command).await;
+        assert!(text.contains("not open yet") && !text.contains("not_open"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -87,7 +91,11 @@ async fn orders_are_found_by_item_and_state_and_what_was_not_looked_at_is_said()
     let short = shop.json(&look_back).await;
     assert_eq!(short["orders"], json!([]));
     assert!(short["not_looked_at_before"].is_string(), "there are older ones");
-    assert!(shop.text(&look_back).await.contains("not_looked_at_before"));
+    for command in [&look_back[..], &["item", "a", "--look-back", "4"]] {
+        let text = shop.text(command).await;
+        assert!(text.contains("were not looked at; --look-back N goes further back."), "{text}");
+    }
+    assert!(!shop.text(&["orders"]).await.contains("ooked at"), "all were looked at");
 }
 
 #[tokio::test]

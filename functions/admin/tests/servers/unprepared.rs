@@ -16,7 +16,7 @@ async fn queues_that_are_not_there_are_told_and_not_made() {
         assert!(document["queues"].as_array().unwrap().iter().all(|queue| queue["exists"] == false), "{document}");
     }
     let text = run_with(&["queues", "--amqp-url", &url]).await.unwrap().text;
-    assert!(text.contains("purchase.0  false ") && text.contains("No worker"), "{text}");
+    assert!(text.contains("no such queue") && text.contains("No worker"), "{text}");
 }
 
 #[tokio::test]
