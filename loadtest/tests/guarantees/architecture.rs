@@ -79,7 +79,8 @@ fn functions_depend_on_shared_alone() {
     let packages = metadata["packages"].as_array().unwrap();
     let strangers: Vec<&Value> =
         packages.iter().map(|package| &package["name"]).filter(|name| *name != "shared").collect();
-    let is_function = |package: &&Value| package["manifest_path"].as_str().unwrap().contains("/functions/");
+    let folder = format!("{}/functions/", metadata["workspace_root"].as_str().unwrap());
+    let is_function = |package: &&Value| package["manifest_path"].as_str().unwrap().starts_with(&folder);
     let functions: Vec<&Value> = packages.iter().filter(is_function).collect();
     assert!(functions.len() >= 2);
     for package in functions {
