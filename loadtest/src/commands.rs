@@ -24,7 +24,7 @@ use crate::report::{self, ReportFile};
 use crate::result::Outcome;
 use crate::run::{Sale, run};
 use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
-use crate::stats::{Reference, Timing, median, round};
+use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
 use crate::{ceiling, output, programs, summary};
@@ -191,10 +191,13 @@ async fn run_ceiling(endpoints: &Endpoints, options: &SaleOptions, progress: &Pr
     Ok(outcome)
 }
 
-/// The middle of one other sale's pace or two, and this one's pace by theirs.
+/// The pace of one other sale, or of two as if they were one, and this one's pace by theirs.
 fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
-    let middle = |of: fn(&Timing) -> f64| median(&others.iter().map(|other| of(&other.timing)).collect::<Vec<_>>());
-    let (seconds, per_second) = (middle(|timing| timing.seconds), middle(|timing| timing.purchases_per_second));
+    let sum = |of: fn(&Timing) -> f64| others.iter().map(|other| of(&other.timing)).sum::<f64>();
+    let (all_seconds, replies) =
+        (sum(|timing| timing.seconds), sum(|timing| timing.seconds * timing.purchases_per_second));
+    let per_second = if all_seconds > 0.0 { replies / all_seconds } else { 0.0 };
+    let seconds = all_seconds / others.len().max(1) as f64;
     let sale = sale.filter(|_| per_second > 0.0);
     let ratio = sale.map(|sale| round(sale.timing.purchases_per_second / per_second, 1e3));
     Reference { seconds: round(seconds, 1e6), purchases_per_second: round(per_second, 1e1), ratio }

@@ -1,7 +1,7 @@
 //! Pays for held orders through a payment gateway: at most one charge for each order, and each charge a paid order.
 //!
 //! The [`processor`] marks an order as being paid for, which keeps its units; asks the [`gateway`] under a key that is the
-//! order's id for ever, for as long as it takes ([`pending`]); and commits what it says ([`decide`], [`store`]).
+//! order's id for ever, for as long as it takes (`pending.rs`); and commits what it says ([`decide`], [`store`]).
 //! [`recovery`] ends payments whose messages are gone.
 
 pub mod decide;

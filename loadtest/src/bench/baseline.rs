@@ -1,5 +1,5 @@
 //! What Turnstile replaces: purchases over HTTP, decided in the request, as shops are commonly built. A baseline only: tuned
-//! as a competent user would, and nothing is done to make it fail. All [`clients`] come at once, a connection each.
+//! as a competent user would, and nothing is done to make it fail. All clients come at once, a connection each.
 
 pub(crate) mod clients;
 mod result;

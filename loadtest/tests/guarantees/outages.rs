@@ -75,8 +75,11 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
 
     servers.rabbitmq.start_killed().await.unwrap();
     let wide = Scenario { buyers: 6_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 0.0, seed: 11 };
+    // In a virtual host of its own, whose partitions are new.
+    servers.rabbitmq.add_vhosts(&["wide".to_owned()]).await.unwrap();
+    let endpoints = Endpoints { amqp_url: servers.rabbitmq.url("wide"), ..endpoints };
     let sale = start(&endpoints, Sale::of(wide, workers(3, Some(50)).await, TIME_MAX)).await.unwrap();
-    assert_replicated(&servers.rabbitmq).await;
+    assert_replicated(&servers.rabbitmq, "wide").await;
     let node = node_of("turnstile-loadtest replies", &servers.rabbitmq).await;
     let mut answered = sale.answered();
     let (outcome, killed) = tokio::join!(assert_kept(sale, &endpoints), async {
@@ -105,7 +108,7 @@ fn asked(schedule: &Schedule) -> (Vec<i64>, Vec<String>) {
 /// inversion only where one of the two got nothing.
 const OVERTAKERS: &str = "
 SELECT count(*) FROM (
-    SELECT version < max(version) OVER (PARTITION BY item ORDER BY place) AS overtakes FROM (
+    SELECT version IS NULL OR version < max(version) OVER (PARTITION BY item ORDER BY place) AS overtakes FROM (
         SELECT asked.item, place, (reply::json ->> 'item_version')::bigint AS version
         FROM unnest($1::bigint[], $2::text[]) WITH ORDINALITY AS asked (item, id, place)
         JOIN verdicts ON request_id = asked.id
@@ -126,12 +129,16 @@ async fn assert_kept(sale: Running<'_>, endpoints: &Endpoints) -> Outcome {
     outcome
 }
 
-/// Every partition is on every node.
-async fn assert_replicated(rabbitmq: &RabbitMq) {
-    let listed = rabbitmqctl(rabbitmq, &["list_queues", "--no-table-headers", "name", "members"]).await;
+/// Every partition is on every node, and every node leads some.
+async fn assert_replicated(rabbitmq: &RabbitMq, vhost: &str) {
+    let arguments = ["--vhost", vhost, "list_queues", "--no-table-headers", "name", "members"];
+    let listed = rabbitmqctl(rabbitmq, &arguments).await;
+    let mut leaders = rabbitmq.leaders(vhost).await.unwrap();
+    leaders.retain(|queue, _| queue.starts_with("purchase."));
     let partitions: Vec<&str> = listed.lines().filter(|line| line.starts_with("purchase.")).collect();
     assert_eq!(partitions.len(), 8, "{listed}");
     for name in rabbitmq.node_names() {
+        assert!(leaders.values().any(|leader| leader == name), "{name} leads nothing: {leaders:?}");
         assert!(partitions.iter().all(|line| line.contains(name)), "{name} has not all: {listed}");
     }
 }

@@ -24,6 +24,17 @@ async fn what_the_contract_allows_at_its_edges_the_database_keeps() {
 }
 
 #[tokio::test]
+async fn an_item_that_is_created_with_rules_counts_its_orders_from_the_first_one_on() {
+    let pool = database(&[]).await;
+    let rules = Rules { max_per_buyer: Some(2), ..Rules::default() };
+    for (number, item, rules) in [(1, "ruled", rules), (2, "free", Rules::default())] {
+        assert_eq!(code(&pool, request(number, item, create(5, rules))).await, Code::Created);
+    }
+    let as_it_should = "SELECT count(*) FROM items WHERE counts_orders = (id = 'ruled') AND NOT is_counting";
+    assert_eq!(count(&pool, as_it_should).await, 2);
+}
+
+#[tokio::test]
 async fn an_id_has_one_verdict_and_one_change_and_other_content_is_told_so() {
     let pool = database(&[("a", 5, 0, 0)]).await;
     let requests = [
