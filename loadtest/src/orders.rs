@@ -61,8 +61,7 @@ pub(crate) struct RunningOrders {
 impl Functions {
     /// A payment gateway, and one process of each function.
     pub(crate) async fn start(self, behaviour: Behaviour) -> Result<(Gateway, Vec<WorkerSpec>), Failure> {
-        let gateway = Gateway::open(behaviour).await.context("open the payment gateway on a loopback port");
-        let gateway = gateway?;
+        let gateway = Gateway::open(behaviour).await.context("open the payment gateway on a loopback port")?;
         let to_gateway = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())];
         let to_gateway = to_gateway.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let workers = vec![

@@ -235,7 +235,6 @@ async fn attempt<'a>(
     let (mut snapshot, mut verdicts) = store::read(connection, open).await?;
     if let Some(counter) = counter {
         counter.count(connection, open, &mut snapshot, &verdicts, conflicts).await?;
-        pause_at("confirming").await;
     }
     let decided = decide(open, &snapshot, &mut verdicts, Uuid::now_v7);
     pause_at("committing").await;

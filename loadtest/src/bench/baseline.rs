@@ -118,8 +118,7 @@ impl Opened {
         sqlx::raw_sql(TABLES).execute(&pool).await?;
         let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
         sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port");
-        let listener = listener?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port")?;
         let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
         // An answer is one small packet, and somebody waits for it.
         let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
@@ -144,8 +143,7 @@ impl Opened {
         let (visits, lag) = clients::come(program, &clients).await?;
         let (drops_after, retransmits_after) = syns();
         let settled = timeout(QUIET_WAIT_MAX, self.settled()).await;
-        let counts = settled.context("the HTTP server is still at work long after the last buyer has left");
-        let counts = counts??;
+        let counts = settled.context("the HTTP server is still at work long after the last buyer has left")??;
         let left = sqlx::query_scalar(READ_LEFT).bind(&self.item).fetch_one(pool).await?;
         let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await?;
         pool.close().await;

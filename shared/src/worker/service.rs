@@ -73,8 +73,7 @@ impl Service {
 
     async fn declare(&self, name: &str) -> Result<(), Error> {
         let name = format!("turnstile-{name} {} declare", self.worker.worker_id);
-        let is_away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_));
-        let away = |error: &Error| is_away(error).then(|| error.to_string());
+        let away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_)).then(|| error.to_string());
         wait_for_server("the broker", self.worker.startup_seconds_max, away, || async {
             let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
             amqp::declare(publisher.channel(), &Topology::read()).await?;
