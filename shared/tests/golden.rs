@@ -25,7 +25,8 @@ fn read(name: &str) -> String {
 }
 
 /// Each request of the file (`KIND BODY`, or `KIND@MESSAGE_ID BODY`), with what becomes of it on the line below: its id
-/// and fingerprint, or the reply that rejects it. To add one, write its line, and update the file.
+/// and fingerprint (and the one with the deadline, where it has one), or the reply that rejects it. To add one, write its
+/// line, and update the file.
 fn assert_requests(name: &str) -> Vec<(String, Result<(), Rejection>)> {
     let text = read(name);
     let mut lines = Vec::new();
@@ -51,7 +52,8 @@ fn assert_requests(name: &str) -> Vec<(String, Result<(), Rejection>)> {
 fn decode(kind: &str, body: &[u8], message_id: Option<&str>) -> Result<(String, String), Rejection> {
     fn read<R: Request>(body: &[u8], message_id: Option<&str>) -> Result<(String, String), Rejection> {
         let read = R::decode(body, message_id)?;
-        Ok((read.request_id().to_owned(), read.fingerprint().to_string()))
+        let with_deadline = read.fingerprint_with_deadline().map(|fingerprint| format!(" {fingerprint}"));
+        Ok((read.request_id().to_owned(), format!("{}{}", read.fingerprint(), with_deadline.unwrap_or_default())))
     }
     match kind {
         "purchase" => read::<PurchaseRequest>(body, message_id),

@@ -103,7 +103,7 @@ fn begin_one<'a>(
     }
     // By this id, but not this order, or not by this method.
     if paying.contains(&request.request_id) {
-        return Some(Answer::Rejected(Rejection::reused(&request.request_id)));
+        return Some(Answer::Rejected(Rejection::reused(&request.request_id, &[])));
     }
     let refusal = match order.map(|order| (order.state.after(Cause::PaymentBegun), order)) {
         None => unknown(id),
@@ -216,7 +216,7 @@ impl<'a> Finished<'a> {
 /// Has a verdict recorded for a request that has none.
 fn record<'a>(verdicts: &mut Verdicts<'a>, request: &'a PaymentRequest, (code, message): (Code, String)) -> Answer {
     let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-    verdicts.add(request, None, &verdict)
+    verdicts.add(request, &verdict)
 }
 
 /// Why an order cannot be paid for, for programs and for people.

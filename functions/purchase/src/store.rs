@@ -18,12 +18,19 @@ use std::collections::HashMap;
 /// record for the request ids: in one statement, because a round trip costs as much as what it asks for.
 const READ: &str = "
 SELECT clock.now, items.id, items.version, items.available, items.hold_ms, items.opens_at, items.closes_at,
-       items.tiers, items.cooldown_ms, items.max_per_buyer, NULL AS request_id, NULL::uuid AS fingerprint, NULL AS reply
+       items.tiers, items.cooldown_ms, items.max_per_buyer,
+       NULL AS request_id, NULL::uuid AS fingerprint, NULL::uuid AS content, NULL AS item, NULL AS reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN items ON items.id = ANY($1)
 UNION ALL
-SELECT clock_timestamp(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, request_id, fingerprint, reply
+SELECT clock_timestamp(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       request_id, fingerprint, content, item, reply
 FROM verdicts WHERE request_id = ANY($2)";
+
+/// Who has the orders of these verdicts. Each order is looked up by itself: a subquery in the list cannot become a join.
+pub const READ_OWNERS: &str = "
+SELECT request_id, (SELECT buyer FROM orders WHERE id = (reply::json #>> '{order,id}')::uuid) AS buyer
+FROM verdicts WHERE request_id = ANY($1) AND status = 'reserved'";
 
 /// $1 and $2 belong together: the item, and the buyer. One row for each pair that has an order which counts. Those are
 /// the orders of the index `orders_by_buyer`, word for word. Each pair is looked up in it by itself, whatever the planner
@@ -86,10 +93,11 @@ WITH decided AS (
 ), published AS (
     INSERT INTO outbox (kind, order_ids) SELECT $16, array_agg(id ORDER BY id) FROM ordered HAVING count(*) > 0
 ), recorded AS (
-    INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
-    SELECT new.request_id, new.item, new.fingerprint, new.status, concat(new.before, decided.version, new.behind), $9
-    FROM UNNEST($17::text[], $18::text[], $19::uuid[], $20::text[], $21::text[], $22::text[])
-         AS new (request_id, item, fingerprint, status, before, behind)
+    INSERT INTO verdicts (request_id, item, fingerprint, content, status, reply, decided_at)
+    SELECT new.request_id, new.item, new.fingerprint, new.content, new.status,
+           concat(new.before, decided.version, new.behind), $9
+    FROM UNNEST($17::text[], $18::text[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[])
+         AS new (request_id, item, fingerprint, content, status, before, behind)
     LEFT JOIN decided ON decided.id = new.item
     WHERE decided.id IS NOT NULL OR new.behind IS NULL
 )
@@ -135,6 +143,16 @@ pub async fn read<'a>(
             items.insert(id, Item::from_row(row)?);
         } else if let Some(request_id) = row.try_get("request_id")? {
             recorded.insert(request_id, Recorded::from_row(row)?);
+        }
+    }
+    let is_other = |request: &&PurchaseRequest| {
+        recorded.get(&request.request_id).is_some_and(|recorded: &Recorded| !recorded.is_of(*request))
+    };
+    let others: Vec<&str> =
+        requests.iter().copied().filter(is_other).map(|request| request.request_id.as_str()).collect();
+    if !others.is_empty() {
+        for (request_id, buyer) in read_owners(connection, others).await? {
+            recorded.entry(request_id).and_modify(|recorded| recorded.buyer = buyer);
         }
     }
     let (mut pairs, mut buyers) = (Vec::new(), Vec::new());
@@ -196,8 +214,9 @@ pub async fn commit<'a>(
         .bind(orders.iter().map(|order| order.hold_until).collect::<Vec<_>>())
         .bind(EventKind::OrderReserved.as_str())
         .bind(new.iter().map(|new| new.request_id).collect::<Vec<_>>())
-        .bind(new.iter().map(|new| new.item).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.about.item).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.recorded.fingerprint).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.recorded.content).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.status.as_str()).collect::<Vec<_>>())
         .bind(before)
         .bind(behind)
@@ -220,6 +239,7 @@ pub(crate) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::E
     let (mut nothing, verdicts) = read(connection, &[]).await?;
     read_histories(connection, Vec::new(), &mut nothing.items).await?;
     read_tiers(connection, Vec::new()).await?;
+    read_owners(connection, Vec::new()).await?;
     commit(connection, &Decided::default(), &verdicts, Check::Version, &HashMap::new()).await.map(|_| ())
 }
 
@@ -246,6 +266,13 @@ async fn read_histories(
         }
     }
     Ok(())
+}
+
+async fn read_owners(
+    connection: &mut PgConnection,
+    request_ids: Vec<&str>,
+) -> Result<Vec<(String, Option<String>)>, sqlx::Error> {
+    sqlx::query_as(READ_OWNERS).bind(request_ids).fetch_all(connection).await
 }
 
 async fn read_tiers(connection: &mut PgConnection, buyers: Vec<&str>) -> Result<HashMap<String, String>, sqlx::Error> {

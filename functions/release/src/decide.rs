@@ -33,7 +33,7 @@ pub fn decide<'a>(
     for request in requests {
         let answer = verdicts.answer(request).unwrap_or_else(|| {
             let (code, message) = cancel(request, orders.get_mut(&request.order_id), &mut plan);
-            verdicts.add(request, None, &Verdict::decided(&request.request_id, code, message, verdicts.now))
+            verdicts.add(request, &Verdict::decided(&request.request_id, code, message, verdicts.now))
         });
         plan.answers.push(answer);
     }

@@ -56,7 +56,7 @@ pub fn decide<'a>(
             }
         };
         let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-        plan.answers.push(verdicts.add(request, Some(&request.item), &Verdict { item_version, ..verdict }));
+        plan.answers.push(verdicts.add(request, &Verdict { item_version, ..verdict }));
     }
     if uncounted.is_empty() { Ok(plan) } else { Err(uncounted) }
 }

@@ -3,21 +3,33 @@
 //!
 //! Invariant: a request whose id is on record, in the database or by an earlier request of the same batch, is never decided
 //! again. The same content gets the recorded bytes; other content is `request_id_reused`.
+//!
+//! A purchase's deadline is no part of its content, but versions up to 0.2 have it in the fingerprints that they record and go
+//! by. So that old workers and new ones know each other's verdicts, a fingerprint is recorded as they make it, and the one
+//! without the deadline beside it. Of what they recorded themselves, perhaps with a deadline, which nobody knows, a request
+//! is a repeat where nothing that is known differs: its item, and where units were reserved, buyer and quantity.
 
 pub mod store;
 
 use crate::{
     handler::Answer,
-    messages::{Rejection, Request, Status, Verdict},
+    messages::{About, Rejection, Request, Status, Verdict},
 };
 use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A verdict on record.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct Recorded {
+    /// As versions up to 0.2 make it.
     pub fingerprint: Uuid,
+    /// The fingerprint without the deadline, where that is another. [`Uuid::nil`]: one of those versions recorded it.
+    pub content: Option<Uuid>,
+    /// The item that it is about, where it names one; who has the order, where that was asked.
+    pub item: Option<String>,
+    #[sqlx(default)]
+    pub buyer: Option<String>,
     /// The reply as it was sent.
     pub reply: String,
 }
@@ -26,10 +38,10 @@ pub struct Recorded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVerdict<'a> {
     pub request_id: &'a str,
-    /// The item that it is about, where the request names one.
-    pub item: Option<&'a str>,
+    /// What it will be known to be about: only who has an order is on record.
+    pub about: About<'a>,
     pub status: Status,
-    /// The fingerprint of the request, and the reply to send.
+    /// The fingerprints of the request, and the reply to send.
     pub recorded: Recorded,
 }
 
@@ -53,24 +65,44 @@ impl<'a> Verdicts<'a> {
     /// The answer to a request whose id has a verdict; `None`: it is to be decided.
     pub fn answer(&self, request: &impl Request) -> Option<Answer> {
         let id = request.request_id();
-        let recorded = match self.added(id) {
+        let added = self.added(id);
+        let recorded = match added {
             Some(new) => &new.recorded,
             None => self.recorded.get(id)?,
         };
-        Some(if recorded.fingerprint == request.fingerprint() {
+        if recorded.is_of(request) {
+            return Some(Answer::Verdict(recorded.reply.clone()));
+        }
+        let verdict: Option<Verdict> = serde_json::from_str(&recorded.reply).ok();
+        let differing = request.about().differing(&match (added, &verdict) {
+            (Some(new), _) => new.about,
+            (None, verdict) => recorded.about(verdict.as_ref()),
+        });
+        let is_purchase = verdict.is_some_and(|verdict| match verdict.status {
+            Status::Reserved | Status::SoldOut | Status::Refused => request.about().buyer.is_some(),
+            Status::Done | Status::Invalid => false,
+        });
+        let may_be_of_another_deadline = recorded.content == Some(Uuid::nil()) && recorded.item.is_some();
+        Some(if may_be_of_another_deadline && is_purchase && differing.is_empty() {
             Answer::Verdict(recorded.reply.clone())
         } else {
-            Answer::Rejected(Rejection::reused(id))
+            Answer::Rejected(Rejection::reused(id, &differing))
         })
     }
 
-    /// Adds the verdict of a request that has none, for an item where the request names one, and answers with it.
-    pub fn add(&mut self, request: &'a impl Request, item: Option<&'a str>, verdict: &Verdict) -> Answer {
+    /// Adds the verdict of a request that has none, and answers with it.
+    pub fn add(&mut self, request: &'a impl Request, verdict: &Verdict) -> Answer {
         let reply = serde_json::to_string(verdict).expect("a verdict is representable as JSON");
-        let recorded = Recorded { fingerprint: request.fingerprint(), reply: reply.clone() };
-        let request_id = request.request_id();
+        let content = request.fingerprint();
+        let (fingerprint, content) = match request.fingerprint_with_deadline() {
+            Some(fingerprint) => (fingerprint, Some(content)),
+            None => (content, None),
+        };
+        let recorded = Recorded { fingerprint, content, reply: reply.clone(), ..Recorded::default() };
+        let (request_id, about) = (request.request_id(), request.about());
+        let about = if verdict.order.is_some() { about } else { About { item: about.item, ..About::default() } };
         self.places.insert(request_id, self.new.len());
-        self.new.push(NewVerdict { request_id, item, status: verdict.status, recorded });
+        self.new.push(NewVerdict { request_id, about, status: verdict.status, recorded });
         Answer::Verdict(reply)
     }
 
@@ -82,6 +114,22 @@ impl<'a> Verdicts<'a> {
     /// What the batch adds, in its order.
     pub fn all_added(&self) -> &[NewVerdict<'a>] {
         &self.new
+    }
+}
+
+impl Recorded {
+    /// Whether it is the request's own, as far as fingerprints tell.
+    pub fn is_of(&self, request: &impl Request) -> bool {
+        let content = request.fingerprint();
+        self.fingerprint == content
+            || self.content == Some(content)
+            || request.fingerprint_with_deadline() == Some(self.fingerprint)
+    }
+
+    fn about(&self, verdict: Option<&Verdict>) -> About<'_> {
+        let order = verdict.and_then(|verdict| verdict.order.as_ref());
+        let quantity = order.map(|order| order.quantity);
+        About { item: self.item.as_deref(), buyer: self.buyer.as_deref(), quantity }
     }
 }
 
@@ -97,17 +145,18 @@ mod tests {
     #[test]
     fn an_id_has_one_verdict_whether_it_is_on_record_or_new_in_the_batch() {
         let (old, new) = (request("old", 1), request("new", 1));
-        let recorded = Recorded { fingerprint: old.fingerprint(), reply: "as it was sent".to_owned() };
+        let (fingerprint, reply) = (old.fingerprint(), "as it was sent".to_owned());
+        let recorded = Recorded { fingerprint, reply, ..Recorded::default() };
         let now = OffsetDateTime::UNIX_EPOCH;
         let mut verdicts = Verdicts::at(now, HashMap::from([("old".to_owned(), recorded)]));
         assert_eq!(verdicts.answer(&new), None, "it is to be decided");
         let verdict = Verdict::decided("new", Code::UnknownOrder, "There is none.", now);
-        let first = verdicts.add(&new, None, &verdict);
+        let first = verdicts.add(&new, &verdict);
         for (again, expected) in [
             (request("old", 1), Answer::Verdict("as it was sent".to_owned())),
-            (request("old", 2), Answer::Rejected(Rejection::reused("old"))),
+            (request("old", 2), Answer::Rejected(Rejection::reused("old", &[]))),
             (request("new", 1), first),
-            (request("new", 2), Answer::Rejected(Rejection::reused("new"))),
+            (request("new", 2), Answer::Rejected(Rejection::reused("new", &[]))),
         ] {
             assert_eq!(verdicts.answer(&again), Some(expected), "{again:?}");
         }

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 
 /// The verdicts, and the time: one row at least, also where nothing is recorded.
 pub const READ: &str = "
-SELECT clock.now, verdicts.request_id, verdicts.fingerprint, verdicts.reply
+SELECT clock.now, verdicts.request_id, verdicts.fingerprint, verdicts.content, verdicts.item, verdicts.reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN verdicts ON verdicts.request_id = ANY($1)";
 
-/// By request id, so that two of these cannot wait for each other.
+/// By request id, so that two of these cannot wait for each other. Their requests have no deadline.
 const RECORD: &str = "
-INSERT INTO verdicts (request_id, item, fingerprint, status, reply, decided_at)
-SELECT new.request_id, new.item, new.fingerprint, new.status, new.reply, $6
+INSERT INTO verdicts (request_id, item, fingerprint, content, status, reply, decided_at)
+SELECT new.request_id, new.item, new.fingerprint, NULL, new.status, new.reply, $6
 FROM UNNEST($1::text[], $2::text[], $3::uuid[], $4::text[], $5::text[])
      AS new (request_id, item, fingerprint, status, reply)
 ORDER BY new.request_id";
@@ -48,7 +48,7 @@ pub async fn record(connection: &mut PgConnection, verdicts: &Verdicts<'_>) -> R
     }
     sqlx::query(RECORD)
         .bind(new.iter().map(|new| new.request_id).collect::<Vec<_>>())
-        .bind(new.iter().map(|new| new.item).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| new.about.item).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.recorded.fingerprint).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.status.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.recorded.reply.as_str()).collect::<Vec<_>>())

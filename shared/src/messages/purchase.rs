@@ -1,6 +1,6 @@
 //! A request for units of an item.
 
-use super::request::{Request, malformed, read_id, read_object, read_request_id, required};
+use super::request::{About, Request, malformed, read_id, read_object, read_request_id, required};
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub struct PurchaseRequest {
     pub buyer: String,
     /// Units, 1 to [`QUANTITY_MAX`]; all or nothing.
     pub quantity: u32,
-    /// After this moment the buyer no longer wants the units.
+    /// After this moment the buyer no longer wants the units. No part of the content: it is new each time that they ask.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
 }
@@ -47,8 +47,21 @@ impl Request for PurchaseRequest {
     }
 
     fn fingerprint(&self) -> Uuid {
+        self.fingerprint_with(None)
+    }
+
+    fn fingerprint_with_deadline(&self) -> Option<Uuid> {
+        self.deadline.map(|deadline| self.fingerprint_with(Some(deadline.unix_timestamp_nanos())))
+    }
+
+    fn about(&self) -> About<'_> {
+        About { item: Some(&self.item), buyer: Some(&self.buyer), quantity: Some(self.quantity) }
+    }
+}
+
+impl PurchaseRequest {
+    fn fingerprint_with(&self, deadline: Option<i128>) -> Uuid {
         // Ids hold no line feed, so the parts cannot run into each other.
-        let deadline = self.deadline.map(OffsetDateTime::unix_timestamp_nanos);
         let content = format!("{}\n{}\n{}\n{deadline:?}", self.item, self.buyer, self.quantity);
         Uuid::new_v5(&FINGERPRINT_SPACE, content.as_bytes())
     }

@@ -24,9 +24,42 @@ pub trait Request: Sized + Send + Sync {
     /// Chosen by the sender; the same id always gets the same verdict.
     fn request_id(&self) -> &str;
 
-    /// Identifies the content (everything but the request id): equal content, equal fingerprint. Stored with the verdict,
-    /// so what it is made of never changes.
+    /// Identifies the content (what is asked for: neither the request id nor a deadline): equal content, equal fingerprint.
+    /// Stored with the verdict, so what it is made of never changes.
     fn fingerprint(&self) -> Uuid;
+
+    /// The one that versions up to 0.2 give it, where that is another: they have a purchase's deadline in it.
+    fn fingerprint_with_deadline(&self) -> Option<Uuid> {
+        None
+    }
+
+    /// What of the content stands in plain words, too, where a verdict is recorded.
+    fn about(&self) -> About<'_> {
+        About::default()
+    }
+}
+
+/// What a request is about; `None`: its kind has no such field, or nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct About<'a> {
+    pub item: Option<&'a str>,
+    pub buyer: Option<&'a str>,
+    pub quantity: Option<u32>,
+}
+
+impl About<'_> {
+    /// The names of the fields that are known to differ.
+    pub fn differing(&self, other: &About<'_>) -> Vec<&'static str> {
+        fn differ<T: PartialEq>((one, other): (Option<T>, Option<T>)) -> bool {
+            one.zip(other).is_some_and(|(one, other)| one != other)
+        }
+        let fields = [
+            ("item", differ((self.item, other.item))),
+            ("buyer", differ((self.buyer, other.buyer))),
+            ("quantity", differ((self.quantity, other.quantity))),
+        ];
+        fields.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
 }
 
 /// Whether `text` matches `[A-Za-z0-9._:-]{1,128}`.

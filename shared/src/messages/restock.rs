@@ -2,7 +2,7 @@
 //!
 //! Read by hand, not by serde's tags and bounds: each fault has its own code and names its field, byte for byte.
 
-use super::request::{Request, malformed, read_id, read_object, read_request_id, read_text, required};
+use super::request::{About, Request, malformed, read_id, read_object, read_request_id, read_text, required};
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,6 +120,10 @@ impl Request for RestockRequest {
         // they stand above.
         let operation = serde_json::to_string(&self.operation).expect("an operation is representable as JSON");
         Uuid::new_v5(&FINGERPRINT_SPACE, format!("{}\n{operation}", self.item).as_bytes())
+    }
+
+    fn about(&self) -> About<'_> {
+        About { item: Some(&self.item), ..About::default() }
     }
 }
 

@@ -189,10 +189,15 @@ impl Rejection {
         Self { request_id: None, code, message: message.into() }
     }
 
-    /// Of a request whose id is on record for another one.
-    pub fn reused(request_id: &str) -> Self {
-        let message =
-            "This request id was used before, for a request with other content; use a new id for a new request.";
+    /// Of a request whose id is another one's; `differing` are the fields that are known to be what makes it another.
+    pub fn reused(request_id: &str, differing: &[&str]) -> Self {
+        let another = || format!("another {}", differing.join(" and "));
+        let what = if differing.is_empty() { "other content".to_owned() } else { another() };
+        // Not "use a new id": who only wants to ask again would buy twice.
+        let message = format!(
+            "This request id has a verdict, or will have one, for a request with {what}. Send that request again \
+             to have its verdict; only what is to be bought or done besides takes a new id."
+        );
         Self::new(Code::RequestIdReused, message).of(request_id)
     }
 

@@ -1,6 +1,7 @@
 //! One immutable verdict per request id, whoever asks, however often, at the same instant, whatever the strategy.
 
 use crate::*;
+use time::macros::datetime;
 
 #[tokio::test]
 async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_other_content_is_told_so() {
@@ -18,6 +19,49 @@ async fn a_repeat_gets_the_same_verdict_byte_for_byte_and_other_content_is_told_
         assert_eq!((sale.count(VERDICTS).await, sale.count(ORDERS).await), (3, 1));
         assert_eq!(sale.item("ticket").await, (0, 1, 1, 0), "asking again changes nothing");
         assert_eq!(sale.item("other").await, (9, 0, 0, 0));
+    })
+    .await;
+}
+
+/// What a worker of an older version records of a purchase that has a deadline: this golden fingerprint, and no content.
+const BY_OLDER: &str = "UPDATE verdicts SET content = DEFAULT";
+const FINGERPRINT: &str = "SELECT fingerprint::text FROM verdicts WHERE request_id = 'r-1'";
+
+#[tokio::test]
+async fn whoever_asks_again_with_another_deadline_asks_for_the_same_also_of_what_an_older_version_recorded() {
+    let [first_deadline, later] = [datetime!(2096-11-27 10:00 UTC), datetime!(2096-11-27 10:01:00.000_001 UTC)];
+    let with = |deadline, request| PurchaseRequest { deadline, ..request };
+    with_every_strategy(&[("ticket", 2), ("other", 9)], async |sale| {
+        let requests =
+            [request(1, "ticket", 2), request(2, "ticket", 1), request(3, "none", 1), request(4, "other", 1)];
+        let mut first = sale.answers(&requests.clone().map(|request| with(Some(first_deadline), request))).await;
+        assert_eq!(seed::codes(&first), [Code::Reserved, Code::SoldOut, Code::UnknownItem, Code::Reserved]);
+        let recorded: String = sqlx::query_scalar(FINGERPRINT).fetch_one(&sale.pool).await.unwrap();
+        assert_eq!(recorded, "ade71828-89b1-5abb-ac8e-009a95325ff5", "by it, an older version knows its repeat");
+        // Without a deadline, the first time.
+        first.extend(sale.answers(&[request(5, "other", 1)]).await);
+        for by_older in [false, true] {
+            for deadline in [Some(first_deadline), Some(later), None] {
+                let again = [&requests[..], &[request(5, "other", 1)]].concat();
+                let again: Vec<_> = again.into_iter().map(|request| with(deadline, request)).collect();
+                assert_eq!(sale.answers(&again).await, first, "{:?}, {deadline:?}", sale.strategy);
+                for (other, what) in [
+                    (request(1, "ticket", 1), "another quantity."),
+                    (by_ann(request(1, "ticket", 2)), "another buyer."),
+                    (by_ann(request(1, "other", 2)), "another item and buyer."),
+                    (request(2, "other", 1), "another item."),
+                ] {
+                    let verdict = &sale.verdicts(&[with(deadline, other)]).await[0];
+                    assert!(verdict.code == Code::RequestIdReused && verdict.message.contains(what), "{verdict:?}");
+                }
+                // Nothing on record says so in words.
+                let other = with(deadline, request(2, "ticket", 2));
+                let expected = if by_older { Code::SoldOut } else { Code::RequestIdReused };
+                assert_eq!(sale.codes(&[other]).await, [expected]);
+            }
+            sale.run(BY_OLDER).await;
+        }
+        assert_eq!((sale.count(VERDICTS).await, sale.count(ORDERS).await), (5, 3));
     })
     .await;
 }

@@ -3,7 +3,7 @@
 use crate::*;
 use purchase::{
     retention::STEP,
-    store::{READ_HISTORIES, READ_TIERS},
+    store::{READ_HISTORIES, READ_OWNERS, READ_TIERS},
 };
 use seed::plan;
 
@@ -21,6 +21,7 @@ async fn everything_is_found_by_key_whatever_is_in_the_tables() {
             execute(&pool, MANY).await;
         }
         for (statement, parts) in [
+            (READ_OWNERS, ["Index Scan using orders_pkey", "verdicts_pkey"]),
             (READ_HISTORIES, ["orders_by_buyer", by_both]),
             (READ_TIERS, ["buyers_pkey", "Index"]),
             (STEP, ["Tid Range Scan on verdicts", "Index Scan using verdict_walk_pkey"]),

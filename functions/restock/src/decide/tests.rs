@@ -131,7 +131,10 @@ proptest! {
             };
             answers.extend(plan.answers);
             single.extend(plan.created.into_iter().chain(plan.changed));
-            recorded.extend(verdicts.all_added().iter().map(|new| (new.request_id.to_owned(), new.recorded.clone())));
+            for new in verdicts.all_added() {
+                let item = new.about.item.map(Into::into);
+                recorded.insert(new.request_id.to_owned(), Recorded { item, ..new.recorded.clone() });
+            }
         }
         let (whole, _) = whole.unwrap();
         prop_assert_eq!(whole.answers, answers);
