@@ -20,10 +20,14 @@ const ACQUIRE_SECONDS_MAX: u64 = 5;
 /// How long the database may take to answer an attempt; longer than it allows itself for a statement.
 const ATTEMPT_SECONDS_MAX: u64 = 30;
 
-/// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for somebody
-/// else's lock, or for a disk. Ending it gives the retry, and the operator's log, a say.
+/// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for a disk, or for
+/// somebody else's lock. A whole batch waits with it, so a lock is not waited for longer than anybody of ours holds one.
 const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
+    [("statement_timeout", "5s"), ("lock_timeout", "250ms"), ("idle_in_transaction_session_timeout", "30s")];
+/// The same for what is decided apart from a batch, because it may fail.
+const ISOLATED: [(&str, &str); 2] = [("statement_timeout", "1s"), ("lock_timeout", "100ms")];
+/// Who decides, and two who find out what is in the way.
+const ISOLATED_CONNECTIONS_MAX: u32 = 3;
 /// Every access of ours is by key, so a statement has one good plan, whatever is in the tables and the arrays:
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
 /// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
@@ -50,13 +54,22 @@ const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE su
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(PLANS);
-    Ok(PgPoolOptions::new()
+    Ok(pool_with(options, connections_max))
+}
+
+/// A pool of connections to the same database, where nothing may take longer than a moment.
+pub fn isolated(pool: &PgPool) -> PgPool {
+    pool_with(PgConnectOptions::clone(&pool.connect_options()).options(ISOLATED), ISOLATED_CONNECTIONS_MAX)
+}
+
+pub(crate) fn pool_with(options: PgConnectOptions, connections_max: u32) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
         // The default asks the server before every use whether it is still there: a round trip for each batch. A
         // connection that has died shows it in the statement itself, which is tried again.
         .test_before_acquire(false)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }
 
 /// A pool of connections to the database that the options name, its schema brought up to date; waits for a database that
@@ -172,7 +185,7 @@ impl OpenError {
     fn of(error: &sqlx::Error, seconds: u64) -> Self {
         match class_of(error) {
             SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
-            SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Unhandled => {
+            SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Row | SqlStateClass::Unhandled => {
                 Self::Unreachable { reason: error.to_string(), seconds }
             }
         }
@@ -207,6 +220,7 @@ impl From<sqlx::Error> for Error {
         match class_of(&error) {
             SqlStateClass::Away | SqlStateClass::Conflict => Self::Away(format!("the database is away: {text}")),
             SqlStateClass::Unfit => Self::Unfit(format!("the database is not fit for use: {text}")),
+            SqlStateClass::Row => Self::Row(text),
             SqlStateClass::Unhandled => Self::Unhandled(text),
         }
     }

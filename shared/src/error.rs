@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing that may concern every message ever sends a message to `dead`; that is for faults of one message alone.
 
-/// Why a handler could not answer a batch. In the first two cases, what was delivered is kept, and tried again: no message is
-/// burnt, the order stays. In the last one, each message is handled alone, and what fails alone goes to `dead`.
+/// Why a handler could not answer a batch. In all cases but the last one, what was delivered is kept, and tried again: no
+/// message is burnt, the order stays. In the last one, each message is handled alone, and what fails alone goes to `dead`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A server that every batch needs cannot be reached, is starting, is stopping, or is out of room; which one, and why.
@@ -12,6 +12,10 @@ pub enum Error {
     /// It answers, but cannot do what every batch needs: no schema, no permission, read only; which one, and why.
     #[error("{0}")]
     Unfit(String),
+    /// A row that some of the batch need may be at fault: locked by somebody else, refused by a trigger or a constraint,
+    /// unreadable. [`crate::isolation`] has the others go on.
+    #[error("a row cannot be had: {0}")]
+    Row(String),
     /// The batch cannot be handled as it is; one of its messages is at fault.
     #[error("the batch cannot be handled: {0}")]
     Unhandled(String),
@@ -26,6 +30,8 @@ pub enum SqlStateClass {
     Away,
     /// See [`Error::Unfit`].
     Unfit,
+    /// See [`Error::Row`].
+    Row,
     /// See [`Error::Unhandled`].
     Unhandled,
 }
@@ -34,9 +40,13 @@ pub enum SqlStateClass {
 pub fn classify(sql_state: &str) -> SqlStateClass {
     match sql_state {
         // unique_violation is how a request id that another worker records at the same instant shows itself;
-        // serialization_failure, deadlock_detected and lock_not_available are races by definition.
-        "23505" | "40001" | "40P01" | "55P03" => SqlStateClass::Conflict,
-        state if state.starts_with("22") || state.starts_with("23") => SqlStateClass::Unhandled,
+        // serialization_failure and deadlock_detected are races by definition.
+        "23505" | "40001" | "40P01" => SqlStateClass::Conflict,
+        // lock_not_available, query_canceled (it took too long), io_error.
+        "55P03" | "57014" | "58030" => SqlStateClass::Row,
+        // Constraints, what triggers raise, internal errors (a page or an index that is broken).
+        state if ["23", "P0", "XX"].iter().any(|class| state.starts_with(class)) => SqlStateClass::Row,
+        state if state.starts_with("22") => SqlStateClass::Unhandled,
         // Connection exceptions, insufficient resources, operator intervention (shutdown, still starting), system
         // errors, and a transaction that another session's trouble rolled back.
         state if ["08", "53", "57", "58", "40"].iter().any(|class| state.starts_with(class)) => SqlStateClass::Away,
@@ -49,12 +59,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_fault_of_the_data_isolates_a_message() {
+    fn a_fault_belongs_to_the_smallest_thing_that_may_have_it() {
         let cases = [
             ("23505", SqlStateClass::Conflict),  // unique_violation
             ("40P01", SqlStateClass::Conflict),  // deadlock_detected
             ("22021", SqlStateClass::Unhandled), // character_not_in_repertoire
-            ("23514", SqlStateClass::Unhandled), // check_violation
+            ("23514", SqlStateClass::Row),       // check_violation
+            ("55P03", SqlStateClass::Row),       // lock_not_available
+            ("57014", SqlStateClass::Row),       // query_canceled
+            ("58030", SqlStateClass::Row),       // io_error
+            ("P0001", SqlStateClass::Row),       // raise_exception
+            ("XX001", SqlStateClass::Row),       // data_corrupted
+            ("XX002", SqlStateClass::Row),       // index_corrupted
             ("57P01", SqlStateClass::Away),      // admin_shutdown
             ("57P03", SqlStateClass::Away),      // cannot_connect_now
             ("53100", SqlStateClass::Away),      // disk_full
@@ -62,7 +78,6 @@ mod tests {
             ("42P01", SqlStateClass::Unfit),     // undefined_table
             ("42501", SqlStateClass::Unfit),     // insufficient_privilege
             ("25006", SqlStateClass::Unfit),     // read_only_sql_transaction
-            ("XX000", SqlStateClass::Unfit),     // internal_error
         ];
         for (state, class) in cases {
             assert_eq!(classify(state), class, "{state}");

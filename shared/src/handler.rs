@@ -41,4 +41,6 @@ pub enum Answer {
     /// Not decided yet: the message goes to the end of its queue, as it is, and comes again; nothing is replied, and it
     /// does not count as a delivery that failed. For what hangs on a third party; it gives up the order of the queue.
     Requeue,
+    /// Not decided yet, and kept: it comes again soon, before all that was sent after it. For what hangs on a row.
+    Later,
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod fail_point;
 pub mod handler;
 pub mod idempotency;
+pub mod isolation;
 pub mod messages;
 pub mod metrics;
 pub mod order;

@@ -35,7 +35,7 @@ pub fn run<'a, T: Transaction>(pool: &'a PgPool, transaction: &'a T) -> BoxFutur
                 return Ok(done);
             }
             let Some(wait) = waits.next() else {
-                return Err(Error::Away(format!("{contended} were contended to the end; trying again")));
+                return Err(Error::Row(format!("{contended} were contended to the end")));
             };
             tracing::info!(wait_ms = wait.as_millis(), "{contended} are contended; deciding again");
             tokio::time::sleep(wait).await;

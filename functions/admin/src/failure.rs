@@ -55,7 +55,7 @@ impl From<amqp::Error> for Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         match Error::from(error) {
-            error @ Error::Away(_) => Self::Unreachable(error.into()),
+            error @ (Error::Away(_) | Error::Row(_)) => Self::Unreachable(error.into()),
             error @ Error::Unfit(_) => Self::Configuration(error.into()),
             error @ Error::Unhandled(_) => Self::Broken(error.into()),
         }

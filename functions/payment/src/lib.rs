@@ -20,6 +20,7 @@ use shared::{
     db,
     error::Error,
     handler::{Answer, Handler},
+    isolation::{Decide, Isolation, Row},
     messages::PaymentRequest,
     outbox::Notifier,
     upkeep::Upkeep,
@@ -74,6 +75,7 @@ impl Options {
 #[derive(Clone)]
 pub struct Payment {
     pool: PgPool,
+    isolation: Isolation,
     pending: Arc<Pending>,
     notifier: Notifier,
     lost_seconds: u32,
@@ -90,7 +92,8 @@ impl Payment {
 
     /// A handler on a database whose schema is up to date. A payment that nobody has asked about for `lost_seconds` is lost.
     pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, lost_seconds: u32) -> Self {
-        Self { notifier: Notifier::start(&pool), pending: Arc::new(Pending::at(gateway)), pool, lost_seconds }
+        let (notifier, isolation) = (Notifier::start(&pool), Isolation::new(&pool));
+        Self { notifier, isolation, pending: Arc::new(Pending::at(gateway)), pool, lost_seconds }
     }
 }
 
@@ -98,10 +101,22 @@ impl Handler for Payment {
     type Request = PaymentRequest;
 
     async fn handle(&self, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
-        self.pay(requests, processor::TIMEOUT).await
+        self.isolation.answer(self, requests).await
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
         self.clone().keep_looking()
+    }
+}
+
+impl Decide for Payment {
+    type Request = PaymentRequest;
+
+    fn row(request: &PaymentRequest) -> Row<'_> {
+        Row::Order(request.order_id)
+    }
+
+    async fn decide(&self, pool: &PgPool, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
+        Self { pool: pool.clone(), ..self.clone() }.pay(requests, processor::TIMEOUT).await
     }
 }

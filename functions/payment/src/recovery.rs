@@ -68,11 +68,11 @@ impl Payment {
         };
         match (error, lost) {
             (error @ (Error::Away(_) | Error::Unfit(_)), _) => Err(error),
-            (error @ Error::Unhandled(_), [PaymentRequest { order_id, request_id, .. }]) => {
+            (error @ (Error::Row(_) | Error::Unhandled(_)), [PaymentRequest { order_id, request_id, .. }]) => {
                 tracing::error!(%order_id, request_id, %error, "a payment cannot be ended; trying again later");
                 Ok(0)
             }
-            (Error::Unhandled(_), several) => {
+            (Error::Row(_) | Error::Unhandled(_), several) => {
                 let mut ended = 0;
                 for one in several {
                     // One level deep, as a batch of one goes no further.

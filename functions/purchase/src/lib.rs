@@ -20,6 +20,7 @@ use shared::{
     db,
     error::Error,
     handler::{Answer, Handler},
+    isolation::Isolation,
     messages::PurchaseRequest,
     metrics::Registry,
     outbox::Notifier,
@@ -47,6 +48,7 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Purchase {
     decider: Decider,
+    isolation: Isolation,
     notifier: Notifier,
     keep_verdicts_days: u16,
 }
@@ -71,8 +73,9 @@ impl Purchase {
 
     /// A handler on a database whose schema is up to date; verdicts are kept as long as by default.
     pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
-        let decider = Decider::new(pool.clone(), strategy, retry)?;
-        Ok(Self { decider, notifier: Notifier::start(&pool), keep_verdicts_days: KEEP_VERDICTS_DAYS })
+        let (notifier, isolation) = (Notifier::start(&pool), Isolation::new(&pool));
+        let decider = Decider::new(pool, strategy, retry)?;
+        Ok(Self { decider, isolation, notifier, keep_verdicts_days: KEEP_VERDICTS_DAYS })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
@@ -95,7 +98,7 @@ impl Handler for Purchase {
     type Request = PurchaseRequest;
 
     async fn handle(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = self.decider.answer(requests).await;
+        let answers = self.isolation.answer(&self.decider, requests).await;
         self.notifier.notify();
         answers
     }

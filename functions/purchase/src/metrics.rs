@@ -47,7 +47,10 @@ impl Metrics {
         let wait_ms = wait.map(|wait| wait.as_millis());
         match item {
             Some(item) => tracing::info!(item, attempt = number, wait_ms, "version conflict; deciding again"),
-            None => tracing::info!(attempt = number, wait_ms, "request id conflict; deciding again"),
+            None => {
+                let text = "a request id was recorded meanwhile, or a deadlock undone; deciding again";
+                tracing::info!(attempt = number, wait_ms, "{text}");
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ use shared::{
     fail_point::pause_at,
     handler::Answer,
     idempotency::Verdicts,
+    isolation::{Decide, Row},
     messages::PurchaseRequest,
     retry::RetryPolicy,
 };
@@ -96,12 +97,16 @@ impl Decider {
     /// Answers `requests`, in order.
     ///
     /// Boxed, so that the database library's code is compiled here and not in every program that calls it.
-    pub(crate) fn answer<'a>(&'a self, requests: &'a [PurchaseRequest]) -> BoxFuture<'a, Result<Vec<Answer>, Error>> {
+    fn answer<'a>(
+        &'a self,
+        pool: &'a PgPool,
+        requests: &'a [PurchaseRequest],
+    ) -> BoxFuture<'a, Result<Vec<Answer>, Error>> {
         if self.in_flight == 1 {
-            return Box::pin(self.answer_batch(requests));
+            return Box::pin(self.answer_batch(pool, requests));
         }
         Box::pin(async move {
-            let deciding: Vec<_> = requests.chunks(1).map(|request| self.answer_batch(request)).collect();
+            let deciding: Vec<_> = requests.chunks(1).map(|request| self.answer_batch(pool, request)).collect();
             // All of them, whatever becomes of one: a transaction that is given up while it begins would leak.
             let answers: Vec<_> = stream::iter(deciding).buffered(usize::from(self.in_flight)).collect().await;
             Ok(answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
@@ -118,7 +123,7 @@ impl Decider {
 
     /// Decides a batch as one, and what conflicted again, alone. A request is open until it is answered; the others keep
     /// their order.
-    async fn answer_batch(&self, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
+    async fn answer_batch(&self, pool: &PgPool, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
         let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
         let mut conflicts = Conflicts::new();
         // The strategy's own attempts, with a wait behind each but the last, and those under the row lock.
@@ -126,7 +131,7 @@ impl Decider {
         for (number, (is_locked, wait)) in (1..).zip(own.chain(iter::repeat_n((true, None), LOCKED_ATTEMPTS_MAX))) {
             let unanswered = requests.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
             let open: Vec<_> = unanswered.map(|(request, _)| request).collect();
-            let attempt = self.attempt(&open, &conflicts, is_locked).await?;
+            let attempt = self.attempt(pool, &open, &conflicts, is_locked).await?;
             self.metrics.committed(attempt.committed.len());
             let unanswered = answers.iter_mut().filter(|answer| answer.is_none());
             unanswered.zip(attempt.answers).for_each(|(unanswered, answer)| *unanswered = answer);
@@ -144,17 +149,18 @@ impl Decider {
             }
         }
         let answers = answers.into_iter().collect::<Option<_>>();
-        answers.ok_or_else(|| Error::Away("a request id was contended to the end; trying again".to_owned()))
+        answers.ok_or_else(|| Error::Row("a request id, or a unique index, was contended to the end".to_owned()))
     }
 
     /// Makes one attempt at what is open: in the strategy's way, or under the row lock.
     async fn attempt<'a>(
         &self,
+        pool: &PgPool,
         open: &[&'a PurchaseRequest],
         conflicts: &Conflicts<'a>,
         is_locked: bool,
     ) -> Result<Attempt<'a>, Error> {
-        on_connection(&self.pool, async |connection: &mut PgConnection| {
+        on_connection(pool, async |connection: &mut PgConnection| {
             let attempt = match &self.strategy {
                 Strategy::Optimistic if !is_locked => {
                     attempt(connection, open, conflicts, Check::Version, None).await?
@@ -186,6 +192,18 @@ impl Decider {
     }
 }
 
+impl Decide for Decider {
+    type Request = PurchaseRequest;
+
+    fn row(request: &PurchaseRequest) -> Row<'_> {
+        Row::Item(&request.item)
+    }
+
+    async fn decide(&self, pool: &PgPool, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {
+        self.answer(pool, requests).await
+    }
+}
+
 #[derive(Default)]
 struct Attempt<'a> {
     /// Of each request, in order: its answer, where that is committed or was on record.
@@ -214,7 +232,7 @@ impl<'a> Attempt<'a> {
                 Answer::Verdict(reply) if version != change.item.version => {
                     Answer::Verdict(store::at_version(&reply, version))
                 }
-                Answer::Verdict(_) | Answer::Rejected(_) | Answer::Requeue => answer,
+                Answer::Verdict(_) | Answer::Rejected(_) | Answer::Requeue | Answer::Later => answer,
             })
         };
         let answers = open.iter().zip(decided.answers).map(|(request, answer)| held(request, answer)).collect();

@@ -13,6 +13,7 @@ use shared::{
     db,
     error::Error,
     handler::{Answer, Handler},
+    isolation::{Decide, Isolation, Row},
     messages::ReleaseRequest,
     outbox::Notifier,
     transaction,
@@ -24,6 +25,7 @@ use sqlx::PgPool;
 #[derive(Debug, Clone)]
 pub struct Release {
     pool: PgPool,
+    isolation: Isolation,
     notifier: Notifier,
 }
 
@@ -36,7 +38,7 @@ impl Release {
 
     /// A handler on a database whose schema is up to date.
     pub fn new(pool: PgPool) -> Self {
-        Self { notifier: Notifier::start(&pool), pool }
+        Self { notifier: Notifier::start(&pool), isolation: Isolation::new(&pool), pool }
     }
 }
 
@@ -44,12 +46,24 @@ impl Handler for Release {
     type Request = ReleaseRequest;
 
     async fn handle(&self, requests: &[ReleaseRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = transaction::run(&self.pool, &store::Cancel(requests)).await;
+        let answers = self.isolation.answer(self, requests).await;
         self.notifier.notify();
         answers
     }
 
     fn upkeep(&self) -> BoxFuture<'static, ()> {
-        expire::Expirer::new(&self.pool, self.notifier.clone()).keep_looking()
+        expire::Expirer::new(&self.pool, self.isolation.clone(), self.notifier.clone()).keep_looking()
+    }
+}
+
+impl Decide for Release {
+    type Request = ReleaseRequest;
+
+    fn row(request: &ReleaseRequest) -> Row<'_> {
+        Row::Order(request.order_id)
+    }
+
+    async fn decide(&self, pool: &PgPool, requests: &[ReleaseRequest]) -> Result<Vec<Answer>, Error> {
+        transaction::run(pool, &store::Cancel(requests)).await
     }
 }

@@ -22,13 +22,13 @@ use uuid::Uuid;
 /// decided another round; so few and large.
 pub const BATCH_ORDERS_MAX: u16 = 2_000;
 
-/// Moves at most $1 due orders from $2 to $3, because of $4; but for those of the items $5. Whether an order is still
-/// reserved is checked where it is locked; to ask again would only tempt the planner to look orders up in the index of
+/// Moves at most $1 due orders from $2 to $3, because of $4; but for those of the items $5, or of this item alone: $6.
+/// Whether an order is still reserved is checked where it is locked; to ask again would only tempt the planner to look orders up in the index of
 /// holds, and not by their key. `now()` is when the transaction began; a volatile clock could not be looked up in an index.
 pub const EXPIRE: &str = "
 WITH due AS MATERIALIZED (
     SELECT id FROM orders
-    WHERE state = 'reserved' AND hold_until <= now() AND item <> ALL($5)
+    WHERE state = 'reserved' AND hold_until <= now() AND item <> ALL($5) AND item = coalesce($6, item)
     ORDER BY hold_until LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 ), expired AS (
@@ -59,17 +59,33 @@ impl Transaction for Cancel<'_> {
     }
 }
 
-/// Ends the holds that are due longest, but for those of the items that are passed over. Returns how many orders expired; or,
-/// where none did, the items that hold fewer units than their orders. There are fewer such items each time.
+/// The items of the orders that [`EXPIRE`] would move.
+pub const DUE_ITEMS: &str = "
+SELECT DISTINCT item FROM (
+    SELECT item FROM orders WHERE state = 'reserved' AND hold_until <= now() AND item <> ALL($2)
+    ORDER BY hold_until LIMIT $1
+) AS due";
+
+pub(crate) async fn due_items(
+    connection: &mut PgConnection,
+    passed_over: &[String],
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(DUE_ITEMS).bind(i64::from(BATCH_ORDERS_MAX)).bind(passed_over).fetch_all(connection).await
+}
+
+/// Ends the holds that are due longest, but for those of the items that are passed over, or of one item alone. Returns how
+/// many orders expired; or, where none did, the items that hold fewer units than their orders. There are fewer such items
+/// each time.
 pub(crate) async fn expire_batch(
     connection: &mut PgConnection,
     passed_over: &[String],
+    alone: Option<&str>,
 ) -> Result<Result<usize, Vec<String>>, sqlx::Error> {
     let cause = Cause::HoldPassed;
     let (from, to) = cause.transition();
     let mut transaction = connection.begin().await?;
     let expire = sqlx::query_as(EXPIRE).bind(i64::from(BATCH_ORDERS_MAX)).bind(from.as_str()).bind(to.as_str());
-    let expire = expire.bind(cause.as_str()).bind(passed_over);
+    let expire = expire.bind(cause.as_str()).bind(passed_over).bind(alone);
     let expired: Vec<(String, Vec<Uuid>, i64)> = expire.fetch_all(&mut *transaction).await?;
     let orders: Vec<Uuid> = expired.iter().flat_map(|(_, orders, _)| orders.iter().copied()).collect();
     let units: Units = expired.into_iter().map(|(item, _, units)| (item, units)).collect();

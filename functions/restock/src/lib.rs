@@ -14,6 +14,7 @@ use shared::{
     db,
     error::Error,
     handler::{Answer, Handler},
+    isolation::{Decide, Isolation, Row},
     messages::RestockRequest,
     outbox::Notifier,
     transaction,
@@ -23,7 +24,7 @@ use sqlx::PgPool;
 /// The handler of restock requests.
 #[derive(Debug, Clone)]
 pub struct Restock {
-    pool: PgPool,
+    isolation: Isolation,
     notifier: Notifier,
 }
 
@@ -36,18 +37,7 @@ impl Restock {
 
     /// A handler on a database whose schema is up to date.
     pub fn new(pool: PgPool) -> Self {
-        Self { notifier: Notifier::start(&pool), pool }
-    }
-
-    async fn change(&self, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
-        // One more item of the batch is counted each time, and stays so.
-        for _ in 0..=requests.len() {
-            match transaction::run(&self.pool, &store::Change(requests)).await? {
-                Ok(answers) => return Ok(answers),
-                Err(uncounted) => count::count(&self.pool, &uncounted).await?,
-            }
-        }
-        Err(Error::Unfit("the database is not fit for use: orders were counted, and are not counted".to_owned()))
+        Self { notifier: Notifier::start(&pool), isolation: Isolation::new(&pool) }
     }
 }
 
@@ -55,8 +45,27 @@ impl Handler for Restock {
     type Request = RestockRequest;
 
     async fn handle(&self, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
-        let answers = self.change(requests).await;
+        let answers = self.isolation.answer(self, requests).await;
         self.notifier.notify();
         answers
+    }
+}
+
+impl Decide for Restock {
+    type Request = RestockRequest;
+
+    fn row(request: &RestockRequest) -> Row<'_> {
+        Row::Item(&request.item)
+    }
+
+    async fn decide(&self, pool: &PgPool, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {
+        // One more item of the batch is counted each time, and stays so.
+        for _ in 0..=requests.len() {
+            match transaction::run(pool, &store::Change(requests)).await? {
+                Ok(answers) => return Ok(answers),
+                Err(uncounted) => count::count(pool, &uncounted).await?,
+            }
+        }
+        Err(Error::Unfit("the database is not fit for use: orders were counted, and are not counted".to_owned()))
     }
 }

@@ -39,6 +39,47 @@ async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() 
 }
 
 #[tokio::test]
+async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_who_has_it() {
+    const BUYERS: usize = 40;
+    let others: Vec<String> = (0..BUYERS).map(|number| format!("other-{number}")).collect();
+    let mut items: Vec<(&str, i64)> = others.iter().map(|item| (item.as_str(), 2)).collect();
+    items.push(("ticket", 5));
+    let mut shop = Shop::open(&items).await;
+    let mut worker = shop.worker("w", &[]).await;
+    let mut lock = shop.pool.begin().await.unwrap();
+    let locked = "SELECT pg_backend_pid() FROM items WHERE id = 'ticket' FOR UPDATE";
+    let pid: i32 = sqlx::query_scalar(locked).fetch_one(&mut *lock).await.unwrap();
+    for (number, other) in others.iter().enumerate() {
+        shop.buy_unconfirmed(&format!("r-{number:04}"), "ticket").await;
+        shop.buy_unconfirmed(&format!("a-{number}"), other).await;
+    }
+    let replies = shop.replies(BUYERS).await;
+    assert!(replies.iter().all(|(id, reply)| id.starts_with("a-") && reply.code() == "reserved"));
+    until("it is logged", async || shop.log("w").await.contains("item ticket")).await;
+    assert!(shop.log("w").await.contains(&format!("pid {pid} (test")));
+
+    // Whoever comes next has them in order, and only them.
+    worker.kill().await.unwrap();
+    let _next = shop.worker("next", &[]).await;
+    for (number, other) in others.iter().enumerate() {
+        shop.buy_unconfirmed(&format!("b-{number}"), other).await;
+    }
+    let mut replies = shop.replies(BUYERS).await;
+    assert!(replies.iter().all(|(id, reply)| !id.starts_with("r-") && reply.code() == "reserved"));
+    until("it is logged", async || shop.log("next").await.contains("item ticket")).await;
+    lock.rollback().await.unwrap();
+    while (0..BUYERS).any(|number| !replies.contains_key(&format!("r-{number:04}"))) {
+        replies.extend(shop.replies(1).await);
+    }
+    for number in 0..BUYERS {
+        let expected = if number < 5 { "reserved" } else { "sold_out" };
+        assert_eq!(replies[&format!("r-{number:04}")].code(), expected, "{number}");
+    }
+    assert!(shop.log("next").await.contains("its requests are decided again"));
+    assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
 async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let (mut servers, endpoints) = private_servers(1).await;
     let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };

@@ -9,11 +9,23 @@ use crate::{
 };
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction, postgres::PgConnectOptions};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Enough for every test to have its sessions at once.
 const CONNECTIONS_MAX: u32 = 16;
+
+/// Longer than a test holds a lock to have somebody else wait for it, on a machine that is busy with other tests.
+const PATIENT: [(&str, &str); 2] = [("lock_timeout", "20s"), ("statement_timeout", "30s")];
+/// The row of the item `a` is refused, as a trigger or a constraint of somebody's may do it.
+const REFUSE: &str = "
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as the test wants it'; END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON items FOR EACH ROW WHEN (OLD.id = 'a') EXECUTE FUNCTION refuse()";
+const FORBID: &str = "ALTER TABLE items ADD CONSTRAINT forbidden CHECK (id <> 'a') NOT VALID";
+
+/// There is no event to wait for: what failed is tried again when its time has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 const ITEM: &str = "INSERT INTO items (id, stock, available, held, sold) VALUES ($1, $2, $2 - $3 - $4, $3, $4)";
 const ORDER: &str = "
@@ -49,6 +61,8 @@ pub struct Item {
 /// As everything here: where a test could not go on.
 pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
     let pool = db::pool(&fixture::database().await, "test", CONNECTIONS_MAX).expect("the URL can be read");
+    let patient = PgConnectOptions::clone(&pool.connect_options()).options(PATIENT);
+    let pool = db::pool_with(patient, CONNECTIONS_MAX);
     db::migrate(&pool).await.expect("the database can be migrated");
     for (id, stock, held, sold) in items {
         let insert = sqlx::query(ITEM).bind(id).bind(stock).bind(held).bind(sold);
@@ -120,6 +134,54 @@ pub async fn lock(pool: &PgPool, table: &str, id: impl std::fmt::Display) -> Tra
     transaction
 }
 
+/// What can be wrong with the row of the item `a`.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    Locked,
+    Refused,
+    Forbidden,
+}
+
+/// A fault that is there until it is mended.
+pub struct Faulty {
+    pool: PgPool,
+    lock: Option<Transaction<'static, Postgres>>,
+    mend: &'static str,
+}
+
+impl Fault {
+    pub const ALL: [Self; 3] = [Self::Locked, Self::Refused, Self::Forbidden];
+
+    pub async fn begin(self, pool: &PgPool) -> Faulty {
+        eprintln!("with the fault {self:?}");
+        let (lock, begin, mend) = match self {
+            Self::Locked => (Some(lock(pool, "items", "a").await), "", ""),
+            Self::Refused => (None, REFUSE, "DROP FUNCTION refuse CASCADE"),
+            Self::Forbidden => (None, FORBID, "ALTER TABLE items DROP CONSTRAINT forbidden"),
+        };
+        execute(pool, begin).await;
+        Faulty { pool: pool.clone(), lock, mend }
+    }
+}
+
+impl Faulty {
+    pub async fn mend(self) {
+        drop(self.lock);
+        execute(&self.pool, self.mend).await;
+    }
+}
+
+/// What is answered once nothing is put off any more.
+pub async fn until_decided(answers: impl AsyncFn() -> Vec<Answer>) -> Vec<Answer> {
+    loop {
+        let found = answers().await;
+        if !found.contains(&Answer::Later) {
+            return found;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// Ends when this many sessions wait for a lock that another one holds.
 pub async fn until_waiting(pool: &PgPool, sessions: i64) {
     while count(pool, WAITING_HERE).await < sessions {
@@ -137,7 +199,7 @@ pub fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(body) => serde_json::from_str(body).expect("a reply can be read"),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Requeue => panic!("it is decided at once"),
+        Answer::Requeue | Answer::Later => panic!("it is decided at once"),
     }
 }
 

@@ -32,7 +32,9 @@ impl WorkerMetrics {
 
     /// Notes so many requests that were decided in one go.
     pub(super) fn decided(&self, requests: usize) {
-        self.batch_requests.observe(requests as f64);
+        if requests > 0 {
+            self.batch_requests.observe(requests as f64);
+        }
     }
 
     /// Notes the answers to a batch; and its messages that could not be read, and are rejected, too.

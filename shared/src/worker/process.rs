@@ -13,9 +13,16 @@ use crate::{
 use futures_util::{FutureExt, future::BoxFuture};
 use std::panic::AssertUnwindSafe;
 
-/// What becomes of every delivery of a batch, in order. `None`: told to stop, or no longer open, while the database was
-/// away; nothing of the batch may be acknowledged, and it comes back.
-type Processed = Option<Vec<(Delivery, Outcome)>>;
+/// `None`: told to stop, or no longer open, while the database was away; nothing of the batch may be acknowledged, and it
+/// comes back.
+type Processed = Option<Outcomes>;
+
+/// What becomes of every delivery of a batch, in order.
+pub(super) struct Outcomes {
+    pub(super) decided: Vec<(Delivery, Outcome)>,
+    /// To be processed again, before all that comes after them.
+    pub(super) later: Vec<Delivery>,
+}
 
 impl Function {
     pub(super) fn process<'a>(
@@ -73,16 +80,23 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     let answers = answer(handler, &requests, around).await?;
     let unreadable = read.iter().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Rejected(_)))).count();
     around.metrics.answered(&answers, unreadable);
-    let mut answered = requests.iter().zip(answers).map(|(request, answer)| match answer {
-        Answer::Verdict(body) => Outcome::Answered { body, request_id: request.request_id().to_owned() },
-        Answer::Rejected(rejection) => Outcome::Rejected(rejection),
-        Answer::Requeue => Outcome::Requeued,
-    });
-    let outcomes = read.into_iter().map(|(delivery, outcome)| {
-        let outcome = outcome.or_else(|| answered.next()).expect("one answer for each request");
-        (delivery, outcome)
-    });
-    Some(outcomes.collect())
+    let mut answered = requests.iter().zip(answers);
+    let mut outcomes = Outcomes { decided: Vec::with_capacity(read.len()), later: Vec::new() };
+    for (delivery, outcome) in read {
+        let outcome = outcome.or_else(|| match answered.next().expect("one answer for each request") {
+            (request, Answer::Verdict(body)) => {
+                Some(Outcome::Answered { body, request_id: request.request_id().to_owned() })
+            }
+            (_, Answer::Rejected(rejection)) => Some(Outcome::Rejected(rejection)),
+            (_, Answer::Requeue) => Some(Outcome::Requeued),
+            (_, Answer::Later) => None,
+        });
+        match outcome {
+            Some(outcome) => outcomes.decided.push((delivery, outcome)),
+            None => outcomes.later.push(delivery),
+        }
+    }
+    Some(outcomes)
 }
 
 fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> {
@@ -107,7 +121,7 @@ async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around
     loop {
         let reason = match AssertUnwindSafe(handle(handler, requests, around.metrics)).catch_unwind().await {
             Ok(Ok(answers)) => return Some(answers),
-            Ok(Err(error @ (Error::Away(_) | Error::Unfit(_)))) => {
+            Ok(Err(error @ (Error::Away(_) | Error::Unfit(_) | Error::Row(_)))) => {
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
                 around.service.wait(wait).await;
@@ -146,6 +160,6 @@ async fn handle<H: Handler>(
     }
     let answers = handler.handle(requests).await?;
     assert_eq!(answers.len(), requests.len(), "a handler gives one answer for each request");
-    metrics.decided(requests.len());
+    metrics.decided(answers.iter().filter(|answer| !matches!(answer, Answer::Later)).count());
     Ok(answers)
 }

@@ -185,7 +185,7 @@ impl Shares {
         let partition = &mut self.partitions[partition];
         let is_new = !partition.is_active(now);
         partition.taken += 1;
-        partition.last_tag = tag;
+        partition.last_tag = tag.max(partition.last_tag);
         partition.last_taken = Some(now);
         if is_new {
             partition.active_since = Some(now);

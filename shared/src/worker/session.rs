@@ -5,13 +5,20 @@
 
 use super::{
     Care, Ended, Function,
+    process::Outcomes,
     rebalance::{Place, Shares, Step, Subscribing},
     service::Ready,
     settle::{Decided, Settler, Settling},
 };
 use crate::amqp::{self, Consumer, Delivery, Error};
-use std::time::{Duration, Instant};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc::Permit,
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
 
 /// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
 /// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of 64 KiB, the largest allowed, they would be 1 GB.
@@ -26,6 +33,8 @@ const CAREFUL_SECONDS: u64 = 5;
 const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
+/// How long to wait for company before what is not decided is tried again.
+const LATER_MS: u64 = 100;
 
 struct Session<'a> {
     function: &'a Function,
@@ -40,6 +49,8 @@ struct Session<'a> {
     shares: Shares,
     care: Care,
     window: u16,
+    /// Delivered, and not decided yet: the first of the next batch.
+    later: Vec<Delivery>,
     /// Batches handed over to be settled.
     pushed: u64,
     started: Instant,
@@ -72,10 +83,12 @@ impl Function {
             shares: Shares::of(queues.len()),
             care,
             window,
+            later: Vec::new(),
             pushed: 0,
             started: Instant::now(),
         };
         let ended = session.consume().await;
+        let undecided = session.undecided();
         let Session { mut consumer, shares, .. } = session;
         match ended {
             // Settling only knows that it ended; the subscription knows why.
@@ -83,8 +96,13 @@ impl Function {
             Err(error) => Err(error),
             Ok(ended @ (Ended::Stopped | Ended::Suspect)) => {
                 settling.finish().await?;
-                // Answered, and held back for a handing over that does not happen any more.
-                consumer.acknowledger().acknowledge(shares.held_tags().into_iter()).await?;
+                // Answered, and held back for a handing over that does not happen any more. What is not decided comes back,
+                // and with it, to be answered again, what came after it.
+                let first =
+                    |partition| undecided.iter().find(|first| first.0 == partition).map_or(u64::MAX, |first| first.1);
+                let held =
+                    shares.held_tags().into_iter().map(|(partition, tag)| (partition, tag.min(first(partition) - 1)));
+                consumer.acknowledger().acknowledge(held, &[]).await?;
                 Ok(ended)
             }
             Ok(Ended::Clear) => {
@@ -96,18 +114,14 @@ impl Function {
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
     async fn consume(&mut self) -> Result<Ended, Error> {
-        let (settling, service) = (self.settling, &self.function.service);
+        let service = &self.function.service;
         let acknowledger = self.consumer.acknowledger();
         let mut ticks = every(Duration::from_millis(SUBSCRIBE_MS));
         loop {
             let is_subscribed = self.consumer.is_subscribed();
-            let next = async {
-                let room = settling.room().await?;
-                let batch_max = usize::from(service.worker.batch_max);
-                Ok::<_, Error>((room, self.consumer.next_batch(batch_max).await?))
-            };
+            let next = self.next();
             let (room, mut batch) = tokio::select! {
                 biased;
                 () = service.stopped() => return Ok(Ended::Stopped),
@@ -131,18 +145,26 @@ impl Session<'_> {
                     return Ok(Ended::Suspect);
                 }
             }
-            let taken: Vec<_> = batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
-            let Some(outcomes) = self.function.process(batch, &|| acknowledger.is_open()).await else {
+            if !self.later.is_empty() {
+                self.later.append(&mut batch);
+                batch = std::mem::take(&mut self.later);
+            }
+            let Some(Outcomes { decided: outcomes, later }) =
+                self.function.process(batch, &|| acknowledger.is_open()).await
+            else {
                 return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
             };
-            let is_clear = self.care == Care::OneByOne && suspect_at.is_none();
+            self.later = later;
+            let undecided = self.undecided();
+            let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag)).collect();
+            let is_clear = self.care == Care::OneByOne && suspect_at.is_none() && undecided.is_empty();
             if is_clear && self.started.elapsed() >= Duration::from_secs(CAREFUL_SECONDS) {
                 // The window of one is decided and not acknowledged, so the broker sends nothing that we would return.
                 self.consumer.cancel().await?;
-                room.send(Decided { outcomes, held: Vec::new() });
+                room.send(Decided { outcomes, held: Vec::new(), undecided });
                 return Ok(Ended::Clear);
             }
-            room.send(Decided { outcomes, held: self.shares.held() });
+            room.send(Decided { outcomes, held: self.shares.held(), undecided });
             self.pushed += 1;
             // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
             // next batch on.
@@ -152,6 +174,17 @@ impl Session<'_> {
             }
             self.hand_over().await?;
         }
+    }
+
+    /// What has arrived, and room for it. Of what is to be tried again, nobody waits for company for long.
+    async fn next(&mut self) -> Result<(Permit<'a, Decided>, Vec<Delivery>), Error> {
+        let room = self.settling.room().await?;
+        let next = self.consumer.next_batch(usize::from(self.function.service.worker.batch_max));
+        if self.later.is_empty() {
+            return Ok((room, next.await?));
+        }
+        let next = timeout(Duration::from_millis(LATER_MS), next).await;
+        Ok((room, next.unwrap_or_else(|_| Ok(Vec::new()))?))
     }
 
     /// One step of subscribing; true: it was the last.
@@ -201,6 +234,16 @@ impl Session<'_> {
                 tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
             }
         });
+    }
+
+    /// In each partition, the first (partition, tag) that is not decided.
+    fn undecided(&self) -> Vec<(usize, u64)> {
+        let mut first = BTreeMap::new();
+        for delivery in &self.later {
+            let tag = first.entry(delivery.partition).or_insert(delivery.tag);
+            *tag = delivery.tag.min(*tag);
+        }
+        first.into_iter().collect()
     }
 
     fn note(&mut self, taken: &[(usize, u64)]) {

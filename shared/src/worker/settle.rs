@@ -37,6 +37,8 @@ pub(super) struct Decided {
     pub(super) outcomes: Vec<(Delivery, Outcome)>,
     /// Partitions that are being handed over: answered, but not acknowledged.
     pub(super) held: Vec<usize>,
+    /// In each partition, the first (partition, tag) that was delivered and is not decided.
+    pub(super) undecided: Vec<(usize, u64)>,
 }
 
 /// The settling of one session's batches, in the background; it ends with the session.
@@ -93,14 +95,14 @@ pub(super) struct Settler {
 impl Settler {
     async fn run(self, mut decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
         let mut publisher = None;
-        while let Some(Decided { outcomes, held }) = decided.recv().await {
+        while let Some(Decided { outcomes, held, undecided }) = decided.recv().await {
             pause_at("decided").await;
             let returned = self.publish(&mut publisher, &outgoing(&outcomes, &self.queues)).await;
             pause_at("replied").await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
             let settled = tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag));
-            self.acknowledger.acknowledge(settled).await?;
+            self.acknowledger.acknowledge(settled, &undecided).await?;
             progress.send_modify(|settled| *settled += 1);
         }
         if let Some(publisher) = publisher {

@@ -30,9 +30,12 @@ use uuid::Uuid;
 /// How often a message is put off: more often than the queue would deliver one that fails.
 const PUT_OFF: u32 = 40;
 
-/// Answers with what it got, but panics over `panic`, gives up over `error`, and answers `slow` only after it was put off
-/// so many times.
-struct Touchy(AtomicU32);
+/// Answers with what it got, but panics over `panic`, gives up over `error`, answers `slow` only after it was put off so many
+/// times, and `row` never, if it has none.
+struct Touchy {
+    put_off: AtomicU32,
+    has_row: bool,
+}
 
 /// A request that is its own id, with the message's, where it has one.
 struct Text(String);
@@ -65,9 +68,12 @@ impl Handler for Touchy {
             return Err(Error::Unhandled("as the test wants it".to_owned()));
         }
         let is_put_off =
-            |request: &Text| request.0.starts_with("slow") && self.0.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
-        let answer =
-            |request: &Text| if is_put_off(request) { Answer::Requeue } else { Answer::Verdict(request.0.clone()) };
+            |request: &Text| request.0.starts_with("slow") && self.put_off.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
+        let answer = |request: &Text| match request {
+            request if is_put_off(request) => Answer::Requeue,
+            request if request.0.starts_with("row") && !self.has_row => Answer::Later,
+            request => Answer::Verdict(request.0.clone()),
+        };
         Ok(requests.iter().map(answer).collect())
     }
 }
@@ -128,6 +134,32 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
     assert_eq!(dead.message_count(), 0, "it never counted as a failure");
 }
 
+#[tokio::test]
+async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answered_and_acknowledged() {
+    let mut buyer = Buyer::new().await;
+    let worker = buyer.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: false }, None);
+    for body in ["first", "row-1", "second", "row-2", "third"] {
+        buyer.send(body, BasicProperties::default()).await;
+    }
+    for body in ["first", "second", "third", "fourth"] {
+        if body == "fourth" {
+            buyer.send(body, BasicProperties::default()).await;
+        }
+        assert_eq!(buyer.reply().await.0, body);
+    }
+    worker.abort();
+    let worker = buyer.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: true }, None);
+    buyer.send("last", BasicProperties::default()).await;
+    let mut replies = Vec::new();
+    while replies.last().is_none_or(|last| last != "last") {
+        replies.push(buyer.reply().await.0);
+    }
+    // What was answered last may not have been acknowledged.
+    replies.retain(|reply| reply != "fourth");
+    assert_eq!(replies, ["row-1", "row-2", "last"]);
+    worker.abort();
+}
+
 /// Somebody who sends, with a queue for the replies.
 struct Buyer {
     fixture: Fixture,
@@ -163,16 +195,20 @@ impl Buyer {
     }
 
     fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {
+        self.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: true }, Some(metrics_address))
+    }
+
+    fn serve_by(&self, handler: Touchy, metrics_address: Option<SocketAddr>) -> JoinHandle<anyhow::Result<()>> {
         let options = WorkerOptions {
             amqp_url: self.fixture.amqp_url.clone(),
             worker_id: "touchy".to_owned(),
             ready_file: None,
             batch_max: 100,
-            metrics_address: Some(metrics_address),
+            metrics_address,
             startup_seconds_max: 30,
             log: String::new(),
             log_json: false,
         };
-        tokio::spawn(async move { worker::serve(Touchy(AtomicU32::new(0)), &options).await })
+        tokio::spawn(async move { worker::serve(handler, &options).await })
     }
 }

@@ -14,11 +14,12 @@ use payment::{
     gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
 };
 use shared::{
+    db,
     devstack::{
         gateway::{self, Behaviour},
         seed::{
-            self, Due, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute, hold,
-            lock, one_hold, published, state, until_waiting, verdict, violated_by,
+            self, Due, Fault, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute,
+            hold, lock, one_hold, published, state, until_decided, until_waiting, verdict, violated_by,
         },
     },
     handler::{Answer, Handler},

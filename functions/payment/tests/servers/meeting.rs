@@ -113,3 +113,20 @@ async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
         assert_eq!(history(pool, *order).await.pop().unwrap().0, state(pool, *order).await.as_str());
     }
 }
+
+#[tokio::test]
+async fn payments_of_other_items_go_on_while_one_items_row_is_at_fault() {
+    for fault in Fault::ALL {
+        let pool = database(&[("a", 1), ("b", 1)]).await;
+        let (of_a, of_b) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "b", 1, Due::InAnHour).await);
+        let bank = Bank::open().await;
+        let faulty = fault.begin(&pool).await;
+        let process = process(&db::isolated(&pool), &bank);
+        let requests = [request(1, of_a, "card"), request(2, of_b, "card")];
+        let found = process.handle(&requests).await.unwrap();
+        assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Later, Code::Paid));
+        faulty.mend().await;
+        let found = until_decided(async || process.handle(&requests).await.unwrap()).await;
+        assert_eq!((codes(&found), bank.charges()), (vec![Code::Paid, Code::Paid], 2));
+    }
+}

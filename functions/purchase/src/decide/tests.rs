@@ -43,7 +43,7 @@ fn verdict(answer: &Answer) -> Verdict {
     match answer {
         Answer::Verdict(reply) => serde_json::from_str(reply).unwrap(),
         Answer::Rejected(rejection) => rejection.verdict(),
-        Answer::Requeue => panic!("it is decided at once"),
+        Answer::Requeue | Answer::Later => panic!("it is decided at once"),
     }
 }
 

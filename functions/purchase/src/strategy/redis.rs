@@ -133,7 +133,9 @@ impl Counter {
 
     /// Waits for a Redis that is not there yet, for a limited time.
     pub(super) async fn reach(&self, pool: &PgPool, seconds_max: u64) -> anyhow::Result<()> {
-        let away = |error: &Error| matches!(error, Error::Away(_) | Error::Unhandled(_)).then(|| error.to_string());
+        let away = |error: &Error| {
+            matches!(error, Error::Away(_) | Error::Row(_) | Error::Unhandled(_)).then(|| error.to_string())
+        };
         let reached = wait_for_server("Redis", seconds_max, away, || async {
             on_connection(pool, async |database| self.connection(database).await).await.map(drop)
         });

@@ -8,6 +8,7 @@ mod oversell;
 mod plans;
 mod redis;
 mod retention;
+mod rows;
 mod rules;
 mod verdicts;
 

@@ -5,14 +5,17 @@ mod cancelling;
 mod expiry;
 mod meeting;
 mod plans;
+mod rows;
 
 use release::{Release, expire::Expirer, store::BATCH_ORDERS_MAX};
 use shared::{
+    db,
     devstack::seed::{
-        self, Due, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, history, hold, lock,
-        one_hold, state, until_waiting, verdict, violated_by,
+        self, Due, Fault, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, history, hold,
+        lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
+    isolation::Isolation,
     messages::{Code, ReleaseRequest, Status},
     order::State,
     outbox::Notifier,
@@ -30,7 +33,7 @@ async fn answers(pool: &PgPool, requests: &[ReleaseRequest]) -> Vec<Answer> {
 
 /// Ends what is due; returns how many orders expired.
 async fn expired(pool: &PgPool) -> i64 {
-    Expirer::new(pool, Notifier::start(pool)).expire().await.unwrap() as i64
+    Expirer::new(pool, Isolation::new(pool), Notifier::start(pool)).expire().await.unwrap() as i64
 }
 
 /// (available, held, version)

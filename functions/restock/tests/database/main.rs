@@ -9,8 +9,10 @@ mod plans;
 use restock::{Restock, count::STEP_ORDERS};
 use serde_json::Value;
 use shared::{
+    db,
     devstack::seed::{
-        self, all_of, assert_one_verdict_per_id, codes, count, database, lock, until_waiting, verdict, violated_by,
+        self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, lock, until_decided, until_waiting,
+        verdict, violated_by,
     },
     handler::{Answer, Handler},
     messages::{Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX},

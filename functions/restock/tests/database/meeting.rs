@@ -104,3 +104,19 @@ async fn two_who_create_the_same_items_in_other_orders_do_not_wait_in_a_circle()
     assert_eq!(created, 20, "each item once");
     assert_eq!(count(&pool, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await, 0);
 }
+
+#[tokio::test]
+async fn an_item_whose_row_is_at_fault_waits_alone_and_in_order() {
+    for fault in Fault::ALL {
+        let pool = database(&[("a", 5, 0, 0), ("b", 5, 0, 0)]).await;
+        let faulty = fault.begin(&pool).await;
+        let restock = Restock::new(db::isolated(&pool));
+        let of_b = request(2, "b", Operation::Add { quantity: 1 });
+        let found = restock.handle(&[remove(1, 4), of_b, remove(3, 2)]).await.unwrap();
+        assert_eq!((&found[0], verdict(&found[1]).code, &found[2]), (&Answer::Later, Code::Added, &Answer::Later));
+        faulty.mend().await;
+        let waiting = [remove(1, 4), remove(3, 2), remove(4, 1)];
+        let found = until_decided(async || restock.handle(&waiting).await.unwrap()).await;
+        assert_eq!(codes(&found), [Code::Removed, Code::StockInUse, Code::Removed]);
+    }
+}

@@ -1,0 +1,86 @@
+//! A TCP address in front of a server, for tests of what a network does: connections that exist are made to stand still, as
+//! behind a proxy or a firewall that has forgotten them, while new ones work.
+
+use anyhow::{Context, Result};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// Where what comes is forwarded to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Forwards until it is dropped; then its connections end, too.
+#[derive(Debug)]
+pub struct Forwarder {
+    address: SocketAddr,
+    /// Goes up when those that exist are to stand still.
+    era: watch::Sender<u64>,
+    accepting: JoinHandle<()>,
+}
+
+impl Forwarder {
+    pub async fn to(target: Target) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a free port")?;
+        let address = listener.local_addr()?;
+        let (era, eras) = watch::channel(0);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let mut eras = eras.clone();
+                eras.mark_unchanged();
+                tokio::spawn(forward(client, target.clone(), eras));
+            }
+        });
+        Ok(Self { address, era, accepting })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From here on, nothing passes through the connections that exist, in either direction, and neither end learns of it.
+    pub fn strand(&self) {
+        self.era.send_modify(|era| *era += 1);
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn forward(client: TcpStream, target: Target, eras: watch::Receiver<u64>) {
+    // What cannot be reached closes the connection.
+    match target {
+        Target::Tcp(address) => {
+            if let Ok(server) = TcpStream::connect(address).await {
+                pass(client, server, eras).await;
+            }
+        }
+        Target::Unix(path) => {
+            if let Ok(server) = UnixStream::connect(path).await {
+                pass(client, server, eras).await;
+            }
+        }
+    }
+}
+
+async fn pass(mut client: TcpStream, mut server: impl AsyncRead + AsyncWrite + Unpin, mut eras: watch::Receiver<u64>) {
+    client.set_nodelay(true).ok();
+    tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => (),
+        // Both are kept open until the forwarder is dropped.
+        stranded = eras.changed() => if stranded.is_ok() { while eras.changed().await.is_ok() {} },
+    }
+}
