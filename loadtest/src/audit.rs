@@ -125,7 +125,7 @@ impl Audit {
         let sold = case.answered.iter().zip(answers).filter(|(status, _)| **status == Some(Status::Reserved));
         let of = |status| case.answered.iter().filter(|answered| **answered == Some(status)).count() as u64;
         let is_recorded = |index: usize| evidence.scope < Scope::Records || case.recorded[index].is_some();
-        let is_lost = |index: usize| case.answered[index].is_none() || !is_recorded(index);
+        let is_lost = |index: usize| case.is_unanswered(index) || (case.was_sent(index) && !is_recorded(index));
         Self {
             invariants,
             verdicts: VerdictCounts {
@@ -191,6 +191,15 @@ impl<'a> Case<'a> {
     /// `None` where nobody asked with this id.
     fn index(&self, request_id: &str) -> Option<usize> {
         self.evidence.answers.index(request_id).filter(|&index| self.ids[index] == request_id)
+    }
+
+    /// Who was never sent, because the time was over, is not lost.
+    fn was_sent(&self, index: usize) -> bool {
+        self.evidence.answers.answers[index].sends > 0
+    }
+
+    fn is_unanswered(&self, index: usize) -> bool {
+        self.was_sent(index) && self.answered[index].is_none()
     }
 
     /// The ids of the requests that offend.

@@ -177,7 +177,7 @@ pub struct SaleOptions {
     /// How the workers keep stock while they decide; measured without a database, nobody does.
     #[arg(long, value_enum, default_value_t)]
     pub strategy: Strategy,
-    /// The longest that the buyers wait, in seconds from the first request.
+    /// The longest that the buyers wait, in seconds from when the last request is due.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
     /// Write the result as JSON to this file; `-` prints JSON alone on standard output.
@@ -207,7 +207,7 @@ pub struct BenchOptions {
     /// Chooses who buys what; the same seed gives the same sales.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// The longest that the buyers of a sale on the queue wait, in seconds from the first request.
+    /// The longest that the buyers of a sale on the queue wait, in seconds from when the last request is due.
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     #[serde(skip)]
     pub timeout: u64,

@@ -44,7 +44,7 @@ pub struct Sale<'a> {
     pub scenario: Scenario,
     /// Who decides; without a strategy it is the ceiling.
     pub workers: WorkerSpec,
-    /// The longest that the buyers wait, from the first request.
+    /// The longest that the buyers wait, from when the last request is due.
     pub timeout: Duration,
     /// What happens to the orders after their verdict.
     pub orders: Option<Orders>,
@@ -127,7 +127,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         database_state::put_on_sale(&database, &schedule.items, hold).await?;
         database.close().await;
     }
-    let last = schedule.requests.last().map_or(Duration::ZERO, |due| due.at);
+    let last = schedule.last();
     let crashes_over = last + hold.unwrap_or(CRASHES_GO_ON);
     let (buyer_count, seed) = (schedule.requests.len(), scenario.sale.seed);
     let injector = Injector::of(faults, &endpoints.amqp_url, buyer_count, crashes_over, seed).await?;
@@ -137,7 +137,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         schedule,
         answered: buyers.answered(),
         ready: Some((buyers, probe)),
-        time_max,
+        time_max: last + time_max,
         buying: JoinSet::new(),
         injector,
         orders: running_orders,

@@ -77,6 +77,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// When the last request is due, from the start of the sale.
+    pub fn last(&self) -> Duration {
+        self.requests.last().map_or(Duration::ZERO, |due| due.at)
+    }
+
     /// Works out the sale; `salt` keeps the ids of two runs on one database apart (only `[A-Za-z0-9._:-]`, short).
     pub fn new(scenario: &Scenario, salt: &str) -> Self {
         let item_count = u64::from(scenario.items);

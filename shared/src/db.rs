@@ -36,7 +36,7 @@ const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("e
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// The schema's history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "purchase", include_str!("../../migrations/0001_purchase.sql")),
     (2, "release", include_str!("../../migrations/0002_release.sql")),
     (3, "payment", include_str!("../../migrations/0003_payment.sql")),
@@ -45,6 +45,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "atomic", include_str!("../../migrations/0006_atomic.sql")),
     (7, "redis", include_str!("../../migrations/0007_redis.sql")),
     (8, "content", include_str!("../../migrations/0008_content.sql")),
+    (9, "ids", include_str!("../../migrations/0009_ids.sql")),
 ];
 
 const UNDEFINED_TABLE: &str = "42P01";
@@ -152,7 +153,13 @@ pub fn connect(options: &PgConnectOptions) -> BoxFuture<'_, Result<PgConnection,
 
 /// A connection of the pool. Boxed, as [`connect`] is: what connects is compiled here, and not once more in each caller.
 pub fn acquire(pool: &PgPool) -> BoxFuture<'_, Result<PoolConnection<Postgres>, sqlx::Error>> {
-    Box::pin(pool.acquire())
+    Box::pin(async move {
+        match pool.acquire().await {
+            // What the server said each time, such as that the role has too many connections, the pool keeps to itself.
+            Err(sqlx::Error::PoolTimedOut) => Err(reach(pool).await.err().unwrap_or(sqlx::Error::PoolTimedOut)),
+            acquired => acquired,
+        }
+    })
 }
 
 /// Runs on a connection from the pool; one that gives no answer in time is closed and never used again. [`Error::Away`]

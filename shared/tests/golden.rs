@@ -15,6 +15,7 @@ mod compare;
 const LARGE: &str = "<70 kB>";
 const NOT_UTF8: &str = "<FF>";
 const LINE_FEED: &str = "<LF>";
+const BYTE_ORDER_MARK: &str = "<BOM>";
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -65,7 +66,7 @@ fn decode(kind: &str, body: &[u8], message_id: Option<&str>) -> Result<(String, 
 }
 
 fn bytes(body: &str) -> Vec<u8> {
-    let text = body.replace(LARGE, &"x".repeat(70_000)).replace(LINE_FEED, "\n");
+    let text = body.replace(LARGE, &"x".repeat(70_000)).replace(LINE_FEED, "\n").replace(BYTE_ORDER_MARK, "\u{feff}");
     let mut parts = text.split(NOT_UTF8);
     let mut bytes = parts.next().unwrap().as_bytes().to_vec();
     for part in parts {

@@ -21,7 +21,7 @@ const ID_DIGITS: usize = 12;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the messages, longest there first.
+    /// List the messages, those that came last first.
     List {
         /// Only messages that are there for this reason, such as `malformed` or `delivery_limit`.
         #[arg(long)]
@@ -124,10 +124,13 @@ async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Res
     for message in &messages {
         *reasons.entry(&message.reason).or_default() += 1;
     }
-    let wanted = messages.iter().filter(|message| reason.as_ref().is_none_or(|reason| message.reason == *reason));
-    let wanted = wanted.take(usize::try_from(limit.limit).unwrap_or(usize::MAX));
+    let is_wanted = |message: &&DeadMessage| reason.as_ref().is_none_or(|reason| message.reason == *reason);
+    let wanted: Vec<_> = messages.iter().rev().filter(is_wanted).map(summary).collect();
+    let shown = &wanted[..wanted.len().min(usize::try_from(limit.limit).unwrap_or(usize::MAX))];
+    let not_shown = wanted.len() - shown.len();
     let document = json!({
-        "messages": wanted.map(summary).collect::<Vec<_>>(),
+        "messages": shown,
+        "not_shown": not_shown,
         // How many were looked at for each, how many are behind them, and why the next one could not be read.
         "reasons": reasons,
         "not_looked_at": behind,
@@ -135,13 +138,14 @@ async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Res
     });
     let tables = &[("messages", NONE, "id reason queue correlation_id body_bytes message")];
     let mut drawn = Layout { lines: "unreadable reasons", tables }.of(document);
+    drawn.notes.extend((not_shown > 0).then(|| format!("Not shown: {not_shown} older ones; --limit N shows more.")));
     drawn.notes.extend(behind_text(behind));
     Ok(drawn)
 }
 
 /// Says that there are more, where there are.
 fn behind_text(behind: u32) -> Option<String> {
-    (behind > 0).then(|| format!("Not looked at: {behind} behind these; --look-max N goes further."))
+    (behind > 0).then(|| format!("Not looked at: {behind} that came later; --look-max N goes further."))
 }
 
 fn summary(message: &DeadMessage) -> Value {
@@ -294,7 +298,7 @@ mod tests {
                         ba4a8797bcf9  malformed  purchase.7  sent again; nobody waits for the reply\n\
                         ba4a8797bcf9  malformed  –           kept: it does not say which queue it came from\n\n\
                         There is no message 000000000000.\n\
-                        Not looked at: 3 behind these; --look-max N goes further.\n";
+                        Not looked at: 3 that came later; --look-max N goes further.\n";
         assert_eq!((kept.text(Style::Plain).as_str(), kept.is_well), (expected, false));
         assert_eq!(kept.document["messages"][2]["outcome"], "kept_without_origin");
         assert_eq!(

@@ -66,6 +66,7 @@ pub(crate) async fn list(ListOptions { limit, store }: ListOptions) -> Result<Dr
     let items: Vec<Item> = look(&store, Scan::ByKey, read).await?;
     let tables = &[("items", NONE, "item stock available held sold version conflicts sale")];
     let mut drawn = Layout { lines: "", tables }.of(json!({ "items": items }));
+    drawn.notes.extend(limit.note(items.len()));
     drawn.shown["items"].as_array_mut().into_iter().flatten().for_each(say_sale);
     Ok(drawn)
 }
@@ -112,7 +113,7 @@ pub(crate) async fn one(options: ItemOptions) -> Result<Drawn, Failure> {
                  cooldown_ms tiers created_at";
     let mut drawn = Layout { lines, tables: orders::TABLES }.of(json!(found));
     say_sale(&mut drawn.shown);
-    drawn.notes.extend(found.orders.behind());
+    drawn.notes.extend(found.orders.behind(limit));
     Ok(drawn)
 }
 
@@ -132,5 +133,7 @@ pub(crate) async fn conflicts(ListOptions { limit, store }: ListOptions) -> Resu
     let read = async |connection: &mut _| sqlx::query_as(CONFLICTS).bind(limit.rows()).fetch_all(connection).await;
     let items: Vec<Contended> = look(&store, Scan::ByKey, read).await?;
     let tables = &[("items", "No conflicts.", "item conflicts decisions conflicts_per_decision")];
-    Ok(Layout { lines: "", tables }.of(json!({ "items": items })))
+    let mut drawn = Layout { lines: "", tables }.of(json!({ "items": items }));
+    drawn.notes.extend(limit.note(items.len()));
+    Ok(drawn)
 }

@@ -96,6 +96,12 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// Says that there may be more, where a list of so many is full.
+    fn note(self, shown: usize) -> Option<String> {
+        let is_full = u32::try_from(shown).is_ok_and(|shown| shown >= self.limit);
+        is_full.then(|| format!("These are the first {}; --limit N shows more.", self.limit))
+    }
+
     /// As the database counts.
     fn rows(self) -> i64 {
         i64::from(self.limit)

@@ -86,14 +86,14 @@ pub(crate) async fn list(options: ListOptions) -> Result<Drawn, Failure> {
     let read = async |connection: &mut _| find(connection, item.as_deref(), state, limit, look_back).await;
     let orders = look(&store, Scan::ByKey, read).await?;
     let mut drawn = Layout { lines: "", tables: TABLES }.of(json!(orders));
-    drawn.notes.extend(orders.behind());
+    drawn.notes.extend(orders.behind(limit));
     Ok(drawn)
 }
 
 impl Orders {
     /// Says that there are older ones, where there are.
-    pub(crate) fn behind(&self) -> Option<String> {
-        let time = time_text(self.not_looked_at_before?);
+    pub(crate) fn behind(&self, limit: Limit) -> Option<String> {
+        let Some(time) = self.not_looked_at_before.map(time_text) else { return limit.note(self.orders.len()) };
         Some(format!("Orders made before about {time} were not looked at; --look-back N goes further back."))
     }
 }

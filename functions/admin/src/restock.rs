@@ -14,7 +14,7 @@ use shared::{
     amqp::{self, Nodes, OutgoingRequest, RequestOutcome},
     messages::{
         HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, STOCK_MAX, Status, TIME_MS_MAX, Verdict,
-        is_id,
+        is_id, is_opaque_id,
     },
     table::Style,
 };
@@ -55,12 +55,16 @@ pub enum Command {
         #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
         quantity: i64,
     },
-    /// Open the sale of an item, now or at a time.
+    /// Open the sale of an item, now and without end; or with times. Where one is given, the other stays as it is.
     Open {
         #[command(flatten)]
         request: RequestOptions,
-        #[command(flatten)]
-        window: Window,
+        /// The sale begins then, such as 2026-12-01T18:00:00Z.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        opens_at: Option<OffsetDateTime>,
+        /// The sale ends then.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        closes_at: Option<OffsetDateTime>,
     },
     /// Close the sale of an item, now. What is held may still be paid for.
     Close {
@@ -85,7 +89,7 @@ pub struct RequestOptions {
     #[arg(value_name = "NAME", value_parser = id)]
     item: String,
     /// The request's id; give the same again to repeat a request whose answer was lost. A new one where absent.
-    #[arg(long, value_name = "ID", value_parser = id)]
+    #[arg(long, value_name = "ID", value_parser = request_id)]
     request_id: Option<String>,
     /// How long to wait for the verdict.
     #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
@@ -127,9 +131,7 @@ pub(crate) async fn run(command: Command) -> Result<Verdict, Failure> {
         }
         Command::Add { request, quantity } => (request, Operation::Add { quantity }),
         Command::Remove { request, quantity } => (request, Operation::Remove { quantity }),
-        Command::Open { request, window: Window { opens_at, closes_at } } => {
-            (request, Operation::Open { opens_at, closes_at })
-        }
+        Command::Open { request, opens_at, closes_at } => (request, Operation::Open { opens_at, closes_at }),
         Command::Close { request } => (request, Operation::Close),
         Command::Rules { request, rules, none: _ } => (request, Operation::Rules { rules: rules.read() }),
     };
@@ -181,6 +183,12 @@ impl Document for Verdict {
 
 fn id(text: &str) -> Result<String, String> {
     if is_id(text) { Ok(text.to_owned()) } else { Err("an id matches [A-Za-z0-9._:-]{1,128}".to_owned()) }
+}
+
+fn request_id(text: &str) -> Result<String, String> {
+    let message =
+        "a request's id has 1 to 128 characters of printable ASCII, without space, quotation mark and backslash";
+    if is_opaque_id(text) { Ok(text.to_owned()) } else { Err(message.to_owned()) }
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {

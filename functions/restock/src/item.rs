@@ -75,16 +75,28 @@ pub fn apply(operation: &Operation, id: &str, item: Option<&Item>, now: OffsetDa
             (Code::Removed, EventKind::ItemStockRemoved, stock_message(&next, *quantity, "removed"))
         }
         Operation::Open { opens_at, closes_at } => {
-            let opens_at = opens_at.unwrap_or(now);
-            (next.opens_at, next.closes_at) = (Some(opens_at), *closes_at);
-            let until = match closes_at {
-                Some(closes_at) if *closes_at <= opens_at.max(now) => {
-                    return Outcome::Invalid(format!("The field closes_at is not after {}.", text(opens_at.max(now))));
+            (next.opens_at, next.closes_at) = match (opens_at, closes_at) {
+                (None, None) => (Some(now), None),
+                (Some(_), Some(_)) => (*opens_at, *closes_at),
+                // An end that has passed is none of the sale that begins now.
+                (Some(_), None) => (*opens_at, item.closes_at.filter(|closes_at| *closes_at > now)),
+                (None, Some(_)) => (item.opens_at, *closes_at),
+            };
+            let begins = next.opens_at.unwrap_or(now);
+            let until = match next.closes_at {
+                Some(end) if end <= begins.max(now) => {
+                    let [end, begins] = [end, begins.max(now)].map(text);
+                    return Outcome::Invalid(match closes_at {
+                        Some(_) => format!("The field closes_at is not after {begins}."),
+                        None => {
+                            format!("The sale closes at {end}, which is not after {begins}; name closes_at as well.")
+                        }
+                    });
                 }
-                Some(closes_at) => format!(" to {}", text(*closes_at)),
+                Some(closes_at) => format!(" to {}", text(closes_at)),
                 None => ", without end".to_owned(),
             };
-            let message = format!("The sale of {id} is open from {}{until}.", text(opens_at));
+            let message = format!("The sale of {id} is open from {}{until}.", text(begins));
             (Code::Opened, EventKind::ItemOpened, message)
         }
         // A sale that was over before stays over since then; one that has not begun never does.

@@ -13,7 +13,10 @@ use super::{Case, Evidence, Invariant, invariant};
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     let Evidence { answers, dead_growth, endings, .. } = case.evidence;
-    let unanswered = case.requests_where(|index| case.answered[index].is_none());
+    let unanswered = case.requests_where(|index| case.is_unanswered(index));
+    let unsent = case.requests_where(|index| !case.was_sent(index)).count();
+    let in_time = if unsent == 0 { String::new() } else { format!("; {unsent} were not sent, as the time was over") };
+    let asked = format!("{} requests, a verdict for each{in_time}", case.ids.len() - unsent);
     let conflicting = case.requests_where(|index| answers.answers[index].differing > 0);
     // Only the first few are kept by name; the count must be whole.
     let unnamed = usize::try_from(answers.stranger_count).unwrap_or(usize::MAX) - answers.strangers.len();
@@ -22,7 +25,7 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     let unclean = endings.iter().filter(|ending| !ending.clean);
     let unclean = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how));
     vec![
-        invariant("every_buyer_answered", format!("{} requests, a verdict for each", case.ids.len()), unanswered),
+        invariant("every_buyer_answered", asked, unanswered),
         invariant("no_conflicting_replies", "no request was told two things", conflicting),
         invariant("no_stray_replies", "no reply without a request", strangers),
         invariant("nothing_dead", "the queue `dead` did not grow", (*dead_growth > 0).then_some(dead)),
@@ -39,8 +42,11 @@ pub(super) fn records(case: &Case<'_>, stock: &Stock) -> Vec<Invariant> {
     let conserved = format!("available + held + sold = {units}");
     let balanced = "held and sold are what the orders add up to";
     let recorded = format!("{} verdicts, one for each request", case.evidence.database.verdicts.len());
-    let unrecorded =
-        case.requests_where(|index| case.recorded[index].is_none_or(|verdict| verdict.item != case.item_id(index)));
+    let is_unrecorded = |index: usize| match case.recorded[index] {
+        None => case.was_sent(index),
+        Some(verdict) => verdict.item != case.item_id(index),
+    };
+    let unrecorded = case.requests_where(is_unrecorded);
     let mismatched = case.requests_where(|index| is_mismatched(case, index));
     let misreported = case.requests_where(|index| is_misreported(case, index));
     let sent_away = stock.sent_away.iter().map(|&index| &case.ids[index]);

@@ -28,6 +28,7 @@ const FAULTS: &[Fault] = &[
     ("a unit is promised twice", |sale| sale.tell(3, Code::Reserved), "never_oversold replies_match_records"),
     ("a request has no record", |sale| drop(sale.database.verdicts.remove(9)), "every_request_recorded"),
     ("a verdict is on another item", |sale| sale.database.verdicts[9].item = "x".into(), "every_request_recorded"),
+    ("a buyer was never sent", |sale| sale.never_send(9), ""),
     ("a buyer has no reply", |sale| sale.answers.answers[9].body = None, "every_buyer_answered"),
     (
         "a reply is no verdict",
@@ -126,8 +127,9 @@ fn what_is_wrong_is_counted() {
     type Counted = (fn(&mut Evidence), [u64; 5]);
     let counted = Audit::of(&Evidence::sale()).verdicts;
     assert_eq!(counted, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
-    let counts: [Counted; 8] = [
+    let counts: [Counted; 9] = [
         (|_| {}, [0, 0, 0, 0, 0]),
+        (|sale| sale.never_send(9), [0, 0, 0, 0, 0]),
         (|sale| drop(sale.database.verdicts.remove(9)), [1, 0, 0, 0, 0]),
         (|sale| (sale.answers.answers[9].body, sale.answers.answers[9].replies) = (None, 0), [1, 0, 0, 0, 0]),
         (|sale| sale.reply_again(9), [0, 1, 0, 0, 0]),

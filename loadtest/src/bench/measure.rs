@@ -45,6 +45,7 @@ pub(super) async fn sale(
     progress.stage(format!("{what}: starting the workers"));
     let (buyers, limit, has_database) = (sale.scenario.buyers, sale.timeout, sale.workers.strategy.is_some());
     let mut running = run::start(endpoints, sale).await?;
+    let limit = limit + running.schedule().last();
     let items = running.schedule().items.iter().map(|item| item.id.clone()).collect();
     let workers = running.workers.pids();
     let before = counted(endpoints, &OURS, has_database).await?;

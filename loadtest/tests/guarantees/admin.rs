@@ -190,6 +190,10 @@ async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
     assert_eq!(listed["reasons"], json!({"malformed": 1, "rejected": 2}));
     assert_eq!(listed["messages"].as_array().unwrap().len(), 2);
     assert_eq!(listed["messages"][0]["queue"], "purchase.5");
+    let (_, newest) = admin_json(&shop, &["dead", "list", "--limit", "1"]).await;
+    assert_eq!((&newest["messages"][0]["correlation_id"], &newest["not_shown"]), (&json!("r-3"), &json!(2)));
+    let text = admin(&shop, &["dead", "list", "--limit", "1"]).await.out;
+    assert!(text.contains("Not shown: 2 older ones; --limit N shows more."), "{text}");
 
     assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected"]).await.code, Some(2), "--yes is missing");
     assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected", "--yes"]).await.code, Some(0));
@@ -220,7 +224,7 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!(code, Some(0));
-    let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][1]["id"].as_str().unwrap()]).await;
+    let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][0]["id"].as_str().unwrap()]).await;
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 
     raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;

@@ -46,6 +46,7 @@ fn names_and_limits_are_the_codes_own() {
 
     let schemas = &document["components"]["schemas"];
     assert_eq!(schemas["id"]["pattern"], format!("^[A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}$"));
+    assert_eq!(schemas["opaqueId"]["pattern"], format!("^[!#-\\[\\]-~]{{1,{ID_BYTES_MAX}}}$"));
     for (schema, field, minimum, maximum) in [
         ("purchaseRequest", "quantity", 1, i64::from(QUANTITY_MAX)),
         ("order", "quantity", 1, i64::from(QUANTITY_MAX)),

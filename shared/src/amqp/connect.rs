@@ -68,6 +68,10 @@ fn read_one(url: &str) -> Result<AMQPUri, Error> {
     if uri.scheme == AMQPScheme::AMQPS {
         return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust".to_owned()));
     }
+    // By the letter, a URL that ends in `/` names the virtual host ""; whoever writes one means `/`.
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".to_owned();
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok(uri)
 }
@@ -205,6 +209,13 @@ mod tests {
         nodes.begin_with(2);
         nodes.go_on();
         assert_eq!(hosts(&nodes), ["a:1", "b:2", "c:5672"]);
+    }
+
+    #[test]
+    fn a_url_that_ends_in_a_slash_or_before_it_means_the_virtual_host_that_is_one() {
+        for (url, vhost) in [("amqp://h:5672/", "/"), ("amqp://h", "/"), ("amqp://h/%2f", "/"), ("amqp://h/v", "v")] {
+            assert_eq!(Nodes::read(url).unwrap().uris[0].vhost, vhost, "{url}");
+        }
     }
 
     #[test]

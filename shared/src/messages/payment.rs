@@ -1,6 +1,6 @@
 //! A request to pay for an order.
 
-use super::request::{Request, read_id, read_object, read_order_id, read_request_id};
+use super::request::{Request, read_object, read_opaque_id, read_order_id, read_request_id};
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Request for PaymentRequest {
         let request_id = read_request_id(fields.request_id, message_id)?;
         let checked = (|| {
             let order_id = read_order_id(fields.order_id)?;
-            Ok((order_id, read_id("payment_method", fields.payment_method)?))
+            Ok((order_id, read_opaque_id("payment_method", fields.payment_method)?))
         })();
         let (order_id, payment_method) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
         Ok(Self { request_id, order_id, payment_method })

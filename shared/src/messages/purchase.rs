@@ -1,6 +1,8 @@
 //! A request for units of an item.
 
-use super::request::{About, Request, malformed, read_id, read_object, read_request_id, required};
+use super::request::{
+    About, Request, malformed, read_id, read_object, read_opaque_id, read_request_id, required, whole,
+};
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -35,7 +37,7 @@ impl Request for PurchaseRequest {
         let request_id = read_request_id(fields.request_id, message_id)?;
         let checked = (|| {
             let item = read_id("item", fields.item)?;
-            let buyer = read_id("buyer", fields.buyer)?;
+            let buyer = read_opaque_id("buyer", fields.buyer)?;
             Ok((item, buyer, read_quantity(fields.quantity)?, read_deadline(fields.deadline)?))
         })();
         let (item, buyer, quantity, deadline) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
@@ -78,7 +80,8 @@ struct Fields {
 }
 
 fn read_quantity(value: Option<Value>) -> Result<u32, Rejection> {
-    let quantity = required("quantity", value)?.as_u64().and_then(|number| u32::try_from(number).ok());
+    let quantity =
+        required("quantity", value)?.as_number().and_then(whole).and_then(|number| u32::try_from(number).ok());
     quantity.filter(|quantity| (1..=QUANTITY_MAX).contains(quantity)).ok_or_else(|| {
         Rejection::new(Code::InvalidQuantity, format!("The quantity is not a whole number from 1 to {QUANTITY_MAX}."))
     })

@@ -4,13 +4,17 @@
 
 use super::verdict::{Code, Rejection};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Number, Value};
 use uuid::Uuid;
 
 /// The largest body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest id (request, item, buyer), in bytes.
 pub const ID_BYTES_MAX: usize = 128;
+/// What some editors and .NET's writers put before UTF-8. RFC 8259 lets a reader pass over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The largest whole number that every floating-point number below it can be told from its neighbours by.
+const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A kind of request: who takes it, how it is read, and what tells one from another.
 pub trait Request: Sized + Send + Sync {
@@ -62,10 +66,16 @@ impl About<'_> {
     }
 }
 
-/// Whether `text` matches `[A-Za-z0-9._:-]{1,128}`.
+/// Whether `text` matches `[A-Za-z0-9._:-]{1,128}`: an id that we write where it could mean something, such as in routing keys.
 pub fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
+}
+
+/// Whether `text` is an id as others choose them, which we keep and compare: printable ASCII without space, `"` and `\`.
+pub fn is_opaque_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
 }
 
 /// Reads a body that is one JSON object, and not too large, into its fields.
@@ -74,6 +84,7 @@ pub(super) fn read_object<Fields: DeserializeOwned>(body: &[u8]) -> Result<Field
         let message = format!("The body has {} bytes, the most is {BODY_BYTES_MAX}.", body.len());
         return Err(Rejection::new(Code::TooLarge, message));
     }
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     // An array of five would pass for five fields.
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
         return Err(malformed("The body is not a JSON object."));
@@ -86,21 +97,54 @@ pub(super) fn read_object<Fields: DeserializeOwned>(body: &[u8]) -> Result<Field
 
 /// The request's id; `message_id` stands in for one that the body lacks.
 pub(super) fn read_request_id(sent: Option<Value>, message_id: Option<&str>) -> Result<String, Rejection> {
-    read_id("request_id", sent.or_else(|| message_id.map(Value::from)))
+    read_opaque_id("request_id", sent.or_else(|| message_id.map(Value::from)))
 }
 
 pub(super) fn read_id(field: &str, value: Option<Value>) -> Result<String, Rejection> {
-    let text = read_text(field, value.filter(|value| !value.is_null()))?;
+    let text = read_id_text(field, value)?;
     if is_id(&text) {
         return Ok(text);
     }
-    let message = format!("The field {field} does not match [A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}.");
+    let message = format!(
+        "The field {field} does not match [A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}; write other characters in base64url, for \
+         example."
+    );
     Err(Rejection::new(Code::InvalidId, message))
+}
+
+pub(super) fn read_opaque_id(field: &str, value: Option<Value>) -> Result<String, Rejection> {
+    let text = read_id_text(field, value)?;
+    if is_opaque_id(&text) {
+        return Ok(text);
+    }
+    let message = format!(
+        "The field {field} is not 1 to {ID_BYTES_MAX} characters of printable ASCII without space, quotation mark and \
+         backslash; write other characters in base64url, for example."
+    );
+    Err(Rejection::new(Code::InvalidId, message))
+}
+
+/// A whole number is taken for its digits: many have ids that are numbers.
+fn read_id_text(field: &str, value: Option<Value>) -> Result<String, Rejection> {
+    match value.filter(|value| !value.is_null()) {
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+        value => read_text(field, value),
+    }
+}
+
+/// A whole number however it is written: JSON, and JSON Schema, do not tell `1.0` from `1`.
+pub(super) fn whole(number: &Number) -> Option<i64> {
+    let is_whole = |float: &f64| float.fract() == 0.0 && float.abs() <= WHOLE_FLOAT_MAX;
+    number.as_i64().or_else(|| number.as_f64().filter(is_whole).map(|float| float as i64))
 }
 
 /// The order that a request is about.
 pub(super) fn read_order_id(value: Option<Value>) -> Result<Uuid, Rejection> {
-    let text = read_id("order_id", value)?;
+    let text = read_text("order_id", value.filter(|value| !value.is_null()))?;
+    if !is_id(&text) {
+        let message = format!("The field order_id does not match [A-Za-z0-9._:-]{{1,{ID_BYTES_MAX}}}.");
+        return Err(Rejection::new(Code::InvalidId, message));
+    }
     Uuid::try_parse(&text).map_err(|_| Rejection::new(Code::InvalidId, "The field order_id is not a UUID."))
 }
 

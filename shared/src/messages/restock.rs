@@ -2,11 +2,16 @@
 //!
 //! Read by hand, not by serde's tags and bounds: each fault has its own code and names its field, byte for byte.
 
-use super::request::{About, Request, malformed, read_id, read_object, read_request_id, read_text, required};
+use super::request::{
+    About, Request, is_id, malformed, read_id, read_object, read_request_id, read_text, required, whole,
+};
 use super::verdict::{Code, Rejection};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::Value;
-use std::{collections::BTreeSet, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::datetime};
 use uuid::Uuid;
 
@@ -60,12 +65,12 @@ pub enum Operation {
     Add { quantity: i64 },
     /// Takes units off sale that are neither held nor sold, 1 to [`STOCK_MAX`].
     Remove { quantity: i64 },
-    /// Gives the sale a new window.
+    /// Gives the sale a new window: from now on without end, or what is named; where that is one end, the other stays.
     Open {
-        /// The sale begins then; without it, now.
+        /// The sale begins then.
         #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
         opens_at: Option<OffsetDateTime>,
-        /// The sale ends then, after `opens_at`; without it, it does not end.
+        /// The sale ends then, after it begins.
         #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
         closes_at: Option<OffsetDateTime>,
     },
@@ -106,7 +111,10 @@ impl Request for RestockRequest {
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         let mut fields: Fields = read_object(body)?;
         let request_id = read_request_id(fields.request_id.take(), message_id)?;
-        let checked = (|| Ok((read_id("item", fields.item.take())?, read_operation(fields)?)))();
+        let checked = (|| {
+            nothing_unknown(&fields)?;
+            Ok((read_id("item", fields.item.take())?, read_operation(fields)?))
+        })();
         let (item, operation) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
         Ok(Self { request_id, item, operation })
     }
@@ -127,7 +135,7 @@ impl Request for RestockRequest {
     }
 }
 
-/// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
+/// A request as it is on the wire, each field whatever the sender put there.
 #[derive(Deserialize)]
 struct Fields {
     request_id: Option<Value>,
@@ -139,6 +147,17 @@ struct Fields {
     opens_at: Option<Value>,
     closes_at: Option<Value>,
     rules: Option<Value>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// Elsewhere an unknown field is ignored. Here what it was to say would be left out: `open_at` would open a sale at once.
+fn nothing_unknown(fields: &Fields) -> Result<(), Rejection> {
+    let Some(name) = fields.unknown.keys().next() else { return Ok(()) };
+    let name = if is_id(name) { name } else { "…" };
+    Err(invalid(format!(
+        "There is no field {name}; a restock has request_id, item, op, stock, hold_ms, quantity, opens_at, closes_at, rules."
+    )))
 }
 
 fn read_operation(mut fields: Fields) -> Result<Operation, Rejection> {
@@ -208,7 +227,7 @@ fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
         cooldown_ms: read_number("rules.cooldown_ms", cooldown_ms, 1..=TIME_MS_MAX)?,
         tiers: tiers.map(read_tiers).transpose()?,
     };
-    // Elsewhere an unknown field is ignored; here it is a rule that nobody would keep to.
+    // A rule that nobody would keep to.
     if rules.is_empty() {
         return Ok(Some(read));
     }
@@ -226,7 +245,7 @@ fn read_tiers(value: Value) -> Result<BTreeSet<String>, Rejection> {
 fn read_number(name: &str, value: Option<Value>, allowed: RangeInclusive<i64>) -> Result<Option<i64>, Rejection> {
     let Some(value) = value else { return Ok(None) };
     let Value::Number(number) = value else { return Err(wrong_type(name, "a number")) };
-    number.as_i64().filter(|number| allowed.contains(number)).map(Some).ok_or_else(|| {
+    whole(&number).filter(|number| allowed.contains(number)).map(Some).ok_or_else(|| {
         let (least, most) = allowed.into_inner();
         invalid(format!("The field {name} is not a whole number from {least} to {most}."))
     })

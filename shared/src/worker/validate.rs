@@ -36,7 +36,9 @@ fn check(
         let message = format!("The content type is not {CONTENT_TYPE}.");
         return Err(Rejection::new(Code::UnsupportedContentType, message));
     }
-    let is_plain = |encoding: &str| ["", "identity", "utf-8"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain));
+    // What several libraries write of text that is not compressed; JSON is UTF-8 whatever they say.
+    const PLAIN: [&str; 6] = ["", "identity", "utf-8", "utf8", "us-ascii", "binary"];
+    let is_plain = |encoding: &str| PLAIN.iter().any(|plain| encoding.eq_ignore_ascii_case(plain));
     if content_encoding.is_some_and(|encoding| !is_plain(encoding)) {
         return Err(Rejection::new(Code::UnsupportedContentType, "The body has a content encoding; send it plain."));
     }
@@ -63,6 +65,8 @@ mod tests {
             (Some("order 7 / ü"), None, None, None),
             (Some(long.as_str()), Some("application/json; charset=utf-8"), Some("utf-8"), None),
             (None, Some("Application/JSON"), Some("identity"), None),
+            (None, None, Some("utf8"), None),
+            (None, None, Some("UTF8"), None),
             (Some(""), None, None, Some(Code::InvalidCorrelationId)),
             (Some("a\nb"), None, None, Some(Code::InvalidCorrelationId)),
             (Some("a\0b"), None, None, Some(Code::InvalidCorrelationId)),

@@ -96,6 +96,10 @@ async fn orders_are_found_by_item_and_state_and_what_was_not_looked_at_is_said()
         assert!(text.contains("were not looked at; --look-back N goes further back."), "{text}");
     }
     assert!(!shop.text(&["orders"]).await.contains("ooked at"), "all were looked at");
+    for (limit, is_full) in [("11", true), ("12", false)] {
+        let text = shop.text(&["orders", "--limit", limit]).await;
+        assert_eq!(text.contains("These are the first 11; --limit N shows more."), is_full, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use sqlx::Row;
 async fn the_rules_of_an_item_hold_and_each_item_has_its_own() {
     with_every_strategy(&[("a", 100), ("free", 100)], async |sale| {
         sale.run("UPDATE items SET counts_orders = true, max_per_buyer = 3, tiers = '{vip,gold}' WHERE id = 'a'").await;
-        sale.run("INSERT INTO buyers (id, tier) VALUES ('ann', 'vip'), ('b-2', 'basic')").await;
+        sale.run("INSERT INTO buyers (id, tier) VALUES ('ann', 'vip'), ('b-2', 'basic'), ('auth0|o''x@a.b', 'vip')")
+            .await;
         let asked = [
             by_ann(request(1, "a", 2)),
             request(2, "a", 1),

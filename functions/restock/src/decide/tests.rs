@@ -73,6 +73,30 @@ fn a_sale_that_is_closed_stays_closed_since_it_was_and_has_no_window_that_ends_b
 }
 
 #[test]
+fn a_sale_is_opened_at_one_end_alone_and_the_other_stays() {
+    let [past, soon, later, last] = [-1, 1, 2, 3].map(|hours| Some(NOW + Duration::hours(hours)));
+    let opened = |opens_at, closes_at, operation| {
+        let (codes, a) = of(&[operation], Item { opens_at, closes_at, ..item("a", 5) });
+        (codes[0] == Code::Opened).then_some((a.opens_at, a.closes_at))
+    };
+    for (window, operation, expected) in [
+        ((soon, None), open(None, last), Some((soon, last))),
+        ((soon, later), open(None, last), Some((soon, last))),
+        ((None, None), open(None, last), Some((None, last))),
+        ((past, past), open(None, last), Some((past, last))),
+        ((soon, last), open(later, None), Some((later, last))),
+        ((None, past), open(later, None), Some((later, None))),
+        ((soon, later), open(None, None), Some((Some(NOW), None))),
+        ((past, past), open(soon, last), Some((soon, last))),
+        ((later, None), open(None, soon), None),
+        ((None, soon), open(later, None), None),
+        ((None, None), open(None, past), None),
+    ] {
+        assert_eq!(opened(window.0, window.1, operation.clone()), expected, "{window:?} {operation:?}");
+    }
+}
+
+#[test]
 fn a_window_that_is_over_is_not_recorded_so_a_corrected_request_may_have_its_id() {
     let requests = [request(1, "a", open(None, Some(NOW))), request(1, "a", open(None, None))];
     let (plan, added) = decided(&requests, items([item("a", 5)])).unwrap();

@@ -9,7 +9,7 @@ use shared::outbox::kind_of;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::answers::Answers;
+use crate::answers::{Answer, Answers};
 use crate::audit::database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedTransition, RecordedVerdict};
 use crate::audit::{Audit, Ending, Evidence, Scope};
 use crate::orders::events::PublishedEvent;
@@ -135,6 +135,13 @@ impl Evidence {
     pub(super) fn reply_again(&mut self, index: usize) {
         let again = self.answers.answers[index].body.clone().unwrap();
         self.reply(&self.id(index), again);
+    }
+
+    /// The time was over before a buyer was due.
+    pub(super) fn never_send(&mut self, index: usize) {
+        let id = self.id(index);
+        self.answers.answers[index] = Answer::default();
+        self.database.verdicts.retain(|verdict| verdict.request_id != id);
     }
 
     /// A buyer is told something else than is on record.
