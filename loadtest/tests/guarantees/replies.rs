@@ -59,23 +59,27 @@ async fn the_request_id_stands_in_for_a_correlation_id_and_the_message_id_for_a_
 async fn a_request_is_not_a_way_to_write_into_our_queues() {
     let mut shop = Shop::open(&[("ticket", 10)]).await;
     let _worker = shop.worker("w", &[]).await;
-    for (number, queue) in ["purchase.3", "dead", "somebody-elses"].into_iter().enumerate() {
+    for (number, queue) in ["purchase.3", "dead", "purchase.workers"].into_iter().enumerate() {
         let body = request(&format!("r-{number}"), "ticket", 1);
         shop.send("ticket", body.as_bytes(), shop.properties("c").with_reply_to(queue.into())).await;
     }
     let kept = shop.dead(3).await;
     assert!(kept.iter().all(|(reason, _)| reason == "invalid_reply_to"), "{kept:?}");
+    assert!(shop.log("w").await.contains("reply_to=\"purchase.3\""), "the log names it");
     assert_eq!(shop.purchase("last").await.code(), "reserved");
     assert!(shop.is_drained().await);
     assert_eq!(shop.stock("ticket").await, (9, 1), "a request that cannot be answered buys nothing");
 }
 
 #[tokio::test]
-async fn direct_reply_to_and_durable_reply_queues_work() {
+async fn direct_reply_to_and_queues_of_any_name_work() {
     let shop = Shop::open(&[("ticket", 10)]).await;
     let _worker = shop.worker("w", &[]).await;
-    durable(&shop.channel, "reply.shop-7").await;
-    for queue in ["amq.rabbitmq.reply-to", "reply.shop-7"] {
+    let named = ["reply.shop-7", "amq_3f0c7a1e", "c0bbd84a-5a3b-4b1c-9a8d-0f6f3f3f3f3f", "spring.gen-x", "purchase.8"];
+    for queue in named {
+        durable(&shop.channel, queue).await;
+    }
+    for queue in ["amq.rabbitmq.reply-to"].into_iter().chain(named) {
         let mut replies = consume(&shop.channel, queue).await;
         let properties = shop.properties(queue).with_reply_to(queue.into());
         shop.send("ticket", request(queue, "ticket", 1).as_bytes(), properties).await;

@@ -188,6 +188,9 @@ fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Ve
     for (of, outcome) in outcomes {
         let queue = queues[of.partition].as_str();
         let may_reply = of.reply_to().is_some_and(is_reply_queue);
+        if let Some(reply_to) = of.reply_to().filter(|_| !may_reply) {
+            tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead`");
+        }
         let mut reply = |body, request_id| {
             if may_reply {
                 replies.push(Outgoing::Reply { to: of, body, request_id });

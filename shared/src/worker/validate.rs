@@ -1,16 +1,21 @@
 //! What is checked of a message before its body is read: the transport's properties. Pure.
 
 use crate::{
-    amqp::Delivery,
+    amqp::{Delivery, topology::Topology},
     messages::{CONTENT_TYPE, Code, Rejection},
 };
+use std::{collections::HashSet, sync::LazyLock};
 
-/// The broker's own names of reply queues (direct reply-to, and queues whose name the broker chose), and ours for
-/// durable ones. Anything else might be one of our request queues, which a request must not be able to write into.
-const REPLY_QUEUES: [&str; 3] = ["amq.rabbitmq.reply-to", "amq.gen-", "reply."];
+/// The names of our own queues and exchanges, which a request must not be able to write into.
+static OURS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let Topology { queues, exchanges, .. } = Topology::read();
+    let queues = queues.into_iter().map(|queue| queue.name);
+    queues.chain(exchanges.into_iter().map(|exchange| exchange.name)).collect()
+});
 
+/// Whether a reply may go there: client libraries name their queues as they like.
 pub(super) fn is_reply_queue(name: &str) -> bool {
-    REPLY_QUEUES.iter().any(|start| name.starts_with(start))
+    !name.is_empty() && !OURS.contains(name)
 }
 
 pub(super) fn validate(delivery: &Delivery) -> Result<(), Rejection> {
@@ -24,7 +29,8 @@ fn check(
     content_encoding: Option<&str>,
 ) -> Result<(), Rejection> {
     if reply_to.is_some_and(|name| !is_reply_queue(name)) {
-        let message = "reply_to names no reply queue; use direct reply-to, a queue named by the broker, or reply.*.";
+        let message = "reply_to names nothing, or a queue or exchange of the engine's own; name a queue of yours, or use \
+                       direct reply-to.";
         return Err(Rejection::new(Code::InvalidReplyTo, message));
     }
     if correlation_id.is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
@@ -54,10 +60,20 @@ mod tests {
         let code = |[reply_to, correlation_id, content_type, encoding]: [Option<&str>; 4]| {
             check(reply_to, correlation_id, content_type, encoding).err().map(|rejection| rejection.code)
         };
-        for name in ["purchase.0", "dead", "payment", "amq.topic", "", "replyx", "my-queue"] {
+        for name in
+            ["purchase.0", "purchase.7", "dead", "payment", "release", "restock", "events", "purchase.workers", ""]
+        {
             assert_eq!(code([Some(name), None, None, None]), Some(Code::InvalidReplyTo), "{name}");
         }
-        for name in ["amq.rabbitmq.reply-to.g1h2AAx.B==", "amq.gen-JzTY20BRgKO-HjmUJj0wLg", "reply.shop-7"] {
+        for name in [
+            "amq.rabbitmq.reply-to.g1h2AAx.B==",
+            "amq.gen-JzTY20BRgKO-HjmUJj0wLg",
+            "reply.shop-7",
+            "amq_3f0c7a1e",
+            "c0bbd84a-5a3b-4b1c-9a8d-0f6f3f3f3f3f",
+            "spring.gen-xyz",
+            "purchase.8",
+        ] {
             assert_eq!(code([Some(name), None, None, None]), None, "{name}");
         }
         let long = "x".repeat(255);
