@@ -267,7 +267,7 @@ ORDER BY id",
     },
     Check {
         name: "outbox_fails_nowhere",
-        should: "no event was set aside because it could not be published",
+        should: "no event was set aside because it could not be published (else: admin outbox list)",
         sql: "
 SELECT format('%s %s (%s)', id, kind, reason) FROM outbox_failed
 ORDER BY id",

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod items;
 pub mod look;
 pub mod orders;
+pub mod outbox;
 pub mod queues;
 pub mod report;
 pub mod restock;
@@ -26,9 +27,9 @@ const NAME: &str = "turnstile-admin";
     name = "admin",
     version,
     about = "The operator's command line of a Turnstile shop: looks at a sale, audits it, and repairs what is off.",
-    after_help = "What only looks (items, item, conflicts, order, orders, queues, audit, dead list, dead show) changes \
-                  nothing, and no sale waits for it. create, add, remove, open, close and rules send a message to the \
-                  restock function and wait for its verdict.\n\n\
+    after_help = "What only looks (items, item, conflicts, order, orders, queues, audit, dead list, dead show, outbox \
+                  list) changes nothing, and no sale waits for it. create, add, remove, open, close and rules send a \
+                  message to the restock function and wait for its verdict.\n\n\
                   Exit codes: 0 done, 1 something is off (audit), refused or not there, 2 usage, 69 a server is \
                   unreachable or nobody answers, 78 configuration, 130 interrupted.",
     arg_required_else_help = true
@@ -60,6 +61,9 @@ enum Command {
     /// List, show, send again or drop the messages that could not be handled.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// List, publish again or drop the events that could not be published.
+    #[command(subcommand)]
+    Outbox(outbox::Command),
     #[command(flatten)]
     Restock(restock::Command),
 }
@@ -76,6 +80,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Queues(options) => output.report(&queues::run(options).await?),
         Command::Audit(options) => output.report(&audit::run(options).await?),
         Command::Dead(command) => dead::run(command, output).await?,
+        Command::Outbox(command) => outbox::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })
 }

@@ -25,7 +25,7 @@ use shared::{
     fail_point::pause_at,
     outbox::CHANNEL,
     retry::RetryPolicy,
-    worker::{Program, Service},
+    worker::{Outage, Program, Service},
 };
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -78,25 +78,30 @@ pub async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
         opened = db::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,
         () = service.stopped() => return Ok(()),
     };
+    let mut outage = service.outage("events cannot be published");
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
     while !service.is_stopped() {
         let started = Instant::now();
-        if let Err(error) = serve_connected(&service, options.turn_seconds_max, &pool, &name).await {
+        if let Err(error) = serve_connected(&service, options.turn_seconds_max, &pool, &name, &mut outage).await {
             if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
                 waits = RetryPolicy::SERVER_AWAY.waits();
             }
             service.nodes.go_on();
-            let wait = waits.next().unwrap_or_default();
-            let wait_ms = wait.as_millis();
-            tracing::warn!(error = format!("{error:#}"), wait_ms, "events cannot be published; connecting again");
-            service.wait(wait).await;
+            outage.goes_on(format_args!("{error:#}"));
+            service.wait(waits.next().unwrap_or_default()).await;
         }
     }
     Ok(())
 }
 
 /// Connects, and goes round after round, until told to stop.
-async fn serve_connected(service: &Service, turn_seconds_max: u32, pool: &PgPool, name: &str) -> anyhow::Result<()> {
+async fn serve_connected(
+    service: &Service,
+    turn_seconds_max: u32,
+    pool: &PgPool,
+    name: &str,
+    outage: &mut Outage,
+) -> anyhow::Result<()> {
     let (mut store, mut listener, mut publisher) = tokio::select! {
         opened = open(service, turn_seconds_max, pool, name) => opened?,
         () = service.stopped() => return Ok(()),
@@ -109,7 +114,11 @@ async fn serve_connected(service: &Service, turn_seconds_max: u32, pool: &PgPool
     while !service.is_stopped() {
         // What was notified before a look is found by it.
         while let Some(Ok(Some(_))) = listener.try_recv().now_or_never() {}
-        match publish_round(&mut store, &mut publisher, within).await {
+        let round = publish_round(&mut store, &mut publisher, within).await;
+        if round.is_ok() {
+            outage.is_over();
+        }
+        match round {
             Ok(Round::MoreToPublish) => (),
             Ok(Round::AllSettled) => tokio::select! {
                 notified = listener.try_recv() => {
@@ -122,8 +131,7 @@ async fn serve_connected(service: &Service, turn_seconds_max: u32, pool: &PgPool
             // On the same connection: what was sent is in its buffers, and a new one each time would have it published
             // that often.
             Err(error) if publisher.is_blocked() => {
-                let error = format!("{error:#}");
-                tracing::warn!(error, "the broker is short of memory or disk; waiting until it is not");
+                outage.goes_on(format_args!("the broker is short of memory or disk: {error:#}"));
                 while publisher.is_blocked() && !service.is_stopped() {
                     service.wait(BLOCKED_LOOK).await;
                 }

@@ -8,7 +8,7 @@ use super::{
     connect::{Nodes, Socket, close, connect_with_socket},
     membership::{Membership, PADDING_TYPE},
     properties::header,
-    topology::state,
+    topology::state_or_none,
 };
 use crate::worker::rebalance::Place;
 use futures_util::{
@@ -93,10 +93,15 @@ pub struct Consumer {
     channels: Vec<Channel>,
     /// Whether the end of each subscription is expected.
     leaving: Vec<Arc<AtomicBool>>,
-    /// For asking about queues.
-    side: Channel,
     membership: Option<Membership>,
-    deliveries: SelectAll<BoxStream<'static, Result<Delivery, Error>>>,
+    deliveries: SelectAll<BoxStream<'static, Result<Arrival, Error>>>,
+    ended: Vec<usize>,
+}
+
+enum Arrival {
+    Delivery(Delivery),
+    /// The broker has ended the subscription to this partition: the queue was deleted, or it does not want us any more.
+    End(usize),
 }
 
 impl Consumer {
@@ -111,14 +116,14 @@ impl Consumer {
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
-            let (side, channels) = answered(async {
+            let channels = answered(async {
                 let mut channels = Vec::new();
                 for _ in queues {
                     let channel = connection.create_channel().await?;
                     channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
                     channels.push(channel);
                 }
-                Ok((connection.create_channel().await?, channels))
+                Ok(channels)
             })
             .await?;
             Ok(Self {
@@ -128,9 +133,9 @@ impl Consumer {
                 queues: queues.to_vec(),
                 leaving: channels.iter().map(|_| Arc::default()).collect(),
                 channels,
-                side,
                 membership: workers.map(|exchange| Membership::start(nodes.clone(), name.to_owned(), exchange)),
                 deliveries: SelectAll::new(),
+                ended: Vec::new(),
             })
         })
     }
@@ -143,10 +148,10 @@ impl Consumer {
             let consumer = self.channels[partition].basic_consume(queue.into(), tag.into(), options, none).await?;
             let leaving = Arc::new(AtomicBool::new(false));
             self.leaving[partition] = Arc::clone(&leaving);
-            let ended = format!("the broker ended the subscription to {queue}");
             // A stream that ends would be merged away in silence, and its partition with it.
-            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(Error::Lost(ended))) };
-            let deliveries = consumer.map(move |delivery| Ok(Delivery::receive(delivery?, partition)));
+            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Ok(Arrival::End(partition))) };
+            let deliveries =
+                consumer.map(move |delivery| Ok(Arrival::Delivery(Delivery::receive(delivery?, partition))));
             self.deliveries.push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
             Ok(())
         })
@@ -183,18 +188,35 @@ impl Consumer {
         }
     }
 
-    /// Whether some worker is active on this partition.
-    pub fn is_served(&mut self, partition: usize) -> BoxFuture<'_, Result<bool, Error>> {
+    /// Whether some worker is active on this partition; `None`: its queue is gone.
+    pub fn is_served(&mut self, partition: usize) -> BoxFuture<'_, Result<Option<bool>, Error>> {
         // Of consumers that wait in line we may not be told, but of the active one we are.
-        answered(async move { Ok(state(&self.side, &self.queues[partition]).await?.consumers > 0) })
+        answered(async move {
+            let state = state_or_none(&self.connection, &self.queues[partition]).await?;
+            Ok(state.map(|state| state.consumers > 0))
+        })
     }
 
-    /// The next batch: what has arrived, up to `max`. After an error the subscription is over.
+    /// The next batch: what has arrived, up to `max`; empty where only subscriptions have [`ended`](Self::ended). After an
+    /// error the subscription is over.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
-        match next_ready(&mut self.deliveries, max).await {
-            batch if batch.is_empty() => Err(Error::Lost("every subscription ended".to_owned())),
-            batch => batch.into_iter().collect(),
+        let arrivals = next_ready(&mut self.deliveries, max).await;
+        if arrivals.is_empty() {
+            return Err(Error::Lost("every subscription ended".to_owned()));
         }
+        let mut batch = Vec::with_capacity(arrivals.len());
+        for arrival in arrivals {
+            match arrival? {
+                Arrival::Delivery(delivery) => batch.push(delivery),
+                Arrival::End(partition) => self.ended.push(partition),
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The partitions whose subscription the broker has ended; each is named once.
+    pub fn ended(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.ended)
     }
 
     pub fn acknowledger(&self) -> Acknowledger {

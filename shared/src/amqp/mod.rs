@@ -13,6 +13,7 @@ mod dead_message;
 mod membership;
 mod properties;
 mod publisher;
+mod repair;
 mod request_reply;
 pub mod topology;
 
@@ -22,11 +23,12 @@ pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
 pub use dead_message::DeadMessage;
 pub use membership::{Worker, fill, listen};
 pub use publisher::{EventError, Outgoing, OutgoingEvent, Publisher};
+pub use repair::{Found, Repair};
 pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use topology::{QueueState, declare, queue_states};
 
 use futures_util::future::BoxFuture;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use std::{future::Future, time::Duration};
 
 /// How long the broker may take to answer anything but a publish.
@@ -56,6 +58,11 @@ pub enum Error {
          somebody else, use a virtual host of our own"
     )]
     Differs { name: String, reason: String },
+    #[error("RabbitMQ does not let our user do that ({0}); functions/README.md lists the rights of a worker")]
+    NotAllowed(String),
+    /// Somebody has deleted it, or it was never declared.
+    #[error("RabbitMQ lacks a part of rabbitmq/definitions.json ({0})")]
+    Missing(String),
     /// What was not acknowledged comes back.
     #[error("the connection to RabbitMQ ended ({0})")]
     Lost(String),
@@ -68,14 +75,17 @@ impl From<lapin::Error> for Error {
     fn from(error: lapin::Error) -> Self {
         // The library's errors are open-ended; whatever they are, the way out is a new connection. What cannot be
         // parsed, or breaks the protocol's own rules, is a delivery that would end the next connection, too.
-        let is_unreadable = match protocol_error(&error) {
-            Some(AMQPErrorKind::Hard(kind)) => {
-                matches!(kind, AMQPHardError::FRAMEERROR | AMQPHardError::UNEXPECTEDFRAME | AMQPHardError::SYNTAXERROR)
-            }
-            Some(AMQPErrorKind::Soft(_)) => false,
-            None => matches!(error.kind(), lapin::ErrorKind::ParsingError(_)),
-        };
-        if is_unreadable { Self::Unreadable(error.to_string()) } else { Self::Lost(error.to_string()) }
+        let reason = error.to_string();
+        match protocol_error(&error) {
+            Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => Self::NotAllowed(reason),
+            Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) => Self::Missing(reason),
+            Some(AMQPErrorKind::Hard(
+                AMQPHardError::FRAMEERROR | AMQPHardError::UNEXPECTEDFRAME | AMQPHardError::SYNTAXERROR,
+            )) => Self::Unreadable(reason),
+            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) => Self::Lost(reason),
+            None if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => Self::Unreadable(reason),
+            None => Self::Lost(reason),
+        }
     }
 }
 

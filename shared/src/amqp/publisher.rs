@@ -27,6 +27,8 @@ const CONFIRM_SECONDS_MAX: u64 = 30;
 /// would wait for the disk that often; a thousand events of 400 bytes are half a megabyte.
 const EVENTS_UNCONFIRMED_MAX: usize = 1_000;
 const DEAD_EXCHANGE: &str = "dead";
+/// The name of no queue.
+const NOBODY: &str = "turnstile.nobody";
 
 /// What is to be sent of a message that was delivered.
 pub enum Outgoing<'a> {
@@ -97,6 +99,13 @@ impl Publisher {
             }
             confirmed_in_time(try_join_all(requeues)).await.map(drop)
         })
+    }
+
+    /// Publishes a reply that goes nowhere: an error is not that reply's fault, but befalls all.
+    pub fn reply_to_nobody(&self) -> BoxFuture<'_, Result<(), Error>> {
+        let (options, properties) = (BasicPublishOptions::default(), self.our_properties());
+        let publishing = self.channel.basic_publish("".into(), NOBODY.into(), options, b"", properties);
+        Box::pin(confirmed_in_time(async { Ok(publishing.await?.await.map(drop)?) }))
     }
 
     /// Publishes events in their order to the topic exchange `events`, and returns when each is confirmed. Nobody needs to
@@ -214,6 +223,9 @@ pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T
         .unwrap_or_else(|_| Err(Error::Lost(format!("no confirm within {CONFIRM_SECONDS_MAX} s"))))
 }
 
+/// How the broker says that the right is missing for a topic, not for the exchange.
+const OF_TOPIC: &str = "access to topic '";
+
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingEvent<'a> {
     /// Its stable id.
@@ -232,11 +244,11 @@ pub enum EventError {
     /// The broker says of one of them that it cannot be: too large, for example. It never can.
     #[error("the broker cannot take it: {0}")]
     Unfit(String),
-    /// The broker answers, and does not take one of them: a queue that is full and refuses, a permission that is missing.
-    /// It may be for that event alone, and it may be for all.
+    /// The broker answers, and does not take one of them: a queue that is full and refuses, a right that is missing for its
+    /// topic. It may be for that event alone, and it may be for all.
     #[error("the broker does not take it: {0}")]
     NotTaken(String),
-    /// Nothing is said of any event.
+    /// Nothing is said of any event: the broker is away, or there is no exchange, or no right to write to it.
     #[error(transparent)]
     Away(#[from] Error),
 }
@@ -245,6 +257,10 @@ impl From<lapin::Error> for EventError {
     fn from(error: lapin::Error) -> Self {
         match protocol_error(&error) {
             Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) => Self::Unfit(error.to_string()),
+            Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) => Self::Away(error.into()),
+            Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) if !error.to_string().contains(OF_TOPIC) => {
+                Self::Away(error.into())
+            }
             Some(AMQPErrorKind::Soft(_)) => Self::NotTaken(error.to_string()),
             Some(AMQPErrorKind::Hard(_)) | None => Self::Away(error.into()),
         }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// The parts of a RabbitMQ definitions file that we use, as the broker exports them.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
@@ -81,30 +81,45 @@ impl Topology {
 /// there already, with the same arguments, stays as it is: this is how the topology is verified.
 pub fn declare<'a>(channel: &'a Channel, topology: &'a Topology) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
-        for Exchange { name, kind, durable, arguments } in &topology.exchanges {
-            let options = ExchangeDeclareOptions { durable: *durable, ..ExchangeDeclareOptions::default() };
-            let kind = ExchangeKind::Custom(kind.clone());
-            let declared = channel.exchange_declare(name.as_str().into(), kind, options, table(arguments));
-            declared.await.map_err(|error| explain(&error, name))?;
+        for exchange in &topology.exchanges {
+            declare_exchange(channel, exchange).await?;
         }
-        for Queue { name, durable, arguments } in &topology.queues {
-            let options = QueueDeclareOptions { durable: *durable, ..QueueDeclareOptions::default() };
-            let declared = channel.queue_declare(name.as_str().into(), options, table(arguments)).await;
-            declared.map_err(|error| explain(&error, name))?;
+        for queue in &topology.queues {
+            declare_queue(channel, queue).await?;
         }
-        for Binding { source, destination, routing_key, arguments } in &topology.bindings {
-            let (queue, exchange, key) = (destination.as_str(), source.as_str(), routing_key.as_str());
-            let (options, arguments) = (QueueBindOptions::default(), table(arguments));
-            let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments).await;
-            bound.map_err(|error| explain(&error, queue))?;
+        for binding in &topology.bindings {
+            bind(channel, binding).await?;
         }
         Ok(())
     })
 }
 
-fn explain(error: &lapin::Error, name: &str) -> Error {
+pub(super) async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), Error> {
+    let Exchange { name, kind, durable, arguments } = exchange;
+    let options = ExchangeDeclareOptions { durable: *durable, ..ExchangeDeclareOptions::default() };
+    let kind = ExchangeKind::Custom(kind.clone());
+    let declared = channel.exchange_declare(name.as_str().into(), kind, options, table(arguments)).await;
+    declared.map_err(|error| explain(error, name))
+}
+
+pub(super) async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
+    let Queue { name, durable, arguments } = queue;
+    let options = QueueDeclareOptions { durable: *durable, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(name.as_str().into(), options, table(arguments)).await;
+    declared.map(drop).map_err(|error| explain(error, name))
+}
+
+pub(super) async fn bind(channel: &Channel, binding: &Binding) -> Result<(), Error> {
+    let Binding { source, destination, routing_key, arguments } = binding;
+    let (queue, exchange, key) = (destination.as_str(), source.as_str(), routing_key.as_str());
+    let (options, arguments) = (QueueBindOptions::default(), table(arguments));
+    let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, arguments).await;
+    bound.map_err(|error| explain(error, queue))
+}
+
+fn explain(error: lapin::Error, name: &str) -> Error {
     let reason = error.to_string();
-    match protocol_error(error) {
+    match protocol_error(&error) {
         // An exchange type that the broker does not know is a connection error in 3.x, a channel error in 4.x.
         Some(AMQPErrorKind::Hard(AMQPHardError::COMMANDINVALID)) => Error::PluginMissing,
         Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) if reason.contains("exchange type") => {
@@ -113,8 +128,7 @@ fn explain(error: &lapin::Error, name: &str) -> Error {
         Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)) => {
             Error::Differs { name: name.to_owned(), reason }
         }
-        Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => Error::Refused(reason),
-        Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => Error::Lost(reason),
+        Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => error.into(),
     }
 }
 
@@ -161,15 +175,17 @@ pub fn queue_states<'a>(
 }
 
 /// On a channel of its own: asking for a queue that is not there ends the channel.
-async fn state_or_none(connection: &Connection, queue: &str) -> Result<Option<QueueState>, Error> {
+pub(super) async fn state_or_none(connection: &Connection, queue: &str) -> Result<Option<QueueState>, Error> {
     let channel = connection.create_channel().await?;
-    match state(&channel, queue).await {
+    match state(&channel, queue).await.map_err(Error::from) {
         Ok(state) => {
             channel.close(200, "done".into()).await?;
             Ok(Some(state))
         }
-        Err(error) if matches!(protocol_error(&error), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(Error::Missing(_)) => Ok(None),
+        // RabbitMQ 4.2.6 and 4.3.0 let nobody look who may not configure it.
+        Err(Error::NotAllowed(_)) => Ok(Some(QueueState { waiting: 0, consumers: 0 })),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,14 +8,17 @@
 
 mod metrics;
 mod process;
+mod readiness;
 pub(crate) mod rebalance;
+mod repair;
 mod service;
 mod session;
 mod settle;
 mod start;
 mod validate;
 
-pub use service::{Ready, Service};
+pub use readiness::{Outage, Ready};
+pub use service::Service;
 pub use start::{Program, main, main_of_service, serve, with_deep_stacks};
 
 use crate::{

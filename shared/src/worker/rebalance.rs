@@ -138,6 +138,11 @@ impl Subscribing {
         self.taken += 1;
     }
 
+    /// There is no such partition for now.
+    pub(super) fn left_out(&mut self, partition: usize) {
+        self.rest.retain(|rest| *rest != partition);
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.unseen.is_empty() && self.rest.is_empty()
     }

@@ -1,9 +1,10 @@
-//! What every function stands on, with or without a queue: its options, the broker with the topology declared there, and
-//! the word to stop. And readiness: systemd learns by a datagram, a probe by a file, whether this process is at work.
-//!
-//! Invariant: the ready file is there while every partition is subscribed to (of a function without a queue: while its
-//! servers answer), and at no other time but after a `kill -9`, until the next start.
+//! What every function stands on, with or without a queue: its options, the broker with the topology declared there and
+//! looked after, and the word to stop.
 
+use super::{
+    readiness::{Outage, Readiness, Ready, notify},
+    repair,
+};
 use crate::{
     amqp::{self, Error, Nodes, Publisher, topology::Topology},
     config::WorkerOptions,
@@ -12,15 +13,10 @@ use crate::{
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use sd_notify::NotifyState;
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
 };
 
 /// How long a drain may take before what is in hand is left to the next worker.
@@ -29,13 +25,18 @@ const DRAIN_SECONDS_MAX: u64 = 20;
 /// What a program does until it is told to stop.
 pub(super) type Serving = BoxFuture<'static, anyhow::Result<()>>;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service {
     pub worker: WorkerOptions,
     /// The broker, where the topology is declared.
     pub nodes: Nodes,
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
+    readiness: Readiness,
+    /// What the broker lacks of the topology, each with why it could not be declared.
+    missing: watch::Receiver<BTreeMap<String, String>>,
+    /// Has the topology looked at now.
+    look: Arc<Notify>,
 }
 
 impl Service {
@@ -48,35 +49,45 @@ impl Service {
         serve: Box<dyn FnOnce(Self) -> Serving + Send>,
     ) -> Serving {
         Box::pin(async move {
-            clear(worker.ready_file.as_deref());
-            let service = Self { nodes: Nodes::read(&worker.amqp_url)?, worker, stop: stop.clone() };
+            let readiness = Readiness::of(worker.ready_file.clone());
+            let (found, missing) = watch::channel(BTreeMap::new());
+            let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
+            let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look };
+            let name = format!("turnstile-{name} {}", service.worker.worker_id);
             tokio::select! {
-                declared = service.declare(name) => declared?,
+                declared = service.declare(&name) => declared?,
                 () = stopped(stop.clone()) => return Ok(()),
             }
+            let repairing = tokio::spawn(repair::run(service.nodes.clone(), name, Arc::clone(&service.look), found));
             let overdue = async {
                 stopped(stop).await;
                 tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
             };
-            tokio::select! {
-                served = serve(service) => {
-                    served?;
-                    tracing::info!("stopped");
-                }
+            let served = tokio::select! {
+                served = serve(service) => served.map(|()| tracing::info!("stopped")),
                 () = overdue => {
                     tracing::warn!("a server did not let us finish in time; what was in hand comes back to the next worker");
+                    Ok(())
                 }
-            }
-            Ok(())
+            };
+            repairing.abort();
+            served
         })
     }
 
     async fn declare(&self, name: &str) -> Result<(), Error> {
-        let name = format!("turnstile-{name} {} declare", self.worker.worker_id);
+        let name = format!("{name} declare");
         let away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_)).then(|| error.to_string());
         wait_for_server("the broker", self.worker.startup_seconds_max, away, || async {
             let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
-            amqp::declare(publisher.channel(), &Topology::read()).await?;
+            match amqp::declare(publisher.channel(), &Topology::read()).await {
+                // Somebody else has declared it, it is to be hoped: what is missing is found and said later.
+                Err(error @ Error::NotAllowed(_)) => {
+                    tracing::info!(%error, "the topology is taken as it is");
+                    self.look.notify_one();
+                }
+                declared => declared?,
+            }
             publisher.close().await;
             Ok(())
         })
@@ -86,14 +97,17 @@ impl Service {
     /// Says that this function is at work, or could be at once, for as long as what is returned is kept.
     #[must_use]
     pub fn announce(&self) -> Ready {
-        notify(NotifyState::Ready);
-        let file = self.worker.ready_file.clone();
-        if let Some(file) = &file
-            && let Err(error) = fs::write(file, "")
-        {
-            tracing::warn!(%error, file = %file.display(), "the ready file cannot be written; probes will not see it");
-        }
-        Ready(file)
+        self.readiness.announce()
+    }
+
+    /// What would keep this function from its work; nothing does yet.
+    pub fn outage(&self, what: &'static str) -> Outage {
+        Outage::of(what, self.readiness.clone(), Arc::clone(&self.look))
+    }
+
+    /// Whether the broker is known to lack this queue.
+    pub(super) fn lacks(&self, queue: &str) -> bool {
+        self.missing.borrow().contains_key(queue)
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -108,33 +122,6 @@ impl Service {
     /// Waits this long, or until the process is told to stop.
     pub async fn wait(&self, wait: Duration) {
         drop(tokio::time::timeout(wait, self.stopped()).await);
-    }
-}
-
-/// Stands for being ready; dropped, this worker is not.
-#[derive(Debug)]
-pub struct Ready(Option<PathBuf>);
-
-impl Drop for Ready {
-    fn drop(&mut self) {
-        clear(self.0.as_deref());
-    }
-}
-
-/// Removes the ready file, also one that an earlier process may have left.
-fn clear(file: Option<&Path>) {
-    if let Some(file) = file
-        && let Err(error) = fs::remove_file(file)
-        && error.kind() != ErrorKind::NotFound
-    {
-        tracing::warn!(%error, file = %file.display(), "the ready file cannot be removed");
-    }
-}
-
-/// `NOTIFY_SOCKET` names who listens, systemd's `Type=notify` among others; without it, nobody does.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager could not be told");
     }
 }
 

@@ -6,8 +6,8 @@
 use super::{
     Care, Ended, Function,
     process::Outcomes,
+    readiness::{Outage, Ready},
     rebalance::{Place, Shares, Step, Subscribing},
-    service::Ready,
     settle::{Decided, Settler, Settling},
 };
 use crate::amqp::{self, Consumer, Delivery, Error};
@@ -46,6 +46,9 @@ struct Session<'a> {
     subscribing: Subscribing,
     /// Set once every partition is subscribed to.
     ready: Option<Ready>,
+    /// Partitions whose queue somebody has deleted.
+    gone: Vec<usize>,
+    outage: Outage,
     shares: Shares,
     care: Care,
     window: u16,
@@ -66,9 +69,8 @@ impl Function {
         };
         let consumer = Consumer::open(nodes, &name, queues, window, workers).await?;
         let settling = Settling::start(Settler {
-            nodes: nodes.clone(),
+            service: self.service.clone(),
             name: name.clone(),
-            worker_id: worker_id.clone(),
             queues: queues.to_vec(),
             acknowledger: consumer.acknowledger(),
         });
@@ -80,6 +82,8 @@ impl Function {
             settling: &settling,
             subscribing: Subscribing::of(queues.len(), fastrand::u64(..)),
             ready: None,
+            gone: Vec::new(),
+            outage: self.service.outage("a queue is gone, and its partition is not served"),
             shares: Shares::of(queues.len()),
             care,
             window,
@@ -127,6 +131,7 @@ impl<'a> Session<'a> {
                 () = service.stopped() => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
                     if self.subscribing.is_over() {
+                        self.come_back().await?;
                         self.compare_shares();
                     } else if self.subscribe().await? {
                         tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
@@ -137,6 +142,16 @@ impl<'a> Session<'a> {
                 }
                 next = next, if is_subscribed => next?,
             };
+            for partition in self.consumer.ended() {
+                if self.consumer.is_served(partition).await?.is_some() {
+                    let queue = &self.queues[partition];
+                    return Err(Error::Lost(format!("the broker ended the subscription to {queue}")));
+                }
+                self.lose(partition);
+            }
+            if batch.is_empty() && self.later.is_empty() {
+                continue;
+            }
             // What came before a suspect is settled first; what came behind it comes back.
             let suspect_at = batch.iter().position(is_suspect);
             if let Some(place) = suspect_at.filter(|_| self.care == Care::None) {
@@ -191,20 +206,48 @@ impl<'a> Session<'a> {
     async fn subscribe(&mut self) -> Result<bool, Error> {
         let place = self.consumer.place();
         while let Some(step) = self.subscribing.step(place) {
-            match step {
-                Step::TakeIfFree(partition) if self.consumer.is_served(partition).await? => continue,
-                Step::TakeIfFree(partition) => {
-                    self.consumer.subscribe(partition).await?;
-                    self.subscribing.took(partition);
+            if let Step::TakeIfFree(partition) | Step::GetInLine(partition) = step {
+                match (step, self.consumer.is_served(partition).await?) {
+                    (_, None) => {
+                        self.subscribing.left_out(partition);
+                        self.lose(partition);
+                        continue;
+                    }
+                    (Step::TakeIfFree(_), Some(true)) => continue,
+                    (Step::TakeIfFree(_), Some(false)) => self.subscribing.took(partition),
+                    (Step::GetInLine(_) | Step::Wait, Some(_)) => (),
                 }
-                Step::GetInLine(partition) => self.consumer.subscribe(partition).await?,
-                Step::Wait => (),
+                self.consumer.subscribe(partition).await?;
             }
             if place.is_some() {
                 break;
             }
         }
         Ok(self.subscribing.is_over())
+    }
+
+    /// The partition is nobody's until its queue is there again. What we have of it is answered; its place is gone.
+    fn lose(&mut self, partition: usize) {
+        self.shares.handed_over(partition);
+        self.gone.push(partition);
+        self.outage.goes_on(&self.queues[partition]);
+    }
+
+    /// Gets in line for partitions that were gone and are there again.
+    async fn come_back(&mut self) -> Result<(), Error> {
+        for partition in std::mem::take(&mut self.gone) {
+            let queue = &self.queues[partition];
+            if self.function.service.lacks(queue) || self.consumer.is_served(partition).await?.is_none() {
+                self.gone.push(partition);
+                continue;
+            }
+            self.consumer.subscribe(partition).await?;
+            self.fill(std::iter::once((partition, 1)));
+        }
+        if self.gone.is_empty() {
+            self.outage.is_over();
+        }
+        Ok(())
     }
 
     /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.

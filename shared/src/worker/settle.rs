@@ -3,12 +3,12 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{BATCHES_SETTLING_MAX, validate::is_reply_queue};
+use super::{BATCHES_SETTLING_MAX, service::Service, validate::is_reply_queue};
 use crate::{
-    amqp::{Acknowledger, Delivery, Error, Nodes, Outgoing, Publisher},
+    amqp::{Acknowledger, Delivery, Error, Outgoing, Publisher},
     fail_point::pause_at,
     messages::Rejection,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, Waits},
 };
 use std::borrow::Cow;
 use tokio::{
@@ -18,7 +18,8 @@ use tokio::{
 
 /// Attempts at publishing a batch as one, before each message goes alone.
 const TOGETHER_ATTEMPTS_MAX: u32 = 2;
-/// Attempts at a reply alone, before it is given up: its buyer can ask again. At a requeue, before it is given back.
+/// Attempts at a reply alone that the broker refuses while it takes others, before it is given up: its buyer can ask again.
+/// At a requeue, before it is given back.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
 
 pub(super) enum Outcome {
@@ -84,10 +85,9 @@ impl Drop for Settling {
 }
 
 pub(super) struct Settler {
-    pub(super) nodes: Nodes,
+    pub(super) service: Service,
     /// What the broker's operators see.
     pub(super) name: String,
-    pub(super) worker_id: String,
     pub(super) queues: Vec<String>,
     pub(super) acknowledger: Acknowledger,
 }
@@ -117,66 +117,99 @@ impl Settler {
     /// Returns the requeues (partition, tag) that their queue has no room for: those are to come back, at the price of a
     /// delivery. To wait for room here would be to wait for ourselves.
     async fn publish(&self, publisher: &mut Option<Publisher>, outgoing: &[Outgoing<'_>]) -> Vec<(usize, u64)> {
-        let mut returned = Vec::new();
-        if self.is_published(publisher, outgoing, TOGETHER_ATTEMPTS_MAX).await {
+        let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
+        if self.is_published(publisher, outgoing, TOGETHER_ATTEMPTS_MAX, &mut waits).await.is_ok() {
             return returned;
         }
         // Something in the batch may be what ends the connection each time (the broker gives up a connection over a
         // direct reply-to of a node that is gone, for one), so each goes alone.
+        let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
         for message in outgoing {
-            let attempts_max = match message {
-                Outgoing::Reply { .. } | Outgoing::Requeue { .. } => ALONE_ATTEMPTS_MAX,
-                // Not to be given up: this copy is all that will be left of the message.
-                Outgoing::DeadLetter { .. } => u32::MAX,
-            };
-            if self.is_published(publisher, std::slice::from_ref(message), attempts_max).await {
-                continue;
-            }
-            match message {
-                Outgoing::Requeue { of, .. } => returned.push((of.partition, of.tag)),
-                Outgoing::Reply { .. } | Outgoing::DeadLetter { .. } => {
-                    tracing::error!("a reply cannot be delivered; its verdict is on record");
+            let mut waits = RetryPolicy::SERVER_AWAY.waits();
+            while let Err(error) =
+                self.is_published(publisher, std::slice::from_ref(message), ALONE_ATTEMPTS_MAX, &mut waits).await
+            {
+                match message {
+                    Outgoing::Requeue { of, .. } => returned.push((of.partition, of.tag)),
+                    Outgoing::Reply { to, .. } => {
+                        let reply_to = to.reply_to();
+                        tracing::error!(%error, reply_to, "a reply cannot be delivered; its verdict is on record");
+                    }
+                    // Not to be given up: this copy is all that will be left of the message.
+                    Outgoing::DeadLetter { .. } => {
+                        outage.goes_on(error);
+                        continue;
+                    }
                 }
+                break;
             }
+            outage.is_over();
         }
         returned
     }
 
-    /// Whether it could be published in so many attempts, those not counted in which the broker was away.
+    /// Publishes these, through every outage. An error is their own: the broker has refused them in so many attempts, and
+    /// takes others.
     async fn is_published(
         &self,
         publisher: &mut Option<Publisher>,
         outgoing: &[Outgoing<'_>],
         attempts_max: u32,
-    ) -> bool {
-        let mut waits = RetryPolicy::SERVER_AWAY.waits();
+        waits: &mut Waits,
+    ) -> Result<(), Error> {
+        let mut outage = self.service.outage("replies cannot be published");
         let mut attempts = 0;
         loop {
             let error = match self.connected(publisher).await {
                 Ok(connected) => match connected.publish(outgoing).await {
-                    Ok(()) => return true,
+                    Ok(()) => {
+                        outage.is_over();
+                        return Ok(());
+                    }
                     Err(error) => {
-                        attempts += u32::from(!connected.is_blocked());
-                        self.nodes.go_on();
+                        let is_blocked = connected.is_blocked();
+                        self.service.nodes.go_on();
+                        *publisher = None;
+                        if !is_blocked && self.takes_others(publisher).await {
+                            outage.is_over();
+                            attempts += 1;
+                        } else {
+                            outage.goes_on(&error);
+                        }
                         error
                     }
                 },
-                Err(error) => error,
+                Err(error) => {
+                    outage.goes_on(&error);
+                    error
+                }
             };
-            *publisher = None;
+            if attempts >= attempts_max {
+                return Err(error);
+            }
             let wait = waits.next().unwrap_or_default();
             let messages = outgoing.len();
-            tracing::warn!(%error, wait_ms = wait.as_millis(), messages, "not published; trying again");
+            tracing::debug!(%error, wait_ms = wait.as_millis(), messages, "not published; trying again");
             tokio::time::sleep(wait).await;
-            if attempts >= attempts_max {
-                return false;
-            }
         }
+    }
+
+    /// Whether the broker takes a reply of ours to somebody else, on a new connection. If not, it is nobody's own fault.
+    async fn takes_others(&self, publisher: &mut Option<Publisher>) -> bool {
+        let is_taken = match self.connected(publisher).await {
+            Ok(connected) => connected.reply_to_nobody().await.is_ok(),
+            Err(_) => false,
+        };
+        if !is_taken {
+            *publisher = None;
+        }
+        is_taken
     }
 
     async fn connected<'a>(&self, publisher: &'a mut Option<Publisher>) -> Result<&'a Publisher, Error> {
         if publisher.is_none() {
-            *publisher = Some(Publisher::open(&self.nodes, &self.name, &self.worker_id).await?);
+            let Service { nodes, worker, .. } = &self.service;
+            *publisher = Some(Publisher::open(nodes, &self.name, &worker.worker_id).await?);
         }
         Ok(publisher.as_ref().expect("it was just opened"))
     }

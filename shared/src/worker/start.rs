@@ -136,7 +136,7 @@ pub fn with_deep_stacks() -> std::io::Result<()> {
 fn is_configuration(error: &anyhow::Error) -> bool {
     let of_broker = matches!(
         error.downcast_ref(),
-        Some(Error::Url(_) | Error::Refused(_) | Error::PluginMissing | Error::Differs { .. })
+        Some(Error::Url(_) | Error::Refused(_) | Error::NotAllowed(_) | Error::PluginMissing | Error::Differs { .. })
     );
     of_broker || error.is::<Unusable>() || matches!(error.downcast_ref(), Some(OpenError::Configuration(_)))
 }

@@ -3,4 +3,5 @@
 
 mod database;
 mod devstack;
+mod topology;
 mod worker;

@@ -7,6 +7,7 @@ use admin::{
     items::{CONFLICTS, ITEM, ITEMS},
     look::{LookBack, Scan, look},
     orders::{HISTORY, ORDER, PAYMENT, find},
+    outbox::LIST,
 };
 use shared::order::State;
 
@@ -27,17 +28,22 @@ async fn whoever_only_looks_waits_for_no_lock_of_a_sale() {
     for lock in [ONLY_READERS, LOCK_ROWS[0], LOCK_ROWS[1]] {
         sqlx::query(lock).execute(&mut *selling).await.unwrap();
     }
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &["items"],
         &["item", "ticket"],
         &["conflicts"],
         &["order", &order],
         &["orders", "--item", "ticket"],
         &["audit"],
+        &["outbox", "list"],
     ];
     for command in commands {
         let report = shop.run(command).await.unwrap_or_else(|failure| panic!("{command:?}: {failure}"));
-        assert!(report.is_well && report.text.contains("ticket") != (command == ["audit"]), "{}", report.text);
+        assert!(
+            report.is_well && report.text.contains("ticket") != matches!(command, ["audit" | "outbox", ..]),
+            "{}",
+            report.text
+        );
     }
     selling.rollback().await.unwrap();
 }
@@ -48,7 +54,7 @@ async fn no_sale_waits_for_a_lock_of_whoever_only_looks() {
     shop.put_on_sale("ticket", 10, 1, 1).await;
     let order = shop.order("ticket", State::Paid).await;
     let locks = look(&shop.store, Scan::Whole { seconds_max: 10 }, async |connection| {
-        for list in [ITEMS, CONFLICTS] {
+        for list in [ITEMS, CONFLICTS, LIST] {
             sqlx::query(list).bind(10_i64).fetch_all(&mut *connection).await?;
         }
         sqlx::query(ITEM).bind("ticket").fetch_all(&mut *connection).await?;

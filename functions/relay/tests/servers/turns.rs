@@ -1,9 +1,14 @@
 //! One at a time has the turn, takes as much as a round holds, and loses it when it stands still.
 
-use crate::Servers;
+use crate::{Servers, WITHIN};
 use relay::{
-    Round,
+    Round, publish_round,
     store::{EVENTS_MAX, ROWS_MAX},
+};
+use shared::{
+    amqp::{self, Error, Publisher},
+    messages::EVENTS_EXCHANGE,
+    topology::Topology,
 };
 use sqlx::Connection;
 
@@ -85,4 +90,20 @@ async fn no_hold_ends_at_a_time_that_cannot_be_told() {
     sqlx::query(prolong).bind("9999-01-01Z").execute(&servers.pool).await.unwrap();
     let mut instance = servers.instance().await;
     assert_eq!((instance.round().await, servers.count(LEFT).await), (Round::AllSettled, 0));
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_gone_is_no_rows_fault() {
+    let servers = Servers::open().await;
+    servers.add_rows(3).await;
+    let mut instance = servers.instance().await;
+    let operator = Publisher::open(&servers.nodes, "test", "test").await.unwrap();
+    operator.channel().exchange_delete(EVENTS_EXCHANGE.into(), Default::default()).await.unwrap();
+    let ended = publish_round(&mut instance.store, &mut instance.publisher, WITHIN).await.unwrap_err();
+    assert!(matches!(ended.downcast_ref(), Some(Error::Missing(_))), "not looked for in each row: {ended:#}");
+    assert_eq!(servers.count(LEFT).await, 3);
+    amqp::declare(operator.channel(), &Topology::read()).await.unwrap();
+    let mut instance = servers.instance().await;
+    assert_eq!((instance.round().await, servers.count(LEFT).await), (Round::AllSettled, 0));
+    assert_eq!(servers.count("SELECT count(*) FROM outbox_failed").await, 0);
 }
