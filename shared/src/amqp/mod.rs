@@ -78,7 +78,10 @@ impl From<lapin::Error> for Error {
         let reason = error.to_string();
         match protocol_error(&error) {
             Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => Self::NotAllowed(reason),
-            Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) => Self::Missing(reason),
+            // The same word is there for a queue whose node does not answer.
+            Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) if reason.contains("NOT_FOUND - no ") => {
+                Self::Missing(reason)
+            }
             Some(AMQPErrorKind::Hard(
                 AMQPHardError::FRAMEERROR | AMQPHardError::UNEXPECTEDFRAME | AMQPHardError::SYNTAXERROR,
             )) => Self::Unreadable(reason),
