@@ -15,7 +15,7 @@ mod decide;
 pub mod publish;
 pub mod store;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use futures_util::FutureExt;
 use publish::EventPublisher;
@@ -102,19 +102,20 @@ async fn serve_connected(
     name: &str,
     outage: &mut Outage,
 ) -> anyhow::Result<()> {
+    let turn = Duration::from_secs(turn_seconds_max.into());
     let (mut store, mut listener, mut publisher) = tokio::select! {
-        opened = open(service, turn_seconds_max, pool, name) => opened?,
+        opened = in_time(turn, open(service, turn_seconds_max, pool, name)) => opened?,
         () = service.stopped() => return Ok(()),
     };
     tracing::info!("publishing events");
     let _ready = service.announce();
     // The rest of the turn is for the database.
-    let within = Duration::from_secs(turn_seconds_max.into()) * 2 / 3;
+    let within = turn * 2 / 3;
     let mut looks = LOOKS.waits();
     while !service.is_stopped() {
         // What was notified before a look is found by it.
         while let Some(Ok(Some(_))) = listener.try_recv().now_or_never() {}
-        let round = publish_round(&mut store, &mut publisher, within).await;
+        let round = in_time(turn, publish_round(&mut store, &mut publisher, within)).await;
         if round.is_ok() {
             outage.is_over();
         }
@@ -140,6 +141,12 @@ async fn serve_connected(
         }
     }
     Ok(())
+}
+
+/// A connection that has died in silence would be waited for for ever; whoever ends this opens new ones.
+async fn in_time<T>(turn: Duration, waiting: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let late = |_| Err(anyhow!("the database gives no answer within {} s", turn.as_secs()));
+    tokio::time::timeout(turn, waiting).await.unwrap_or_else(late)
 }
 
 async fn open(

@@ -1,15 +1,20 @@
 //! Relays die, servers go away: events come again with the same ids, none is lost, and the first copies keep
 //! the order.
 
-use super::{OUTBOX, outbox_is_empty};
+use super::{OUTBOX, outbox_is_empty, record};
 use crate::support::{
     listener::{self, Listener},
     queue::{bind, table, text},
-    sale::rabbitmqctl,
+    sale::{rabbitmqctl, signal},
     shop::{Shop, until},
 };
 use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions};
-use shared::{db, devstack::Servers, messages::EVENTS_EXCHANGE};
+use nix::sys::signal::Signal;
+use shared::{
+    db,
+    devstack::Servers,
+    messages::{EVENTS_EXCHANGE, EventKind},
+};
 
 /// Events to be in the middle of.
 const MANY: i64 = 10_000;
@@ -82,6 +87,28 @@ async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
     }
     assert!(listener::are_in_order(&first_copies), "the first copies are in order");
     servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_to_the_database_that_have_died_in_silence_cost_the_relay_a_turn() {
+    let shop = Shop::open(&[]).await;
+    let mut listener = Listener::to(&shop, "item.#").await;
+    let _relay = shop.worker_of("relay", "r", &[("TURN_SECONDS_MAX", "3")]).await;
+    record(&shop, EventKind::ItemOpened, "before").await;
+    assert_eq!(listener.next().await.event.item, "before");
+    // So that it does not die with the turn.
+    let mut turn = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM outbox_turn FOR UPDATE").execute(&mut *turn).await.unwrap();
+    let theirs = "SELECT pid FROM pg_stat_activity WHERE application_name = 'turnstile-relay r'";
+    let processes: Vec<i32> = sqlx::query_scalar(theirs).fetch_all(&shop.pool).await.unwrap();
+    processes.iter().for_each(|process| signal(process.unsigned_abs(), Signal::SIGSTOP));
+    turn.rollback().await.unwrap();
+    record(&shop, EventKind::ItemOpened, "after").await;
+    assert_eq!(listener.next().await.event.item, "after");
+    processes.iter().for_each(|process| signal(process.unsigned_abs(), Signal::SIGCONT));
+    let log = shop.log("r").await;
+    assert!(processes.len() >= 2 && log.contains("the database gives no answer within 3 s"), "{processes:?}");
+    until("it says that it goes on", async || shop.log("r").await.contains("over: events cannot be published")).await;
 }
 
 async fn watermark(servers: &Servers, share: &str) {
