@@ -94,14 +94,15 @@ pub struct Consumer {
     /// Whether the end of each subscription is expected.
     leaving: Vec<Arc<AtomicBool>>,
     membership: Option<Membership>,
-    deliveries: SelectAll<BoxStream<'static, Result<Arrival, Error>>>,
+    deliveries: SelectAll<BoxStream<'static, Result<Delivery, End>>>,
     ended: Vec<usize>,
 }
 
-enum Arrival {
-    Delivery(Delivery),
-    /// The broker has ended the subscription to this partition: the queue was deleted, or it does not want us any more.
-    End(usize),
+/// Why a subscription has ended.
+enum End {
+    /// The broker says that of this partition: its queue was deleted, or it does not want us any more.
+    Cancelled(usize),
+    Failed(Error),
 }
 
 impl Consumer {
@@ -149,9 +150,11 @@ impl Consumer {
             let leaving = Arc::new(AtomicBool::new(false));
             self.leaving[partition] = Arc::clone(&leaving);
             // A stream that ends would be merged away in silence, and its partition with it.
-            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Ok(Arrival::End(partition))) };
-            let deliveries =
-                consumer.map(move |delivery| Ok(Arrival::Delivery(Delivery::receive(delivery?, partition))));
+            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
+            let deliveries = consumer.map(move |delivery| match delivery {
+                Ok(delivery) => Ok(Delivery::receive(delivery, partition)),
+                Err(error) => Err(End::Failed(error.into())),
+            });
             self.deliveries.push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
             Ok(())
         })
@@ -206,9 +209,10 @@ impl Consumer {
         }
         let mut batch = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
-            match arrival? {
-                Arrival::Delivery(delivery) => batch.push(delivery),
-                Arrival::End(partition) => self.ended.push(partition),
+            match arrival {
+                Ok(delivery) => batch.push(delivery),
+                Err(End::Cancelled(partition)) => self.ended.push(partition),
+                Err(End::Failed(error)) => return Err(error),
             }
         }
         Ok(batch)
