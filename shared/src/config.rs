@@ -41,7 +41,7 @@ pub struct WorkerOptions {
     /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
     #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]
     pub startup_seconds_max: u64,
-    /// A file that exists while this worker consumes, for a readiness probe.
+    /// A file that exists while this worker consumes and makes progress, for a readiness probe.
     #[arg(long, env = "READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
     /// Where to show metrics for Prometheus, over HTTP at /metrics: an address and a port, such as 127.0.0.1:9400. Without it,

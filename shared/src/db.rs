@@ -12,18 +12,33 @@ use sqlx::{
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{borrow::Cow, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow,
+    future::ready,
+    io,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
 const ACQUIRE_SECONDS_MAX: u64 = 5;
 
-/// How long the database may take to answer an attempt; longer than it allows itself for a statement.
-const ATTEMPT_SECONDS_MAX: u64 = 30;
+/// How long the database may take to answer; longer than it allows itself for a statement.
+const ANSWER_SECONDS_MAX: u64 = 5;
 
 /// What the server ends by itself: a statement of ours takes milliseconds, so who waits this long waits for a disk, or for
 /// somebody else's lock. A whole batch waits with it, so a lock is not waited for longer than anybody of ours holds one.
 const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "5s"), ("lock_timeout", "250ms"), ("idle_in_transaction_session_timeout", "30s")];
+    [("statement_timeout", "3s"), ("lock_timeout", "250ms"), ("idle_in_transaction_session_timeout", "30s")];
+/// How the server's end of a connection finds out that ours is gone without a word, so that the locks of a worker whose host
+/// is lost are let go. Our end has no such settings (sqlx opens the socket by itself): [`answered`] stands in for them.
+const KEEPALIVE: [(&str, &str); 4] = [
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "25s"),
+];
 /// The same for what is decided apart from a batch, because it may fail.
 const ISOLATED: [(&str, &str); 2] = [("statement_timeout", "1s"), ("lock_timeout", "100ms")];
 /// Who decides, and two who find out what is in the way.
@@ -54,7 +69,8 @@ const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE su
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(PLANS);
+    let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(KEEPALIVE);
+    let options = options.options(PLANS);
     Ok(pool_with(options, connections_max))
 }
 
@@ -68,8 +84,9 @@ pub(crate) fn pool_with(options: PgConnectOptions, connections_max: u32) -> PgPo
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
         // The default asks the server before every use whether it is still there: a round trip for each batch. A
-        // connection that has died shows it in the statement itself, which is tried again.
+        // connection that has died shows it in the statement itself, which is tried again; and in all that are as old.
         .test_before_acquire(false)
+        .before_acquire(|_, connection| Box::pin(ready(Ok(!is_suspect(connection.age)))))
         .connect_lazy_with(options)
 }
 
@@ -108,7 +125,7 @@ pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<
         let pool = pool_of(options, name)?;
         let version = async {
             reach(&pool).await?;
-            sqlx::query_scalar::<_, Option<i64>>(SCHEMA_VERSION).fetch_one(&pool).await
+            answered(sqlx::query_scalar::<_, Option<i64>>(SCHEMA_VERSION).fetch_one(&pool)).await
         };
         let newest = MIGRATIONS.map(|(version, _, _)| version).into_iter().max();
         match version.await {
@@ -142,13 +159,29 @@ async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
 /// A connection of its own, for work that must not take one from those who decide; an I/O error (timed out) where the
 /// database does not answer.
 pub fn connect(options: &PgConnectOptions) -> BoxFuture<'_, Result<PgConnection, sqlx::Error>> {
-    Box::pin(async move {
-        let connecting = PgConnection::connect_with(options);
-        match tokio::time::timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX), connecting).await {
-            Ok(connection) => connection,
-            Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    Box::pin(async move { answered(PgConnection::connect_with(options)).await })
+}
+
+/// When the database last did not answer.
+static SILENT_SINCE: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// What the database answers. Where it does not in time, it is away, and no pool uses a connection again that is as old as
+/// this one: whatever has cut it off (a failover, a firewall that has forgotten it) may have cut off all of them, and each
+/// would cost as much time again. A connection whose call was given up must not be used any more.
+pub async fn answered<T, E: From<sqlx::Error>>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), call).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            *SILENT_SINCE.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let text = format!("no answer within {ANSWER_SECONDS_MAX} s");
+            Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text)).into())
         }
-    })
+    }
+}
+
+/// Whether a connection of this age was there when the database did not answer.
+fn is_suspect(age: Duration) -> bool {
+    SILENT_SINCE.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() <= age)
 }
 
 /// A connection of the pool. Boxed, as [`connect`] is: what connects is compiled here, and not once more in each caller.
@@ -169,11 +202,11 @@ pub async fn on_connection<T>(
     run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let mut connection = acquire(pool).await?;
-    match tokio::time::timeout(Duration::from_secs(ATTEMPT_SECONDS_MAX), run(&mut connection)).await {
+    match answered(async { Ok::<_, sqlx::Error>(run(&mut connection).await) }).await {
         Ok(outcome) => outcome,
-        Err(_) => {
+        Err(error) => {
             connection.close_on_drop();
-            Err(Error::Away(format!("the database is away: no answer within {ATTEMPT_SECONDS_MAX} s")))
+            Err(error.into())
         }
     }
 }

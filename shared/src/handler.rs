@@ -9,6 +9,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use std::future::Future;
+use tokio::sync::watch;
 
 /// A function on the queues named after it.
 pub trait Handler: Send + Sync + Sized + 'static {
@@ -27,7 +28,9 @@ pub trait Handler: Send + Sync + Sized + 'static {
 
     /// What the function does besides, on its own, for as long as it serves: nothing, unless it says otherwise. Dropped at
     /// any of its awaits, as soon as the process is told to stop; whatever becomes of it, messages are handled.
-    fn upkeep(&self) -> BoxFuture<'static, ()> {
+    /// `failing` says why it makes no progress, for as long as it makes none.
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
+        drop(failing);
         Box::pin(std::future::ready(()))
     }
 }

@@ -4,7 +4,7 @@
 //! an item's stock writes here after the item's row is locked, so that the events of an item are numbered in the order in
 //! which they were committed.
 
-use crate::{messages::EventKind, order::Cause};
+use crate::{db::on_connection, messages::EventKind, order::Cause};
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -76,7 +76,10 @@ impl Notifier {
         let pool = pool.clone();
         tokio::spawn(async move {
             while wants.recv().await.is_some() {
-                if let Err(error) = sqlx::query(NOTIFY).bind(CHANNEL).execute(&pool).await {
+                let notify = async |connection: &mut PgConnection| {
+                    Ok(sqlx::query(NOTIFY).bind(CHANNEL).execute(connection).await?)
+                };
+                if let Err(error) = on_connection(&pool, notify).await {
                     tracing::debug!(%error, "the relay is not notified; it looks by itself");
                 }
                 tokio::time::sleep(Duration::from_millis(NOTIFY_MS_MIN)).await;

@@ -8,9 +8,12 @@ use anyhow::anyhow;
 use clap::Args;
 use shared::{config::StoreOptions, db};
 use sqlx::PgConnection;
+use std::time::Duration;
 
 /// How long a look that goes by key may take, in seconds a statement.
 const BY_KEY_SECONDS_MAX: u32 = 10;
+/// No look has more statements; so the database, if it is there, has answered when each of them has had its time.
+const STATEMENTS_MAX: u32 = 20;
 
 /// All statements of a look see one instant.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -62,7 +65,10 @@ pub async fn look<T>(
         transaction.rollback().await?;
         Ok(seen)
     };
-    looking.await.map_err(|error| explained(error, seconds_max))
+    match tokio::time::timeout(Duration::from_secs(seconds_max.into()) * STATEMENTS_MAX, looking).await {
+        Ok(seen) => seen.map_err(|error| explained(error, seconds_max)),
+        Err(_) => Err(Failure::Unreachable(anyhow!("the database has gone silent; the connection to it may be lost"))),
+    }
 }
 
 fn explained(error: sqlx::Error, seconds_max: u32) -> Failure {

@@ -27,6 +27,7 @@ use shared::{
 };
 use sqlx::PgPool;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// The payment function's own options.
 #[derive(Debug, Clone, Args)]
@@ -104,7 +105,7 @@ impl Handler for Payment {
         self.isolation.answer(self, requests).await
     }
 
-    fn upkeep(&self) -> BoxFuture<'static, ()> {
+    fn upkeep(&self, _: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
         self.clone().keep_looking()
     }
 }

@@ -5,7 +5,7 @@
 //! passed over, not waited for.
 
 use crate::{Payment, pending::ASK_MAX};
-use shared::{db::acquire, error::Error, handler::Answer, messages::PaymentRequest, upkeep::Upkeep};
+use shared::{db::on_connection, error::Error, handler::Answer, messages::PaymentRequest, upkeep::Upkeep};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -45,7 +45,8 @@ impl Payment {
         loop {
             let take_up =
                 sqlx::query_as(TAKE_UP).bind(f64::from(self.lost_seconds)).bind(i64::from(BATCH_PAYMENTS_MAX));
-            let lost: Vec<(String, Uuid, String)> = take_up.fetch_all(&mut *acquire(&self.pool).await?).await?;
+            let lost: Vec<(String, Uuid, String)> =
+                on_connection(&self.pool, async |connection| Ok(take_up.fetch_all(connection).await?)).await?;
             let lost = lost.into_iter().map(|(request_id, order_id, payment_method)| PaymentRequest {
                 request_id,
                 order_id,

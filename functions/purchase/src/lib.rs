@@ -29,6 +29,7 @@ use shared::{
 };
 use sqlx::PgPool;
 use strategy::{Decider, StrategyOptions};
+use tokio::sync::watch;
 
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -87,7 +88,7 @@ impl Purchase {
         let mut connections = Vec::new();
         for _ in 0..in_use {
             let mut connection = db::acquire(&self.decider.pool).await?;
-            store::warm_up(&mut connection).await?;
+            db::answered(store::warm_up(&mut connection)).await?;
             connections.push(connection);
         }
         Ok(())
@@ -107,7 +108,7 @@ impl Handler for Purchase {
         self.decider.metrics.register(registry);
     }
 
-    fn upkeep(&self) -> BoxFuture<'static, ()> {
+    fn upkeep(&self, _: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
         Walker::new(&self.decider.pool, self.keep_verdicts_days).keep_looking()
     }
 }

@@ -17,8 +17,6 @@ pub const STEP_PAGES: i64 = 256;
 const PAUSE_FACTOR: i32 = 9;
 /// From the end of a walk to the beginning of the next.
 const WALK_EVERY_SECONDS: i32 = 24 * 60 * 60;
-/// How long the database may take for a step; longer than it allows itself for a statement.
-const STEP_SECONDS_MAX: u64 = 30;
 /// What is lost in a crash is deleted again, so no step waits for a disk.
 const SETTINGS: [(&str, &str); 1] = [("synchronous_commit", "off")];
 
@@ -81,9 +79,7 @@ impl Upkeep for Walker {
 pub async fn walk(connection: &mut PgConnection, days: u16) -> Result<i64, sqlx::Error> {
     let mut all = 0;
     loop {
-        let step = tokio::time::timeout(Duration::from_secs(STEP_SECONDS_MAX), step(connection, days));
-        let step = step.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
-        let (deleted, pause_ms) = step.unwrap_or_default();
+        let (deleted, pause_ms) = db::answered(step(connection, days)).await?.unwrap_or_default();
         all += deleted;
         match pause_ms {
             Some(pause_ms) => tokio::time::sleep(Duration::from_millis(pause_ms.unsigned_abs())).await,

@@ -15,7 +15,7 @@ mod decide;
 pub mod publish;
 pub mod store;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use futures_util::FutureExt;
 use publish::EventPublisher;
@@ -49,6 +49,8 @@ pub const PROGRAM: Program = Program {
 const LOOKS: RetryPolicy = RetryPolicy { wait_ms: 1_000, factor: 1.0, wait_ms_max: 1_000, attempts_max: u32::MAX };
 /// How often a broker that reads nothing is looked at.
 const BLOCKED_LOOK: Duration = Duration::from_millis(250);
+/// How often it is made sure that notifications still come.
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 /// Whose trouble it is.
 const DATABASE: &str = "the database";
 
@@ -102,20 +104,24 @@ async fn serve_connected(
     name: &str,
     outage: &mut Outage,
 ) -> anyhow::Result<()> {
-    let turn = Duration::from_secs(turn_seconds_max.into());
     let (mut store, mut listener, mut publisher) = tokio::select! {
-        opened = in_time(turn, open(service, turn_seconds_max, pool, name)) => opened?,
+        opened = open(service, turn_seconds_max, pool, name) => opened?,
         () = service.stopped() => return Ok(()),
     };
     tracing::info!("publishing events");
-    let _ready = service.announce();
+    let (_ready, mut listened) = (service.announce(), Instant::now());
     // The rest of the turn is for the database.
-    let within = turn * 2 / 3;
+    let within = Duration::from_secs(turn_seconds_max.into()) * 2 / 3;
     let mut looks = LOOKS.waits();
     while !service.is_stopped() {
         // What was notified before a look is found by it.
         while let Some(Ok(Some(_))) = listener.try_recv().now_or_never() {}
-        let round = in_time(turn, publish_round(&mut store, &mut publisher, within)).await;
+        // Silence is what a listener hears, whether or not its connection still stands.
+        if listened.elapsed() > LISTEN_AGAIN {
+            listened = Instant::now();
+            db::answered(listener.listen(CHANNEL)).await.context(DATABASE)?;
+        }
+        let round = publish_round(&mut store, &mut publisher, within).await;
         if round.is_ok() {
             outage.is_over();
         }
@@ -143,12 +149,6 @@ async fn serve_connected(
     Ok(())
 }
 
-/// A connection that has died in silence would be waited for for ever; whoever ends this opens new ones.
-async fn in_time<T>(turn: Duration, waiting: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let late = |_| Err(anyhow!("the database gives no answer within {} s", turn.as_secs()));
-    tokio::time::timeout(turn, waiting).await.unwrap_or_else(late)
-}
-
 async fn open(
     service: &Service,
     turn_seconds_max: u32,
@@ -156,10 +156,10 @@ async fn open(
     name: &str,
 ) -> anyhow::Result<(PgConnection, PgListener, EventPublisher)> {
     let options = PgConnectOptions::clone(&pool.connect_options()).options(settings(turn_seconds_max));
-    let mut listener = PgListener::connect_with(pool).await.context(DATABASE)?;
+    let mut listener = db::answered(PgListener::connect_with(pool)).await.context(DATABASE)?;
     // Notifications are lost while it is away, so its end is an end of all.
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await.context(DATABASE)?;
+    db::answered(listener.listen(CHANNEL)).await.context(DATABASE)?;
     let store = db::connect(&options).await.context(DATABASE)?;
     let publisher = EventPublisher::connect(&service.nodes, name, &service.worker.worker_id).await?;
     Ok((store, listener, publisher))
@@ -185,13 +185,13 @@ pub async fn publish_round(
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
-    let mut transaction = connection.begin().await.context(DATABASE)?;
+    let mut transaction = db::answered(connection.begin()).await.context(DATABASE)?;
     let outcome = publish_in_turn(&mut transaction, publisher, within).await;
     if matches!(outcome, Ok(Round::AllSettled | Round::MoreToPublish)) {
-        transaction.commit().await.context(DATABASE)?;
+        db::answered(transaction.commit()).await.context(DATABASE)?;
     } else {
         // At once, and not when the connection is used next: the turn must not wait for that.
-        transaction.rollback().await.ok();
+        db::answered(transaction.rollback()).await.ok();
     }
     outcome
 }
@@ -201,7 +201,7 @@ async fn publish_in_turn(
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
-    let Some(Batch { rows, orders, is_full }) = store::read(connection).await.context(DATABASE)? else {
+    let Some(Batch { rows, orders, is_full }) = db::answered(store::read(connection)).await.context(DATABASE)? else {
         return Ok(Round::OthersTurn);
     };
     if rows.is_empty() {
@@ -224,7 +224,7 @@ async fn publish_in_turn(
         }
     }
     pause_at("published").await;
-    store::settle(connection, &published, &given_up).await.context(DATABASE)?;
+    db::answered(store::settle(connection, &published, &given_up)).await.context(DATABASE)?;
     for (row, reason) in &given_up {
         tracing::error!(row, reason, "a row of the outbox cannot be published; it is kept in outbox_failed");
     }

@@ -8,12 +8,11 @@ use crate::store::{BATCH_ORDERS_MAX, due_items, expire_batch};
 use shared::{db, error::Error, isolation::Isolation, outbox::Notifier, upkeep::Upkeep};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How long an item whose holds cannot be ended is passed over, before it is looked at again: somebody must put it right by
 /// hand.
 const PASSED_OVER_MAX: Duration = Duration::from_secs(60);
-/// How long the database may take for a batch; longer than it allows itself for a statement.
-const BATCH_TIME_MAX: Duration = Duration::from_secs(10);
 /// What is due is found in the order of its index, and all else by key: that is the one good plan however the tables
 /// grow, and compiling it would take longer than running it. The commit waits for the disk, as everywhere: what is
 /// visible is published, and must not be lost then.
@@ -31,6 +30,8 @@ pub struct Expirer {
     /// Items that somebody else has locked.
     locked: Vec<String>,
     notifier: Notifier,
+    /// Why holds cannot be ended, for as long as they cannot.
+    failing: watch::Sender<Option<String>>,
 }
 
 impl Expirer {
@@ -44,7 +45,14 @@ impl Expirer {
             passed_over_since: Instant::now(),
             locked: Vec::new(),
             notifier,
+            failing: watch::Sender::default(),
         }
+    }
+
+    /// The same, which says it there where holds cannot be ended.
+    #[must_use]
+    pub(crate) fn with(self, failing: watch::Sender<Option<String>>) -> Self {
+        Self { failing, ..self }
     }
 
     /// Ends every hold that is due, batch by batch; not of items that are passed over, or come to be. Returns how many orders
@@ -87,7 +95,7 @@ impl Expirer {
 
     /// Leaves out what is locked, ends the other items' holds, and passes over an item that fails.
     async fn expire_item_by_item(&mut self, connection: &mut PgConnection) -> Result<usize, Error> {
-        let due = due_items(connection, &self.left_out()).await?;
+        let due = db::answered(due_items(connection, &self.left_out())).await?;
         let locked = self.isolation.locked_items(&due).await?;
         let mut expired = 0;
         for item in due.into_iter().filter(|item| !locked.contains(item)) {
@@ -115,8 +123,7 @@ impl Expirer {
     /// Returns how many orders expired; `None`: items are passed over that were not before.
     async fn batch(&mut self, connection: &mut PgConnection, alone: Option<&str>) -> Result<Option<usize>, Error> {
         let left_out = self.left_out();
-        let batch = tokio::time::timeout(BATCH_TIME_MAX, expire_batch(connection, &left_out, alone));
-        match batch.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?? {
+        match db::answered(expire_batch(connection, &left_out, alone)).await? {
             Ok(orders) => Ok(Some(orders)),
             Err(items) => {
                 let text = "hold fewer units than their orders; their holds do not end until that is put right";
@@ -139,7 +146,9 @@ impl Upkeep for Expirer {
     type Error = Error;
 
     async fn look(&mut self) -> Result<(), Error> {
-        let expired = self.expire().await?;
+        let expired = self.expire().await;
+        self.failing.send_replace(expired.as_ref().err().map(ToString::to_string));
+        let expired = expired?;
         if expired > 0 {
             self.notifier.notify();
             tracing::info!(expired, "holds ran out; their units are on sale again");

@@ -20,6 +20,7 @@ use shared::{
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
+use tokio::sync::watch;
 
 /// The handler of release requests; beside that, holds run out.
 #[derive(Debug, Clone)]
@@ -51,8 +52,9 @@ impl Handler for Release {
         answers
     }
 
-    fn upkeep(&self) -> BoxFuture<'static, ()> {
-        expire::Expirer::new(&self.pool, self.isolation.clone(), self.notifier.clone()).keep_looking()
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
+        let expirer = expire::Expirer::new(&self.pool, self.isolation.clone(), self.notifier.clone());
+        expirer.with(failing).keep_looking()
     }
 }
 

@@ -12,7 +12,10 @@ use loadtest::{
     servers::Endpoints,
 };
 use nix::sys::signal::Signal;
-use shared::{db, devstack::RabbitMq};
+use shared::{
+    db,
+    devstack::{Forwarder, RabbitMq},
+};
 
 #[tokio::test]
 async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() {
@@ -77,6 +80,22 @@ async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_w
     }
     assert!(shop.log("next").await.contains("its requests are decided again"));
     assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
+async fn connections_to_the_database_that_lead_nowhere_keep_no_function_from_its_work() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let (forwarder, url) = Forwarder::before(&shop.database_url).await.unwrap();
+    let environment = [("DATABASE_URL", url.as_str())];
+    let _functions = [shop.worker("w", &environment).await, shop.worker_of("relay", "relay", &environment).await];
+    for round in 0..3 {
+        for number in 0..3 {
+            assert_eq!(shop.purchase(&format!("r-{round}-{number}")).await.code(), "reserved");
+        }
+        let waiting = "SELECT count(*) FROM outbox";
+        until("its events are published", async || shop.count(waiting).await == 0).await;
+        forwarder.strand();
+    }
 }
 
 #[tokio::test]

@@ -2,9 +2,11 @@
 //! behind a proxy or a firewall that has forgotten them, while new ones work.
 
 use anyhow::{Context, Result};
+use sqlx::postgres::PgConnectOptions;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional},
@@ -42,6 +44,16 @@ impl Forwarder {
             }
         });
         Ok(Self { address, era, accepting })
+    }
+
+    /// In front of the server of this database, with the URL that leads there.
+    pub async fn before(database_url: &str) -> Result<(Self, String)> {
+        let options = PgConnectOptions::from_str(database_url)?;
+        let folder = options.get_socket().context("our PostgreSQL is reached through a Unix socket")?;
+        let forwarder = Self::to(Target::Unix(folder.join(format!(".s.PGSQL.{}", options.get_port())))).await?;
+        let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
+        let url = format!("postgres://{user}@{}/{database}", forwarder.address);
+        Ok((forwarder, url))
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -6,6 +6,7 @@
 
 pub mod fixture;
 pub mod folder;
+pub mod forwarder;
 pub mod gateway;
 pub mod install;
 pub mod postgres;
@@ -21,6 +22,7 @@ use std::{path::Path, sync::Arc};
 pub use self::redis::Redis;
 pub use fixture::Fixture;
 pub use folder::Folder;
+pub use forwarder::Forwarder;
 pub use gateway::Gateway;
 pub use install::Missing;
 pub use postgres::Postgres;

@@ -4,7 +4,10 @@ use super::{
     Row,
     locks::{Locks, blockers},
 };
-use crate::retry::{RetryPolicy, Waits};
+use crate::{
+    db::answered,
+    retry::{RetryPolicy, Waits},
+};
 use sqlx::PgPool;
 use std::{
     collections::{HashMap, HashSet},
@@ -116,7 +119,7 @@ impl Waiting {
         };
         tokio::spawn(async move {
             let row = order.map_or(Row::Item(&item), Row::Order);
-            let blocked_by = blockers(&pool, row).await.unwrap_or_else(|error| error.to_string());
+            let blocked_by = answered(blockers(&pool, row)).await.unwrap_or_else(|error| error.to_string());
             tracing::warn!(
                 row = name,
                 blocked_by,

@@ -1,6 +1,6 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::validate};
+use super::{Function, Outage, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::validate};
 use crate::{
     amqp::Delivery,
     error::Error,
@@ -12,6 +12,7 @@ use crate::{
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use std::panic::AssertUnwindSafe;
+use tokio::sync::watch;
 
 /// `None`: told to stop, or no longer open, while the database was away; nothing of the batch may be acknowledged, and it
 /// comes back.
@@ -46,7 +47,7 @@ pub(super) struct Around<'a> {
 pub(super) trait Process: Send + Sync {
     fn name(&self) -> &'static str;
     fn register(&self, registry: &mut Registry);
-    fn upkeep(&self) -> BoxFuture<'static, ()>;
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()>;
     fn process<'a>(&'a self, batch: Vec<Delivery>, around: Around<'a>) -> BoxFuture<'a, Processed>;
 }
 
@@ -59,8 +60,8 @@ impl<H: Handler> Process for H {
         Handler::register(self, registry);
     }
 
-    fn upkeep(&self) -> BoxFuture<'static, ()> {
-        Handler::upkeep(self)
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
+        Handler::upkeep(self, failing)
     }
 
     fn process<'a>(&'a self, batch: Vec<Delivery>, around: Around<'a>) -> BoxFuture<'a, Processed> {
@@ -117,14 +118,18 @@ async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around
     if requests.is_empty() {
         return Some(Vec::new());
     }
-    let mut waits = RetryPolicy::SERVER_AWAY.waits();
+    let (mut waits, mut outage) = (RetryPolicy::SERVER_AWAY.waits(), None);
     loop {
-        let reason = match AssertUnwindSafe(handle(handler, requests, around.metrics)).catch_unwind().await {
-            Ok(Ok(answers)) => return Some(answers),
+        let handled = AssertUnwindSafe(handle(handler, requests, around.metrics)).catch_unwind().await;
+        let reason = match handled {
+            Ok(Ok(answers)) => {
+                outage.iter_mut().for_each(Outage::is_over);
+                return Some(answers);
+            }
             Ok(Err(error @ (Error::Away(_) | Error::Unfit(_) | Error::Row(_)))) => {
-                let wait = waits.next().unwrap_or_default();
-                tracing::warn!(%error, requests = requests.len(), wait_ms = wait.as_millis(), "holding the batch");
-                around.service.wait(wait).await;
+                let new = || around.service.outage("requests cannot be decided, and are held");
+                outage.get_or_insert_with(new).goes_on(&error);
+                around.service.wait(waits.next().unwrap_or_default()).await;
                 if around.service.is_stopped() || !(around.is_open)() {
                     return None;
                 }

@@ -1,7 +1,7 @@
 //! Starting: from the command line to a running function, and from how it ended to an exit code.
 
 use super::{
-    Care, Function,
+    Care, Function, Outage,
     metrics::WorkerMetrics,
     process::Process,
     service::{Service, Serving, listen_for_signals, stopped},
@@ -150,9 +150,12 @@ pub async fn serve<H: Handler>(handler: H, options: &WorkerOptions) -> anyhow::R
 fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::Receiver<bool>) -> Serving {
     let (name, stop_of_upkeep) = (handler.name(), stop.clone());
     let serve = async move |service: Service| {
-        let upkeep = handler.upkeep();
+        let (failing, failures) = watch::channel(None);
+        let upkeep = handler.upkeep(failing);
+        let outage = service.outage("what this function does by itself cannot be done");
         tokio::spawn(async {
-            tokio::select! { () = upkeep => (), () = stopped(stop_of_upkeep) => () }
+            let doing = async { tokio::join!(upkeep, watch_for(failures, outage)) };
+            tokio::select! { _ = doing => (), () = stopped(stop_of_upkeep) => () }
         });
         let mut registry = metrics::registry(name);
         let metrics = WorkerMetrics::register(&mut registry);
@@ -169,4 +172,13 @@ fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::R
         Ok(())
     };
     Service::run(name, options, stop, Box::new(|service| Box::pin(serve(service))))
+}
+
+async fn watch_for(mut failures: watch::Receiver<Option<String>>, mut outage: Outage) {
+    while failures.changed().await.is_ok() {
+        match &*failures.borrow_and_update() {
+            Some(reason) => outage.goes_on(reason),
+            None => outage.is_over(),
+        }
+    }
 }

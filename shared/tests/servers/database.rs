@@ -1,6 +1,11 @@
-//! What is said where the database gives no connection.
+//! What becomes of connections to the database that cannot be had, or lead nowhere.
 
-use shared::{db, devstack::fixture};
+use futures_util::future::join_all;
+use shared::{
+    db,
+    devstack::{Forwarder, fixture},
+    error::Error,
+};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::time::Duration;
 
@@ -13,4 +18,24 @@ async fn a_role_that_may_have_no_more_connections_is_told_so_by_the_servers_own_
     let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(100)).connect_lazy_with(options);
     let error = db::acquire(&pool).await.unwrap_err().to_string();
     assert!(error.contains("too many connections for role \"limited\""), "{error}");
+}
+
+#[tokio::test]
+async fn of_connections_that_lead_nowhere_one_is_waited_for_and_none_is_used_again() {
+    const CONNECTIONS: u32 = 4;
+    let (forwarder, url) = Forwarder::before(&fixture::database().await).await.unwrap();
+    let pool = db::pool(&url, "test", CONNECTIONS).unwrap();
+    drop(join_all((0..CONNECTIONS).map(|_| pool.acquire())).await);
+    while pool.num_idle() < CONNECTIONS as usize {
+        tokio::task::yield_now().await;
+    }
+    let ask = async || {
+        let select = sqlx::query_scalar::<_, i32>("SELECT 1");
+        db::on_connection(&pool, async |connection| Ok(select.fetch_one(connection).await?)).await
+    };
+    forwarder.strand();
+    assert!(matches!(ask().await, Err(Error::Away(_))));
+    for _ in 0..CONNECTIONS {
+        assert_eq!(ask().await.unwrap(), 1);
+    }
 }

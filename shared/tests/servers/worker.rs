@@ -9,7 +9,7 @@ use lapin::{
 use shared::{
     amqp,
     config::WorkerOptions,
-    devstack::Fixture,
+    devstack::{Fixture, Folder},
     error::Error,
     handler::{Answer, Handler},
     messages::{Code, Rejection, Request, Verdict},
@@ -18,7 +18,12 @@ use shared::{
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicU32, Ordering},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,11 +35,14 @@ use uuid::Uuid;
 /// How often a message is put off: more often than the queue would deliver one that fails.
 const PUT_OFF: u32 = 40;
 
+/// A file tells nobody that it has come, or gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Answers with what it got, but panics over `panic`, gives up over `error`, answers `slow` only after it was put off so many
-/// times, and `row` never, if it has none.
+/// times, and `row` and `away` once it has what they need.
 struct Touchy {
     put_off: AtomicU32,
-    has_row: bool,
+    has_all: Arc<AtomicBool>,
 }
 
 /// A request that is its own id, with the message's, where it has one.
@@ -67,11 +75,15 @@ impl Handler for Touchy {
         if requests.iter().any(|request| request.0 == "error") {
             return Err(Error::Unhandled("as the test wants it".to_owned()));
         }
+        let has_all = self.has_all.load(Ordering::Relaxed);
+        if !has_all && requests.iter().any(|request| request.0 == "away") {
+            return Err(Error::Away("as the test wants it".to_owned()));
+        }
         let is_put_off =
             |request: &Text| request.0.starts_with("slow") && self.put_off.fetch_add(1, Ordering::Relaxed) < PUT_OFF;
         let answer = |request: &Text| match request {
             request if is_put_off(request) => Answer::Requeue,
-            request if request.0.starts_with("row") && !self.has_row => Answer::Later,
+            request if request.0.starts_with("row") && !has_all => Answer::Later,
             request => Answer::Verdict(request.0.clone()),
         };
         Ok(requests.iter().map(answer).collect())
@@ -137,7 +149,7 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
 #[tokio::test]
 async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answered_and_acknowledged() {
     let mut buyer = Buyer::new().await;
-    let worker = buyer.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: false }, None);
+    let worker = buyer.serve_with(Arc::default(), None, None);
     for body in ["first", "row-1", "second", "row-2", "third"] {
         buyer.send(body, BasicProperties::default()).await;
     }
@@ -148,7 +160,7 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
         assert_eq!(buyer.reply().await.0, body);
     }
     worker.abort();
-    let worker = buyer.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: true }, None);
+    let worker = buyer.serve_with(Arc::new(AtomicBool::new(true)), None, None);
     buyer.send("last", BasicProperties::default()).await;
     let mut replies = Vec::new();
     while replies.last().is_none_or(|last| last != "last") {
@@ -157,6 +169,26 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
     // What was answered last may not have been acknowledged.
     replies.retain(|reply| reply != "fourth");
     assert_eq!(replies, ["row-1", "row-2", "last"]);
+    worker.abort();
+}
+
+#[tokio::test]
+async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
+    let mut buyer = Buyer::new().await;
+    let folder = Folder::create().unwrap();
+    let (ready_file, has_all) = (folder.path().join("ready"), Arc::new(AtomicBool::new(false)));
+    let is_ready = async |is_ready| {
+        while ready_file.exists() != is_ready {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let worker = buyer.serve_with(has_all.clone(), None, Some(ready_file.clone()));
+    is_ready(true).await;
+    buyer.send("away", BasicProperties::default()).await;
+    is_ready(false).await;
+    has_all.store(true, Ordering::Relaxed);
+    assert_eq!(buyer.reply().await.0, "away");
+    is_ready(true).await;
     worker.abort();
 }
 
@@ -195,14 +227,20 @@ impl Buyer {
     }
 
     fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {
-        self.serve_by(Touchy { put_off: AtomicU32::new(0), has_row: true }, Some(metrics_address))
+        self.serve_with(Arc::new(AtomicBool::new(true)), Some(metrics_address), None)
     }
 
-    fn serve_by(&self, handler: Touchy, metrics_address: Option<SocketAddr>) -> JoinHandle<anyhow::Result<()>> {
+    fn serve_with(
+        &self,
+        has_all: Arc<AtomicBool>,
+        metrics_address: Option<SocketAddr>,
+        ready_file: Option<PathBuf>,
+    ) -> JoinHandle<anyhow::Result<()>> {
+        let handler = Touchy { put_off: AtomicU32::new(0), has_all };
         let options = WorkerOptions {
             amqp_url: self.fixture.amqp_url.clone(),
             worker_id: "touchy".to_owned(),
-            ready_file: None,
+            ready_file,
             batch_max: 100,
             metrics_address,
             startup_seconds_max: 30,

@@ -133,7 +133,7 @@ async fn lost_payments_are_looked_for_while_the_function_serves() {
     let bank = Bank::silent_on(&[order]).await;
     left_unknown(&pool, &bank, &[request(1, order, "card")]).await;
     execute(&pool, "UPDATE payments SET asked_at = now() - interval '1 h'").await;
-    let upkeep = tokio::spawn(process(&pool, &bank).upkeep());
+    let upkeep = tokio::spawn(process(&pool, &bank).upkeep(watch::Sender::default()));
     while state(&pool, order).await != State::Paid {
         tokio::task::yield_now().await;
     }

@@ -28,6 +28,7 @@ use shared::{
 };
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 

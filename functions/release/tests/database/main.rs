@@ -21,6 +21,7 @@ use shared::{
     outbox::Notifier,
 };
 use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 fn request(id: impl std::fmt::Display, order_id: Uuid) -> ReleaseRequest {

@@ -90,7 +90,7 @@ async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
 }
 
 #[tokio::test]
-async fn connections_to_the_database_that_have_died_in_silence_cost_the_relay_a_turn() {
+async fn connections_to_the_database_that_have_died_in_silence_cost_the_relay_seconds() {
     let shop = Shop::open(&[]).await;
     let mut listener = Listener::to(&shop, "item.#").await;
     let _relay = shop.worker_of("relay", "r", &[("TURN_SECONDS_MAX", "3")]).await;
@@ -107,7 +107,7 @@ async fn connections_to_the_database_that_have_died_in_silence_cost_the_relay_a_
     assert_eq!(listener.next().await.event.item, "after");
     processes.iter().for_each(|process| signal(process.unsigned_abs(), Signal::SIGCONT));
     let log = shop.log("r").await;
-    assert!(processes.len() >= 2 && log.contains("the database gives no answer within 3 s"), "{processes:?}");
+    assert!(processes.len() >= 2 && log.contains("no answer within"), "{processes:?}");
     until("it says that it goes on", async || shop.log("r").await.contains("over: events cannot be published")).await;
 }
 
