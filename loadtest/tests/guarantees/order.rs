@@ -4,9 +4,15 @@ use crate::support::{
     sale::{assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
     shop::{Shop, until},
 };
+use lapin::options::QueueDeleteOptions;
 use loadtest::{result::Outcome, run::Running, schedule::Scenario};
 use serde_json::Value;
-use shared::devstack::Signal;
+use shared::{
+    amqp,
+    devstack::{Signal, seed::lock},
+    topology::Topology,
+};
+use std::collections::HashMap;
 
 fn shares(outcome: &Outcome) -> Vec<u64> {
     outcome.workers.iter().map(|worker| worker.verdicts).collect()
@@ -141,7 +147,7 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
         let second = shop.reply_to("second").await;
 
         sleeper.send(Signal::Continue).unwrap();
-        until("its commit has failed", async || shop.log("sleeper").await.contains("conflict; deciding again")).await;
+        until("its commit has failed", async || shop.log("sleeper").await.contains("deciding again")).await;
         next.kill().await.unwrap();
         shop.buy("third", item).await;
         let mut third = shop.reply().await;
@@ -156,4 +162,66 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
         assert_eq!(third.code(), second.code());
         assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3);
     }
+}
+
+#[tokio::test]
+async fn a_worker_whose_subscription_the_broker_has_cancelled_decides_nothing_more_of_what_it_got() {
+    let mut shop = Shop::open(&[("ticket", 3)]).await;
+    let environment =
+        [("TURNSTILE_PAUSE_AT", "handling second"), ("BATCH_MAX", "1"), ("RUST_LOG", "debug,lapin::consumer=trace")];
+    let mut worker = shop.worker("w", &environment).await;
+    until("it has subscribed to all", async || shop.log("w").await.contains("consuming")).await;
+    assert_eq!(shop.purchase("first").await.code(), "reserved");
+    for id in ["second", "third", "fourth"] {
+        shop.buy(id, "ticket").await;
+    }
+    shop.paused("w").await;
+    until("it has all of them", async || shop.is_drained().await).await;
+    let queues = Topology::read().queues_of("purchase");
+    for queue in &queues {
+        shop.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    }
+    // Its channels stay open.
+    until("it was told of each", async || {
+        let log = shop.log("w").await;
+        let cancelled = |line: &&str| line.ends_with("cancel consumer_tag=turnstile-purchase w");
+        log.lines().filter(cancelled).count() == queues.len()
+    })
+    .await;
+    amqp::declare(&shop.channel, &Topology::read()).await.unwrap();
+    worker.send(Signal::Continue).unwrap();
+    shop.buy("fifth", "ticket").await;
+    let mut reply = shop.reply().await;
+    if reply.correlation_id == "second" {
+        // It was being decided, on the version that it had read.
+        reply = shop.reply().await;
+    }
+    assert_eq!(reply.correlation_id, "fifth", "{}", reply.body);
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3, "the third and the fourth are not its any more");
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_one_worker_after_the_other_dies_keeps_its_place() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    shop.line_up(20).await;
+    for id in ["first", "second", "third"] {
+        let mut doomed = shop.worker(id, &[("TURNSTILE_PAUSE_AT", "committing"), ("BATCH_MAX", "2")]).await;
+        shop.paused(id).await;
+        doomed.kill().await.unwrap();
+    }
+    let _next = shop.worker("next", &[]).await;
+    shop.assert_served_in_order(HashMap::new(), 20, 10).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_row_when_its_worker_dies_keeps_its_place() {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    let mut doomed = shop.worker("doomed", &[]).await;
+    let lock = lock(&shop.pool, "items", "ticket").await;
+    shop.line_up(20).await;
+    until("it has all of them", async || shop.is_drained().await).await;
+    doomed.kill().await.unwrap();
+    lock.rollback().await.unwrap();
+    let _next = shop.worker("next", &[]).await;
+    shop.assert_served_in_order(HashMap::new(), 20, 1).await;
 }

@@ -9,6 +9,7 @@ use crate::{
     },
 };
 use lapin::types::AMQPValue;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
@@ -29,7 +30,10 @@ async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
     assert!(replies.values().all(|reply| reply.code() == "reserved"));
     until("the message is in dead", async || shop.depth("dead").await == 1).await;
     assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
-    // And it goes on taking what comes.
+    // And it goes on taking what comes, whole windows of it, and is counted: a second one is handed its share.
+    let _second = shop.worker("second", &[("BATCH_MAX", "20")]).await;
+    let moved = async || shop.log("w").await.matches("handed a partition over").count();
+    until("half of the partitions are handed over", async || moved().await == 4).await;
     shop.buy("later", "item-0").await;
     assert_eq!(shop.reply_to("later").await.code(), "reserved");
 }
@@ -85,7 +89,7 @@ async fn a_forged_delivery_count_is_not_believed() {
     }
     assert!(shop.replies(20).await.values().all(|reply| reply.code() == "reserved"));
     assert_eq!(worker.stop().await.unwrap().code(), Some(0));
-    assert!(!shop.log("w").await.contains("with care"), "nothing made the worker suspicious");
+    assert!(!shop.log("w").await.contains("anew"), "nothing made the worker suspicious");
 }
 
 #[tokio::test]
@@ -113,6 +117,33 @@ async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_s
     let replies = shop.replies(29).await;
     assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
     assert_undeliverable(&shop, &request("r-00", "ticket", 1)).await;
+}
+
+#[tokio::test]
+async fn workers_killed_again_and_again_over_a_message_that_waits_send_no_innocent_to_dead() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let ids = ["r-0", "r-1", "r-2"];
+    for id in ids {
+        shop.buy(id, "ticket").await;
+    }
+    // More often than the delivery limit.
+    for number in 0..34 {
+        let worker = format!("killed-{number}");
+        // It stands still, and lives, as if the database did not answer.
+        let mut killed = shop.worker(&worker, &[("TURNSTILE_PAUSE_AT", "committing")]).await;
+        shop.paused(&worker).await;
+        if number >= 12 {
+            // As somebody who kills it every other second: what is near the limit by then is found to end nobody.
+            let survived =
+                until("a message is in its queue anew", async || shop.log(&worker).await.contains("settled"));
+            drop(tokio::time::timeout(Duration::from_millis(1_500), survived).await);
+        }
+        killed.kill().await.unwrap();
+    }
+    let _worker = shop.worker("next", &[]).await;
+    let replies = shop.replies(ids.len()).await;
+    assert!(ids.iter().all(|id| replies[*id].code() == "reserved"));
+    assert_eq!(shop.depth("dead").await, 0);
 }
 
 #[tokio::test]

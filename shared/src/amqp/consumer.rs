@@ -1,20 +1,21 @@
-//! Receiving: one channel for each partition, merged into one stream of deliveries, cut into batches.
+//! Receiving: one channel for each partition, merged into one stream of deliveries.
 //!
-//! Invariant: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
+//! Invariants: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
 use super::{
     Error, answered,
-    connect::{Nodes, Socket, close, connect_with_socket},
+    connect::{Nodes, Socket, connect_with_socket},
+    incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
     properties::header,
-    topology::state_or_none,
+    topology::{Topology, state_or_none},
 };
 use crate::worker::rebalance::Place;
 use futures_util::{
-    FutureExt, Stream, StreamExt,
+    StreamExt,
     future::{self, BoxFuture},
-    stream::{self, BoxStream, SelectAll},
+    stream,
 };
 use lapin::{
     BasicProperties, Channel, Connection,
@@ -31,13 +32,27 @@ use std::{
 
 /// How long a subscription that is over may take to say why.
 const LAST_WORDS_SECONDS_MAX: u64 = 1;
+/// How long a worker may hold what was delivered to it, in milliseconds: a day, as in `rabbitmq/rabbitmq.conf`. It goes along
+/// because managed brokers do not read that file, and from 4.3 on they take timed-out messages from a worker out of order.
+const HOLD_MS_MAX: i64 = 86_400_000;
 
-#[derive(Debug)]
+/// Which of a worker's two subscriptions to a partition.
+#[derive(Debug, Clone, Copy)]
+enum Window {
+    /// One message at a time.
+    One,
+    /// As many as may be under way.
+    Whole,
+}
+
+#[derive(Debug, Clone)]
 pub struct Delivery {
     /// Which of the consumer's queues it came from.
     pub partition: usize,
     /// Its number on that queue's channel.
     pub tag: u64,
+    /// Whether nothing else of its partition is under way to us.
+    pub is_alone: bool,
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
     pub body: Vec<u8>,
@@ -70,13 +85,14 @@ impl Delivery {
         self.body.is_empty() && self.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PADDING_TYPE)
     }
 
-    fn receive(delivery: lapin::message::Delivery, partition: usize) -> Self {
+    fn receive(delivery: lapin::message::Delivery, partition: usize, window: Window) -> Self {
         // On a first delivery, the header would be the sender's own. Other widths are not sent by any broker that we know.
         let count = header(&delivery.properties, "x-delivery-count").filter(|_| delivery.redelivered);
         let deliveries_before = count.and_then(AMQPValue::as_long_long_int).and_then(|count| u64::try_from(count).ok());
         Self {
             partition,
             tag: delivery.delivery_tag,
+            is_alone: matches!(window, Window::One),
             deliveries_before: deliveries_before.unwrap_or(0),
             body: delivery.data,
             properties: delivery.properties,
@@ -90,19 +106,15 @@ pub struct Consumer {
     socket: Socket,
     name: String,
     queues: Vec<String>,
+    /// Whether a queue has one active consumer, and the others in line.
+    has_line: Vec<bool>,
+    /// The most messages under way from a queue.
+    prefetch: u16,
     channels: Vec<Channel>,
-    /// Whether the end of each subscription is expected.
-    leaving: Vec<Arc<AtomicBool>>,
+    /// For each partition: which windows it has, and whether the end of each is expected.
+    leaving: Vec<[Arc<AtomicBool>; 2]>,
     membership: Option<Membership>,
-    deliveries: SelectAll<BoxStream<'static, Result<Delivery, End>>>,
-    ended: Vec<usize>,
-}
-
-/// Why a subscription has ended.
-enum End {
-    /// The broker says that of this partition: its queue was deleted, or it does not want us any more.
-    Cancelled(usize),
-    Failed(Error),
+    incoming: Incoming,
 }
 
 impl Consumer {
@@ -120,49 +132,92 @@ impl Consumer {
             let channels = answered(async {
                 let mut channels = Vec::new();
                 for _ in queues {
-                    let channel = connection.create_channel().await?;
-                    channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
-                    channels.push(channel);
+                    channels.push(connection.create_channel().await?);
                 }
                 Ok(channels)
             })
             .await?;
+            let topology = Topology::read();
             Ok(Self {
                 connection,
                 socket,
                 name: name.to_owned(),
                 queues: queues.to_vec(),
-                leaving: channels.iter().map(|_| Arc::default()).collect(),
+                has_line: queues.iter().map(|queue| topology.has_single_active_consumer(queue)).collect(),
+                prefetch,
+                leaving: channels.iter().map(|_| Default::default()).collect(),
                 channels,
                 membership: workers.map(|exchange| Membership::start(nodes.clone(), name.to_owned(), exchange)),
-                deliveries: SelectAll::new(),
-                ended: Vec::new(),
+                incoming: Incoming::default(),
             })
         })
     }
 
-    /// Gets in line for a partition: active on it at once where nobody else is.
-    pub fn subscribe(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+    /// Gets in line for a partition: active on it at once where nobody else is. With care, its messages come one at a time,
+    /// until [`Consumer::widen`].
+    pub fn subscribe(&mut self, partition: usize, with_care: bool) -> BoxFuture<'_, Result<(), Error>> {
         answered(async move {
-            let (queue, tag) = (self.queues[partition].as_str(), self.name.as_str());
-            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-            let consumer = self.channels[partition].basic_consume(queue.into(), tag.into(), options, none).await?;
-            let leaving = Arc::new(AtomicBool::new(false));
-            self.leaving[partition] = Arc::clone(&leaving);
-            // A stream that ends would be merged away in silence, and its partition with it.
-            let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
-            let deliveries = consumer.map(move |delivery| match delivery {
-                Ok(delivery) => Ok(Delivery::receive(delivery, partition)),
-                Err(error) => Err(End::Failed(error.into())),
-            });
-            self.deliveries.push(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
+            if with_care {
+                self.consume(partition, Window::One).await?;
+            }
+            if !with_care || self.has_line[partition] {
+                // Next in line, so that the partition stays ours when the first is cancelled.
+                self.consume(partition, Window::Whole).await?;
+            }
             Ok(())
         })
     }
 
+    /// Has messages of this partition come a whole window at a time from here on. What came alone must not be acknowledged yet:
+    /// else the broker sends more of them.
+    pub fn widen(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+        answered(async move {
+            self.cancel(partition, Window::One).await?;
+            if !self.has_line[partition] {
+                self.consume(partition, Window::Whole).await?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn consume(&mut self, partition: usize, window: Window) -> Result<(), Error> {
+        let (queue, channel) = (self.queues[partition].as_str(), &self.channels[partition]);
+        let prefetch = if let Window::One = window { 1 } else { self.prefetch };
+        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(HOLD_MS_MAX));
+        let (tag, options) = (self.tag(window), BasicConsumeOptions::default());
+        let consumer = channel.basic_consume(queue.into(), tag, options, arguments).await?;
+        let leaving = Arc::new(AtomicBool::new(false));
+        self.leaving[partition][window as usize] = Arc::clone(&leaving);
+        // A stream that ends would be merged away in silence, and its partition with it.
+        let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
+        let deliveries = consumer.map(move |delivery| match delivery {
+            Ok(delivery) => Ok(Delivery::receive(delivery, partition, window)),
+            Err(error) => Err(End::Failed(error.into())),
+        });
+        self.incoming.add(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
+        Ok(())
+    }
+
+    async fn cancel(&mut self, partition: usize, window: Window) -> Result<(), Error> {
+        self.leaving[partition][window as usize].store(true, Ordering::Relaxed);
+        Ok(self.channels[partition].basic_cancel(self.tag(window), BasicCancelOptions::default()).await?)
+    }
+
+    /// What the broker's operators see.
+    fn tag(&self, window: Window) -> ShortString {
+        match window {
+            // The broker returns what a connection leaves unsettled consumer by consumer, in the order of their tags: what came
+            // alone came first.
+            Window::One => ["first ", &self.name].concat().into(),
+            Window::Whole => self.name.as_str().into(),
+        }
+    }
+
     /// Whether there is anything to wait for.
     pub fn is_subscribed(&self) -> bool {
-        !self.deliveries.is_empty()
+        !self.incoming.is_empty()
     }
 
     /// Hands a partition over to the next worker in line, and goes to the end of the line.
@@ -171,11 +226,9 @@ impl Consumer {
     /// acknowledged yet, and nothing is under way: then the next worker starts exactly after it.
     pub fn hand_over(&mut self, partition: usize, tag: u64) -> BoxFuture<'_, Result<(), Error>> {
         answered(async move {
-            self.leaving[partition].store(true, Ordering::Relaxed);
-            let channel = &self.channels[partition];
-            channel.basic_cancel(self.name.as_str().into(), BasicCancelOptions::default()).await?;
-            channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-            self.subscribe(partition).await
+            self.cancel(partition, Window::Whole).await?;
+            self.channels[partition].basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+            self.subscribe(partition, false).await
         })
     }
 
@@ -203,38 +256,21 @@ impl Consumer {
     /// The next batch: what has arrived, up to `max`; empty where only subscriptions have [`ended`](Self::ended). After an
     /// error the subscription is over.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
-        let arrivals = next_ready(&mut self.deliveries, max).await;
-        if arrivals.is_empty() {
-            return Err(Error::Lost("every subscription ended".to_owned()));
-        }
-        let mut batch = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
-            match arrival {
-                Ok(delivery) => batch.push(delivery),
-                Err(End::Cancelled(partition)) => self.ended.push(partition),
-                Err(End::Failed(error)) => return Err(error),
-            }
-        }
-        Ok(batch)
+        self.incoming.batch(max).await
     }
 
     /// The partitions whose subscription the broker has ended; each is named once.
     pub fn ended(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.ended)
+        self.incoming.ended()
+    }
+
+    /// Whether every subscription still stands. One that the broker has cancelled has an open channel.
+    pub fn is_open(&mut self) -> bool {
+        self.channels.iter().all(|channel| channel.status().connected()) && self.incoming.is_open()
     }
 
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger { channels: self.channels.clone() }
-    }
-
-    /// Ends the subscription to every queue; the broker sends nothing more, the next worker is activated.
-    pub fn cancel(&mut self) -> BoxFuture<'_, Result<(), Error>> {
-        answered(async move {
-            for channel in &self.channels {
-                channel.basic_cancel(self.name.as_str().into(), BasicCancelOptions::default()).await?;
-            }
-            Ok(())
-        })
     }
 
     /// Why the subscription ended, for who noticed it elsewhere: behind what was buffered, the stream says it.
@@ -250,11 +286,6 @@ impl Consumer {
             .await
             .unwrap_or_else(|_| Error::Lost("acknowledgements are no longer taken".to_owned()))
     }
-
-    /// Closes the connection in an orderly way, when nothing is left unsettled.
-    pub fn close(self) -> BoxFuture<'static, Result<(), Error>> {
-        Box::pin(async move { close(&self.connection).await })
-    }
 }
 
 impl Drop for Consumer {
@@ -264,32 +295,12 @@ impl Drop for Consumer {
     }
 }
 
-/// A batch without a timer: the first item is waited for, then whatever is there already joins it, up to `max`. Batches form
-/// by themselves under load, and a lone request is never kept waiting for company. Empty: the stream has ended.
-///
-/// Cancelling this loses nothing: it only waits while it holds no item.
-async fn next_ready<S: Stream + Unpin>(stream: &mut S, max: usize) -> Vec<S::Item> {
-    let mut batch = Vec::from_iter(stream.next().await);
-    while !batch.is_empty()
-        && batch.len() < max
-        && let Some(Some(item)) = stream.next().now_or_never()
-    {
-        batch.push(item);
-    }
-    batch
-}
-
 /// Acknowledges deliveries, whole batches at once. What it could not, comes again.
 pub struct Acknowledger {
     channels: Vec<Channel>,
 }
 
 impl Acknowledger {
-    /// Whether every subscription still stands.
-    pub fn is_open(&self) -> bool {
-        self.channels.iter().all(|channel| channel.status().connected())
-    }
-
     /// Gives these (partition, tag) back to their queue, where each comes again, a delivery older.
     pub async fn give_back(&self, deliveries: &[(usize, u64)]) -> Result<(), Error> {
         answered(async {
@@ -328,22 +339,5 @@ impl Acknowledger {
             Ok(())
         })
         .await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
-        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-        (0..5).for_each(|item| sender.send(item).expect("the receiver is there"));
-        let mut stream = stream::poll_fn(|context| receiver.poll_recv(context));
-        assert_eq!(next_ready(&mut stream, 3).await, [0, 1, 2]);
-        // The sender is still there, so the stream has not ended; whoever waited would hang here.
-        assert_eq!(next_ready(&mut stream, 3).await, [3, 4]);
-        drop(sender);
-        assert!(next_ready(&mut stream, 3).await.is_empty());
     }
 }

@@ -10,6 +10,7 @@ mod connect;
 mod consumer;
 mod dead_letters;
 mod dead_message;
+mod incoming;
 mod membership;
 mod properties;
 mod publisher;
@@ -35,7 +36,7 @@ use std::{future::Future, time::Duration};
 const ANSWER_SECONDS_MAX: u64 = 10;
 
 /// Why the broker could not be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error(
         "AMQP_URL cannot be read ({0}); it has the form amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for the virtual host /; \

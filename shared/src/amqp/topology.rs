@@ -67,6 +67,12 @@ impl Topology {
         self.exchanges.iter().any(|exchange| exchange.name == name).then_some(name)
     }
 
+    /// Whether one of a queue's consumers gets its messages, and the others are in line.
+    pub fn has_single_active_consumer(&self, queue: &str) -> bool {
+        let argument = |queue: &Queue| queue.arguments.get("x-single-active-consumer") == Some(&Value::Bool(true));
+        self.queues.iter().any(|found| found.name == queue && argument(found))
+    }
+
     /// The queues of a function: the one of its name, or its partitions, in order.
     pub fn queues_of(&self, function: &str) -> Vec<String> {
         let is_ours = |name: &str| match name.strip_prefix(function) {

@@ -44,8 +44,9 @@ find_programs() {
     case $1 in
     rabbitmq)
         # Packages keep the real scripts here; what they put into `sbin` is a wrapper that insists on the user `rabbitmq`.
+        # Whoever wants another version than the package's names its folder by TURNSTILE_RABBITMQ.
         # shellcheck disable=SC2046 # no such folder has a space in its name
-        pair rabbitmq-server rabbitmqctl /usr/lib/rabbitmq/bin $(newest '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin') \
+        pair rabbitmq-server rabbitmqctl "${TURNSTILE_RABBITMQ:-}" /usr/lib/rabbitmq/bin $(newest '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin') \
             /opt/homebrew/opt/rabbitmq/sbin /usr/local/opt/rabbitmq/sbin "$(folder_of rabbitmq-server)" &&
             command -v epmd
         ;;

@@ -42,59 +42,42 @@ struct Function {
     metrics: WorkerMetrics,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Care {
-    /// A whole window at a time.
-    None,
-    /// One message at a time.
-    OneByOne,
-}
-
 enum Ended {
     /// We were told to stop, and have settled what was in hand.
     Stopped,
-    /// A message was delivered suspiciously often.
+    /// A message of a partition that is consumed without care was delivered suspiciously often.
     Suspect,
-    /// A careful session has come through to messages that nothing is known against.
-    Clear,
 }
 
 impl Function {
     /// Consumes these queues until told to stop, through every outage.
     ///
-    /// Each time that a message ends the connection (the client library gives up on what it cannot parse) or the
-    /// process, every message that was under way counts one delivery more. So each queue is consumed by itself then, at
-    /// first one message at a time. With a window of one, that is the culprit alone: the broker moves it to `dead` when it
-    /// reaches the queue's delivery limit, and not its neighbours. Those even overtake it: a quorum queue puts what is
-    /// returned to it behind what was returned before.
-    fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>, mut care: Care) -> BoxFuture<'a, ()> {
+    /// Each time that a message ends the connection (the client library gives up on what it cannot parse) or the process,
+    /// every message that was under way counts one delivery more, and at the queue's delivery limit the broker moves it to
+    /// `dead`. So a partition with a message that came often is consumed with care: one at a time, until one comes that was
+    /// never delivered before. With a window of one, it is the culprit alone, and not its neighbours. Those even overtake
+    /// it: a quorum queue puts what is returned to it behind what was returned before. For that reason nothing is consumed
+    /// with care before it must be: windows that come back as a whole keep the order.
+    fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
+            let mut with_care = vec![false; queues.len()];
             loop {
                 let started = Instant::now();
-                let reason = match self.session(queues, workers.clone(), care).await {
+                match self.session(queues, workers.clone(), &mut with_care).await {
                     Ok(Ended::Stopped) => return,
-                    Ok(Ended::Clear) => {
-                        care = Care::None;
-                        continue;
+                    Ok(Ended::Suspect) => (),
+                    // Which partition it is in, nobody knows. It comes again at once, until it reaches the delivery limit.
+                    Err(Error::Unreadable(reason)) => {
+                        tracing::error!(reason, "a message cannot be read; going on with care");
+                        with_care.fill(true);
                     }
-                    Ok(Ended::Suspect) => "a message came too often".to_owned(),
-                    Err(Error::Unreadable(reason)) => reason,
                     Err(error) => {
                         if !self.wait_after(&error, started, &mut waits).await {
                             return;
                         }
-                        continue;
                     }
-                };
-                tracing::error!(reason, ?queues, "a message may be harmful; going on with care, each queue by itself");
-                if let [_, _, ..] = queues {
-                    // The worker is counted by none of these sessions, and shares nothing.
-                    let each = |queue| self.run(std::slice::from_ref(queue), None, Care::OneByOne);
-                    futures_util::future::join_all(queues.iter().map(each)).await;
-                    return;
                 }
-                care = Care::OneByOne;
             }
         })
     }

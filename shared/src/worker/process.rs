@@ -29,7 +29,7 @@ impl Function {
     pub(super) fn process<'a>(
         &'a self,
         batch: Vec<Delivery>,
-        is_open: &'a (dyn Fn() -> bool + Sync),
+        is_open: &'a (dyn Fn() -> bool + Send + Sync),
     ) -> BoxFuture<'a, Processed> {
         self.handler.process(batch, Around { service: &self.service, metrics: &self.metrics, is_open })
     }
@@ -40,7 +40,7 @@ impl Function {
 pub(super) struct Around<'a> {
     service: &'a Service,
     metrics: &'a WorkerMetrics,
-    is_open: &'a (dyn Fn() -> bool + Sync),
+    is_open: &'a (dyn Fn() -> bool + Send + Sync),
 }
 
 /// A [`Handler`] for the loop, which does not know what its requests are.

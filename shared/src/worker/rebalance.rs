@@ -164,6 +164,8 @@ struct Partition {
     last_taken: Option<Instant>,
     /// When it became ours, this time.
     active_since: Option<Instant>,
+    /// Its messages come one at a time: it cannot be handed over by a full window.
+    is_kept: bool,
     holding: Option<Holding>,
 }
 
@@ -186,12 +188,13 @@ impl Shares {
     }
 
     /// Notes a delivery; true: it is the first of a partition that we were not active on.
-    pub(super) fn took(&mut self, partition: usize, tag: u64, now: Instant) -> bool {
+    pub(super) fn took(&mut self, partition: usize, tag: u64, is_kept: bool, now: Instant) -> bool {
         let partition = &mut self.partitions[partition];
         let is_new = !partition.is_active(now);
         partition.taken += 1;
         partition.last_tag = tag.max(partition.last_tag);
         partition.last_taken = Some(now);
+        partition.is_kept = is_kept;
         if is_new {
             partition.active_since = Some(now);
         }
@@ -200,7 +203,8 @@ impl Shares {
 
     /// The partitions to hand over: those that came to us last.
     pub(super) fn surplus(&self, now: Instant) -> Vec<usize> {
-        let mut ours = self.those(|partition| partition.is_active(now) && partition.holding.is_none());
+        let may_leave = |partition: &Partition| !partition.is_kept && partition.holding.is_none();
+        let mut ours = self.those(|partition| partition.is_active(now) && may_leave(partition));
         ours.sort_by_key(|partition| self.partitions[*partition].active_since);
         ours.split_off(ours.len().min(self.partitions.len().div_ceil(self.workers.max(1))))
     }

@@ -1,10 +1,12 @@
-//! One session with the broker: from connecting until the connection, the process or the care ends.
+//! One session with the broker: from connecting until the connection or the process ends.
 //!
 //! Invariant: whichever way it ends, what is not settled returns to its queue in order; and a partition is handed over
 //! to another worker only behind its last settled message, with nothing under way.
 
+mod care;
+
 use super::{
-    Care, Ended, Function,
+    Ended, Function,
     process::Outcomes,
     readiness::{Outage, Ready},
     rebalance::{Place, Shares, Step, Subscribing},
@@ -25,10 +27,6 @@ use tokio::{
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
-/// A message delivered this often before may be what ends its workers: its queue is consumed with care.
-const SUSPECT_AT_DELIVERIES: u64 = 3;
-/// How long a queue is consumed with care at least.
-const CAREFUL_SECONDS: u64 = 5;
 /// Between two steps of subscribing.
 const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
@@ -50,23 +48,25 @@ struct Session<'a> {
     gone: Vec<usize>,
     outage: Outage,
     shares: Shares,
-    care: Care,
+    /// Of each partition: whether its messages are to come one at a time at first. It outlives the session.
+    with_care: &'a mut [bool],
     window: u16,
     /// Delivered, and not decided yet: the first of the next batch.
     later: Vec<Delivery>,
     /// Batches handed over to be settled.
     pushed: u64,
-    started: Instant,
 }
 
 impl Function {
-    pub(super) async fn session(&self, queues: &[String], workers: Option<String>, care: Care) -> Result<Ended, Error> {
+    pub(super) async fn session(
+        &self,
+        queues: &[String],
+        workers: Option<String>,
+        with_care: &mut [bool],
+    ) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", self.handler.name());
-        let window = match care {
-            Care::OneByOne => 1,
-            Care::None => self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN),
-        };
+        let window = self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN);
         let consumer = Consumer::open(nodes, &name, queues, window, workers).await?;
         let settling = Settling::start(Settler {
             service: self.service.clone(),
@@ -85,20 +85,19 @@ impl Function {
             gone: Vec::new(),
             outage: self.service.outage("a queue is gone, and its partition is not served"),
             shares: Shares::of(queues.len()),
-            care,
+            with_care,
             window,
             later: Vec::new(),
             pushed: 0,
-            started: Instant::now(),
         };
         let ended = session.consume().await;
-        let undecided = session.undecided();
+        let undecided = undecided(&session.later);
         let Session { mut consumer, shares, .. } = session;
         match ended {
             // Settling only knows that it ended; the subscription knows why.
-            Err(Error::Lost(_)) if !consumer.acknowledger().is_open() => Err(consumer.failure().await),
+            Err(Error::Lost(_)) if !consumer.is_open() => Err(consumer.failure().await),
             Err(error) => Err(error),
-            Ok(ended @ (Ended::Stopped | Ended::Suspect)) => {
+            Ok(ended) => {
                 settling.finish().await?;
                 // Answered, and held back for a handing over that does not happen any more. What is not decided comes back,
                 // and with it, to be answered again, what came after it.
@@ -109,19 +108,14 @@ impl Function {
                 consumer.acknowledger().acknowledge(held, &[]).await?;
                 Ok(ended)
             }
-            Ok(Ended::Clear) => {
-                settling.finish().await?;
-                consumer.close().await?;
-                Ok(Ended::Clear)
-            }
         }
     }
 }
 
 impl<'a> Session<'a> {
+    /// Takes, decides and hands on to be settled, batch by batch, until told to stop, or to go on with care.
     async fn consume(&mut self) -> Result<Ended, Error> {
         let service = &self.function.service;
-        let acknowledger = self.consumer.acknowledger();
         let mut ticks = every(Duration::from_millis(SUBSCRIBE_MS));
         loop {
             let is_subscribed = self.consumer.is_subscribed();
@@ -134,7 +128,7 @@ impl<'a> Session<'a> {
                         self.come_back().await?;
                         self.compare_shares();
                     } else if self.subscribe().await? {
-                        tracing::info!(queues = self.queues.len(), care = ?self.care, "consuming");
+                        tracing::info!(queues = self.queues.len(), "consuming");
                         self.ready = Some(service.announce());
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }
@@ -152,41 +146,25 @@ impl<'a> Session<'a> {
             if batch.is_empty() && self.later.is_empty() {
                 continue;
             }
-            // What came before a suspect is settled first; what came behind it comes back.
-            let suspect_at = batch.iter().position(is_suspect);
-            if let Some(place) = suspect_at.filter(|_| self.care == Care::None) {
-                batch.truncate(place);
-                if batch.is_empty() {
-                    return Ok(Ended::Suspect);
-                }
+            if self.sees_suspects(&batch) {
+                return Ok(Ended::Suspect);
             }
             if !self.later.is_empty() {
                 self.later.append(&mut batch);
                 batch = std::mem::take(&mut self.later);
             }
-            let Some(Outcomes { decided: outcomes, later }) =
-                self.function.process(batch, &|| acknowledger.is_open()).await
-            else {
+            let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
             };
+            outcomes.extend(care::renewed_of(&mut later));
+            self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
             self.later = later;
-            let undecided = self.undecided();
-            let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag)).collect();
-            let is_clear = self.care == Care::OneByOne && suspect_at.is_none() && undecided.is_empty();
-            if is_clear && self.started.elapsed() >= Duration::from_secs(CAREFUL_SECONDS) {
-                // The window of one is decided and not acknowledged, so the broker sends nothing that we would return.
-                self.consumer.cancel().await?;
-                room.send(Decided { outcomes, held: Vec::new(), undecided });
-                return Ok(Ended::Clear);
-            }
-            room.send(Decided { outcomes, held: self.shares.held(), undecided });
+            let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
+            room.send(Decided { outcomes, held: self.shares.held(), undecided: undecided(&self.later) });
             self.pushed += 1;
             // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
             // next batch on.
             self.note(&taken);
-            if suspect_at.is_some() && self.care == Care::None {
-                return Ok(Ended::Suspect);
-            }
             self.hand_over().await?;
         }
     }
@@ -217,7 +195,7 @@ impl<'a> Session<'a> {
                     (Step::TakeIfFree(_), Some(false)) => self.subscribing.took(partition),
                     (Step::GetInLine(_) | Step::Wait, Some(_)) => (),
                 }
-                self.consumer.subscribe(partition).await?;
+                self.consumer.subscribe(partition, self.with_care[partition]).await?;
             }
             if place.is_some() {
                 break;
@@ -226,10 +204,13 @@ impl<'a> Session<'a> {
         Ok(self.subscribing.is_over())
     }
 
-    /// The partition is nobody's until its queue is there again. What we have of it is answered; its place is gone.
+    /// The partition is nobody's until its queue is there again. What is decided of it is answered, and the rest let go.
     fn lose(&mut self, partition: usize) {
         self.shares.handed_over(partition);
-        self.gone.push(partition);
+        self.later.retain(|delivery| delivery.partition != partition);
+        if !self.gone.contains(&partition) {
+            self.gone.push(partition);
+        }
         self.outage.goes_on(&self.queues[partition]);
     }
 
@@ -241,7 +222,7 @@ impl<'a> Session<'a> {
                 self.gone.push(partition);
                 continue;
             }
-            self.consumer.subscribe(partition).await?;
+            self.consumer.subscribe(partition, false).await?;
             self.fill(std::iter::once((partition, 1)));
         }
         if self.gone.is_empty() {
@@ -279,19 +260,10 @@ impl<'a> Session<'a> {
         });
     }
 
-    /// In each partition, the first (partition, tag) that is not decided.
-    fn undecided(&self) -> Vec<(usize, u64)> {
-        let mut first = BTreeMap::new();
-        for delivery in &self.later {
-            let tag = first.entry(delivery.partition).or_insert(delivery.tag);
-            *tag = delivery.tag.min(*tag);
-        }
-        first.into_iter().collect()
-    }
-
-    fn note(&mut self, taken: &[(usize, u64)]) {
+    fn note(&mut self, taken: &[Taken]) {
         let now = Instant::now();
-        let news = taken.iter().filter(|(partition, tag)| self.shares.took(*partition, *tag, now)).count();
+        let news =
+            taken.iter().filter(|taken| self.shares.took(taken.partition, taken.tag, taken.is_kept, now)).count();
         if news > 0 {
             self.hold_surplus();
         }
@@ -322,6 +294,26 @@ fn every(pause: Duration) -> Interval {
     ticks
 }
 
-fn is_suspect(delivery: &Delivery) -> bool {
-    delivery.deliveries_before >= SUSPECT_AT_DELIVERIES
+/// What is noted of a delivery.
+struct Taken {
+    partition: usize,
+    tag: u64,
+    /// Whether its partition cannot be handed over: with one message at a time, no window is ever full.
+    is_kept: bool,
+}
+
+impl Taken {
+    fn of(delivery: &Delivery) -> Self {
+        Self { partition: delivery.partition, tag: delivery.tag, is_kept: delivery.is_alone }
+    }
+}
+
+/// In each partition, the first (partition, tag) of these.
+fn undecided(later: &[Delivery]) -> Vec<(usize, u64)> {
+    let mut first = BTreeMap::new();
+    for delivery in later {
+        let tag = first.entry(delivery.partition).or_insert(delivery.tag);
+        *tag = delivery.tag.min(*tag);
+    }
+    first.into_iter().collect()
 }

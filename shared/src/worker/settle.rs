@@ -103,6 +103,7 @@ impl Settler {
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
             let settled = tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag));
             self.acknowledger.acknowledge(settled, &undecided).await?;
+            tracing::debug!(messages = outcomes.len(), "settled");
             progress.send_modify(|settled| *settled += 1);
         }
         if let Some(publisher) = publisher {

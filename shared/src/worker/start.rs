@@ -1,7 +1,7 @@
 //! Starting: from the command line to a running function, and from how it ended to an exit code.
 
 use super::{
-    Care, Function, Outage,
+    Function, Outage,
     metrics::WorkerMetrics,
     process::Process,
     service::{Service, Serving, listen_for_signals, stopped},
@@ -168,7 +168,7 @@ fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::R
         };
         let topology = Topology::read();
         let (queues, workers) = (topology.queues_of(name), topology.workers_of(name));
-        Function { handler, service, metrics }.run(&queues, workers, Care::None).await;
+        Function { handler, service, metrics }.run(&queues, workers).await;
         Ok(())
     };
     Service::run(name, options, stop, Box::new(|service| Box::pin(serve(service))))

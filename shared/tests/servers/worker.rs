@@ -9,7 +9,7 @@ use lapin::{
 use shared::{
     amqp,
     config::WorkerOptions,
-    devstack::{Fixture, Folder},
+    devstack::{Fixture, Folder, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
     messages::{Code, Rejection, Request, Verdict},
@@ -189,6 +189,27 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
     has_all.store(true, Ordering::Relaxed);
     assert_eq!(buyer.reply().await.0, "away");
     is_ready(true).await;
+    worker.abort();
+}
+
+#[tokio::test]
+async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
+    let buyer = Buyer::new().await;
+    let worker = buyer.serve_with(Arc::default(), None, None);
+    let vhost = buyer.fixture.amqp_url.rsplit('/').next().unwrap();
+    let arguments = async || {
+        let mut listing = rabbitmq().await.rabbitmqctl();
+        listing.args(["--silent", "--vhost", vhost, "list_consumers", "queue_name", "arguments"]);
+        let listed = String::from_utf8(listing.output().await.unwrap().stdout).unwrap();
+        listed.lines().find(|line| line.starts_with("payment")).map(str::to_owned)
+    };
+    let arguments = loop {
+        // There is no event to wait for.
+        if let Some(arguments) = arguments().await {
+            break arguments;
+        }
+    };
+    assert!(arguments.contains(r#"{"x-consumer-timeout",86400000}"#), "{arguments}");
     worker.abort();
 }
 

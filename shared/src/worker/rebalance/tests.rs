@@ -87,7 +87,7 @@ fn what_came_last_goes_first_and_only_down_to_the_share() {
     let start = Instant::now();
     let mut shares = Shares::of(8);
     for partition in 0..8 {
-        assert!(shares.took(partition, 1, start + Duration::from_millis(partition as u64)), "it is new to us");
+        assert!(shares.took(partition, 1, false, start + Duration::from_millis(partition as u64)), "it is new to us");
     }
     let now = start + Duration::from_secs(1);
     assert!(shares.surplus(now).is_empty(), "a lone worker keeps everything");
@@ -109,15 +109,15 @@ fn a_quiet_partition_is_not_surplus_but_claimed_until_it_is_handed_over() {
     assert!(shares.set_workers(1), "we are counted for the first time");
     assert!(shares.set_workers(3) && !shares.set_workers(3), "more, and as many");
     assert!(shares.claimed().is_empty());
-    shares.took(2, 1, now);
-    shares.took(0, 1, now);
+    shares.took(2, 1, false, now);
+    shares.took(0, 1, false, now);
     assert_eq!((shares.surplus(now).len(), shares.claimed()), (1, vec![0, 2]));
     assert!(shares.surplus(now + Duration::from_secs(ACTIVE_SECONDS)).is_empty());
     shares.hold(2);
     assert_eq!(shares.claimed(), [0, 2], "it is ours until it is handed over");
     shares.handed_over(2);
     assert_eq!(shares.claimed(), [0]);
-    shares.took(2, 2, now);
+    shares.took(2, 2, false, now);
     assert_eq!(shares.claimed(), [0, 2], "it came back to us");
 }
 
@@ -125,13 +125,13 @@ fn a_quiet_partition_is_not_surplus_but_claimed_until_it_is_handed_over() {
 fn a_partition_is_handed_over_after_a_whole_window_since_it_was_held() {
     let now = Instant::now();
     let mut shares = Shares::of(1);
-    (1..=5).for_each(|tag| assert_eq!(shares.took(0, tag, now), tag == 1));
+    (1..=5).for_each(|tag| assert_eq!(shares.took(0, tag, false, now), tag == 1));
     shares.hold(0);
-    (6..=8).for_each(|tag| assert!(!shares.took(0, tag, now)));
+    (6..=8).for_each(|tag| assert!(!shares.took(0, tag, false, now)));
     assert!(shares.full(4).is_empty());
     assert_eq!(shares.unfilled(4), [(0, 2)]);
     assert!(shares.unfilled(4).is_empty(), "once is enough");
-    shares.took(0, 9, now);
+    shares.took(0, 9, false, now);
     assert_eq!(shares.full(4), [(0, 9)]);
     shares.handed_over(0);
     assert!(shares.held().is_empty() && shares.full(4).is_empty());

@@ -1,0 +1,145 @@
+//! What has arrived and is not taken yet: the subscriptions merged into one stream, cut into batches.
+//!
+//! Invariant: once a subscription is over, nothing more of it is handed out: what had arrived before is somebody else's.
+
+use super::{Delivery, Error};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+use std::collections::VecDeque;
+
+/// Why a subscription has ended.
+pub(super) enum End {
+    /// The broker says that of this partition: its queue was deleted, or it does not want us any more.
+    Cancelled(usize),
+    Failed(Error),
+}
+
+#[derive(Default)]
+pub(super) struct Incoming {
+    streams: SelectAll<BoxStream<'static, Result<Delivery, End>>>,
+    arrived: VecDeque<Delivery>,
+    /// Partitions whose subscription was cancelled.
+    ended: Vec<usize>,
+    /// Why all of them are over.
+    over: Option<Error>,
+}
+
+impl Incoming {
+    pub(super) fn add(&mut self, stream: BoxStream<'static, Result<Delivery, End>>) {
+        self.streams.push(stream);
+    }
+
+    /// Whether there is anything to wait for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`.
+    /// Batches form by themselves under load, and a lone request is never kept waiting for company. Empty where only
+    /// subscriptions have [`ended`](Self::ended).
+    ///
+    /// Cancelling this loses nothing: what is taken off a stream is kept here.
+    pub(super) async fn batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+        self.take_in();
+        if self.arrived.is_empty() && self.is_standing() {
+            let next = self.streams.next().await;
+            self.keep(next.unwrap_or_else(|| Err(End::Failed(Error::Lost("every subscription ended".to_owned())))));
+            self.take_in();
+        }
+        match &self.over {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.arrived.drain(..max.min(self.arrived.len())).collect()),
+        }
+    }
+
+    /// The partitions whose subscription the broker has ended; each is named once.
+    pub(super) fn ended(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// Whether every subscription still stands, as far as we have been told.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.take_in();
+        self.is_standing()
+    }
+
+    fn is_standing(&self) -> bool {
+        self.over.is_none() && self.ended.is_empty()
+    }
+
+    /// Takes what is there off the streams: behind it is the word that a subscription is over.
+    fn take_in(&mut self) {
+        while self.over.is_none()
+            && let Some(Some(next)) = self.streams.next().now_or_never()
+        {
+            self.keep(next);
+        }
+    }
+
+    fn keep(&mut self, next: Result<Delivery, End>) {
+        match next {
+            Ok(delivery) => self.arrived.push_back(delivery),
+            Err(End::Cancelled(partition)) => {
+                self.arrived.retain(|delivery| delivery.partition != partition);
+                if !self.ended.contains(&partition) {
+                    self.ended.push(partition);
+                }
+            }
+            Err(End::Failed(error)) => {
+                self.arrived.clear();
+                self.over = Some(error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+    fn delivery(partition: usize, tag: u64) -> Delivery {
+        Delivery { partition, tag, is_alone: false, deliveries_before: 0, body: Vec::new(), properties: <_>::default() }
+    }
+
+    /// With so many deliveries there, of two partitions in turn, and who could send more.
+    fn incoming(count: usize) -> (Incoming, UnboundedSender<Result<Delivery, End>>) {
+        let (sender, mut receiver) = unbounded_channel();
+        for number in 0..count {
+            assert!(sender.send(Ok(delivery(number % 2, number as u64))).is_ok(), "the receiver is there");
+        }
+        let mut incoming = Incoming::default();
+        incoming.add(stream::poll_fn(move |context| receiver.poll_recv(context)).boxed());
+        (incoming, sender)
+    }
+
+    async fn tags(incoming: &mut Incoming, max: usize) -> Vec<u64> {
+        incoming.batch(max).await.unwrap().iter().map(|delivery| delivery.tag).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_takes_what_is_there_in_order_and_does_not_wait_for_more() {
+        let (mut incoming, sender) = incoming(5);
+        assert_eq!(tags(&mut incoming, 3).await, [0, 1, 2]);
+        // The sender is still there, so the stream has not ended; whoever waited would hang here.
+        assert_eq!(tags(&mut incoming, 3).await, [3, 4]);
+        drop(sender);
+        assert!(incoming.batch(3).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_had_arrived_is_handed_out_no_more_once_its_subscription_is_over() {
+        let (mut incoming, sender) = incoming(6);
+        assert_eq!(tags(&mut incoming, 1).await, [0]);
+        assert!(incoming.is_open());
+        assert!(sender.send(Err(End::Cancelled(0))).is_ok());
+        assert!(!incoming.is_open());
+        assert_eq!(tags(&mut incoming, 2).await, [1, 3], "the other partition goes on");
+        assert_eq!(incoming.ended(), [0]);
+        assert!(incoming.is_open() && sender.send(Err(End::Failed(Error::Lost("cut".to_owned())))).is_ok());
+        assert!(!incoming.is_open() && incoming.batch(1).await.is_err() && incoming.batch(1).await.is_err());
+    }
+}
