@@ -27,6 +27,8 @@ pub enum Cause {
     PaymentCaptured,
     /// The gateway took nothing; what is left of its hold is the buyer's.
     PaymentDeclined,
+    /// The gateway did not decide in time, took nothing, and never will under this order's key: so the hold ends, too.
+    PaymentVoided,
 }
 
 /// Why a cause changes nothing.
@@ -50,9 +52,12 @@ impl State {
             (Self::Reserved, Cause::HoldPassed) => Ok(Self::Expired),
             (Self::Reserved, Cause::Cancel) => Ok(Self::Cancelled),
             (Self::Reserved, Cause::PaymentBegun) => Ok(Self::Paying),
-            (Self::Reserved, Cause::PaymentCaptured | Cause::PaymentDeclined) => Err(Refusal::NoPaymentUnderWay),
+            (Self::Reserved, Cause::PaymentCaptured | Cause::PaymentDeclined | Cause::PaymentVoided) => {
+                Err(Refusal::NoPaymentUnderWay)
+            }
             (Self::Paying, Cause::PaymentCaptured) => Ok(Self::Paid),
             (Self::Paying, Cause::PaymentDeclined) => Ok(Self::Reserved),
+            (Self::Paying, Cause::PaymentVoided) => Ok(Self::Expired),
             (Self::Paying, Cause::HoldPassed | Cause::Cancel | Cause::PaymentBegun) => Err(Refusal::PaymentUnderWay),
             // From here nothing leads anywhere, whatever it is.
             (Self::Paid, _) => Err(Refusal::AlreadyPaid),
@@ -95,8 +100,14 @@ impl TryFrom<String> for State {
 }
 
 impl Cause {
-    pub const ALL: [Self; 5] =
-        [Self::HoldPassed, Self::Cancel, Self::PaymentBegun, Self::PaymentCaptured, Self::PaymentDeclined];
+    pub const ALL: [Self; 6] = [
+        Self::HoldPassed,
+        Self::Cancel,
+        Self::PaymentBegun,
+        Self::PaymentCaptured,
+        Self::PaymentDeclined,
+        Self::PaymentVoided,
+    ];
 
     /// The word used in the database: what caused a transition.
     pub fn as_str(self) -> &'static str {
@@ -106,6 +117,7 @@ impl Cause {
             Self::PaymentBegun => "payment_begun",
             Self::PaymentCaptured => "payment_captured",
             Self::PaymentDeclined => "payment_declined",
+            Self::PaymentVoided => "payment_voided",
         }
     }
 

@@ -54,7 +54,7 @@ pub async fn record_items(connection: &mut PgConnection, changes: &[ItemChange])
 /// The event that an order's transition is.
 pub fn kind_of(cause: Cause) -> EventKind {
     match cause {
-        Cause::HoldPassed => EventKind::OrderExpired,
+        Cause::HoldPassed | Cause::PaymentVoided => EventKind::OrderExpired,
         Cause::Cancel => EventKind::OrderCancelled,
         Cause::PaymentBegun => EventKind::OrderPaying,
         Cause::PaymentCaptured => EventKind::OrderPaid,

@@ -14,7 +14,7 @@ use shared::{config::StoreOptions, table::Style};
 use sqlx::{AssertSqlSafe, FromRow, PgConnection};
 use time::OffsetDateTime;
 
-/// One statement: the names of the offenders, in reading order; none where all is well. $2 to $5 are the [`Limits`].
+/// One statement: the names of the offenders, in reading order; none where all is well. $2 to $6 are the [`Limits`].
 #[derive(Clone, Copy)]
 pub struct Check {
     pub name: &'static str,
@@ -46,6 +46,9 @@ pub struct Limits {
     /// How long an order may be in `paying`, in seconds.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub paying_seconds_max: u32,
+    /// The same where the gateway has said that it has not decided: longer than payment's --payment-seconds-max.
+    #[arg(long, default_value_t = 1_200, value_name = "SECONDS")]
+    pub pending_seconds_max: u32,
     /// How long a hold may outlive its time, in seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub overdue_seconds_max: u32,
@@ -97,12 +100,14 @@ pub(crate) async fn run(options: Options) -> Result<Audit, Failure> {
 /// # Errors
 /// The database's.
 pub async fn audit(connection: &mut PgConnection, limits: Limits, names: u32) -> Result<Audit, sqlx::Error> {
-    let Limits { verdicts_days, paying_seconds_max, overdue_seconds_max, outbox_lag_seconds_max } = limits;
+    let Limits { verdicts_days, paying_seconds_max, pending_seconds_max, overdue_seconds_max, outbox_lag_seconds_max } =
+        limits;
+    let limits = [verdicts_days, paying_seconds_max, overdue_seconds_max, outbox_lag_seconds_max, pending_seconds_max];
     let mut checks = Vec::new();
     for Check { name, should, sql } in CHECKS {
         let counted = format!("SELECT name, count(*) OVER () FROM ({sql}) AS offending (name) LIMIT $1");
         let mut query = sqlx::query_as::<_, (String, i64)>(AssertSqlSafe(counted)).bind(i64::from(names));
-        for limit in [verdicts_days, paying_seconds_max, overdue_seconds_max, outbox_lag_seconds_max] {
+        for limit in limits {
             query = query.bind(f64::from(limit));
         }
         let rows = query.fetch_all(&mut *connection).await?;
@@ -208,14 +213,14 @@ ORDER BY hold_until",
     },
     Check {
         name: "payments_end",
-        should: "no order is being paid for without end (else: does payment run?)",
+        should: "no order is being paid for without end (else: does payment run? what does `admin payment` say?)",
         sql: "
 WITH paying AS (
-    SELECT id, item, (SELECT max(at) FROM order_history WHERE order_id = orders.id AND to_state = 'paying') AS since
-    FROM orders WHERE state = 'paying'
+    SELECT id, item, said, (SELECT max(at) FROM order_history WHERE order_id = orders.id AND to_state = 'paying') AS since
+    FROM orders LEFT JOIN payments ON payments.order_id = orders.id WHERE state = 'paying'
 )
-SELECT format('%s (of %s, since %s)', id, item, since) FROM paying
-WHERE since IS NULL OR since < now() - make_interval(secs => $3)
+SELECT format('%s (of %s, since %s%s)', id, item, since, '; ' || said) FROM paying
+WHERE since IS NULL OR since < now() - make_interval(secs => CASE WHEN said IS NULL THEN $3 ELSE $6 END)
 ORDER BY since, id",
     },
     Check {

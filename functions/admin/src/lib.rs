@@ -1,7 +1,7 @@
 //! The operator's command line: looks at a sale, audits it, and repairs what is off.
 //!
 //! What only looks takes no lock that a sale would feel ([`look`]), and is counted as a worker by nobody. What changes an
-//! item goes as a request to the restock function, as any other system's would.
+//! item or ends a payment goes as a request to the function whose business it is, as any other system's would.
 
 pub mod audit;
 pub mod dead;
@@ -10,8 +10,10 @@ pub mod items;
 pub mod look;
 pub mod orders;
 pub mod outbox;
+pub mod payment;
 pub mod queues;
 pub mod report;
+mod request;
 pub mod restock;
 
 use clap::{Args, Parser, Subcommand};
@@ -27,9 +29,10 @@ const NAME: &str = "turnstile-admin";
     name = "admin",
     version,
     about = "The operator's command line of a Turnstile shop: looks at a sale, audits it, and repairs what is off.",
-    after_help = "What only looks (items, item, conflicts, order, orders, queues, audit, dead list, dead show, outbox \
-                  list) changes nothing, and no sale waits for it. create, add, remove, open, close and rules send a \
-                  message to the restock function and wait for its verdict.\n\n\
+    after_help = "What only looks (items, item, conflicts, order, orders, payment, queues, audit, dead list, dead show, \
+                  outbox list) changes nothing, and no sale waits for it. create, add, remove, open, close and rules \
+                  send a message to the restock function and wait for its verdict; settle and void, to the payment \
+                  function.\n\n\
                   Exit codes: 0 done, 1 something is off (audit), refused or not there, 2 usage, 69 a server is \
                   unreachable or nobody answers, 78 configuration, 130 interrupted.",
     arg_required_else_help = true
@@ -65,6 +68,8 @@ enum Command {
     #[command(subcommand)]
     Outbox(outbox::Command),
     #[command(flatten)]
+    Payment(payment::Command),
+    #[command(flatten)]
     Restock(restock::Command),
 }
 
@@ -81,6 +86,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Audit(options) => output.report(&audit::run(options).await?),
         Command::Dead(command) => dead::run(command, output).await?,
         Command::Outbox(command) => outbox::run(command, output).await?,
+        Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })
 }

@@ -4,30 +4,20 @@
 //! with one id is granted once.
 
 use crate::{
-    BrokerOptions, NAME,
     failure::Failure,
-    report::{Document, or_dash, visible},
+    request::{RequestOptions, id, send},
 };
-use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use shared::{
-    amqp::{self, Nodes, OutgoingRequest, RequestOutcome},
-    messages::{
-        HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, STOCK_MAX, Status, TIME_MS_MAX, Verdict,
-        is_id, is_opaque_id,
-    },
-    table::Style,
-};
-use std::{collections::BTreeSet, time::Duration};
+use shared::messages::{HOLD_MS_DEFAULT, Operation, RestockRequest, Rules, STOCK_MAX, TIME_MS_MAX, Verdict};
+use std::collections::BTreeSet;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
-use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Put a new item on sale.
     Create {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
         /// Units.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=STOCK_MAX))]
         stock: i64,
@@ -42,7 +32,7 @@ pub enum Command {
     /// Put more units of an item on sale.
     Add {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
         /// Units.
         #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
         quantity: i64,
@@ -50,7 +40,7 @@ pub enum Command {
     /// Take units of an item off sale that are neither held nor sold.
     Remove {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
         /// Units.
         #[arg(value_name = "N", value_parser = clap::value_parser!(i64).range(1..=STOCK_MAX))]
         quantity: i64,
@@ -58,7 +48,7 @@ pub enum Command {
     /// Open the sale of an item, now and without end; or with times. Where one is given, the other stays as it is.
     Open {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
         /// The sale begins then, such as 2026-12-01T18:00:00Z.
         #[arg(long, value_name = "TIME", value_parser = time)]
         opens_at: Option<OffsetDateTime>,
@@ -69,12 +59,12 @@ pub enum Command {
     /// Close the sale of an item, now. What is held may still be paid for.
     Close {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
     },
     /// Replace all rules of an item's sale; those that are not named are gone. `item NAME` shows them.
     Rules {
         #[command(flatten)]
-        request: RequestOptions,
+        request: ItemOptions,
         #[command(flatten)]
         rules: RuleOptions,
         /// No rules from then on. To be said, so that none is lost by who only wanted to look.
@@ -84,18 +74,12 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct RequestOptions {
+pub struct ItemOptions {
     /// The item's id.
     #[arg(value_name = "NAME", value_parser = id)]
     item: String,
-    /// The request's id; give the same again to repeat a request whose answer was lost. A new one where absent.
-    #[arg(long, value_name = "ID", value_parser = request_id)]
-    request_id: Option<String>,
-    /// How long to wait for the verdict.
-    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    wait_seconds_max: u64,
     #[command(flatten)]
-    broker: BrokerOptions,
+    request: RequestOptions,
 }
 
 #[derive(Debug, Args)]
@@ -135,31 +119,8 @@ pub(crate) async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Close { request } => (request, Operation::Close),
         Command::Rules { request, rules, none: _ } => (request, Operation::Rules { rules: rules.read() }),
     };
-    send(request, operation).await
-}
-
-/// Sends the request and waits for the verdict.
-async fn send(options: RequestOptions, operation: Operation) -> Result<Verdict, Failure> {
-    let RequestOptions { item, request_id, wait_seconds_max, broker } = options;
-    let request_id = request_id.unwrap_or_else(|| format!("admin-{}", Uuid::now_v7()));
-    let request = RestockRequest { request_id, item, operation };
-    let body = serde_json::to_string(&request).expect("a request is representable as JSON");
-    let request_id = &request.request_id;
-    let outgoing = OutgoingRequest { exchange: "", routing_key: RESTOCK_QUEUE, request_id, body: &body };
-    let (nodes, wait) = (Nodes::read(&broker.amqp_url)?, Duration::from_secs(wait_seconds_max));
-    match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
-        RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)
-            .with_context(|| format!("the verdict on {request_id} is none that this program knows"))
-            .map_err(Failure::Broken),
-        RequestOutcome::NotYet => Err(Failure::Unreachable(anyhow!(
-            "nobody answered within {wait_seconds_max} s; the request is in the queue {RESTOCK_QUEUE} and will be decided \
-             once a restock function runs and has come to it. Ask again with --request-id {request_id} for its verdict; it \
-             is granted once"
-        ))),
-        RequestOutcome::NoQueue => Err(Failure::Unreachable(anyhow!(
-            "there is no queue {RESTOCK_QUEUE}, so nothing was sent; start a restock function, which declares it"
-        ))),
-    }
+    let ItemOptions { item, request } = request;
+    send(request, |request_id| RestockRequest { request_id, item, operation }).await
 }
 
 impl RuleOptions {
@@ -167,28 +128,6 @@ impl RuleOptions {
         let tiers = (!self.tiers.is_empty()).then(|| BTreeSet::from_iter(self.tiers));
         Rules { max_per_buyer: self.max_per_buyer, cooldown_ms: self.cooldown_ms, tiers }
     }
-}
-
-impl Document for Verdict {
-    fn text(&self, style: Style) -> String {
-        let code = self.code.as_str();
-        let code = if self.is_well() { style.good(code) } else { style.bad(code) };
-        format!("{code}: {}\nRequest {}.\n", visible(&self.message), or_dash(self.request_id.clone()))
-    }
-
-    fn is_well(&self) -> bool {
-        self.status == Status::Done
-    }
-}
-
-fn id(text: &str) -> Result<String, String> {
-    if is_id(text) { Ok(text.to_owned()) } else { Err("an id matches [A-Za-z0-9._:-]{1,128}".to_owned()) }
-}
-
-fn request_id(text: &str) -> Result<String, String> {
-    let message =
-        "a request's id has 1 to 128 characters of printable ASCII, without space, quotation mark and backslash";
-    if is_opaque_id(text) { Ok(text.to_owned()) } else { Err(message.to_owned()) }
 }
 
 fn time(text: &str) -> Result<OffsetDateTime, String> {

@@ -7,7 +7,7 @@
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, PaymentRequest, Rejection, Request, Verdict, time::text};
+use shared::messages::{Code, End, EndRequest, PaymentRequest, Rejection, Request, Settlement, Verdict, time::text};
 use shared::order::{
     Cause, Refusal, State,
     store::{Order, Units},
@@ -33,12 +33,14 @@ pub struct Payment {
     pub fingerprint: Uuid,
     /// Whether the gateway may have been asked, and the outcome is not committed.
     pub is_under_way: bool,
+    /// Whether it is asked about again in its time, and not because a message comes round.
+    pub is_put_off: bool,
 }
 
 impl Payment {
     pub(crate) fn of(request: &PaymentRequest) -> Self {
         let (request_id, fingerprint) = (request.request_id.clone(), request.fingerprint());
-        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true }
+        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true, is_put_off: false }
     }
 
     /// Whether it is under way by this very request.
@@ -50,7 +52,8 @@ impl Payment {
 /// A batch whose payments are begun.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Begun<'a> {
-    /// For each request, in order, its answer; `None`: the gateway is asked about its order.
+    /// For each request, in order, its answer, which may be that there is none yet; `None`: the gateway is asked about its
+    /// order.
     pub answers: Vec<Option<Answer>>,
     /// By order. Copies of a request are one.
     pub asks: BTreeMap<Uuid, Ask<'a>>,
@@ -93,8 +96,11 @@ fn begin_one<'a>(
     // Its own payment goes on, whatever became of the order meanwhile: the gateway may have taken the money. Also where
     // its id has a verdict by now: another function's request has used it, and this one has none before its payment ends.
     if let Some(order) = &order
-        && snapshot.payments.get(&id).is_some_and(|payment| payment.is_by(request))
+        && let Some(payment) = snapshot.payments.get(&id).filter(|payment| payment.is_by(request))
     {
+        if payment.is_put_off {
+            return Some(Answer::Requeue);
+        }
         asks.entry(id).or_insert_with(|| ask(order, false));
         return None;
     }
@@ -132,8 +138,12 @@ pub struct Finished<'a> {
     pub captured: Vec<(Uuid, &'a str)>,
     /// Orders from `paying` back to `reserved`, each with its request.
     pub declined: Vec<(Uuid, &'a str)>,
-    /// The units that are sold with them.
+    /// Orders from `paying` to `expired`, each with its request.
+    pub voided: Vec<(Uuid, &'a str)>,
+    /// The units that are sold with the captured ones.
     pub sold: Units,
+    /// The units that the voided ones give back.
+    pub given_back: Units,
     /// The payments that are no longer under way, by order; with the charge, where there is one.
     pub over: BTreeMap<Uuid, Option<String>>,
 }
@@ -163,6 +173,7 @@ impl<'a> Finished<'a> {
                 verdict
             }
             Outcome::Declined { reason } => self.decline(request, order, is_ours, reason),
+            Outcome::Voided => self.void(request, order, is_ours),
         };
         if let Some(payment) = payment {
             payment.is_under_way = false;
@@ -209,6 +220,92 @@ impl<'a> Finished<'a> {
             }
             Ok(_) => refused(id, Refusal::PaymentUnderWay),
             Err(refusal) => refused(id, refusal),
+        }
+    }
+}
+
+impl<'a> Finished<'a> {
+    /// The hold ends with the payment: nothing can be charged under the order's key any more.
+    fn void(&mut self, request: &'a PaymentRequest, order: Option<&mut Order>, is_ours: bool) -> (Code, String) {
+        let id = request.order_id;
+        let Some(order) = order else { return unknown(id) };
+        match order.state.after(Cause::PaymentVoided) {
+            Ok(next) if is_ours => {
+                order.state = next;
+                self.voided.push((id, &request.request_id));
+                *self.given_back.entry(order.item.clone()).or_default() += order.quantity;
+                let text = format!(
+                    "The payment of the order {id} did not end in time; nothing is charged, and its hold is over."
+                );
+                (Code::AlreadyExpired, text)
+            }
+            Ok(_) => refused(id, Refusal::PaymentUnderWay),
+            Err(refusal) => refused(id, refusal),
+        }
+    }
+}
+
+/// What is decided on requests to end payments.
+#[derive(Debug, Default)]
+pub struct Settled<'a> {
+    /// One for each request, in order.
+    pub answers: Vec<Answer>,
+    /// What becomes of the payments, as if the gateway had been asked.
+    pub finished: Finished<'a>,
+    /// Whom the gateway is to void: or the money was taken for an order that is not held any more, and it is to give it back.
+    pub to_void: Vec<Uuid>,
+}
+
+/// Decides on `requests` to end payments, in order. `payers` are the requests of these orders' payments, the one under way or
+/// the last one, by order; `verdicts` those on `requests`.
+pub fn settle<'a>(
+    requests: &'a [EndRequest],
+    payers: &'a HashMap<Uuid, PaymentRequest>,
+    snapshot: &mut Snapshot<'a>,
+    verdicts: &mut Verdicts<'a>,
+) -> Settled<'a> {
+    let mut settled = Settled::default();
+    for request in requests {
+        let answer = verdicts.answer(request).unwrap_or_else(|| {
+            let (code, text) = settled.end(request, payers.get(&request.order_id), snapshot);
+            verdicts.add(request, &Verdict::decided(&request.request_id, code, text, verdicts.now))
+        });
+        settled.answers.push(answer);
+    }
+    settled
+}
+
+impl<'a> Settled<'a> {
+    fn end(
+        &mut self,
+        EndRequest { order_id: id, end, .. }: &EndRequest,
+        payer: Option<&'a PaymentRequest>,
+        snapshot: &mut Snapshot<'a>,
+    ) -> (Code, String) {
+        let id = *id;
+        let Some(state) = snapshot.orders.get(&id).map(|order| order.state) else { return unknown(id) };
+        let is_under_way = snapshot.payments.get(&id).is_some_and(|payment| payment.is_under_way);
+        let none = (Code::NoPayment, format!("No payment of the order {id} is under way."));
+        let Some(payer) = payer else { return none };
+        match end {
+            End::Settle(Settlement::Captured { .. }) if state == State::Paid => refused(id, Refusal::AlreadyPaid),
+            End::Settle(Settlement::Captured { charge_id }) => {
+                let outcome = Outcome::Captured { charge_id: charge_id.clone() };
+                if self.finished.end(payer, &outcome, snapshot).is_some() {
+                    return (Code::Settled, format!("The order {id} is paid for."));
+                }
+                self.to_void.push(id);
+                (Code::Settled, format!("The order {id} is not held any more; its charge is given back."))
+            }
+            End::Settle(Settlement::Declined { reason }) if is_under_way => {
+                self.finished.end(payer, &Outcome::Declined { reason: reason.clone() }, snapshot);
+                (Code::Settled, format!("The payment of the order {id} is declined."))
+            }
+            End::Void if is_under_way => {
+                self.to_void.push(id);
+                (Code::Voiding, format!("The gateway is asked to void the payment of the order {id}."))
+            }
+            End::Settle(Settlement::Declined { .. }) | End::Void => none,
         }
     }
 }

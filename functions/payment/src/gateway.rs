@@ -4,6 +4,7 @@
 //! - At most one charge is captured under a key, however often it is asked for, and by however many at once.
 //! - Asked again after a capture, whatever the payment method, the gateway answers with that same charge.
 //! - A decline is remembered for key and payment method: the same again is declined again; another method is a new try.
+//! - Once it has said that a key is voided, nothing is captured under it, whoever asks, and whatever was pending.
 //! - A refund goes by the key, too. Of a charge that was refunded before, or was never captured, there is nothing to give
 //!   back, and that is a success.
 //!
@@ -26,6 +27,12 @@ pub trait Gateway: Send + Sync + 'static {
     /// [`Unknown`]: the charge may be captured, or not. To know, ask again with the same key.
     fn charge<'a>(&'a self, charge: &'a Charge) -> BoxFuture<'a, Result<Outcome, Unknown>>;
 
+    /// Asks once to see to it that nothing is ever captured under the key of this order, unless it is already.
+    ///
+    /// # Errors
+    /// [`Unknown`]: that may be so, or not. To know, ask again.
+    fn void(&self, order_id: Uuid) -> BoxFuture<'_, Result<Outcome, Unknown>>;
+
     /// Asks once to give back what was captured under the key of this order.
     ///
     /// # Errors
@@ -34,7 +41,7 @@ pub trait Gateway: Send + Sync + 'static {
 }
 
 /// What is to be paid for. How much that is, is between shop and gateway: an engine that sells units knows no prices.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, sqlx::FromRow)]
 pub struct Charge {
     pub order_id: Uuid,
     pub item: String,
@@ -56,9 +63,11 @@ pub enum Outcome {
         /// For people, short.
         reason: String,
     },
+    /// No money is taken under this key, and none will be.
+    Voided,
 }
 
-/// Why nobody can say what became of a charge.
+/// Why nobody can say what became of a charge, or a refund.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// No answer, half an answer, or one that says that the gateway is in trouble or busy.
@@ -68,4 +77,11 @@ pub enum Unknown {
     /// no decline: an earlier try under the same key may have been captured, and an operator can put it right.
     #[error("the gateway refuses the request, check GATEWAY_URL and GATEWAY_TOKEN: {0}")]
     Refused(String),
+    /// It has it in hand, and has not decided: its customer has to do something, say.
+    #[error("the gateway has not decided: {0}")]
+    Pending(String),
+    /// It takes no such charge, whenever it is asked. Where it never was asked before, that is a decline; else an earlier try
+    /// under the same key may have been captured.
+    #[error("the gateway takes no such charge: {0}")]
+    Unacceptable(String),
 }

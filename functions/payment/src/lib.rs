@@ -2,7 +2,8 @@
 //!
 //! The [`processor`] marks an order as being paid for, which keeps its units; asks the [`gateway`] under a key that is the
 //! order's id for ever, for as long as it takes (`pending.rs`); and commits what it says ([`decide`], [`store`]).
-//! [`recovery`] ends payments whose messages are gone.
+//! Of a payment that the gateway has not decided, or whose message is gone, [`recovery`] asks it again, more and more slowly,
+//! and has it voided in the end.
 
 pub mod decide;
 pub mod gateway;
@@ -21,13 +22,20 @@ use shared::{
     error::Error,
     handler::{Answer, Handler},
     isolation::{Decide, Isolation, Row},
-    messages::PaymentRequest,
+    messages::PaymentMessage,
     outbox::Notifier,
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+/// How long a batch takes at least of which nothing is decided, so that payments that are put off do not keep the broker busy
+/// with going round.
+const PUT_OFF_PAUSE: Duration = Duration::from_millis(500);
 
 /// The payment function's own options.
 #[derive(Debug, Clone, Args)]
@@ -41,11 +49,26 @@ pub struct Options {
     http: HttpOptions,
     #[command(flatten)]
     simulated: SimulatedOptions,
+    #[command(flatten)]
+    terms: Terms,
+}
+
+/// What holds for every payment.
+#[derive(Debug, Clone, Args)]
+pub struct Terms {
     /// A payment that nobody has asked the gateway about for so long has lost its message (its queue was purged, say), and
     /// is taken up again, in seconds. Longer than a message waits in its queue.
     #[arg(long = "payment-lost-seconds", env = "PAYMENT_LOST_SECONDS", default_value_t = 300, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    lost_seconds: u32,
+    pub lost_seconds: u32,
+    /// How long a gateway may take to decide a payment, in seconds. Then it is told to void it, and the order's hold ends.
+    #[arg(long = "payment-seconds-max", env = "PAYMENT_SECONDS_MAX", default_value_t = 900, value_name = "SECONDS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+    pub seconds_max: u32,
+    /// The users of the broker whose word on how a payment ends is taken (`settle`, `void`), with commas between them: the
+    /// gateway's and the operators'. There is no default: nobody else may give goods away.
+    #[arg(long = "settle-users", env = "SETTLE_USERS", value_delimiter = ',', value_name = "USER,…")]
+    pub settle_users: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,7 +102,7 @@ pub struct Payment {
     isolation: Isolation,
     pending: Arc<Pending>,
     notifier: Notifier,
-    lost_seconds: u32,
+    terms: Arc<Terms>,
 }
 
 impl Payment {
@@ -88,21 +111,26 @@ impl Payment {
         let gateway = options.gateway()?;
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
-        Ok(Self::new(pool, gateway, options.lost_seconds))
+        Ok(Self::new(pool, gateway, options.terms))
     }
 
-    /// A handler on a database whose schema is up to date. A payment that nobody has asked about for `lost_seconds` is lost.
-    pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, lost_seconds: u32) -> Self {
+    /// A handler on a database whose schema is up to date.
+    pub fn new(pool: PgPool, gateway: Arc<dyn Gateway>, terms: Terms) -> Self {
         let (notifier, isolation) = (Notifier::start(&pool), Isolation::new(&pool));
-        Self { notifier, isolation, pending: Arc::new(Pending::at(gateway)), pool, lost_seconds }
+        Self { notifier, isolation, pending: Arc::new(Pending::at(gateway)), pool, terms: Arc::new(terms) }
     }
 }
 
 impl Handler for Payment {
-    type Request = PaymentRequest;
+    type Request = PaymentMessage;
 
-    async fn handle(&self, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
-        self.isolation.answer(self, requests).await
+    async fn handle(&self, messages: &[PaymentMessage]) -> Result<Vec<Answer>, Error> {
+        let pause = Instant::now() + PUT_OFF_PAUSE;
+        let answers = self.isolation.answer(self, messages).await?;
+        if answers.iter().all(|answer| *answer == Answer::Requeue) {
+            sleep_until(pause).await;
+        }
+        Ok(answers)
     }
 
     fn upkeep(&self, _: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
@@ -111,13 +139,30 @@ impl Handler for Payment {
 }
 
 impl Decide for Payment {
-    type Request = PaymentRequest;
+    type Request = PaymentMessage;
 
-    fn row(request: &PaymentRequest) -> Row<'_> {
-        Row::Order(request.order_id)
+    fn row(message: &PaymentMessage) -> Row<'_> {
+        match message {
+            PaymentMessage::Pay(request) => Row::Order(request.order_id),
+            PaymentMessage::End(request) => Row::Order(request.order_id),
+        }
     }
 
-    async fn decide(&self, pool: &PgPool, requests: &[PaymentRequest]) -> Result<Vec<Answer>, Error> {
-        Self { pool: pool.clone(), ..self.clone() }.pay(requests, processor::TIMEOUT).await
+    async fn decide(&self, pool: &PgPool, messages: &[PaymentMessage]) -> Result<Vec<Answer>, Error> {
+        let (mut pays, mut ends) = (Vec::new(), Vec::new());
+        for message in messages {
+            match message {
+                PaymentMessage::Pay(request) => pays.push(request.clone()),
+                PaymentMessage::End(request) => ends.push(request.clone()),
+            }
+        }
+        let on_it = Self { pool: pool.clone(), ..self.clone() };
+        let mut paid = on_it.pay(&pays, processor::TIMEOUT).await?.into_iter();
+        let mut ended = on_it.settle(&ends).await?.into_iter();
+        let answers = messages.iter().map(|message| match message {
+            PaymentMessage::Pay(_) => paid.next(),
+            PaymentMessage::End(_) => ended.next(),
+        });
+        Ok(answers.collect::<Option<_>>().expect("one answer for each"))
     }
 }

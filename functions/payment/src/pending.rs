@@ -1,8 +1,9 @@
 //! Asking the gateway until it says what became of a charge, within limits, and without making anybody wait for long.
 //!
-//! An ask that outlasts its caller's timeout goes on by itself; whoever asks for the same charge next finds it, or its
-//! outcome. Invariants: nothing but the gateway's own word is an outcome; and whatever is lost here, with the process for
-//! one, costs an ask more and no second charge.
+//! Asked again at once is only a gateway that is away; what it has said that is no outcome is the answer, and the payment is
+//! put off ([`crate::recovery`]). An ask that outlasts its caller's timeout goes on by itself; whoever asks for the same
+//! charge next finds it, or its outcome. Invariants: nothing but the gateway's own word is an outcome; and whatever is lost
+//! here, with the process for one, costs an ask more and no second charge.
 
 use crate::gateway::{Charge, Gateway, Outcome, Unknown};
 use futures_util::future::BoxFuture;
@@ -25,27 +26,30 @@ const AT_GATEWAY_MAX: usize = 500;
 /// however many they are; those beyond are given up, and asked for again when their messages come round.
 const AT_GATEWAY_LONG_MAX: usize = 500;
 /// How long a charge is asked for once its turn has come.
-pub(crate) const ASK_MAX: Duration = Duration::from_secs(10);
+const ASK_MAX: Duration = Duration::from_secs(10);
 /// The most asks that go on by themselves, or have ended and were not asked for; those that have ended are forgotten then.
 const UNATTENDED_MAX: usize = 5_000;
 
+/// What the gateway said; [`Unknown::Away`] where it did not for as long as it was asked.
+pub(crate) type Answered<T = Outcome> = Result<T, Unknown>;
+
 /// All asks of a process.
 pub(crate) struct Pending {
-    gateway: Arc<dyn Gateway>,
+    pub(crate) gateway: Arc<dyn Gateway>,
     turns: Semaphore,
     unattended: Mutex<HashMap<Charge, Asking>>,
 }
 
-type Asking = JoinHandle<Option<Outcome>>;
+type Asking = JoinHandle<Answered>;
 
 impl Pending {
     pub(crate) fn at(gateway: Arc<dyn Gateway>) -> Self {
         Self { gateway, turns: Semaphore::new(AT_GATEWAY_MAX), unattended: Mutex::default() }
     }
 
-    /// What became of the charge; `None` where that is not known in time: the gateway goes on being asked for a while, and
-    /// whoever calls again with the same charge finds what it said.
-    pub(crate) async fn charge(&self, charge: &Charge, time: Duration) -> Option<Outcome> {
+    /// What the gateway says of the charge, of which it never heard before if `is_new`; `None` where it has not said in time:
+    /// it goes on being asked for a while, and whoever calls again with the same charge finds what it said.
+    pub(crate) async fn charge(&self, charge: &Charge, is_new: bool, time: Duration) -> Option<Answered> {
         let until = Instant::now() + time;
         let left = self.unattended().remove(charge);
         // What is under way, or known, has had its turn.
@@ -53,13 +57,13 @@ impl Pending {
             Some(asking) => (asking, None),
             None => {
                 let turn = timeout_at(until, self.turns.acquire()).await.ok()?;
-                (self.begin(charge.clone()), Some(turn))
+                (self.begin(charge.clone(), is_new), Some(turn))
             }
         };
         let asked = timeout_at(until, &mut asking).await;
         drop(turn);
         match asked {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(answered)) => Some(answered),
             Ok(Err(error)) => {
                 let order_id = charge.order_id;
                 tracing::error!(%order_id, %error, "the gateway's code failed; the payment is asked for again");
@@ -73,13 +77,22 @@ impl Pending {
     }
 
     /// Whether what was captured for the order is given back; asks for it in as much time as for a charge.
-    pub(crate) async fn refund(&self, order_id: Uuid) -> bool {
-        until_known(order_id, || self.gateway.refund(order_id)).await.is_some()
+    pub(crate) async fn refund(&self, order_id: Uuid) -> Answered<()> {
+        until_answered(order_id, || self.gateway.refund(order_id)).await.0
     }
 
-    fn begin(&self, charge: Charge) -> Asking {
+    fn begin(&self, charge: Charge, is_new: bool) -> Asking {
         let gateway = self.gateway.clone();
-        tokio::spawn(async move { until_known(charge.order_id, || gateway.charge(&charge)).await })
+        tokio::spawn(async move {
+            let order_id = charge.order_id;
+            match until_answered(order_id, || gateway.charge(&charge)).await {
+                (Err(Unknown::Unacceptable(reason)), 1) if is_new => {
+                    tracing::warn!(%order_id, reason, "the gateway takes no such charge; declined");
+                    Ok(Outcome::Declined { reason })
+                }
+                (answered, _) => answered,
+            }
+        })
     }
 
     fn leave(&self, charge: &Charge, asking: Asking) {
@@ -100,27 +113,29 @@ impl Pending {
     }
 }
 
-/// Asks until there is an answer, for [`ASK_MAX`]; a failure is logged once, when it is over.
-async fn until_known<'a, T>(order_id: Uuid, ask: impl Fn() -> BoxFuture<'a, Result<T, Unknown>>) -> Option<T> {
+/// Asks until there is an answer, for [`ASK_MAX`], and says how often. That there was none is logged once, here; what else is
+/// no outcome, where the payment is put off.
+async fn until_answered<'a, T>(
+    order_id: Uuid,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, Unknown>>,
+) -> (Answered<T>, u32) {
     let mut last = Unknown::Away("it does not answer".to_owned());
     let mut attempts = 1_u32;
     let asking = async {
         let mut waits = RetryPolicy::SERVER_AWAY.waits();
         loop {
             match ask().await {
-                Ok(answer) => return answer,
-                Err(unknown) => last = unknown,
+                Err(unknown @ Unknown::Away(_)) => last = unknown,
+                answered => return answered,
             }
             sleep(waits.next().unwrap_or_default()).await;
             attempts += 1;
         }
     };
-    if let Ok(answer) = timeout(ASK_MAX, asking).await {
-        return Some(answer);
+    let answered = timeout(ASK_MAX, asking).await;
+    if let Ok(answered) = answered {
+        return (answered, attempts);
     }
-    match &last {
-        Unknown::Away(_) => tracing::warn!(%order_id, attempts, reason = %last, "not known; asking again later"),
-        Unknown::Refused(_) => tracing::error!(%order_id, attempts, reason = %last, "not known; asking again later"),
-    }
-    None
+    tracing::warn!(%order_id, attempts, reason = %last, "not known; asking again later");
+    (Err(last), attempts)
 }

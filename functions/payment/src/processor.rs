@@ -7,11 +7,19 @@
 use crate::{
     Payment,
     decide::Begun,
-    gateway::Outcome,
-    store::{Begin, Finish},
+    gateway::{Outcome, Unknown},
+    pending::Answered,
+    store::{Begin, Finish, PUT_OFF, Settle},
 };
 use futures_util::future::{BoxFuture, join_all};
-use shared::{error::Error, fail_point::pause_at, handler::Answer, messages::PaymentRequest, transaction};
+use shared::{
+    db::on_connection,
+    error::Error,
+    fail_point::pause_at,
+    handler::Answer,
+    messages::{Code, EndRequest, PaymentRequest, Rejection},
+    transaction,
+};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
@@ -21,6 +29,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(1_000);
 /// must not cost each batch that it comes round in a second.
 const TIMEOUT_AGAIN: Duration = Duration::from_millis(100);
 
+/// What the gateway said of a request's payment.
+pub(crate) type Asked<'a> = (&'a PaymentRequest, Answered);
+
 impl Payment {
     /// Answers `requests`, in order; [`Answer::Requeue`] where the gateway does not say within `timeout`.
     pub fn pay<'a>(
@@ -29,15 +40,18 @@ impl Payment {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Vec<Answer>, Error>> {
         Box::pin(async move {
-            let begun = transaction::run(&self.pool, &Begin(requests)).await?;
+            if requests.is_empty() {
+                return Ok(Vec::new());
+            }
+            let begun = transaction::run(&self.pool, &Begin(requests, &self.terms)).await?;
             self.notifier.notify();
-            let mut known = Vec::new();
+            let mut asked = Vec::new();
             if !begun.asks.is_empty() {
                 pause_at("paying").await;
-                known = self.ask(&begun, timeout).await;
+                asked = self.ask(&begun, timeout).await;
                 pause_at("charged").await;
             }
-            let answers = self.finish(known).await?;
+            let answers = self.finish(asked).await?;
             let answer = |(request, answer): (&PaymentRequest, Option<Answer>)| {
                 answer.or_else(|| answers.get(&request.order_id).cloned()).unwrap_or(Answer::Requeue)
             };
@@ -45,25 +59,50 @@ impl Payment {
         })
     }
 
-    /// Those of whom the gateway has said what became of them.
-    async fn ask<'a>(&self, begun: &Begun<'a>, timeout: Duration) -> Vec<(&'a PaymentRequest, Outcome)> {
+    /// Answers requests to end payments, in order; those of users who may not with a rejection.
+    pub fn settle<'a>(&'a self, requests: &'a [EndRequest]) -> BoxFuture<'a, Result<Vec<Answer>, Error>> {
+        let users = &self.terms.settle_users;
+        let may = |request: &EndRequest| request.user.as_ref().is_some_and(|user| users.contains(user));
+        Box::pin(async move {
+            let allowed: Vec<EndRequest> = requests.iter().filter(|request| may(request)).cloned().collect();
+            let mut settled = Vec::new().into_iter();
+            if !allowed.is_empty() {
+                settled = transaction::run(&self.pool, &Settle(&allowed)).await?.into_iter();
+                self.notifier.notify();
+            }
+            let answer = |request: &EndRequest| match may(request) {
+                true => settled.next().expect("one answer for each"),
+                false => Answer::Rejected(not_allowed(&request.request_id)),
+            };
+            Ok(requests.iter().map(answer).collect())
+        })
+    }
+
+    /// What the gateway has said, where it has said anything.
+    async fn ask<'a>(&self, begun: &Begun<'a>, timeout: Duration) -> Vec<Asked<'a>> {
         let is_any_new = begun.asks.values().any(|ask| ask.is_new);
         let timeout_again = if is_any_new { TIMEOUT_AGAIN.min(timeout) } else { timeout };
         let asks = begun.asks.values().map(async |ask| {
             let timeout = if ask.is_new { timeout } else { timeout_again };
-            Some((ask.request, self.pending.charge(&ask.charge, timeout).await?))
+            Some((ask.request, self.pending.charge(&ask.charge, ask.is_new, timeout).await?))
         });
-        join_all(asks).await.into_iter().flatten().collect()
+        // Of a gateway that is away, the message asks again when it comes round.
+        let has_said = |(_, answered): &Asked<'_>| !matches!(answered, Err(Unknown::Away(_)));
+        join_all(asks).await.into_iter().flatten().filter(has_said).collect()
     }
 
-    /// Commits what is known, gives back what was taken in vain, and commits that. The answers, by order.
-    async fn finish(&self, mut known: Vec<(&PaymentRequest, Outcome)>) -> Result<HashMap<Uuid, Answer>, Error> {
-        let mut answers = HashMap::new();
+    /// Commits what is known, gives back what was taken in vain, and commits that; puts the others off. The answers, by order.
+    pub(crate) async fn finish(&self, asked: Vec<Asked<'_>>) -> Result<HashMap<Uuid, Answer>, Error> {
+        let (mut answers, mut put_off) = (HashMap::new(), Vec::new());
+        let mut known = outcomes(asked, &mut put_off);
         while !known.is_empty() {
             let finished = transaction::run(&self.pool, &Finish(&known)).await?;
             self.notifier.notify();
             for (order_id, request_id) in finished.late {
                 tracing::error!(%order_id, request_id, "charged after a decline was recorded; the order is paid");
+            }
+            for (order_id, request_id) in finished.voided {
+                tracing::warn!(%order_id, request_id, "the payment did not end in time; it is voided, its hold is over");
             }
             let mut in_vain = Vec::new();
             for ((request, _), answer) in known.iter().zip(finished.answers) {
@@ -73,18 +112,56 @@ impl Payment {
                 }
             }
             // All at once: each may take as long as a charge. None of them is in vain again.
-            known =
-                join_all(in_vain.into_iter().map(|request| self.refund(request))).await.into_iter().flatten().collect();
+            let refunded = join_all(in_vain.into_iter().map(|request| self.refund(request))).await;
+            known = outcomes(refunded, &mut put_off);
         }
+        self.put_off(&put_off).await?;
         Ok(answers)
     }
 
-    async fn refund<'a>(&self, request: &'a PaymentRequest) -> Option<(&'a PaymentRequest, Outcome)> {
+    async fn refund<'a>(&self, request: &'a PaymentRequest) -> Asked<'a> {
         let PaymentRequest { order_id, request_id, .. } = request;
         tracing::error!(%order_id, request_id, "charged, but no longer held; giving the money back");
-        self.pending
-            .refund(*order_id)
-            .await
-            .then(|| (request, Outcome::Declined { reason: "the charge was refunded".to_owned() }))
+        let refunded = self.pending.refund(*order_id).await;
+        (request, refunded.map(|()| Outcome::Declined { reason: "the charge was refunded".to_owned() }))
     }
+
+    /// These are asked about again in their time. Logged once for each thing that the gateway says.
+    async fn put_off(&self, unknown: &[(&PaymentRequest, Unknown)]) -> Result<(), Error> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let put_off = sqlx::query_scalar(PUT_OFF)
+            .bind(unknown.iter().map(|(request, _)| request.order_id).collect::<Vec<_>>())
+            .bind(unknown.iter().map(|(request, _)| request.request_id.as_str()).collect::<Vec<_>>())
+            .bind(unknown.iter().map(|(_, said)| said.to_string()).collect::<Vec<_>>());
+        let news: Vec<Uuid> =
+            on_connection(&self.pool, async |connection| Ok(put_off.fetch_all(connection).await?)).await?;
+        for (PaymentRequest { order_id, request_id, .. }, said) in unknown {
+            if news.contains(order_id) {
+                tracing::warn!(%order_id, request_id, %said, "the payment is put off; it is asked about again");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parts what is known from what is not.
+fn outcomes<'a>(
+    asked: Vec<Asked<'a>>,
+    unknown: &mut Vec<(&'a PaymentRequest, Unknown)>,
+) -> Vec<(&'a PaymentRequest, Outcome)> {
+    let known = asked.into_iter().filter_map(|(request, answered)| match answered {
+        Ok(outcome) => Some((request, outcome)),
+        Err(reason) => {
+            unknown.push((request, reason));
+            None
+        }
+    });
+    known.collect()
+}
+
+fn not_allowed(request_id: &str) -> Rejection {
+    let message = "Only a user that payment's SETTLE_USERS names may end a payment, by a message with its user_id.";
+    Rejection::new(Code::NotAllowed, message).of(request_id)
 }

@@ -7,13 +7,17 @@ use crate::support::{
 };
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties,
+    BasicProperties, Connection, ConnectionProperties,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use shared::{
+    devstack::{Gateway, gateway::Behaviour},
+    messages::PAYMENT_QUEUE,
+};
 use std::{collections::BTreeSet, process::Stdio};
 use tokio::process::Command;
 
@@ -237,6 +241,55 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     assert_eq!(dropped.code, Some(1));
     assert!(dropped.err.contains("nothing was changed"), "{}", dropped.err);
     until("all of them stay", async || shop.depth("dead").await == 3).await;
+}
+
+#[tokio::test]
+async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobody_else() {
+    let mut shop = Shop::open(&[("ticket", 2)]).await;
+    let gateway =
+        Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
+    let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("SETTLE_USERS", "finance,guest")];
+    let _purchase = shop.worker("w", &[]).await;
+    let mut payment = shop.worker_of("payment", "p-1", &environment[..2]).await;
+    let mut orders = Vec::new();
+    for id in ["paid", "voided"] {
+        let order = shop.purchase(id).await.order().to_owned();
+        let body = format!(r#"{{"request_id":"p-{id}","order_id":"{order}","payment_method":"card"}}"#);
+        shop.send_to("", PAYMENT_QUEUE, body.as_bytes(), shop.properties(&format!("p-{id}"))).await;
+        orders.push(order);
+    }
+    let [paid, voided] = &orders[..] else { panic!("two") };
+    gateway.until(|ledger| ledger.asked >= 2).await;
+    // Nobody may, unless payment is told who.
+    let refused = admin(&shop, &["settle", paid, "--captured", "ch-7"]).await;
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    assert!(refused.out.contains("not_allowed") && refused.out.contains("SETTLE_USERS"), "{}", refused.out);
+    payment.stop().await.unwrap();
+
+    let _payment = shop.worker_of("payment", "p-2", &environment).await;
+    let settle =
+        format!(r#"{{"request_id":"e-1","order_id":"{paid}","op":"settle","outcome":"captured","charge_id":"c"}}"#);
+    assert_eq!(shop.ask(PAYMENT_QUEUE, "e-1", &settle).await.code(), "not_allowed", "it does not say who sent it");
+    // Nor does the broker take a message that names another than its sender.
+    let connection = Connection::connect(&shop.amqp_url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let (options, forged) = (BasicPublishOptions::default(), shop.properties("e-2").with_user_id("finance".into()));
+    let sent = channel.basic_publish("".into(), PAYMENT_QUEUE.into(), options, settle.as_bytes(), forged).await;
+    let error = sent.unwrap().await.unwrap_err().to_string();
+    assert!(error.contains("user_id property set to 'finance'"), "{error}");
+
+    let (_, known) = admin_json(&shop, &["payment", paid]).await;
+    assert_eq!((&known["state"], &known["said"]), (&json!("paying"), &json!("the gateway has not decided: pending")));
+    let settled = admin(&shop, &["settle", paid, "--captured", "ch-7"]).await;
+    assert_eq!((settled.code, shop.reply_to("p-paid").await.code()), (Some(0), "paid"), "{}", settled.out);
+    let (_, known) = admin_json(&shop, &["payment", paid]).await;
+    assert_eq!((&known["is_under_way"], &known["charge_id"]), (&json!(false), &json!("ch-7")));
+    let voided_by_hand = admin(&shop, &["void", voided]).await;
+    assert_eq!(voided_by_hand.code, Some(0), "{}", voided_by_hand.out);
+    assert_eq!(shop.reply_to("p-voided").await.code(), "already_expired");
+    assert!(gateway.ledger().voided.contains(voided));
+    assert_eq!(shop.stock("ticket").await, (1, 0));
 }
 
 #[tokio::test]

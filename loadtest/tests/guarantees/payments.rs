@@ -5,9 +5,10 @@ use crate::support::{
     shop::{Reply, Shop, until},
 };
 use shared::{
-    devstack::{Gateway, fixture, gateway::Behaviour},
-    messages::PAYMENT_QUEUE,
+    devstack::{Gateway, Supervised, fixture, gateway::Behaviour},
+    messages::{PAYMENT_QUEUE, RELEASE_QUEUE},
 };
+use std::time::Duration;
 
 const SIMULATED: (&str, &str) = ("GATEWAY", "simulated");
 
@@ -65,6 +66,84 @@ async fn a_worker_killed_at_any_point_of_a_payment_leaves_one_charge_and_a_paid_
 }
 
 #[tokio::test]
+async fn a_worker_killed_at_any_point_of_a_pending_payment_leaves_one_charge_and_a_paid_order_or_neither() {
+    let mut shop = Shop::open(&[("ticket", 4)]).await;
+    let gateway = Gateway::open(Behaviour::default()).await.unwrap();
+    let (_purchase, _release) = (shop.worker("w", &[]).await, shop.worker_of("release", "r", &[]).await);
+    // Its turn has come, and it is not asked about; asked about, and not committed.
+    for (place, is_voided) in [("due", false), ("asked", false), ("due", true), ("asked", true)] {
+        gateway.behave(|behaviour| behaviour.pending = ["card".to_owned()].into());
+        let id = format!("p-{place}-{is_voided}");
+        shop.buy(&format!("r-{id}"), "ticket").await;
+        let order = reply_on(&mut shop, &format!("r-{id}")).await.order().to_owned();
+        let seconds_max = ("PAYMENT_SECONDS_MAX", if is_voided { "1" } else { "900" });
+        let environment =
+            [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), seconds_max, ("TURNSTILE_PAUSE_AT", place)];
+        let doomed_id = format!("doomed-{id}");
+        let mut doomed = shop.worker_of("payment", &doomed_id, &environment).await;
+        send(&shop, &id, &order).await;
+        gateway.until(|ledger| ledger.asked_about(&order) > 0).await;
+        if !is_voided {
+            gateway.behave(|behaviour| behaviour.pending.clear());
+        }
+        shop.paused(&doomed_id).await;
+        assert_eq!(state_of(&shop, &order).await, "paying");
+        doomed.kill().await.unwrap();
+        let cancel = format!(r#"{{"request_id":"c-{id}","order_id":"{order}"}}"#);
+        shop.send_to("", RELEASE_QUEUE, cancel.as_bytes(), shop.properties(&format!("c-{id}"))).await;
+        assert_eq!(reply_on(&mut shop, &format!("c-{id}")).await.code(), "payment_under_way");
+
+        let mut next = shop.worker_of("payment", &format!("next-{id}"), &environment[..3]).await;
+        let (code, state) = if is_voided { ("already_expired", "expired") } else { ("paid", "paid") };
+        assert_eq!(reply_on(&mut shop, &id).await.code(), code);
+        next.stop().await.unwrap();
+        assert_eq!(
+            (charges_of(&gateway, &order), state_of(&shop, &order).await.as_str()),
+            (usize::from(!is_voided), state)
+        );
+    }
+    assert_eq!(shop.stock("ticket").await, (2, 0));
+    assert_eq!(shop.count("SELECT count(*) FROM order_history").await, 8);
+}
+
+/// Not a test but a measurement: what ten thousand payments cost that the gateway does not decide.
+#[tokio::test]
+#[ignore = "takes two minutes: cargo test -p loadtest --test guarantees ten_thousand_pending -- --ignored --nocapture"]
+async fn ten_thousand_pending_payments_are_cheap() {
+    const PAYMENTS: usize = 10_000;
+    let memory = |payment: &Supervised| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", payment.pid())).unwrap();
+        let is_memory = |line: &&str| ["VmHWM", "RssAnon"].iter().any(|name| line.starts_with(name));
+        status.lines().filter(is_memory).collect::<Vec<_>>().join(", ")
+    };
+    let mut shop = Shop::open(&[("ticket", 10_000)]).await;
+    let gateway =
+        Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
+    let _purchase = shop.worker("w", &[]).await;
+    shop.line_up(PAYMENTS).await;
+    let orders = shop.replies(PAYMENTS).await;
+    let payment = shop.worker_of("payment", "p", &[("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())]).await;
+    until("it serves", async || shop.log("p").await.contains("consuming")).await;
+    let before = memory(&payment);
+    for reply in orders.into_values() {
+        send(&shop, &format!("p-{}", reply.correlation_id), reply.order()).await;
+    }
+    let put_off = "SELECT count(*) FROM payments WHERE said IS NOT NULL";
+    until("all are put off", async || shop.count(put_off).await == 10_000).await;
+    let mut most = 0;
+    let begun = gateway.ledger().asked;
+    for _ in 0..60 {
+        let before = gateway.ledger().asked;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        most = most.max(gateway.ledger().asked - before);
+    }
+    let asked = gateway.ledger().asked - begun;
+    let after = memory(&payment);
+    println!("asked in a minute: {asked}, in a second: {most} at most; memory before: {before}, after: {after}");
+    assert!(most <= 50);
+}
+
+#[tokio::test]
 async fn payments_that_are_put_off_into_a_queue_without_room_come_again_and_are_made() {
     // More than a worker takes at once, so that what waits behind it fills the queue.
     const PAYMENTS: usize = 80;
@@ -96,6 +175,16 @@ async fn pay(shop: &mut Shop, id: &str, order: &str) -> Reply {
 
 async fn send(shop: &Shop, id: &str, order: &str) {
     shop.send_to("", PAYMENT_QUEUE, payment(id, order).as_bytes(), shop.properties(id)).await;
+}
+
+/// The next reply to this request. Of a message that was put back when its worker was killed, there may be two.
+async fn reply_on(shop: &mut Shop, id: &str) -> Reply {
+    loop {
+        let reply = shop.reply().await;
+        if reply.correlation_id == id {
+            return reply;
+        }
+    }
 }
 
 async fn state_of(shop: &Shop, order: &str) -> String {

@@ -46,6 +46,11 @@ impl Nodes {
         self.in_turn().map(|(_, uri)| (uri.authority.host.as_str(), uri.authority.port))
     }
 
+    /// The user that the first of the list is told.
+    pub(super) fn user(&self) -> &str {
+        &self.uris[0].authority.userinfo.username
+    }
+
     /// Goes on with the next node of the list: the one at the front let us down.
     pub fn go_on(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);

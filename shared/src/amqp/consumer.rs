@@ -72,6 +72,11 @@ impl Delivery {
         self.properties.message_id().as_ref().map(ShortString::as_str)
     }
 
+    /// Who sent it, where the message says so: the broker takes none that names another than its connection's user.
+    pub fn user_id(&self) -> Option<&str> {
+        self.properties.user_id().as_ref().map(ShortString::as_str)
+    }
+
     pub fn content_type(&self) -> Option<&str> {
         self.properties.content_type().as_ref().map(ShortString::as_str)
     }

@@ -49,6 +49,7 @@ pub fn request_reply<'a>(
                 .with_delivery_mode(PERSISTENT)
                 .with_message_id(request_id.into())
                 .with_correlation_id(request_id.into())
+                .with_user_id(nodes.user().into())
                 .with_reply_to(reply_to);
             if !confirmed_in_time(publish_mandatory(&channel, exchange, routing_key, body.as_bytes(), properties))
                 .await?

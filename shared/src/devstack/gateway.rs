@@ -1,7 +1,7 @@
 //! A payment gateway over HTTP, as a shop's provider would be: slow, sometimes out of order, and exact about the money.
 //!
-//! `POST /charges` and `POST /refunds`, each with an `Idempotency-Key`. Invariants: one key is charged at most once, however
-//! often it is asked for, and never after it was refunded; and what an answer says is in the [`Ledger`] before it is sent,
+//! `POST /charges`, `POST /voids` and `POST /refunds`, each with an `Idempotency-Key`. Invariants: one key is charged at most
+//! once, however often it is asked for, and never after it was refunded or voided; and what an answer says is in the [`Ledger`] before it is sent,
 //! whether or not it arrives.
 
 use axum::{
@@ -56,6 +56,10 @@ pub struct Behaviour {
     pub latency: Duration,
     /// Payment methods that are declined, whatever the seed says.
     pub declined: HashSet<String>,
+    /// Payment methods of which it says that it has not decided, as long as they stand here.
+    pub pending: HashSet<String>,
+    /// Payment methods that it takes for nonsense.
+    pub nonsense: HashSet<String>,
     /// Keys about which it says nothing, as long as they stand here.
     pub silent_on: HashSet<String>,
     /// How many of the next answers are lost on their way.
@@ -69,6 +73,8 @@ pub struct Behaviour {
 pub struct Ledger {
     /// By the idempotency key.
     pub charges: HashMap<String, Charge>,
+    /// Keys under which nothing is charged any more.
+    pub voided: HashSet<String>,
     /// Questions, of any kind and with any outcome.
     pub asked: u64,
     /// Answers that were spoilt on purpose.
@@ -119,8 +125,9 @@ impl Gateway {
         let books = Books::new((behaviour, Ledger::default()));
         let router = Router::new()
             .route("/charges", post(charge))
+            .route("/voids", post(void))
             .route("/refunds", post(refund))
-            .fallback(|| async { refused(StatusCode::NOT_FOUND, "there are POST /charges and POST /refunds") })
+            .fallback(|| async { refused(StatusCode::NOT_FOUND, "there are POST /charges, /voids and /refunds") })
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(books.clone());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -172,9 +179,25 @@ async fn charge(State(books): State<Books>, headers: HeaderMap, body: Bytes) -> 
     let method = bill.payment_method.clone();
     let charge = move |ledger: &mut Ledger, behaviour: &Behaviour| match ledger.charge(key, bill, behaviour) {
         Ok(id) => (StatusCode::OK, json!({ "status": "captured", "charge_id": id })),
+        Err("pending") => (StatusCode::ACCEPTED, json!({ "status": "pending" })),
+        Err(reason @ "no_such_method") => {
+            (StatusCode::UNPROCESSABLE_ENTITY, json!({ "status": "declined", "reason": reason }))
+        }
         Err(reason) => (StatusCode::PAYMENT_REQUIRED, json!({ "status": "declined", "reason": reason })),
     };
     answer(&books, key, &method, charge).await
+}
+
+async fn void(State(books): State<Books>, headers: HeaderMap) -> Response {
+    let Some(key) = key(&headers) else { return keyless() };
+    let void = |ledger: &mut Ledger, _: &Behaviour| match ledger.charges.get(key).filter(|charge| !charge.is_refunded) {
+        Some(charge) => (StatusCode::OK, json!({ "status": "captured", "charge_id": charge.id })),
+        None => {
+            ledger.voided.insert(key.to_owned());
+            (StatusCode::OK, json!({ "status": "voided" }))
+        }
+    };
+    answer(&books, key, key, void).await
 }
 
 async fn refund(State(books): State<Books>, headers: HeaderMap) -> Response {
@@ -257,13 +280,22 @@ impl Ledger {
         })
     }
 
-    /// Takes the money, unless this key was charged before, or this payment method is no good: the charge's id, or why it
-    /// is declined.
+    /// Takes the money, unless this key was charged or voided before, or this payment method is no good: the charge's id, or
+    /// why not.
     fn charge(&mut self, key: &str, bill: Bill, behaviour: &Behaviour) -> Result<String, &'static str> {
         if let Some(charge) = self.charges.get_mut(key) {
             let about = |bill: &Bill| (bill.order_id.clone(), bill.item.clone(), bill.quantity);
             charge.is_reused |= about(&charge.bill) != about(&bill);
             return if charge.is_refunded { Err("refunded") } else { Ok(charge.id.clone()) };
+        }
+        if self.voided.contains(key) {
+            return Err("voided");
+        }
+        if behaviour.pending.contains(&bill.payment_method) {
+            return Err("pending");
+        }
+        if behaviour.nonsense.contains(&bill.payment_method) {
+            return Err("no_such_method");
         }
         let is_unlucky = percentile(behaviour.seed, &bill.payment_method) < behaviour.decline_percent;
         if is_unlucky || behaviour.declined.contains(&bill.payment_method) {

@@ -12,7 +12,7 @@ pub mod time;
 mod verdict;
 
 pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
-pub use payment::{PAYMENT_QUEUE, PaymentRequest};
+pub use payment::{End, EndRequest, PAYMENT_QUEUE, PaymentMessage, PaymentRequest, REASON_CHARS_MAX, Settlement};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};
 pub use request::{About, BODY_BYTES_MAX, ID_BYTES_MAX, Request, is_id, is_opaque_id};

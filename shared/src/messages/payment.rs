@@ -1,16 +1,28 @@
-//! A request to pay for an order.
+//! Requests to pay for an order, and to end a payment that its gateway does not end.
 
-use super::request::{Request, read_object, read_opaque_id, read_order_id, read_request_id};
-use super::verdict::Rejection;
+use super::request::{
+    Request, malformed, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
+};
+use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 /// The queue that payment requests are published to, by the default exchange.
 pub const PAYMENT_QUEUE: &str = "payment";
+/// The longest reason of a decline, in characters.
+pub const REASON_CHARS_MAX: usize = 200;
 
 /// Names the space of fingerprints (UUIDv5): not that of other requests, so that an id used for two kinds is told apart.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x2f7c_1e58_90d4_5b6a_9a3d_7061_796d_656e);
+
+/// What the queue takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PaymentMessage {
+    Pay(PaymentRequest),
+    End(EndRequest),
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PaymentRequest {
@@ -21,18 +33,83 @@ pub struct PaymentRequest {
     pub payment_method: String,
 }
 
+/// From the gateway, or an operator: how a payment that is under way ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndRequest {
+    pub request_id: String,
+    pub order_id: Uuid,
+    #[serde(flatten)]
+    pub end: End,
+    /// Who sent it, by the broker's word; no part of the content.
+    #[serde(skip)]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum End {
+    /// With this outcome.
+    Settle(Settlement),
+    /// With no charge: the gateway is to see to it that there is none.
+    Void,
+}
+
+/// What became of the money.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Settlement {
+    Captured { charge_id: String },
+    Declined { reason: String },
+}
+
+impl Request for PaymentMessage {
+    const FUNCTION: &'static str = PAYMENT_QUEUE;
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        let mut fields: Fields = read_object(body)?;
+        let request_id = read_request_id(fields.request_id.take(), message_id)?;
+        let checked = (|| {
+            let order_id = read_order_id(fields.order_id.take())?;
+            if fields.op.is_some() {
+                let end = read_end(fields)?;
+                return Ok(Self::End(EndRequest { request_id: request_id.clone(), order_id, end, user: None }));
+            }
+            let payment_method = read_opaque_id("payment_method", fields.payment_method)?;
+            Ok(Self::Pay(PaymentRequest { request_id: request_id.clone(), order_id, payment_method }))
+        })();
+        checked.map_err(|rejection: Rejection| rejection.of(&request_id))
+    }
+
+    fn sent_by(&mut self, user: Option<&str>) {
+        match self {
+            Self::Pay(_) => (),
+            Self::End(end) => end.user = user.map(ToOwned::to_owned),
+        }
+    }
+
+    fn request_id(&self) -> &str {
+        match self {
+            Self::Pay(request) => request.request_id(),
+            Self::End(request) => request.request_id(),
+        }
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        match self {
+            Self::Pay(request) => request.fingerprint(),
+            Self::End(request) => request.fingerprint(),
+        }
+    }
+}
+
 impl Request for PaymentRequest {
     const FUNCTION: &'static str = PAYMENT_QUEUE;
 
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
-        let fields: Fields = read_object(body)?;
-        let request_id = read_request_id(fields.request_id, message_id)?;
-        let checked = (|| {
-            let order_id = read_order_id(fields.order_id)?;
-            Ok((order_id, read_opaque_id("payment_method", fields.payment_method)?))
-        })();
-        let (order_id, payment_method) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
-        Ok(Self { request_id, order_id, payment_method })
+        match PaymentMessage::decode(body, message_id)? {
+            PaymentMessage::Pay(request) => Ok(request),
+            PaymentMessage::End(other) => Err(invalid("The field op belongs to no payment.").of(&other.request_id)),
+        }
     }
 
     fn request_id(&self) -> &str {
@@ -41,9 +118,33 @@ impl Request for PaymentRequest {
 
     fn fingerprint(&self) -> Uuid {
         // Neither part holds a line feed, so they cannot run into each other.
-        let content = format!("{}\n{}", self.order_id, self.payment_method);
-        Uuid::new_v5(&FINGERPRINT_SPACE, content.as_bytes())
+        fingerprint(self.order_id, &self.payment_method)
     }
+}
+
+impl Request for EndRequest {
+    const FUNCTION: &'static str = PAYMENT_QUEUE;
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        match PaymentMessage::decode(body, message_id)? {
+            PaymentMessage::End(request) => Ok(request),
+            PaymentMessage::Pay(other) => Err(malformed("The field op is missing.").of(&other.request_id)),
+        }
+    }
+
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        // No id is JSON, so this is no payment's.
+        let end = serde_json::to_string(&self.end).expect("an end is representable as JSON");
+        fingerprint(self.order_id, &end)
+    }
+}
+
+fn fingerprint(order_id: Uuid, content: &str) -> Uuid {
+    Uuid::new_v5(&FINGERPRINT_SPACE, format!("{order_id}\n{content}").as_bytes())
 }
 
 /// A request as it is on the wire, each field whatever the sender put there; unknown fields are ignored.
@@ -52,4 +153,44 @@ struct Fields {
     request_id: Option<Value>,
     order_id: Option<Value>,
     payment_method: Option<Value>,
+    op: Option<Value>,
+    outcome: Option<Value>,
+    charge_id: Option<Value>,
+    reason: Option<Value>,
+}
+
+fn read_end(mut fields: Fields) -> Result<End, Rejection> {
+    let end = match read_text("op", fields.op.take())?.as_str() {
+        "void" => End::Void,
+        "settle" => End::Settle(match read_text("outcome", fields.outcome.take())?.as_str() {
+            "captured" => Settlement::Captured { charge_id: read_id("charge_id", fields.charge_id.take())? },
+            "declined" => Settlement::Declined { reason: read_reason(fields.reason.take())? },
+            _ => return Err(invalid("The field outcome is none of captured, declined.")),
+        }),
+        _ => return Err(invalid("The field op is none of settle, void; a payment has none.")),
+    };
+    // Who settles a payment as declined with a charge_id has mixed something up, and money is at stake.
+    let left = [
+        ("outcome", &fields.outcome),
+        ("charge_id", &fields.charge_id),
+        ("reason", &fields.reason),
+        ("payment_method", &fields.payment_method),
+    ];
+    match left.into_iter().find(|(_, value)| value.is_some()) {
+        Some((name, _)) => Err(invalid(format!("The field {name} does not belong to this operation."))),
+        None => Ok(end),
+    }
+}
+
+fn read_reason(value: Option<Value>) -> Result<String, Rejection> {
+    let reason = read_text("reason", value)?;
+    if reason.is_empty() || reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        let message = format!("The field reason is not one line of 1 to {REASON_CHARS_MAX} characters.");
+        return Err(invalid(message));
+    }
+    Ok(reason)
+}
+
+fn invalid(message: impl Into<String>) -> Rejection {
+    Rejection::new(Code::InvalidField, message)
 }

@@ -25,6 +25,11 @@ pub trait Request: Sized + Send + Sync {
     /// panics; a [`Rejection`] names the first thing wrong, with the request id where one could be read.
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection>;
 
+    /// Told by the broker: the user who sent it, where the message says so. Of no concern to most kinds.
+    fn sent_by(&mut self, user: Option<&str>) {
+        let _ = user;
+    }
+
     /// Chosen by the sender; the same id always gets the same verdict.
     fn request_id(&self) -> &str;
 

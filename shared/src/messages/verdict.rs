@@ -39,11 +39,14 @@ pub enum Code {
     AlreadyPaid,
     PaymentUnderWay,
     Declined,
+    NoPayment,
     ItemExists,
     StockInUse,
     StockLimit,
     Cancelled,
     Paid,
+    Settled,
+    Voiding,
     Created,
     Added,
     Removed,
@@ -59,6 +62,7 @@ pub enum Code {
     UnsupportedContentType,
     InvalidCorrelationId,
     InvalidReplyTo,
+    NotAllowed,
     NotHandled,
 }
 
@@ -77,7 +81,7 @@ impl Status {
 
 impl Code {
     /// Every code, in the order of the enum, with its status and its word.
-    pub const ALL: [(Self, Status, &str); 36] = [
+    pub const ALL: [(Self, Status, &str); 40] = [
         (Self::Reserved, Status::Reserved, "reserved"),
         (Self::SoldOut, Status::SoldOut, "sold_out"),
         (Self::UnknownItem, Status::Refused, "unknown_item"),
@@ -93,11 +97,14 @@ impl Code {
         (Self::AlreadyPaid, Status::Refused, "already_paid"),
         (Self::PaymentUnderWay, Status::Refused, "payment_under_way"),
         (Self::Declined, Status::Refused, "declined"),
+        (Self::NoPayment, Status::Refused, "no_payment"),
         (Self::ItemExists, Status::Refused, "item_exists"),
         (Self::StockInUse, Status::Refused, "stock_in_use"),
         (Self::StockLimit, Status::Refused, "stock_limit"),
         (Self::Cancelled, Status::Done, "cancelled"),
         (Self::Paid, Status::Done, "paid"),
+        (Self::Settled, Status::Done, "settled"),
+        (Self::Voiding, Status::Done, "voiding"),
         (Self::Created, Status::Done, "created"),
         (Self::Added, Status::Done, "added"),
         (Self::Removed, Status::Done, "removed"),
@@ -113,6 +120,7 @@ impl Code {
         (Self::UnsupportedContentType, Status::Invalid, "unsupported_content_type"),
         (Self::InvalidCorrelationId, Status::Invalid, "invalid_correlation_id"),
         (Self::InvalidReplyTo, Status::Invalid, "invalid_reply_to"),
+        (Self::NotAllowed, Status::Invalid, "not_allowed"),
         (Self::NotHandled, Status::Invalid, "not_handled"),
     ];
 

@@ -103,7 +103,10 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
 fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> {
     let request = H::Request::decode(&delivery.body, delivery.message_id());
     let rejection = match (validate(delivery), request) {
-        (Ok(()), Ok(request)) => return Ok(request),
+        (Ok(()), Ok(mut request)) => {
+            request.sent_by(delivery.user_id());
+            return Ok(request);
+        }
         (Ok(()), Err(of_body)) => of_body,
         // The properties are at fault, but the body may say which request it is.
         (Err(rejection), Ok(request)) => rejection.of(request.request_id()),

@@ -6,8 +6,13 @@ use serde_json::json;
 use shared::order::State;
 use std::collections::BTreeSet;
 
-pub(crate) const LIMITS: Limits =
-    Limits { verdicts_days: 30, paying_seconds_max: 300, overdue_seconds_max: 60, outbox_lag_seconds_max: 60 };
+pub(crate) const LIMITS: Limits = Limits {
+    verdicts_days: 30,
+    paying_seconds_max: 300,
+    pending_seconds_max: 1_200,
+    overdue_seconds_max: 60,
+    outbox_lag_seconds_max: 60,
+};
 
 /// Lets the database hold what the schema forbids, as a fault in the schema would.
 const DROP_CHECKS: [&str; 5] = [
@@ -20,7 +25,7 @@ const DROP_CHECKS: [&str; 5] = [
 ];
 
 /// What is done to a right sale of 10 units and an order in each state, and the checks that must be off.
-const FAULTS: [(&str, &[&str]); 19] = [
+const FAULTS: [(&str, &[&str]); 20] = [
     ("SELECT 1", &[]),
     ("UPDATE items SET sold = sold + 1", &["stock_conserved", "stock_matches_orders"]),
     ("UPDATE items SET available = available - 9, stock = stock - 9", &["stock_conserved"]),
@@ -34,7 +39,11 @@ const FAULTS: [(&str, &[&str]); 19] = [
     ),
     ("UPDATE verdicts SET reply = '{}'", &["verdicts_have_orders"]),
     ("UPDATE orders SET hold_until = now() - interval '2 min' WHERE state = 'reserved'", &["holds_end"]),
-    ("UPDATE order_history SET at = at - interval '1 h'", &["payments_end"]),
+    ("UPDATE order_history SET at = at - interval '10 min'", &["payments_end"]),
+    (
+        "WITH old AS (UPDATE order_history SET at = at - interval '21 min') UPDATE payments SET said = 'pending'",
+        &["payments_end"],
+    ),
     (
         "INSERT INTO order_history SELECT order_id, from_state, to_state, cause, request_id, clock_timestamp()
          FROM order_history WHERE to_state = 'expired'",
@@ -108,6 +117,16 @@ async fn an_order_whose_verdict_has_left_in_time_is_not_off() {
     shop.execute("UPDATE orders SET created_at = now() - interval '31 days'").await;
     assert!(shop.run(&["audit"]).await.unwrap().is_well);
     assert!(!shop.run(&["audit", "--verdicts-days", "40"]).await.unwrap().is_well, "they should be kept still");
+}
+
+#[tokio::test]
+async fn a_payment_that_its_gateway_has_not_decided_has_longer() {
+    let shop = sale().await;
+    shop.execute("UPDATE order_history SET at = at - interval '10 min'").await;
+    shop.execute("UPDATE payments SET said = 'the gateway has not decided: pending'").await;
+    assert!(shop.run(&["audit"]).await.unwrap().is_well);
+    let report = shop.run(&["audit", "--pending-seconds-max", "60"]).await.unwrap();
+    assert!(!report.is_well && report.text.contains("; the gateway has not decided: pending)"), "{}", report.text);
 }
 
 #[tokio::test]

@@ -119,6 +119,21 @@ async fn an_orders_whole_history_is_told_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_a_payment_is_told() {
+    let shop = Shop::open().await;
+    shop.put_on_sale("ticket", 10, 0, 0).await;
+    let id = shop.order("ticket", State::Paying).await.to_string();
+    shop.execute("UPDATE payments SET said = 'the gateway has not decided: requires_action'").await;
+    let payment = shop.json(&["payment", &id]).await;
+    assert_eq!((&payment["state"], &payment["is_under_way"]), (&json!("paying"), &json!(true)));
+    assert!(payment["next_ask_at"].is_string() && payment["void_at"].is_string(), "{payment}");
+    let text = words(&shop.text(&["payment", &id]).await);
+    assert!(text.contains("said the gateway has not decided: requires_action"), "{text}");
+    let unpaid = shop.order("ticket", State::Reserved).await.to_string();
+    assert!(matches!(shop.run(&["payment", &unpaid]).await, Err(Failure::Broken(_))));
+}
+
+#[tokio::test]
 async fn a_database_without_our_schema_is_refused_and_left_alone() {
     let shop = Shop::without_schema().await;
     for command in ["items", "audit", "orders"] {

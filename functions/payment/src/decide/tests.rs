@@ -77,6 +77,7 @@ impl Database {
             (&finished.late, Cause::PaymentBegun),
             (&finished.captured, Cause::PaymentCaptured),
             (&finished.declined, Cause::PaymentDeclined),
+            (&finished.voided, Cause::PaymentVoided),
         ] {
             self.move_on(moved.iter().map(|(id, _)| *id), cause);
         }
@@ -94,6 +95,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Captured { charge_id: "ch".to_owned() }),
         Just(Outcome::Declined { reason: "no funds".to_owned() }),
+        Just(Outcome::Voided),
     ]
 }
 
@@ -153,6 +155,8 @@ proptest! {
             let before = database.orders[id].state;
             prop_assert_eq!(order.state == State::Paid && before != State::Paid, once.contains(id));
             prop_assert!(before.holds_units() || order.state == before, "what has ended stays");
+            let is_voided = finished.voided.iter().any(|(voided, _)| voided == id);
+            prop_assert_eq!(order.state == State::Expired && before != State::Expired, is_voided);
         }
         // Money that was taken is an order that is paid for, or goes back, or is another request's to answer for.
         for ((request, outcome), answer) in asked.iter().zip(&finished.answers) {

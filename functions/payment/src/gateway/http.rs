@@ -15,7 +15,10 @@ use reqwest::{
     redirect::Policy,
 };
 use serde::{Deserialize, Serialize};
-use shared::{config::Unusable, messages::is_id};
+use shared::{
+    config::Unusable,
+    messages::{REASON_CHARS_MAX, is_id},
+};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -29,13 +32,12 @@ const IDLE_SECONDS_MAX: u64 = 30;
 const CONNECT_MS_MAX: u64 = 2_000;
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// The most of a decline's reason that is passed on, in characters.
-const REASON_CHARS_MAX: usize = 200;
 
 /// Where the gateway is.
 #[derive(Debug, Clone, Args)]
 pub struct HttpOptions {
-    /// Where the payment gateway is, for `--gateway http`: https://HOST/PATH. It is asked at URL/charges and URL/refunds.
+    /// Where the payment gateway is, for `--gateway http`: https://HOST/PATH. It is asked at URL/charges, URL/voids and
+    /// URL/refunds.
     #[arg(long = "gateway-url", env = "GATEWAY_URL", value_name = "URL")]
     pub url: Option<String>,
     /// What the gateway knows us by, sent as `Authorization: Bearer TOKEN`. Better given by the variable: others can read
@@ -46,6 +48,11 @@ pub struct HttpOptions {
     #[arg(long = "gateway-timeout-ms", env = "GATEWAY_TIMEOUT_MS", default_value_t = 3_000, value_name = "MS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub timeout_ms: u64,
+    /// The statuses by which the gateway says that it takes no such charge, whenever it is asked, with commas between them: a
+    /// decline, where it is asked for the first time. With none (""), such payments wait for an operator, or their time.
+    #[arg(long = "gateway-decline-statuses", env = "GATEWAY_DECLINE_STATUSES", default_value = "400,404,422")]
+    #[arg(value_name = "STATUS,…")]
+    pub decline_statuses: String,
 }
 
 /// A gateway over HTTP.
@@ -54,6 +61,7 @@ pub struct Http {
     client: Client,
     /// Without a slash at its end.
     base: String,
+    decline_statuses: Vec<StatusCode>,
 }
 
 impl Http {
@@ -62,6 +70,7 @@ impl Http {
         let unusable = |text: String| Unusable(format!("the payment gateway cannot be used: {text}"));
         let url = options.url.as_deref().ok_or_else(|| unusable("GATEWAY_URL is not set".to_owned()))?;
         let base = read_url(url).map_err(|reason| unusable(format!("GATEWAY_URL {reason}")))?;
+        let decline_statuses = read_statuses(&options.decline_statuses).map_err(unusable)?;
         let mut headers = HeaderMap::new();
         if let Some(token) = &options.token {
             let unsendable = |_| unusable("GATEWAY_TOKEN has characters that a header cannot carry".to_owned());
@@ -81,7 +90,7 @@ impl Http {
             .user_agent(concat!("turnstile-payment/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| unusable(chain(error)))?;
-        Ok(Self { client, base })
+        Ok(Self { client, base, decline_statuses })
     }
 
     /// The answer to one request: its status, and all of its body.
@@ -97,7 +106,24 @@ impl Gateway for Http {
         Box::pin(async {
             let (status, body) = self.post("charges", charge.order_id, charge).await?;
             match status {
-                StatusCode::OK | StatusCode::CREATED | StatusCode::PAYMENT_REQUIRED => read_outcome(status, &body),
+                StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::PAYMENT_REQUIRED => {
+                    read_outcome(status, &body)
+                }
+                other if self.decline_statuses.contains(&other) => Err(unacceptable(other, &body)),
+                other => Err(no_outcome(other)),
+            }
+        })
+    }
+
+    fn void(&self, order_id: Uuid) -> BoxFuture<'_, Result<Outcome, Unknown>> {
+        Box::pin(async move {
+            let body = serde_json::json!({ "order_id": order_id });
+            let (status, body) = self.post("voids", order_id, &body).await?;
+            match status {
+                StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => match read_outcome(status, &body)? {
+                    Outcome::Declined { .. } => Err(Unknown::Refused(format!("{status}, but a void is not declined"))),
+                    outcome @ (Outcome::Captured { .. } | Outcome::Voided) => Ok(outcome),
+                },
                 other => Err(no_outcome(other)),
             }
         })
@@ -112,25 +138,47 @@ impl Gateway for Http {
     }
 }
 
-/// An answer to a charge, as it is on the wire; unknown fields are ignored.
+/// An answer to a charge or a void, as it is on the wire; unknown fields are ignored.
 #[derive(Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum Said {
     Captured { charge_id: String },
     Declined { reason: Option<String> },
+    Voided,
+    Pending,
+    RequiresAction,
 }
 
 fn read_outcome(status: StatusCode, body: &[u8]) -> Result<Outcome, Unknown> {
     let unreadable = |what: &str| Unknown::Refused(format!("{status}, but {what}"));
     match serde_json::from_slice(body) {
-        Ok(Said::Captured { .. }) if status == StatusCode::PAYMENT_REQUIRED => {
-            Err(unreadable("the body says that it is captured"))
+        Ok(Said::Pending) => Err(Unknown::Pending("pending".to_owned())),
+        Ok(Said::RequiresAction) => Err(Unknown::Pending("requires_action".to_owned())),
+        // By its own meaning, whatever else is in the body.
+        Ok(Said::Captured { .. } | Said::Declined { .. } | Said::Voided) | Err(_) if status == StatusCode::ACCEPTED => {
+            Err(Unknown::Pending(status.to_string()))
         }
+        Ok(Said::Captured { .. } | Said::Voided) if status == StatusCode::PAYMENT_REQUIRED => {
+            Err(unreadable("the body says otherwise"))
+        }
+        Ok(Said::Voided) => Ok(Outcome::Voided),
         Ok(Said::Captured { charge_id }) if is_id(&charge_id) => Ok(Outcome::Captured { charge_id }),
         Ok(Said::Captured { .. }) => Err(unreadable("the charge_id does not match [A-Za-z0-9._:-]{1,128}")),
         Ok(Said::Declined { reason }) => Ok(Outcome::Declined { reason: readable(&reason.unwrap_or_default()) }),
-        Err(error) => Err(unreadable(&format!("the body is no answer to a charge ({error})"))),
+        Err(error) => Err(unreadable(&format!("the body is no answer ({error})"))),
     }
+}
+
+/// What it says of a charge that it does not take.
+fn unacceptable(status: StatusCode, body: &[u8]) -> Unknown {
+    let reason = match serde_json::from_slice(body) {
+        Ok(Said::Declined { reason: Some(reason) }) => readable(&reason),
+        Ok(Said::Captured { .. }) => return Unknown::Refused(format!("{status}, but the body says otherwise")),
+        Ok(Said::Declined { reason: None } | Said::Voided | Said::Pending | Said::RequiresAction) | Err(_) => {
+            format!("the gateway says {status}")
+        }
+    };
+    Unknown::Unacceptable(reason)
 }
 
 fn no_outcome(status: StatusCode) -> Unknown {
@@ -172,6 +220,14 @@ fn read_url(text: &str) -> Result<String, String> {
         return Err("has more than scheme, host, port and path; a token goes into GATEWAY_TOKEN".to_owned());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn read_statuses(text: &str) -> Result<Vec<StatusCode>, String> {
+    let read = |word: &str| {
+        let status = word.trim().parse().ok().filter(StatusCode::is_client_error);
+        status.ok_or_else(|| format!("GATEWAY_DECLINE_STATUSES has {word}, which is none of 400 to 499"))
+    };
+    text.split(',').filter(|word| !word.trim().is_empty()).map(read).collect()
 }
 
 fn away(error: reqwest::Error) -> Unknown {

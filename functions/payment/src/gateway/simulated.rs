@@ -2,7 +2,8 @@
 //!
 //! Invariant: the outcome is a function of key and payment method alone, so it needs no memory, and a second process, or
 //! the same one after a restart, says the same. (Only where a second method is tried after a capture does it differ from
-//! the contract: it may decline. The payment function never does that: a captured order ends paid.)
+//! the contract: it may decline. The payment function never does that: a captured order ends paid. And what it is told to
+//! void may be captured: it has no money, and nothing to remember.)
 
 use super::{Charge, Gateway, Outcome, Unknown};
 use clap::Args;
@@ -61,6 +62,13 @@ impl Gateway for Simulated {
         Box::pin(async {
             self.attempt().await?;
             Ok(self.outcome(charge))
+        })
+    }
+
+    fn void(&self, _order_id: Uuid) -> BoxFuture<'_, Result<Outcome, Unknown>> {
+        Box::pin(async {
+            self.attempt().await?;
+            Ok(Outcome::Voided)
         })
     }
 

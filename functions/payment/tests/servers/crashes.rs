@@ -38,15 +38,15 @@ async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_n
     let (hangs, goes) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
     let bank = Bank::silent_on(&[hangs]).await;
     let process = process(&pool, &bank);
-    let found = process.handle(&[request(1, hangs, "card"), request(2, goes, "card")]).await.unwrap();
+    let found = handled(&process, &[request(1, hangs, "card"), request(2, goes, "card")]).await;
     assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Requeue, Code::Paid));
 
     // Its time passes; it is being paid for, so nothing ends it.
     execute(&pool, "UPDATE orders SET hold_until = now() - interval '1 s'").await;
-    assert_eq!(process.handle(&[request(1, hangs, "card")]).await.unwrap(), [Answer::Requeue]);
+    assert_eq!(handled(&process, &[request(1, hangs, "card")]).await, [Answer::Requeue]);
     assert_eq!(count(&pool, "SELECT count(*) FROM orders WHERE state = 'reserved'").await, 0);
     bank.let_out(hangs);
-    let found = process.handle(&[request(1, hangs, "card")]).await.unwrap();
+    let found = handled(&process, &[request(1, hangs, "card")]).await;
     assert_eq!(verdict(&found[0]).code, Code::Paid);
     let about_it = bank.gateway.ledger().asked_about(&hangs.to_string());
     assert_eq!((about_it, bank.charges()), (1, 2), "the ask went on, and was found");
@@ -116,7 +116,7 @@ async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
     left_unknown(&pool, &bank, &requests).await;
     let process = process(&pool, &bank);
     assert_eq!(process.take_up().await.unwrap(), 0, "somebody has asked just now");
-    execute(&pool, "UPDATE payments SET asked_at = now() - interval '301 s'").await;
+    execute(&pool, "UPDATE payments SET next_ask_at = now()").await;
     assert_eq!(process.take_up().await.unwrap(), 2);
     assert_eq!((state(&pool, one).await, state(&pool, other).await), (State::Paid, State::Reserved));
     assert_eq!((bank.charges(), item(&pool, "a").await), (1, (1, 1, 0)));
@@ -132,7 +132,7 @@ async fn lost_payments_are_looked_for_while_the_function_serves() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     left_unknown(&pool, &bank, &[request(1, order, "card")]).await;
-    execute(&pool, "UPDATE payments SET asked_at = now() - interval '1 h'").await;
+    execute(&pool, "UPDATE payments SET next_ask_at = now()").await;
     let upkeep = tokio::spawn(process(&pool, &bank).upkeep(watch::Sender::default()));
     while state(&pool, order).await != State::Paid {
         tokio::task::yield_now().await;
@@ -149,7 +149,7 @@ async fn an_outcome_that_is_not_for_the_request_under_way_changes_nothing() {
     let declines = Bank::open().await.declines("card");
     assert_eq!(code(&pool, &declines, request(1, order, "card")).await, "declined");
     let hangs = Bank::silent_on(&[order]).await;
-    assert_eq!(process(&pool, &hangs).handle(&[request(2, order, "other")]).await.unwrap(), [Answer::Requeue]);
+    assert_eq!(handled(&process(&pool, &hangs), &[request(2, order, "other")]).await, [Answer::Requeue]);
 
     // The first one's outcome comes while the second one's payment is under way; its money is the second one's charge,
     // by the same key, at any gateway that keeps its promises.
@@ -165,11 +165,11 @@ async fn a_payment_under_way_is_ended_even_if_another_function_took_its_request_
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
+    assert_eq!(handled(&process, &[request(1, order, "card")]).await, [Answer::Requeue]);
     // A cancellation under the same id, say, which is refused, and on record now.
     execute(&pool, "INSERT INTO verdicts VALUES ('p-1', NULL, gen_random_uuid(), 'refused', '{}', now())").await;
     bank.let_out(order);
-    let found = process.handle(&[request(1, order, "card")]).await.unwrap();
+    let found = handled(&process, &[request(1, order, "card")]).await;
     assert_eq!(verdict(&found[0]).code, Code::RequestIdReused, "one request id, one verdict");
     assert_eq!((state(&pool, order).await, bank.charges()), (State::Paid, 1), "what was charged is paid for");
     assert_eq!(item(&pool, "a").await, (0, 1, 0));
@@ -187,7 +187,7 @@ async fn a_lost_payment_that_cannot_be_ended_does_not_keep_the_others() {
     left_unknown(&pool, &bank, &requests).await;
     // Somebody has repaired it by hand, and not well: nothing is held that could be sold.
     execute(&pool, "UPDATE items SET held = 0, available = 1 WHERE id = 'broken'").await;
-    execute(&pool, "UPDATE payments SET asked_at = now() - interval '301 s'").await;
+    execute(&pool, "UPDATE payments SET next_ask_at = now()").await;
     assert_eq!(process(&pool, &bank).take_up().await.unwrap(), 2);
     let mut states = Vec::new();
     for order in &orders {
@@ -207,6 +207,10 @@ impl Gateway for SilentBut {
         Box::pin(std::future::ready(Ok(Outcome::Captured { charge_id: "ch".to_owned() })))
     }
 
+    fn void(&self, _: Uuid) -> BoxFuture<'_, Result<Outcome, Unknown>> {
+        Box::pin(std::future::pending())
+    }
+
     fn refund(&self, _: Uuid) -> BoxFuture<'_, Result<(), Unknown>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -221,8 +225,8 @@ async fn payments_that_hang_leave_others_their_turn_at_the_gateway_however_many_
     }
     let goes = orders.pop().unwrap();
     let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
-    let process = Payment::new(pool, Arc::new(SilentBut(goes)), LOST_SECONDS);
-    assert!(process.handle(&requests).await.unwrap().iter().all(|answer| *answer == Answer::Requeue));
-    let found = process.handle(&[request("goes", goes, "card")]).await.unwrap();
+    let process = Payment::new(pool, Arc::new(SilentBut(goes)), terms());
+    assert!(handled(&process, &requests).await.iter().all(|answer| *answer == Answer::Requeue));
+    let found = handled(&process, &[request("goes", goes, "card")]).await;
     assert_eq!(verdict(&found[0]).code, Code::Paid);
 }

@@ -50,32 +50,37 @@ async fn whatever_is_not_all_of_an_answer_is_unknown_and_never_declined() {
     let large = format!(r#"{{"status":"captured","charge_id":"{}"}}"#, "x".repeat(20_000));
     let redirect =
         format!("HTTP/1.1 307 Elsewhere\r\nlocation: {}/charges\r\ncontent-length: 0\r\n\r\n", elsewhere.url);
-    for (act, is_away) in [
-        (Send(answer(500, DECLINED)), true),
-        (Send(answer(503, CAPTURED)), true),
-        (Send(answer(429, "")), true),
-        (Send(answer(409, "")), true),
-        (Cut(incomplete(200, r#"{"status":"captured","#, 20)), true),
-        (Cut(incomplete(402, r#"{"status":"declined""#, 20)), true),
-        (Cut(String::new()), true),
-        (Cut("220 mail.example.org ESMTP\r\n".to_owned()), true),
-        (Send(String::new()), true),
-        (Send(answer(401, DECLINED)), false),
-        (Send(answer(404, "")), false),
-        (Send(answer(400, DECLINED)), false),
-        (Send(answer(402, "<html>a proxy's own page</html>")), false),
-        (Send(answer(402, CAPTURED)), false),
-        (Send(answer(200, r#"{"status":"pending"}"#)), false),
-        (Send(answer(200, r#"{"status":"captured"}"#)), false),
-        (Send(answer(200, "{\"status\":\"captured\",\"charge_id\":\"a\\u0000b\"}")), false),
-        (Send(answer(200, &large)), false),
-        (Send(redirect), false),
+    for (act, expected) in [
+        (Send(answer(500, DECLINED)), "away"),
+        (Send(answer(503, CAPTURED)), "away"),
+        (Send(answer(429, "")), "away"),
+        (Send(answer(409, "")), "away"),
+        (Cut(incomplete(200, r#"{"status":"captured","#, 20)), "away"),
+        (Cut(incomplete(402, r#"{"status":"declined""#, 20)), "away"),
+        (Cut(String::new()), "away"),
+        (Cut("220 mail.example.org ESMTP\r\n".to_owned()), "away"),
+        (Send(String::new()), "away"),
+        (Send(answer(401, DECLINED)), "refused"),
+        (Send(answer(402, "<html>a proxy's own page</html>")), "refused"),
+        (Send(answer(402, CAPTURED)), "refused"),
+        (Send(answer(400, CAPTURED)), "refused"),
+        (Send(answer(200, r#"{"status":"captured"}"#)), "refused"),
+        (Send(answer(200, "{\"status\":\"captured\",\"charge_id\":\"a\\u0000b\"}")), "refused"),
+        (Send(answer(200, &large)), "refused"),
+        (Send(redirect), "refused"),
+        (Send(answer(200, r#"{"status":"pending"}"#)), "pending"),
+        (Send(answer(200, r#"{"status":"requires_action"}"#)), "requires_action"),
+        (Send(answer(202, "")), "202 Accepted"),
+        (Send(answer(202, CAPTURED)), "202 Accepted"),
+        (Send(answer(404, "")), "the gateway says 404 Not Found"),
+        (Send(answer(400, DECLINED)), "no funds"),
+        (Send(answer(422, "<html>")), "the gateway says 422 Unprocessable Entity"),
     ] {
         let server = Server::start(vec![act]).await;
-        let found = gateway(&server, 300).charge(&charge()).await;
-        match found {
-            Err(Unknown::Away(reason)) => assert!(is_away, "{reason}"),
-            Err(Unknown::Refused(reason)) => assert!(!is_away, "{reason}"),
+        match gateway(&server, 300).charge(&charge()).await {
+            Err(Unknown::Away(reason)) => assert_eq!(expected, "away", "{reason}"),
+            Err(Unknown::Refused(reason)) => assert_eq!(expected, "refused", "{reason}"),
+            Err(Unknown::Pending(said) | Unknown::Unacceptable(said)) => assert_eq!(said, expected),
             Ok(outcome) => panic!("nobody said that: {outcome:?}"),
         }
         assert_eq!(server.seen().len(), 1, "one call is one attempt");
@@ -92,10 +97,10 @@ async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_an
     let whole = Send(answer(200, CAPTURED).repeat(2));
     let script = vec![Send(String::new()), Send(answer(500, "")), half, Cut(String::new()), whole];
     let server = Server::start(script).await;
-    let payment = Payment::new(pool.clone(), Arc::new(gateway(&server, 200)), 300);
+    let payment = Payment::new(pool.clone(), Arc::new(gateway(&server, 200)), terms());
     // As often as its message comes round.
     let answer = loop {
-        let mut answers = payment.handle(&[request(1, order, "card")]).await.unwrap();
+        let mut answers = handled(&payment, &[request(1, order, "card")]).await;
         if answers[0] != Answer::Requeue {
             break answers.remove(0);
         }
@@ -107,6 +112,35 @@ async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_an
     assert_eq!(requests.len(), 5);
     assert!(requests.iter().all(|request| request.to_ascii_lowercase().contains(&key)), "{requests:?}");
     assert_eq!(count(&pool, "SELECT count(*) FROM payments WHERE charge_id = 'ch-1'").await, 1);
+}
+
+#[tokio::test]
+async fn which_statuses_are_a_decline_is_the_operators_to_say() {
+    let server = Server::start(vec![Send(answer(404, ""))]).await;
+    let options = |statuses: &str| HttpOptions { decline_statuses: statuses.to_owned(), ..options(&server.url, 5_000) };
+    for statuses in ["", "422"] {
+        let found = Http::new(&options(statuses)).unwrap().charge(&charge()).await;
+        assert!(matches!(found, Err(Unknown::Refused(_))), "{found:?}");
+    }
+    assert!(Http::new(&options("400,502")).unwrap_err().to_string().contains("502, which is none of 400 to 499"));
+}
+
+#[tokio::test]
+async fn a_void_is_voided_or_captured_and_nothing_else() {
+    let answers = [(200, r#"{"status":"voided"}"#), (200, CAPTURED), (200, DECLINED), (404, ""), (202, ""), (503, "")];
+    let script = answers.map(|(status, body)| Send(answer(status, body))).to_vec();
+    let server = Server::start(script).await;
+    let (gateway, order) = (gateway(&server, 5_000), Uuid::now_v7());
+    assert_eq!(gateway.void(order).await, Ok(Outcome::Voided));
+    assert_eq!(gateway.void(order).await, Ok(Outcome::Captured { charge_id: "ch-1".to_owned() }));
+    for _ in 0..2 {
+        assert!(matches!(gateway.void(order).await, Err(Unknown::Refused(_))));
+    }
+    assert!(matches!(gateway.void(order).await, Err(Unknown::Pending(_))));
+    assert!(matches!(gateway.void(order).await, Err(Unknown::Away(_))));
+    let request = server.seen().remove(0);
+    assert!(request.starts_with("POST /v1/voids HTTP/1.1"), "{request}");
+    assert!(request.to_ascii_lowercase().contains(&format!("idempotency-key: {order}")), "{request}");
 }
 
 #[tokio::test]
@@ -145,6 +179,11 @@ fn charge() -> Charge {
     Charge { order_id: Uuid::now_v7(), item: "a".to_owned(), quantity: 2, payment_method: "card".to_owned() }
 }
 
+/// A server that has another token than we.
+pub(super) async fn refusing() -> Server {
+    Server::start(vec![Send(answer(401, ""))]).await
+}
+
 /// What the server does with a request, once it has read all of it.
 #[derive(Clone)]
 enum Act {
@@ -164,8 +203,8 @@ fn incomplete(status: u16, body: &str, missing: usize) -> String {
 }
 
 /// A TCP server that answers as a script says, byte by byte: what no HTTP library would send. The last act is repeated.
-struct Server {
-    url: String,
+pub(super) struct Server {
+    pub(super) url: String,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -185,7 +224,7 @@ impl Server {
     }
 
     /// Every request as it came, head and body.
-    fn seen(&self) -> Vec<String> {
+    pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 }

@@ -6,11 +6,12 @@ mod crashes;
 mod http;
 mod meeting;
 mod paying;
+mod pending;
 mod plans;
 
 use futures_util::future::{BoxFuture, join_all};
 use payment::{
-    Payment,
+    Payment, Terms,
     gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
 };
 use shared::{
@@ -23,7 +24,7 @@ use shared::{
         },
     },
     handler::{Answer, Handler},
-    messages::{Code, PaymentRequest, Status},
+    messages::{Code, End, EndRequest, PaymentMessage, PaymentRequest, Settlement, Status},
     order::State,
 };
 use sqlx::PgPool;
@@ -34,8 +35,8 @@ use uuid::Uuid;
 
 /// Longer than anything here takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Long ago enough for a payment to be lost.
-const LOST_SECONDS: u32 = 300;
+/// The user who may end payments.
+const OPERATOR: &str = "operator";
 
 /// A gateway, and who asks it.
 #[derive(Clone)]
@@ -89,7 +90,8 @@ impl Bank {
 }
 
 fn options(url: &str, timeout_ms: u64) -> HttpOptions {
-    HttpOptions { url: Some(url.to_owned()), token: Some("s3cret".to_owned()), timeout_ms }
+    let (url, token, decline_statuses) = (Some(url.to_owned()), Some("s3cret".to_owned()), "400,404,422".to_owned());
+    HttpOptions { url, token, timeout_ms, decline_statuses }
 }
 
 fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> PaymentRequest {
@@ -98,7 +100,17 @@ fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> 
 
 /// A payment function as it is after its process started: it knows nothing but the database and the bank.
 fn process(pool: &PgPool, bank: &Bank) -> Payment {
-    Payment::new(pool.clone(), bank.client.clone(), LOST_SECONDS)
+    Payment::new(pool.clone(), bank.client.clone(), terms())
+}
+
+fn terms() -> Terms {
+    Terms { lost_seconds: 300, seconds_max: 900, settle_users: vec![OPERATOR.to_owned()] }
+}
+
+/// What a function answers to payments among all messages.
+async fn handled(payment: &Payment, requests: &[PaymentRequest]) -> Vec<Answer> {
+    let messages: Vec<_> = requests.iter().cloned().map(PaymentMessage::Pay).collect();
+    payment.handle(&messages).await.unwrap()
 }
 
 /// What a process of its own answers, once the bank has said it all.
@@ -108,7 +120,7 @@ async fn answers(pool: &PgPool, bank: &Bank, requests: &[PaymentRequest]) -> Vec
 
 /// The bank does not say in time, so all of these are put off; the process dies, and then the bank lets them out.
 async fn left_unknown(pool: &PgPool, bank: &Bank, requests: &[PaymentRequest]) {
-    let found = process(pool, bank).handle(requests).await.unwrap();
+    let found = handled(&process(pool, bank), requests).await;
     assert!(found.iter().all(|answer| *answer == Answer::Requeue), "{found:?}");
     requests.iter().for_each(|request| bank.let_out(request.order_id));
 }

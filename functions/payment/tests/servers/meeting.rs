@@ -31,14 +31,14 @@ async fn a_hold_that_runs_out_while_its_order_is_paid_for_ends_neither_before_no
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await;
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "card")]).await.unwrap(), [Answer::Requeue]);
+    assert_eq!(handled(&process, &[request(1, order, "card")]).await, [Answer::Requeue]);
     execute(&pool, "UPDATE orders SET hold_until = now() - interval '1 s'").await;
     assert_eq!(count(&pool, EXPIRE).await, 0);
 
     // While the outcome is about to be committed, too.
     let item_in_use = lock(&pool, "items", "a").await;
     bank.let_out(order);
-    let paying = tokio::spawn(async move { process.handle(&[request(1, order, "card")]).await.unwrap() });
+    let paying = tokio::spawn(async move { handled(&process, &[request(1, order, "card")]).await });
     until_waiting(&pool, 1).await;
     assert_eq!(count(&pool, EXPIRE).await, 0);
     item_in_use.rollback().await.unwrap();
@@ -52,10 +52,10 @@ async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let bank = Bank::silent_on(&[order]).await.declines("empty");
     let process = process(&pool, &bank);
-    assert_eq!(process.handle(&[request(1, order, "empty")]).await.unwrap(), [Answer::Requeue]);
+    assert_eq!(handled(&process, &[request(1, order, "empty")]).await, [Answer::Requeue]);
     execute(&pool, "UPDATE orders SET hold_until = now() - interval '1 s'").await;
     bank.let_out(order);
-    assert_eq!(verdict(&process.handle(&[request(1, order, "empty")]).await.unwrap()[0]).code, Code::Declined);
+    assert_eq!(verdict(&handled(&process, &[request(1, order, "empty")]).await[0]).code, Code::Declined);
     assert_eq!(count(&pool, EXPIRE).await, 1);
     assert_eq!(code(&pool, &bank, request(2, order, "card")).await, "already_expired");
     assert_eq!(bank.charges(), 0);
@@ -123,10 +123,10 @@ async fn payments_of_other_items_go_on_while_one_items_row_is_at_fault() {
         let faulty = fault.begin(&pool).await;
         let process = process(&db::isolated(&pool), &bank);
         let requests = [request(1, of_a, "card"), request(2, of_b, "card")];
-        let found = process.handle(&requests).await.unwrap();
+        let found = handled(&process, &requests).await;
         assert_eq!((&found[0], verdict(&found[1]).code), (&Answer::Later, Code::Paid));
         faulty.mend().await;
-        let found = until_decided(async || process.handle(&requests).await.unwrap()).await;
+        let found = until_decided(async || handled(&process, &requests).await).await;
         assert_eq!((codes(&found), bank.charges()), (vec![Code::Paid, Code::Paid], 2));
     }
 }

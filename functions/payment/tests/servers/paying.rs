@@ -36,7 +36,7 @@ async fn the_id_of_a_payment_under_way_is_used_for_no_other_order_and_no_other_m
     let pool = database(&[("a", 2)]).await;
     let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
     let bank = Bank::silent_on(&[one]).await;
-    let first = process(&pool, &bank).handle(&[request(1, one, "card"), request(1, other, "card")]).await.unwrap();
+    let first = handled(&process(&pool, &bank), &[request(1, one, "card"), request(1, other, "card")]).await;
     assert_eq!((&first[0], verdict(&first[1]).code), (&Answer::Requeue, Code::RequestIdReused), "in one batch");
     for again in [request(1, other, "card"), request(1, one, "other")] {
         assert_eq!(code(&pool, &bank, again).await, "request_id_reused");

@@ -26,15 +26,17 @@ fn bill(order: &str, card: &str) -> String {
 
 #[tokio::test]
 async fn each_question_gets_its_answer_and_one_key_is_one_charge_that_is_never_taken_again_once_refunded() {
-    let gateway = Gateway::open(Behaviour { declined: HashSet::from(["empty".into()]), ..Behaviour::default() }).await;
-    let gateway = gateway.unwrap();
+    let mut behaviour = Behaviour { declined: HashSet::from(["empty".into()]), ..Behaviour::default() };
+    behaviour.pending.insert("slow".into());
+    behaviour.nonsense.insert("x".into());
+    let gateway = Gateway::open(behaviour).await.unwrap();
     let too_long = " ".repeat(BODY_BYTES_MAX + 1);
     for (path, key, body, status, says) in [
         // What cannot be understood is refused, and is no question.
         ("/charges", "", bill("o-1", "a"), 400, "the header Idempotency-Key is missing"),
         ("/charges", "o-1", "{}".to_owned(), 400, "the body is no bill"),
         ("/charges", "o-1", too_long, 413, ""),
-        ("/elsewhere", "o-1", bill("o-1", "a"), 404, "there are POST /charges and POST /refunds"),
+        ("/elsewhere", "o-1", bill("o-1", "a"), 404, "there are POST /charges, /voids and /refunds"),
         // These are questions.
         ("/refunds", "o-1", String::new(), 200, r#""status":"nothing_to_refund""#),
         ("/charges", "o-1", bill("o-1", "empty"), 402, r#"{"reason":"insufficient_funds","status":"declined"}"#),
@@ -45,12 +47,17 @@ async fn each_question_gets_its_answer_and_one_key_is_one_charge_that_is_never_t
         ("/refunds", "o-1", "{}".to_owned(), 200, r#""status":"refunded""#),
         ("/refunds", "o-1", "{}".to_owned(), 200, r#""status":"refunded""#),
         ("/charges", "o-1", bill("o-1", "a"), 402, r#"{"reason":"refunded","status":"declined"}"#),
+        ("/charges", "o-3", bill("o-3", "slow"), 202, r#"{"status":"pending"}"#),
+        ("/charges", "o-3", bill("o-3", "x"), 422, r#"{"reason":"no_such_method","status":"declined"}"#),
+        ("/voids", "o-3", String::new(), 200, r#"{"status":"voided"}"#),
+        ("/charges", "o-3", bill("o-3", "a"), 402, r#"{"reason":"voided","status":"declined"}"#),
+        ("/voids", "o-2", String::new(), 200, r#"{"charge_id":"charge-2","status":"captured"}"#),
     ] {
         let answer = ask(&gateway, path, key, &body).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(says), "{path}: {answer}");
     }
     let ledger = gateway.close().await;
-    assert_eq!((ledger.charges.len(), ledger.asked, ledger.asked_about("o-2")), (2, 9, 2));
+    assert_eq!((ledger.charges.len(), ledger.asked, ledger.asked_about("o-2")), (2, 14, 3));
     assert_eq!(ledger.kept().map(|(key, charge)| (key, charge.is_reused)).collect::<Vec<_>>(), [("o-2", true)]);
     assert!(!ledger.charges["o-1"].is_reused, "whatever the payment method; one key for two orders is a fault");
 }
