@@ -1,23 +1,18 @@
 //! A worker whose queues and exchanges are deleted, or whose user may not do everything: what is missing costs what needs
 //! it, and nothing else.
 
-use futures_util::StreamExt;
+use crate::buyer::{Buyer, WAIT_MAX, confirming, options, send, until};
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
-    options::{
-        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
-    },
-    types::{FieldTable, ShortString},
+    BasicProperties,
+    options::{ExchangeDeleteOptions, QueueDeleteOptions},
 };
 use shared::{
     amqp::{self, Nodes, OutgoingEvent, Publisher},
     config::WorkerOptions,
-    devstack::{Fixture, Folder, fixture::rabbitmq},
+    devstack::{Folder, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
     messages::{Code, EventKind, Rejection, Request},
-    topology::Topology,
     worker,
 };
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
@@ -25,8 +20,6 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 const PARTITIONS: usize = 8;
-/// Nothing here takes this long.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Of somebody who may not declare: what is already there is used.
 const MAY_USE: &str = "worker without the right to declare";
 
@@ -65,8 +58,8 @@ impl Handler for Echo {
 #[tokio::test]
 async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice() {
     let mut shop = Shop::new().await;
-    shop.declare().await;
-    let _worker = shop.serve("one", &shop.amqp_url).await;
+    shop.buyer.declare().await;
+    let _worker = shop.serve("one", &shop.buyer.amqp_url).await;
     let connections = shop.connections("one").await;
     shop.delete_queue("purchase.3").await;
     shop.until_ready("one", false).await;
@@ -79,7 +72,7 @@ async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice
 #[tokio::test]
 async fn without_the_right_to_declare_the_other_partitions_are_served_until_somebody_puts_it_right() {
     let mut shop = Shop::new().await;
-    shop.declare().await;
+    shop.buyer.declare().await;
     shop.delete_queue("purchase.3").await;
     let url = shop.user(&rights(MAY_USE)).await;
     let _worker = shop.spawn("few", &url);
@@ -87,7 +80,7 @@ async fn without_the_right_to_declare_the_other_partitions_are_served_until_some
     assert!(!shop.ready_file("few").exists(), "it does not serve all");
     shop.delete_queue("purchase.5").await;
     shop.assert_served((0..PARTITIONS).filter(|partition| ![3, 5].contains(partition))).await;
-    shop.declare().await;
+    shop.buyer.declare().await;
     shop.until_ready("few", true).await;
     shop.assert_served(0..PARTITIONS).await;
 }
@@ -95,11 +88,11 @@ async fn without_the_right_to_declare_the_other_partitions_are_served_until_some
 #[tokio::test]
 async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_for_theirs() {
     let mut shop = Shop::new().await;
-    shop.declare().await;
-    let _worker = shop.serve("one", &shop.amqp_url).await;
+    shop.buyer.declare().await;
+    let _worker = shop.serve("one", &shop.buyer.amqp_url).await;
     let connections = shop.connections("one").await;
     for exchange in ["dead", "events", "purchase.workers", "purchase"] {
-        shop.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
+        shop.buyer.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
     for body in ["{", "behind it"] {
         shop.send("", "purchase.0", body).await;
@@ -113,12 +106,11 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
     shop.until_depth("dead", 1).await;
     // Whoever sends to an exchange that is not there loses the channel.
     until("purchases find a partition again", async || {
-        let channel = shop.connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let channel = confirming(&shop.buyer.connection).await;
         send(&channel, "purchase", "item", "routed", BasicProperties::default()).await
     })
     .await;
-    let nodes = Nodes::read(&shop.amqp_url).unwrap();
+    let nodes = Nodes::read(&shop.buyer.amqp_url).unwrap();
     until("the workers count each other again", async || {
         let heard = amqp::listen(&nodes, "test", "purchase.workers", Duration::from_secs(1)).await;
         heard.is_ok_and(|workers| workers.len() == 1)
@@ -130,7 +122,7 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
 #[tokio::test]
 async fn who_may_not_reply_to_anybody_holds_all_replies_until_they_may() {
     let mut shop = Shop::new().await;
-    shop.declare().await;
+    shop.buyer.declare().await;
     let [configure, write, read] = rights(MAY_USE);
     let url = shop.user(&[configure.clone(), write.replace("amq\\.default", "nothing"), read.clone()]).await;
     let _worker = shop.serve("mute", &url).await;
@@ -152,7 +144,7 @@ async fn the_rights_that_the_readme_lists_are_enough_and_those_without_declaring
         let mut shop = Shop::new().await;
         let url = shop.user(&rights(whose)).await;
         if whose == MAY_USE {
-            shop.declare().await;
+            shop.buyer.declare().await;
         }
         let _worker = shop.serve("w", &url).await;
         shop.assert_served(0..PARTITIONS).await;
@@ -183,37 +175,22 @@ fn rights(whose: &str) -> [String; 3] {
     [quoted[1], quoted[3], quoted[5]].map(ToOwned::to_owned)
 }
 
-/// A virtual host of the test's own, with somebody who sends, and has a queue for the replies.
+/// A buyer, and the operator of the broker.
 struct Shop {
-    amqp_url: String,
+    buyer: Buyer,
     vhost: String,
     folder: Folder,
-    connection: Connection,
-    channel: Channel,
-    queue: ShortString,
-    replies: Consumer,
 }
 
 impl Shop {
     async fn new() -> Self {
-        let amqp_url = Fixture::new().await.amqp_url;
-        let connection = Connection::connect(&amqp_url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
-        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
-        let vhost = amqp_url.rsplit('/').next().unwrap().to_owned();
-        Self { amqp_url, vhost, folder: Folder::create().unwrap(), connection, channel, queue, replies }
-    }
-
-    async fn declare(&self) {
-        amqp::declare(&self.channel, &Topology::read()).await.unwrap();
+        let buyer = Buyer::new().await;
+        let vhost = buyer.amqp_url.rsplit('/').next().unwrap().to_owned();
+        Self { buyer, vhost, folder: Folder::create().unwrap() }
     }
 
     async fn delete_queue(&self, queue: &str) {
-        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        self.buyer.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
 
     /// Gives the user of this virtual host these rights, and makes it where it is new; the URL by which it connects.
@@ -221,7 +198,7 @@ impl Shop {
         let user = &self.vhost;
         let _is_new = rabbitmq().await.rabbitmqctl().args(["add_user", user, user]).output().await.unwrap();
         rabbitmqctl(&["set_permissions", "-p", &self.vhost, user, configure, write, read]).await;
-        self.amqp_url.replace("guest:guest", &format!("{user}:{user}"))
+        self.buyer.amqp_url.replace("guest:guest", &format!("{user}:{user}"))
     }
 
     fn ready_file(&self, id: &str) -> PathBuf {
@@ -241,16 +218,7 @@ impl Shop {
     }
 
     fn spawn(&self, id: &str, amqp_url: &str) -> JoinHandle<()> {
-        let options = WorkerOptions {
-            amqp_url: amqp_url.to_owned(),
-            worker_id: id.to_owned(),
-            ready_file: Some(self.ready_file(id)),
-            batch_max: 100,
-            metrics_address: None,
-            startup_seconds_max: 30,
-            log: String::new(),
-            log_json: false,
-        };
+        let options = WorkerOptions { ready_file: Some(self.ready_file(id)), ..options(id, amqp_url) };
         tokio::spawn(async move { worker::serve(Echo, &options).await.unwrap() })
     }
 
@@ -273,43 +241,20 @@ impl Shop {
 
     /// Whether it found a queue.
     async fn send(&self, exchange: &str, key: &str, body: &str) -> bool {
-        let properties = BasicProperties::default().with_reply_to(self.queue.clone());
-        send(&self.channel, exchange, key, body, properties).await
+        self.buyer.send(exchange, key, body, BasicProperties::default()).await
     }
 
     async fn reply(&mut self) -> String {
-        let reply = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
-        String::from_utf8(reply.unwrap().unwrap().data).unwrap()
+        self.buyer.reply().await.0
     }
 
     async fn until_depth(&self, queue: &str, depth: u32) {
-        let passive = || QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        until("the queue is as deep as that", async || {
-            let declared = self.channel.queue_declare(queue.into(), passive(), FieldTable::default()).await;
-            declared.unwrap().message_count() == depth
-        })
-        .await;
+        until("the queue is as deep as that", async || self.buyer.depth(queue).await == depth).await;
     }
-}
-
-async fn send(channel: &Channel, exchange: &str, key: &str, body: &str, properties: BasicProperties) -> bool {
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    let sent = channel.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties).await;
-    sent.unwrap().await.is_ok_and(|confirmation| confirmation.take_message().is_none())
 }
 
 async fn rabbitmqctl(arguments: &[&str]) -> String {
     let output = rabbitmq().await.rabbitmqctl().arg("--silent").args(arguments).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Looks again until it holds; there is no event to wait for.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
 }

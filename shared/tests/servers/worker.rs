@@ -1,19 +1,16 @@
 //! A worker with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
-use futures_util::StreamExt;
+use crate::buyer::{Buyer, options};
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
-    options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions},
+    BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
 use shared::{
-    amqp,
     config::WorkerOptions,
-    devstack::{Fixture, Folder, fixture::rabbitmq},
+    devstack::{Folder, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
     messages::{Code, Rejection, Request, Verdict},
-    topology::Topology,
     worker,
 };
 use std::{
@@ -92,10 +89,10 @@ impl Handler for Touchy {
 
 #[tokio::test]
 async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
-    let mut buyer = Buyer::new().await;
+    let mut buyer = Buyer::of_worker().await;
     let sent = ["first", "unreadable", "panic", "second", "error", "third"];
     for body in sent {
-        buyer.send(body, BasicProperties::default()).await;
+        buyer.ask(body, BasicProperties::default()).await;
     }
     // Where nobody listens, a moment ago.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
@@ -124,13 +121,13 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
 
 #[tokio::test]
 async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_often() {
-    let mut buyer = Buyer::new().await;
+    let mut buyer = Buyer::of_worker().await;
     let trace = AMQPValue::LongString("00-1-2-01".into());
     for body in ["slow", "quick"] {
         let mut headers = FieldTable::default();
         headers.insert("traceparent".into(), trace.clone());
         let properties = BasicProperties::default().with_message_id(" m-1".into()).with_correlation_id(body.into());
-        buyer.send(body, properties.with_headers(headers)).await;
+        buyer.ask(body, properties.with_headers(headers)).await;
     }
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let worker = buyer.serve(address);
@@ -141,27 +138,25 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
         assert_eq!(properties.headers().as_ref().unwrap().inner().get("traceparent"), Some(&trace));
     }
     worker.abort();
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let dead = buyer.channel.queue_declare("dead".into(), passive, FieldTable::default()).await.unwrap();
-    assert_eq!(dead.message_count(), 0, "it never counted as a failure");
+    assert_eq!(buyer.depth("dead").await, 0, "it never counted as a failure");
 }
 
 #[tokio::test]
 async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answered_and_acknowledged() {
-    let mut buyer = Buyer::new().await;
+    let mut buyer = Buyer::of_worker().await;
     let worker = buyer.serve_with(Arc::default(), None, None);
     for body in ["first", "row-1", "second", "row-2", "third"] {
-        buyer.send(body, BasicProperties::default()).await;
+        buyer.ask(body, BasicProperties::default()).await;
     }
     for body in ["first", "second", "third", "fourth"] {
         if body == "fourth" {
-            buyer.send(body, BasicProperties::default()).await;
+            buyer.ask(body, BasicProperties::default()).await;
         }
         assert_eq!(buyer.reply().await.0, body);
     }
     worker.abort();
     let worker = buyer.serve_with(Arc::new(AtomicBool::new(true)), None, None);
-    buyer.send("last", BasicProperties::default()).await;
+    buyer.ask("last", BasicProperties::default()).await;
     let mut replies = Vec::new();
     while replies.last().is_none_or(|last| last != "last") {
         replies.push(buyer.reply().await.0);
@@ -174,7 +169,7 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
 
 #[tokio::test]
 async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
-    let mut buyer = Buyer::new().await;
+    let mut buyer = Buyer::of_worker().await;
     let folder = Folder::create().unwrap();
     let (ready_file, has_all) = (folder.path().join("ready"), Arc::new(AtomicBool::new(false)));
     let is_ready = async |is_ready| {
@@ -184,7 +179,7 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
     };
     let worker = buyer.serve_with(has_all.clone(), None, Some(ready_file.clone()));
     is_ready(true).await;
-    buyer.send("away", BasicProperties::default()).await;
+    buyer.ask("away", BasicProperties::default()).await;
     is_ready(false).await;
     has_all.store(true, Ordering::Relaxed);
     assert_eq!(buyer.reply().await.0, "away");
@@ -194,9 +189,9 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
 
 #[tokio::test]
 async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
-    let buyer = Buyer::new().await;
+    let buyer = Buyer::of_worker().await;
     let worker = buyer.serve_with(Arc::default(), None, None);
-    let vhost = buyer.fixture.amqp_url.rsplit('/').next().unwrap();
+    let vhost = buyer.amqp_url.rsplit('/').next().unwrap();
     let arguments = async || {
         let mut listing = rabbitmq().await.rabbitmqctl();
         listing.args(["--silent", "--vhost", vhost, "list_consumers", "queue_name", "arguments"]);
@@ -213,38 +208,16 @@ async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
     worker.abort();
 }
 
-/// Somebody who sends, with a queue for the replies.
-struct Buyer {
-    fixture: Fixture,
-    _connection: Connection,
-    channel: Channel,
-    queue: ShortString,
-    replies: Consumer,
-}
-
 impl Buyer {
-    async fn new() -> Self {
-        let fixture = Fixture::new().await;
-        let connection = Connection::connect(&fixture.amqp_url, ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        amqp::declare(&channel, &Topology::read()).await.unwrap();
-        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
-        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
-        Self { fixture, _connection: connection, channel, queue, replies }
+    /// With the topology declared.
+    async fn of_worker() -> Self {
+        let buyer = Self::new().await;
+        buyer.declare().await;
+        buyer
     }
 
-    async fn send(&self, body: &str, properties: BasicProperties) {
-        let (options, properties) = (BasicPublishOptions::default(), properties.with_reply_to(self.queue.clone()));
-        let queue = <Text as Request>::FUNCTION;
-        let sent = self.channel.basic_publish("".into(), queue.into(), options, body.as_bytes(), properties);
-        drop(sent.await.unwrap());
-    }
-
-    async fn reply(&mut self) -> (String, BasicProperties) {
-        let reply = self.replies.next().await.unwrap().unwrap();
-        (String::from_utf8(reply.data).unwrap(), reply.properties)
+    async fn ask(&self, body: &str, properties: BasicProperties) {
+        assert!(self.send("", <Text as Request>::FUNCTION, body, properties).await);
     }
 
     fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {
@@ -258,16 +231,7 @@ impl Buyer {
         ready_file: Option<PathBuf>,
     ) -> JoinHandle<anyhow::Result<()>> {
         let handler = Touchy { put_off: AtomicU32::new(0), has_all };
-        let options = WorkerOptions {
-            amqp_url: self.fixture.amqp_url.clone(),
-            worker_id: "touchy".to_owned(),
-            ready_file,
-            batch_max: 100,
-            metrics_address,
-            startup_seconds_max: 30,
-            log: String::new(),
-            log_json: false,
-        };
+        let options = WorkerOptions { metrics_address, ready_file, ..options("touchy", &self.amqp_url) };
         tokio::spawn(async move { worker::serve(handler, &options).await })
     }
 }

@@ -1,0 +1,99 @@
+//! Somebody who sends to workers, in a virtual host of the test's own, with a queue for the replies.
+
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
+    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::{FieldTable, ShortString},
+};
+use shared::{amqp, config::WorkerOptions, devstack::Fixture, topology::Topology};
+use std::time::Duration;
+
+/// Nothing here takes this long.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+
+pub(crate) struct Buyer {
+    pub(crate) amqp_url: String,
+    pub(crate) connection: Connection,
+    pub(crate) channel: Channel,
+    queue: ShortString,
+    replies: Consumer,
+}
+
+impl Buyer {
+    /// The topology is not declared yet.
+    pub(crate) async fn new() -> Self {
+        let amqp_url = Fixture::new().await.amqp_url;
+        let connection = Connection::connect(&amqp_url, ConnectionProperties::default()).await.unwrap();
+        let channel = confirming(&connection).await;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
+        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+        Self { amqp_url, connection, channel, queue, replies }
+    }
+
+    pub(crate) async fn declare(&self) {
+        amqp::declare(&self.channel, &Topology::read()).await.unwrap();
+    }
+
+    /// Whether some queue took it.
+    pub(crate) async fn send(&self, exchange: &str, key: &str, body: &str, properties: BasicProperties) -> bool {
+        send(&self.channel, exchange, key, body, properties.with_reply_to(self.queue.clone())).await
+    }
+
+    pub(crate) async fn reply(&mut self) -> (String, BasicProperties) {
+        let reply = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
+        let reply = reply.unwrap().unwrap();
+        (String::from_utf8(reply.data).unwrap(), reply.properties)
+    }
+
+    /// How many messages wait in a queue.
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count()
+    }
+}
+
+pub(crate) async fn confirming(connection: &Connection) -> Channel {
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    channel
+}
+
+/// Whether some queue took it.
+pub(crate) async fn send(
+    channel: &Channel,
+    exchange: &str,
+    key: &str,
+    body: &str,
+    properties: BasicProperties,
+) -> bool {
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let sent = channel.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties).await;
+    sent.unwrap().await.is_ok_and(|confirmation| confirmation.take_message().is_none())
+}
+
+/// Those of a worker in this process.
+pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
+    WorkerOptions {
+        amqp_url: amqp_url.to_owned(),
+        worker_id: worker_id.to_owned(),
+        ready_file: None,
+        batch_max: 100,
+        metrics_address: None,
+        startup_seconds_max: 30,
+        log: String::new(),
+        log_json: false,
+    }
+}
+
+/// Looks again until it holds; there is no event to wait for.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
+}
