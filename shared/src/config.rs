@@ -28,7 +28,7 @@ pub struct CommandLine<Options: Args> {
 /// What every function takes.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f. Of a cluster, one for
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` as %2f or left out. Of a cluster, one for
     /// each node, with commas between them (a comma within a URL is %2c): where a node is away, the next one is tried.
     #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
     pub amqp_url: String,

@@ -93,7 +93,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
 
 #[derive(Debug, Args)]
 pub struct BrokerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` written as %2f. Of a cluster, one for
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` as %2f or left out. Of a cluster, one for
     /// each node, with commas between them.
     #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
     amqp_url: String,

@@ -31,6 +31,13 @@ async fn two_runs_on_one_database_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
+async fn the_limit_of_a_sale_counts_from_when_its_last_request_is_due() {
+    // Ten seconds of requests.
+    let sale = "run --buyers 300 --stock 300 --rate 30 --timeout 8 --json -";
+    assert_eq!(result_of(&endpoints().await, sale).await["verdicts"]["reserved"], 300);
+}
+
+#[tokio::test]
 async fn workers_that_sell_what_is_not_there_are_found_out_and_named() {
     let folder = Folder::create().unwrap();
     let liar = folder.path().join("liar");

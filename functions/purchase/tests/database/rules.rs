@@ -30,10 +30,11 @@ async fn the_rules_of_an_item_hold_and_each_item_has_its_own() {
         sale.run("UPDATE buyers SET tier = 'gold' WHERE id = 'b-2'").await;
         // The same buyer as before, who has as much as the earlier batch says.
         let request_of = |id: &str, buyer: &str| PurchaseRequest { buyer: buyer.to_owned(), ..request(id, "a", 1) };
-        let asked = [request_of("6", "b-2"), request_of("7", "ann"), request_of("8", "ann")];
-        assert_eq!(sale.codes(&asked).await, [reserved, reserved, Code::BuyerLimit], "{:?}", sale.strategy);
+        let by_address = request_of("ann@example.com", "auth0|o'x@a.b");
+        let asked = [request_of("6", "b-2"), request_of("7", "ann"), request_of("8", "ann"), by_address];
+        assert_eq!(sale.codes(&asked).await, [reserved, reserved, Code::BuyerLimit, reserved], "{:?}", sale.strategy);
         // An order is indexed by its buyer only where a rule may ask.
-        assert_eq!(sale.count("SELECT count(*) FROM orders WHERE is_counted = (item = 'a')").await, 4);
+        assert_eq!(sale.count("SELECT count(*) FROM orders WHERE is_counted = (item = 'a')").await, 5);
     })
     .await;
 }
