@@ -109,7 +109,7 @@ async fn change(selection: Selection, statement: &'static str) -> Result<Drawn, 
     let Selection { ids, all, yes: _, store } = selection;
     let pool = db::open_as_it_is(&store, NAME).await?;
     let meant = (!all).then_some(&ids);
-    let mut changed: Vec<(i64, String)> = sqlx::query_as(statement).bind(meant).fetch_all(&pool).await?;
+    let mut changed: Vec<(i64, String)> = db::answered(sqlx::query_as(statement).bind(meant).fetch_all(&pool)).await?;
     changed.sort();
     let is_changed = |id: &&i64| changed.iter().any(|(changed, _)| changed == *id);
     let not_found: Vec<_> = ids.iter().filter(|id| !is_changed(id)).collect();

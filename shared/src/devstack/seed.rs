@@ -22,6 +22,9 @@ const PATIENT: [(&str, &str); 2] = [("lock_timeout", "20s"), ("statement_timeout
 const REFUSE: &str = "
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as the test wants it'; END $$;
 CREATE TRIGGER refuse BEFORE UPDATE ON items FOR EACH ROW WHEN (OLD.id = 'a') EXECUTE FUNCTION refuse()";
+const SLOW_DOWN: &str = "
+CREATE FUNCTION slow_down() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
+CREATE TRIGGER slow_down BEFORE UPDATE ON items FOR EACH ROW WHEN (OLD.id = 'a') EXECUTE FUNCTION slow_down()";
 const FORBID: &str = "ALTER TABLE items ADD CONSTRAINT forbidden CHECK (id <> 'a') NOT VALID";
 
 /// There is no event to wait for: what failed is tried again when its time has come.
@@ -140,6 +143,8 @@ pub enum Fault {
     Locked,
     Refused,
     Forbidden,
+    /// Whatever changes it is ended for taking too long. Each attempt takes its time, so [`Self::ALL`] is without it.
+    Slow,
 }
 
 /// A fault that is there until it is mended.
@@ -157,6 +162,7 @@ impl Fault {
         let (lock, begin, mend) = match self {
             Self::Locked => (Some(lock(pool, "items", "a").await), "", ""),
             Self::Refused => (None, REFUSE, "DROP FUNCTION refuse CASCADE"),
+            Self::Slow => (None, SLOW_DOWN, "DROP FUNCTION slow_down CASCADE"),
             Self::Forbidden => (None, FORBID, "ALTER TABLE items DROP CONSTRAINT forbidden"),
         };
         execute(pool, begin).await;
@@ -175,7 +181,7 @@ impl Faulty {
 pub async fn until_decided(answers: impl AsyncFn() -> Vec<Answer>) -> Vec<Answer> {
     loop {
         let found = answers().await;
-        if !found.contains(&Answer::Later) {
+        if !found.iter().any(|answer| matches!(answer, Answer::Later | Answer::Requeue)) {
             return found;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
