@@ -61,7 +61,9 @@ pub(crate) fn messages(row: &Row, orders: &HashMap<Uuid, Order>) -> Result<Vec<M
     // Of a later version, or written by hand.
     let kind = EventKind::read(&row.kind).ok_or_else(|| format!("this version knows no event {}", row.kind))?;
     let event = |place: usize, item: &str| {
-        let event_id = format!("{}.{place}", row.id);
+        // Numbers come again after a backup is restored; with the time of the change, an id does not.
+        let microseconds = row.at.unix_timestamp_nanos() / 1_000;
+        let event_id = format!("{}.{place}.{microseconds}", row.id);
         Event { event_id, event: kind, item: item.to_owned(), at: row.at, order: None, detail: None }
     };
     if let Some(ids) = &row.order_ids {

@@ -65,8 +65,9 @@ impl Events {
 
 fn read_one(received: &Received) -> Option<PublishedEvent> {
     let event: Event = serde_json::from_slice(&received.body).ok()?;
-    let (number, place) = event.event_id.split_once('.')?;
-    let number = (number.parse().ok()?, place.parse().ok()?);
+    let mut parts = event.event_id.splitn(3, '.').map(|part| part.parse::<u64>().ok());
+    let number = (parts.next()??, parts.next()??);
+    parts.next()??;
     let is_routed = event.event.routing_key(&event.item) == received.routing_key;
     is_routed.then_some(PublishedEvent { number, event, at: received.at })
 }
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn a_repeat_is_counted_once_it_is_the_publishers() {
         let repeats =
-            [received("7.0", "ticket", false), received("7.0", "ticket", false), received("7.0", "ticket", true)];
+            [received("7.0.1", "ticket", false), received("7.0.1", "ticket", false), received("7.0.1", "ticket", true)];
         let events = Events::read(&repeats);
         assert_eq!((events.published.len(), events.duplicates, events.faults), (1, 1, vec![]));
         assert_eq!(events.published[0].number, (7, 0));
@@ -93,11 +94,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_or_is_routed_wrongly_or_changes_is_a_fault() {
-        let mut changed = received("7.0", "ticket", false);
+        let mut changed = received("7.0.1", "ticket", false);
         changed.body.push(b' ');
-        let (number, place) = (received("7", "ticket", false), received("x.0", "ticket", false));
-        for wrong in [number, place, received("8.0", "elsewhere", false), changed] {
-            let events = Events::read(&[received("7.0", "ticket", false), wrong.clone()]);
+        let (number, place) = (received("7", "ticket", false), received("x.0.1", "ticket", false));
+        for wrong in [number, place, received("8.0.1", "elsewhere", false), changed] {
+            let events = Events::read(&[received("7.0.1", "ticket", false), wrong.clone()]);
             assert_eq!((events.published.len(), events.faults.len()), (1, 1), "{wrong:?}");
         }
     }

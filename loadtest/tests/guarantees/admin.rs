@@ -226,8 +226,10 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     let shop = Shop::open(&[]).await;
     dead_letter(&shop, "r-1", &[]).await;
     raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
+    until("both are there", async || shop.depth("dead").await == 2).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!(code, Some(0));
+    until("they are back", async || shop.depth("dead").await == 2).await;
     let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][0]["id"].as_str().unwrap()]).await;
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 

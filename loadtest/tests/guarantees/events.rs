@@ -75,7 +75,8 @@ async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     assert_eq!(listener.next().await.event.item, "first", "what has higher numbers does not wait");
     late.commit().await.unwrap();
     let heard = listener.next().await.event;
-    assert_eq!((heard.item.as_str(), heard.event_id.as_str()), ("late", "1.0"), "a lower number is not passed over");
+    assert_eq!(heard.item, "late");
+    assert!(heard.event_id.starts_with("1.0."), "a lower number is not passed over: {}", heard.event_id);
     never.rollback().await.unwrap();
     record(&shop, EventKind::ItemClosed, "last").await;
     assert_eq!(listener.next().await.event.item, "last");

@@ -30,10 +30,26 @@ fn an_event_has_the_number_of_its_row_and_its_place_in_it() {
     let keys: Vec<_> = events.iter().map(|event| (event.event_id.as_str(), event.routing_key.as_str())).collect();
     assert_eq!(
         keys,
-        [("41.0", "order.reserved.opera"), ("41.1", "order.reserved.concert.42"), ("41.2", "order.reserved.opera")]
+        [
+            ("41.0.1795773600250000", "order.reserved.opera"),
+            ("41.1.1795773600250000", "order.reserved.concert.42"),
+            ("41.2.1795773600250000", "order.reserved.opera")
+        ]
     );
     let body: Event = serde_json::from_str(&events[1].body).unwrap();
-    assert_eq!((body.event_id.as_str(), body.order), ("41.1", Some(orders[&Uuid::from_u128(1)].order.clone())));
+    assert_eq!(
+        (body.event_id.as_str(), body.order),
+        ("41.1.1795773600250000", Some(orders[&Uuid::from_u128(1)].order.clone()))
+    );
+}
+
+#[test]
+fn a_number_that_comes_again_after_a_backup_is_restored_makes_another_id() {
+    let before = of_item("item.opened", "{}");
+    let after = Row { at: before.at + time::Duration::microseconds(1), ..before.clone() };
+    let id = |row: &Row| messages(row, &HashMap::new()).unwrap().remove(0).event_id;
+    assert_eq!(id(&before), id(&before.clone()), "the same row, read again");
+    assert_ne!(id(&before), id(&after));
 }
 
 #[test]

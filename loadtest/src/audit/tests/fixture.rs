@@ -246,7 +246,7 @@ impl Evidence {
     pub(super) fn publish(&mut self, index: usize, event: EventKind, number: u64) {
         let (id, request_id, buyer) = (self.order_id(index), self.id(index), Schedule::buyer(index));
         let order = Some(EventOrder { id, request_id, buyer, quantity: 1, hold_until: NOON });
-        let (event_id, item) = (format!("{number}.{index}"), self.item(index));
+        let (event_id, item) = (format!("{number}.{index}.0"), self.item(index));
         let event = Event { event_id, event, item, at: NOON, order, detail: None };
         self.events.published.push(PublishedEvent { number: (number, index as u64), event, at: NOON });
     }

@@ -74,7 +74,8 @@ impl Listener {
 /// Whether ids go up, by number, then by place.
 pub(crate) fn are_in_order(ids: &[String]) -> bool {
     let read = |id: &String| {
-        let (number, place) = id.split_once('.').unwrap();
+        let (number, rest) = id.split_once('.').unwrap();
+        let (place, _) = rest.split_once('.').unwrap();
         (number.parse::<i64>().unwrap(), place.parse::<usize>().unwrap())
     };
     ids.windows(2).all(|two| read(&two[0]) < read(&two[1]))
