@@ -1,6 +1,9 @@
 -- What the payment function remembers of payments that their gateway has not decided: when it is asked again, by whom, and
 -- until when.
 
+-- Whoever waits for a table as a whole has everybody behind them wait: given up soon, and tried again.
+SET LOCAL lock_timeout = '2s';
+
 ALTER TABLE payments
     -- When the gateway is asked next by whoever looks for such payments, should nobody have asked before. Every time that it
     -- is, the wait until the next time doubles. (Here and below, the defaults are for workers that do not know of it.)

@@ -138,6 +138,9 @@ pub struct Finished<'a> {
     pub captured: Vec<(Uuid, &'a str)>,
     /// Orders from `paying` back to `reserved`, each with its request.
     pub declined: Vec<(Uuid, &'a str)>,
+    /// Orders whose units are not held any more, and for which money was taken nevertheless: it is to be given back, whatever
+    /// becomes of who found it.
+    pub in_vain: Vec<Uuid>,
     /// Orders from `paying` to `expired`, each with its request.
     pub voided: Vec<(Uuid, &'a str)>,
     /// The units that are sold with the captured ones.
@@ -166,7 +169,11 @@ impl<'a> Finished<'a> {
         let order = snapshot.orders.get_mut(&id);
         let verdict = match outcome {
             Outcome::Captured { charge_id } => {
-                let verdict = self.capture(request, order?, is_ours)?;
+                let order = order?;
+                if !is_ours && matches!(order.state, State::Expired | State::Cancelled) {
+                    self.in_vain.push(id);
+                }
+                let verdict = self.capture(request, order, is_ours)?;
                 if verdict.0 == Code::Paid {
                     self.over.insert(id, Some(charge_id.clone()));
                 }
@@ -266,6 +273,19 @@ pub fn settle<'a>(
 ) -> Settled<'a> {
     let mut settled = Settled::default();
     for request in requests {
+        let id = request.order_id;
+        if verdicts.answer(request).is_none() {
+            // The payer's own verdict is to have this id.
+            if payers.get(&id).is_some_and(|payer| payer.request_id == request.request_id) {
+                settled.answers.push(Answer::Rejected(Rejection::reused(&request.request_id, &[])));
+                continue;
+            }
+            // What is written at once has no order, so an order's payment is ended once in a transaction.
+            if settled.finished.over.contains_key(&id) || settled.to_void.contains(&id) {
+                settled.answers.push(Answer::Later);
+                continue;
+            }
+        }
         let answer = verdicts.answer(request).unwrap_or_else(|| {
             let (code, text) = settled.end(request, payers.get(&request.order_id), snapshot);
             verdicts.add(request, &Verdict::decided(&request.request_id, code, text, verdicts.now))

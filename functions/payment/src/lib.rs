@@ -127,14 +127,15 @@ impl Handler for Payment {
     async fn handle(&self, messages: &[PaymentMessage]) -> Result<Vec<Answer>, Error> {
         let pause = Instant::now() + PUT_OFF_PAUSE;
         let answers = self.isolation.answer(self, messages).await?;
-        if answers.iter().all(|answer| *answer == Answer::Requeue) {
+        let is_put_off = |answer: &Answer| matches!(answer, Answer::Requeue | Answer::Later);
+        if answers.contains(&Answer::Requeue) && answers.iter().all(is_put_off) {
             sleep_until(pause).await;
         }
         Ok(answers)
     }
 
-    fn upkeep(&self, _: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
-        self.clone().keep_looking()
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
+        self.clone().keep_looking(failing)
     }
 }
 
@@ -157,8 +158,9 @@ impl Decide for Payment {
             }
         }
         let on_it = Self { pool: pool.clone(), ..self.clone() };
-        let mut paid = on_it.pay(&pays, processor::TIMEOUT).await?.into_iter();
+        // What is known of a payment is known before it is asked about.
         let mut ended = on_it.settle(&ends).await?.into_iter();
+        let mut paid = on_it.pay(&pays, processor::TIMEOUT).await?.into_iter();
         let answers = messages.iter().map(|message| match message {
             PaymentMessage::Pay(_) => paid.next(),
             PaymentMessage::End(_) => ended.next(),

@@ -23,6 +23,8 @@ use shared::{
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
+/// Of what a gateway said, so much is kept and logged.
+const SAID_CHARACTERS_MAX: usize = 500;
 /// How long a batch waits for the gateway at most; whoever has no outcome then is put off, and its neighbours are answered.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1_000);
 /// The same for those that were put off before, where others are asked about for the first time: one payment that hangs
@@ -134,7 +136,7 @@ impl Payment {
         let put_off = sqlx::query_scalar(PUT_OFF)
             .bind(unknown.iter().map(|(request, _)| request.order_id).collect::<Vec<_>>())
             .bind(unknown.iter().map(|(request, _)| request.request_id.as_str()).collect::<Vec<_>>())
-            .bind(unknown.iter().map(|(_, said)| said.to_string()).collect::<Vec<_>>());
+            .bind(unknown.iter().map(|(_, said)| told(said)).collect::<Vec<_>>());
         let news: Vec<Uuid> =
             on_connection(&self.pool, async |connection| Ok(put_off.fetch_all(connection).await?)).await?;
         for (PaymentRequest { order_id, request_id, .. }, said) in unknown {
@@ -144,6 +146,11 @@ impl Payment {
         }
         Ok(())
     }
+}
+
+/// What a gateway said, as a text that the database takes, and people read.
+fn told(said: &Unknown) -> String {
+    said.to_string().chars().filter(|character| !character.is_control()).take(SAID_CHARACTERS_MAX).collect()
 }
 
 /// Parts what is known from what is not.

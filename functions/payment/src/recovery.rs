@@ -17,7 +17,7 @@ pub const ASKS_A_SECOND: f64 = 33.0;
 /// just now. The wait until the next time doubles; it ends when the payment is to be voided, and begins anew then.
 pub const TAKE_UP: &str = "
 WITH pace AS MATERIALIZED (
-    SELECT greatest(free_at, now()) AS free_at FROM payment_pace
+    SELECT least(greatest(free_at, now()), now() + interval '0.5 s') AS free_at FROM payment_pace
     WHERE is_only AND EXISTS (
         SELECT FROM payments WHERE is_under_way AND next_ask_at > '-infinity' AND next_ask_at <= now())
     FOR NO KEY UPDATE SKIP LOCKED
@@ -32,7 +32,8 @@ WITH pace AS MATERIALIZED (
     FROM pace WHERE payment_pace.is_only
 ), taken AS (
     UPDATE payments SET asked_at = now(), next_ask_at = least(
-        now() + least(greatest(2 * (next_ask_at - asked_at), interval '2 s'), interval '320 s'),
+        now() + least(greatest(2 * (next_ask_at - greatest(asked_at, CASE WHEN void_at <= next_ask_at THEN void_at END)),
+                               interval '2 s'), interval '320 s'),
         CASE WHEN void_at > now() THEN void_at END)
     FROM due WHERE payments.order_id = due.order_id
     RETURNING payments.order_id, request_id, payment_method, void_at <= now() AS is_over
@@ -52,7 +53,7 @@ struct Due {
 
 impl Upkeep for Payment {
     const PAUSE_MAX: Duration = Duration::from_millis(500);
-    const FAILING: &'static str = "payments cannot be asked about again; trying again until they can";
+    const FAILING: &'static str = "payments cannot be asked about again";
     type Error = Error;
 
     async fn look(&mut self) -> Result<(), Error> {

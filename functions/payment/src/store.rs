@@ -171,6 +171,9 @@ async fn write(
         let charges: Vec<Option<&str>> = finished.over.values().map(Option::as_deref).collect();
         sqlx::query(END).bind(orders).bind(charges).execute(&mut *connection).await?;
     }
+    if !finished.in_vain.is_empty() {
+        sqlx::query(VOID).bind(&finished.in_vain).bind(verdicts.now).execute(&mut *connection).await?;
+    }
     let at = verdicts.now + time::Duration::MICROSECOND;
     let transition = |cause, orders: &[_], at| Transition { cause, orders: orders.to_vec(), at };
     if !finished.given_back.is_empty() {

@@ -108,7 +108,7 @@ impl Handler for Purchase {
         self.decider.metrics.register(registry);
     }
 
-    fn upkeep(&self, _: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
-        Walker::new(&self.decider.pool, self.keep_verdicts_days).keep_looking()
+    fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
+        Walker::new(&self.decider.pool, self.keep_verdicts_days).keep_looking(failing)
     }
 }

@@ -7,7 +7,7 @@
 
 use shared::{db, upkeep::Upkeep};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 /// The days that verdicts are kept, unless the operator says otherwise.
 pub const KEEP_VERDICTS_DAYS: u16 = 30;
@@ -56,19 +56,26 @@ impl Walker {
     pub(crate) fn new(pool: &PgPool, days: u16) -> Self {
         Self { options: PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS), days }
     }
+
+    async fn delete(&self) -> Result<i64, sqlx::Error> {
+        let mut connection = db::connect(&self.options).await?;
+        let deleted = walk(&mut connection, self.days).await?;
+        connection.close().await?;
+        Ok(deleted)
+    }
 }
 
 impl Upkeep for Walker {
     const PAUSE_MAX: Duration = Duration::from_secs(600);
-    const FAILING: &'static str = "verdicts past their time cannot be deleted; trying again later";
-    type Error = sqlx::Error;
+    const FAILING: &'static str = "verdicts past their time cannot be deleted";
+    type Error = Infallible;
 
-    async fn look(&mut self) -> Result<(), sqlx::Error> {
-        let mut connection = db::connect(&self.options).await?;
-        let deleted = walk(&mut connection, self.days).await?;
-        connection.close().await?;
-        if deleted > 0 {
-            tracing::info!(deleted, days = self.days, "verdicts past their time are deleted");
+    /// Where it fails, that is only logged: no request waits for it, so the worker is as ready as ever.
+    async fn look(&mut self) -> Result<(), Infallible> {
+        match self.delete().await {
+            Ok(0) => (),
+            Ok(deleted) => tracing::info!(deleted, days = self.days, "verdicts past their time are deleted"),
+            Err(error) => tracing::warn!(%error, "{}; trying again later", Self::FAILING),
         }
         Ok(())
     }

@@ -8,7 +8,6 @@ use crate::store::{BATCH_ORDERS_MAX, due_items, expire_batch};
 use shared::{db, error::Error, isolation::Isolation, outbox::Notifier, upkeep::Upkeep};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 /// How long an item whose holds cannot be ended is passed over, before it is looked at again: somebody must put it right by
 /// hand.
@@ -30,8 +29,6 @@ pub struct Expirer {
     /// Items that somebody else has locked.
     locked: Vec<String>,
     notifier: Notifier,
-    /// Why holds cannot be ended, for as long as they cannot.
-    failing: watch::Sender<Option<String>>,
 }
 
 impl Expirer {
@@ -45,14 +42,7 @@ impl Expirer {
             passed_over_since: Instant::now(),
             locked: Vec::new(),
             notifier,
-            failing: watch::Sender::default(),
         }
-    }
-
-    /// The same, which says it there where holds cannot be ended.
-    #[must_use]
-    pub(crate) fn with(self, failing: watch::Sender<Option<String>>) -> Self {
-        Self { failing, ..self }
     }
 
     /// Ends every hold that is due, batch by batch; not of items that are passed over, or come to be. Returns how many orders
@@ -142,13 +132,11 @@ impl Expirer {
 impl Upkeep for Expirer {
     /// A hold ends within a second of its time.
     const PAUSE_MAX: Duration = Duration::from_millis(500);
-    const FAILING: &'static str = "holds cannot be ended; trying again until they can";
+    const FAILING: &'static str = "holds cannot be ended";
     type Error = Error;
 
     async fn look(&mut self) -> Result<(), Error> {
-        let expired = self.expire().await;
-        self.failing.send_replace(expired.as_ref().err().map(ToString::to_string));
-        let expired = expired?;
+        let expired = self.expire().await?;
         if expired > 0 {
             self.notifier.notify();
             tracing::info!(expired, "holds ran out; their units are on sale again");

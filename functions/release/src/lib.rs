@@ -53,8 +53,7 @@ impl Handler for Release {
     }
 
     fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
-        let expirer = expire::Expirer::new(&self.pool, self.isolation.clone(), self.notifier.clone());
-        expirer.with(failing).keep_looking()
+        expire::Expirer::new(&self.pool, self.isolation.clone(), self.notifier.clone()).keep_looking(failing)
     }
 }
 

@@ -4,7 +4,7 @@
 //! acknowledgement settles a whole batch of a partition.
 
 use super::{
-    Error, answered,
+    Acknowledger, Error, answered,
     connect::{Nodes, Socket, connect_with_socket},
     incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
@@ -19,7 +19,7 @@ use futures_util::{
 };
 use lapin::{
     BasicProperties, Channel, Connection,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use std::{
@@ -116,6 +116,9 @@ pub struct Consumer {
     /// The most messages under way from a queue.
     prefetch: u16,
     channels: Vec<Channel>,
+    /// How often the queue of each partition was gone. What its subscriptions are called tells them apart: an acknowledgement of
+    /// what came before would be taken for one of what came after.
+    generations: Vec<u32>,
     /// For each partition: which windows it has, and whether the end of each is expected.
     leaving: Vec<[Arc<AtomicBool>; 2]>,
     membership: Option<Membership>,
@@ -150,6 +153,7 @@ impl Consumer {
                 queues: queues.to_vec(),
                 has_line: queues.iter().map(|queue| topology.has_single_active_consumer(queue)).collect(),
                 prefetch,
+                generations: vec![0; queues.len()],
                 leaving: channels.iter().map(|_| Default::default()).collect(),
                 channels,
                 membership: workers.map(|exchange| Membership::start(nodes.clone(), name.to_owned(), exchange)),
@@ -191,7 +195,7 @@ impl Consumer {
         channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
         let mut arguments = FieldTable::default();
         arguments.insert("x-consumer-timeout".into(), AMQPValue::LongLongInt(HOLD_MS_MAX));
-        let (tag, options) = (self.tag(window), BasicConsumeOptions::default());
+        let (tag, options) = (self.tag(partition, window), BasicConsumeOptions::default());
         let consumer = channel.basic_consume(queue.into(), tag, options, arguments).await?;
         let leaving = Arc::new(AtomicBool::new(false));
         self.leaving[partition][window as usize] = Arc::clone(&leaving);
@@ -207,17 +211,28 @@ impl Consumer {
 
     async fn cancel(&mut self, partition: usize, window: Window) -> Result<(), Error> {
         self.leaving[partition][window as usize].store(true, Ordering::Relaxed);
-        Ok(self.channels[partition].basic_cancel(self.tag(window), BasicCancelOptions::default()).await?)
+        let tag = self.tag(partition, window);
+        Ok(self.channels[partition].basic_cancel(tag, BasicCancelOptions::default()).await?)
     }
 
     /// What the broker's operators see.
-    fn tag(&self, window: Window) -> ShortString {
+    fn tag(&self, partition: usize, window: Window) -> ShortString {
+        let again = match self.generations[partition] {
+            0 => String::new(),
+            times => format!(" again {times}"),
+        };
         match window {
             // The broker returns what a connection leaves unsettled consumer by consumer, in the order of their tags: what came
             // alone came first.
-            Window::One => ["first ", &self.name].concat().into(),
-            Window::Whole => self.name.as_str().into(),
+            Window::One => format!("first {}{again}", self.name).into(),
+            Window::Whole => format!("{}{again}", self.name).into(),
         }
+    }
+
+    /// Gets in line again for a partition whose queue was gone.
+    pub fn subscribe_again(&mut self, partition: usize) -> BoxFuture<'_, Result<(), Error>> {
+        self.generations[partition] += 1;
+        self.subscribe(partition, false)
     }
 
     /// Whether there is anything to wait for.
@@ -285,6 +300,10 @@ impl Consumer {
                 if let Err(error) = self.next_batch(usize::MAX).await {
                     return error;
                 }
+                // Until it is asked for, what comes next is not waited for.
+                if let Some(partition) = self.ended().first() {
+                    return Error::Lost(format!("the broker ended the subscription to {}", self.queues[*partition]));
+                }
             }
         };
         tokio::time::timeout(Duration::from_secs(LAST_WORDS_SECONDS_MAX), last_words)
@@ -297,52 +316,5 @@ impl Drop for Consumer {
     /// What is not settled by now returns to its queue in order. The price is a line in the broker's log.
     fn drop(&mut self) {
         self.socket.cut();
-    }
-}
-
-/// Acknowledges deliveries, whole batches at once. What it could not, comes again.
-pub struct Acknowledger {
-    channels: Vec<Channel>,
-}
-
-impl Acknowledger {
-    /// Gives these (partition, tag) back to their queue, where each comes again, a delivery older.
-    pub async fn give_back(&self, deliveries: &[(usize, u64)]) -> Result<(), Error> {
-        answered(async {
-            for (partition, tag) in deliveries {
-                self.channels[*partition].basic_reject(*tag, BasicRejectOptions { requeue: true }).await?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Acknowledges these and, in each partition, all before them, but for what is not decided: that is not before them.
-    /// `undecided` has the first of each partition; takes (partition, tag) in any order.
-    pub async fn acknowledge(
-        &self,
-        settled: impl Iterator<Item = (usize, u64)>,
-        undecided: &[(usize, u64)],
-    ) -> Result<(), Error> {
-        let (mut last_tags, mut behind) = (vec![0; self.channels.len()], Vec::new());
-        for (partition, tag) in settled {
-            if undecided.iter().any(|first| first.0 == partition && first.1 < tag) {
-                behind.push((partition, tag));
-            } else {
-                last_tags[partition] = tag.max(last_tags[partition]);
-            }
-        }
-        answered(async {
-            for (partition, tag) in behind {
-                self.channels[partition].basic_ack(tag, BasicAckOptions::default()).await?;
-            }
-            for (channel, tag) in self.channels.iter().zip(last_tags) {
-                if tag > 0 {
-                    channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
-                }
-            }
-            Ok(())
-        })
-        .await
     }
 }

@@ -103,6 +103,10 @@ async fn beat(
         tokio::select! {
             heartbeat = next(&mut heartbeats) => {
                 let heartbeat = heartbeat?;
+                // A reply to somebody who gave this queue as theirs is no heartbeat.
+                if heartbeat.exchange.as_str() != exchange {
+                    continue;
+                }
                 let is_joining = is_joining(&heartbeat.properties);
                 if members.heard(heartbeat.data, is_joining, Instant::now()) {
                     // A newcomer has not heard us yet, and wants to know its share.
@@ -159,7 +163,8 @@ pub fn listen<'a>(
             && let Ok(heartbeat) = tokio::time::timeout_at(end, next(&mut heartbeats)).await
         {
             let heartbeat = heartbeat?;
-            if let Some(worker) = read(&heartbeat.data, &heartbeat.properties)
+            if heartbeat.exchange.as_str() == exchange
+                && let Some(worker) = read(&heartbeat.data, &heartbeat.properties)
                 && heard.len() < WORKERS_MAX
             {
                 // The last word counts: partitions move.

@@ -6,6 +6,7 @@
 //! Public futures are boxed, so that the client library's code is compiled once, here: an `async fn` is compiled again in
 //! every program that awaits it.
 
+mod acknowledger;
 mod connect;
 mod consumer;
 mod dead_letters;
@@ -18,8 +19,9 @@ mod repair;
 mod request_reply;
 pub mod topology;
 
+pub use acknowledger::Acknowledger;
 pub use connect::{Nodes, connect};
-pub use consumer::{Acknowledger, Consumer, Delivery};
+pub use consumer::{Consumer, Delivery};
 pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
 pub use dead_message::DeadMessage;
 pub use membership::{Worker, fill, listen};

@@ -117,10 +117,12 @@ impl Repair {
             Ok(()) => Ok(true),
             Err(Error::Missing(_)) => Ok(false),
             // RabbitMQ 4.2.6 and 4.3.0 want the right to configure for it, later ones any right.
-            Err(_) => {
+            Err(Error::NotAllowed(_)) => {
                 self.hidden.insert(name.to_owned());
                 Ok(true)
             }
+            // Its node is away, or does not answer: nobody knows.
+            Err(_) => Ok(true),
         }
     }
 

@@ -18,7 +18,7 @@ pub enum EventKind {
     /// The gateway took no money; the order is reserved again.
     OrderDeclined,
     OrderPaid,
-    /// The hold ran out, the units are on sale again.
+    /// The hold ran out, or its payment was voided; the units are on sale again.
     OrderExpired,
     OrderCancelled,
     ItemCreated,
@@ -80,8 +80,9 @@ impl TryFrom<String> for EventKind {
 /// The body of an event's message. It comes at least once, the same each time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// The same whenever this event comes again, and unique among all: `NUMBER.PLACE`. By number, then by place, the
-    /// events of an order are in the order in which they happened. Also the message's `message_id`.
+    /// The same whenever this event comes again, and unique among all, also after a backup is restored:
+    /// `NUMBER.PLACE.MICROSECONDS`. Until one is, the events of an order are in order by number, then by place. Also the
+    /// message's `message_id`.
     pub event_id: String,
     /// Also the message's `type`.
     pub event: EventKind,

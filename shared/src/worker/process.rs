@@ -11,7 +11,7 @@ use crate::{
     retry::RetryPolicy,
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use std::panic::AssertUnwindSafe;
+use std::{collections::HashSet, panic::AssertUnwindSafe};
 use tokio::sync::watch;
 
 /// `None`: told to stop, or no longer open, while the database was away; nothing of the batch may be acknowledged, and it
@@ -147,9 +147,17 @@ async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around
             return Some(vec![Answer::Rejected(Rejection::new(Code::NotHandled, message).of(request.request_id()))]);
         }
         let mut answers = Vec::with_capacity(requests.len());
+        // What comes behind a request for an item that waits, waits with it.
+        let mut waiting = HashSet::new();
         for request in requests {
+            let item = request.about().item;
+            if item.is_some_and(|item| waiting.contains(item)) {
+                answers.push(Answer::Later);
+                continue;
+            }
             // Boxed, because it calls itself; one level deep, as a batch of one goes no further.
             answers.extend(Box::pin(answer(handler, std::slice::from_ref(request), around)).await?);
+            waiting.extend(item.filter(|_| answers.last() == Some(&Answer::Later)));
         }
         return Some(answers);
     }

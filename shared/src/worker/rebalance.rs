@@ -173,6 +173,7 @@ struct Partition {
 #[derive(Debug, Clone, Copy)]
 struct Holding {
     taken_before: u64,
+    tag_before: u64,
     filled: bool,
 }
 
@@ -218,16 +219,23 @@ impl Shares {
     /// From here on, what is taken from the partition is answered, but not acknowledged.
     pub(super) fn hold(&mut self, partition: usize) {
         let partition = &mut self.partitions[partition];
-        partition.holding = Some(Holding { taken_before: partition.taken, filled: false });
+        let (taken_before, tag_before) = (partition.taken, partition.last_tag);
+        partition.holding = Some(Holding { taken_before, tag_before, filled: false });
     }
 
     pub(super) fn held(&self) -> Vec<usize> {
         self.those(|partition| partition.holding.is_some())
     }
 
-    /// Of each held partition, the last delivery's tag.
-    pub(super) fn held_tags(&self) -> Vec<(usize, u64)> {
-        self.with_tags(self.held())
+    /// Of each held partition, the tag of the last delivery that was taken since it is held, and before the first one that is
+    /// not decided. Of others there is none: they are acknowledged, and the broker closes the channel of who does it twice.
+    pub(super) fn held_tags(&self, undecided: &[(usize, u64)]) -> Vec<(usize, u64)> {
+        let before = |index| undecided.iter().find(|first| first.0 == index).map_or(u64::MAX, |first| first.1 - 1);
+        let tag = |(index, partition): (usize, &Partition)| {
+            let tag = partition.last_tag.min(before(index));
+            partition.holding.filter(|holding| tag > holding.tag_before).map(|_| (index, tag))
+        };
+        self.partitions.iter().enumerate().filter_map(tag).collect()
     }
 
     /// The held partitions of which a whole window is taken, each with the last delivery's tag.

@@ -101,10 +101,7 @@ impl Function {
                 settling.finish().await?;
                 // Answered, and held back for a handing over that does not happen any more. What is not decided comes back,
                 // and with it, to be answered again, what came after it.
-                let first =
-                    |partition| undecided.iter().find(|first| first.0 == partition).map_or(u64::MAX, |first| first.1);
-                let held =
-                    shares.held_tags().into_iter().map(|(partition, tag)| (partition, tag.min(first(partition) - 1)));
+                let held = shares.held_tags(&undecided).into_iter();
                 consumer.acknowledger().acknowledge(held, &[]).await?;
                 Ok(ended)
             }
@@ -154,7 +151,12 @@ impl<'a> Session<'a> {
                 batch = std::mem::take(&mut self.later);
             }
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
-                return if service.is_stopped() { Ok(Ended::Stopped) } else { Err(self.consumer.failure().await) };
+                if service.is_stopped() {
+                    // What was in hand is not decided: nothing that is held may be acknowledged past it.
+                    self.shares = Shares::of(self.queues.len());
+                    return Ok(Ended::Stopped);
+                }
+                return Err(self.consumer.failure().await);
             };
             outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
@@ -222,7 +224,7 @@ impl<'a> Session<'a> {
                 self.gone.push(partition);
                 continue;
             }
-            self.consumer.subscribe(partition, false).await?;
+            self.consumer.subscribe_again(partition).await?;
             self.fill(std::iter::once((partition, 1)));
         }
         if self.gone.is_empty() {
@@ -271,14 +273,26 @@ impl<'a> Session<'a> {
 
     fn hold_surplus(&mut self) {
         for partition in self.shares.surplus(Instant::now()) {
+            // Its window would not fill, and what is behind would stand still.
+            if self.waits(partition) {
+                continue;
+            }
             tracing::info!(partition, "handing a partition over");
             self.shares.hold(partition);
         }
     }
 
+    /// Whether something of the partition is delivered and not decided.
+    fn waits(&self, partition: usize) -> bool {
+        self.later.iter().any(|delivery| delivery.partition == partition)
+    }
+
     /// Hands over each partition of which a whole window is decided and answered.
     async fn hand_over(&mut self) -> Result<(), Error> {
         for (partition, last_tag) in self.shares.full(self.window) {
+            if self.waits(partition) {
+                continue;
+            }
             self.settling.settled(self.pushed).await?;
             self.consumer.hand_over(partition, last_tag).await?;
             self.shares.handed_over(partition);

@@ -3,7 +3,7 @@
 
 use crate::buyer::{Buyer, WAIT_MAX, confirming, options, send, until};
 use lapin::{
-    BasicProperties,
+    BasicProperties, Channel,
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
 };
 use shared::{
@@ -15,13 +15,22 @@ use shared::{
     messages::{Code, EventKind, Rejection, Request},
     worker,
 };
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 const PARTITIONS: usize = 8;
 /// Of somebody who may not declare: what is already there is used.
 const MAY_USE: &str = "worker without the right to declare";
+
+/// A request that is held while the database is away.
+const NEEDS_THE_DATABASE: &str = "needs the database";
+static IS_AWAY: AtomicBool = AtomicBool::new(true);
 
 struct Echo;
 
@@ -51,6 +60,9 @@ impl Handler for Echo {
     type Request = Text;
 
     async fn handle(&self, requests: &[Text]) -> Result<Vec<Answer>, Error> {
+        if requests.iter().any(|request| request.0 == NEEDS_THE_DATABASE) && IS_AWAY.load(Ordering::Relaxed) {
+            return Err(Error::Away("as the test wants it".to_owned()));
+        }
         Ok(requests.iter().map(|request| Answer::Verdict(request.0.clone())).collect())
     }
 }
@@ -67,6 +79,23 @@ async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice
     shop.until_ready("one", true).await;
     shop.assert_served(0..PARTITIONS).await;
     assert_eq!(shop.connections("one").await, connections, "nobody had to connect again");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_deleted_while_the_database_is_away_costs_the_worker_its_session_and_nobody_an_answer() {
+    let mut shop = Shop::new().await;
+    shop.buyer.declare().await;
+    let _worker = shop.serve("held", &shop.buyer.amqp_url).await;
+    let connections = shop.connections("held").await;
+    assert!(shop.send("", "purchase.1", NEEDS_THE_DATABASE).await);
+    shop.until_ready("held", false).await;
+    shop.delete_queue("purchase.3").await;
+    until("it has connected again", async || ![vec![], connections.clone()].contains(&shop.connections("held").await))
+        .await;
+    IS_AWAY.store(false, Ordering::Relaxed);
+    assert_eq!(shop.reply().await, NEEDS_THE_DATABASE);
+    shop.assert_served(0..PARTITIONS).await;
+    shop.until_ready("held", true).await;
 }
 
 #[tokio::test]
@@ -180,17 +209,23 @@ struct Shop {
     buyer: Buyer,
     vhost: String,
     folder: Folder,
+    /// Replies come through the first of them.
+    before: Vec<Channel>,
 }
 
 impl Shop {
     async fn new() -> Self {
         let buyer = Buyer::new().await;
         let vhost = buyer.amqp_url.rsplit('/').next().unwrap().to_owned();
-        Self { buyer, vhost, folder: Folder::create().unwrap() }
+        Self { buyer, vhost, folder: Folder::create().unwrap(), before: Vec::new() }
     }
 
-    async fn delete_queue(&self, queue: &str) {
+    /// What is sent from then on goes through a new channel: RabbitMQ tells one that has published to a queue late that it is
+    /// gone, and loses what the channel publishes meanwhile to another queue of that name.
+    async fn delete_queue(&mut self, queue: &str) {
         self.buyer.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        let channel = confirming(&self.buyer.connection).await;
+        self.before.push(std::mem::replace(&mut self.buyer.channel, channel));
     }
 
     /// Gives the user of this virtual host these rights, and makes it where it is new; the URL by which it connects.
@@ -235,6 +270,7 @@ impl Shop {
         for partition in partitions {
             let queue = format!("purchase.{partition}");
             until("there is the queue", async || self.send("", &queue, &queue).await).await;
+            eprintln!("asking {queue}");
             assert_eq!(self.reply().await, queue);
         }
     }
