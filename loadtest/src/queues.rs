@@ -28,6 +28,8 @@ const VERSION_KEY: &[u8] = b"\x07versionS";
 /// The largest first frame that is read; RabbitMQ's has about 500 bytes.
 const FIRST_FRAME_BYTES_MAX: u64 = 4_096;
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a goodbye may take. The client library waits for ever where the connection ends at that moment.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 const GONE_WAIT_MAX: Duration = Duration::from_secs(60);
 const GONE_POLL: Duration = Duration::from_millis(20);
 /// Between samples while the sale is young: a sale of a thousand buyers is over in a fraction of a second.
@@ -70,7 +72,7 @@ impl Probe {
 
     /// A broker that is gone already needs no goodbye.
     pub(crate) async fn close(self) {
-        drop(self.connection.close(200, "done".into()).await);
+        close(&self.connection).await;
     }
 
     async fn ask(&self, queue: &str) -> Result<Queue, Failure> {
@@ -196,6 +198,11 @@ impl DepthSample {
         };
         sampled.iter().map(sample).collect()
     }
+}
+
+/// Says goodbye. Whether it is heard is no matter: nothing is under way.
+pub(crate) async fn close(connection: &Connection) {
+    drop(timeout(CLOSE_WAIT_MAX, connection.close(200, "done".into())).await);
 }
 
 #[cfg(test)]

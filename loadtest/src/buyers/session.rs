@@ -92,8 +92,8 @@ impl Session {
         let read = tokio::time::timeout(LAST_WAIT_MAX, self.tasks.join_next()).await?;
         read.context("the replies have ended")???;
         // Everything is in. A goodbye can cross with the end of the reader's channel, which is no fault.
-        drop(self.publisher.connection.close(200, "done".into()).await);
-        drop(self.receiving.close(200, "done".into()).await);
+        crate::queues::close(&self.publisher.connection).await;
+        crate::queues::close(&self.receiving).await;
         Ok(())
     }
 }
@@ -199,7 +199,7 @@ async fn publish_follow_ups(
         publisher.confirmed().await?;
         if queued.recv_many(&mut batch, FOLLOW_UPS_MAX).await == 0 {
             // The reader has ended, and says why.
-            drop(publisher.connection.close(200, "done".into()).await);
+            crate::queues::close(&publisher.connection).await;
             return std::future::pending().await;
         }
     }

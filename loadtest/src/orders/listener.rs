@@ -102,7 +102,7 @@ impl Listener {
         ended.context("the events were not all taken in in time")??;
         // One that is kept in memory has gone with the listener.
         drop(channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await);
-        drop(connection.close(200, "done".into()).await);
+        crate::queues::close(&connection).await;
         Ok(std::iter::from_fn(|| self.received.try_recv().ok()).collect())
     }
 }
@@ -180,7 +180,7 @@ async fn listen(
         connection = reconnect(&subscription.nodes).await?;
         channel = connection.create_channel().await.map_err(amqp::Error::from)?;
     }
-    drop(connection.close(200, "done".into()).await);
+    crate::queues::close(&connection).await;
     Ok(())
 }
 

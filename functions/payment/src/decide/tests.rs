@@ -167,3 +167,43 @@ proptest! {
         }
     }
 }
+
+fn held(id: Uuid, state: State) -> HashMap<Uuid, Order> {
+    let hold_until = NOW + time::Duration::HOUR;
+    HashMap::from([(id, Order { id, state, item: "i".to_owned(), quantity: 1, hold_until })])
+}
+
+#[test]
+fn a_payment_is_ended_once_in_a_transaction_and_not_under_its_payers_request_id() {
+    let id = Uuid::from_u128(1);
+    let payer = request(1, id, "card");
+    let payers = HashMap::from([(id, payer.clone())]);
+    let declined = End::Settle(Settlement::Declined { reason: "no".to_owned() });
+    let captured = End::Settle(Settlement::Captured { charge_id: "c".to_owned() });
+    let end = |request_id: &str, end| EndRequest { request_id: request_id.to_owned(), order_id: id, end, user: None };
+    for (first, is_void) in [(declined, false), (End::Void, true)] {
+        let requests = [end("p-1", End::Void), end("e-1", first), end("e-2", captured.clone())];
+        let payments = HashMap::from([(id, Payment::of(&payer))]);
+        let mut snapshot =
+            Snapshot { orders: held(id, State::Paying), payments, verdicts: Verdicts::at(NOW, HashMap::new()) };
+        let mut verdicts = Verdicts::at(NOW, HashMap::new());
+        let settled = settle(&requests, &payers, &mut snapshot, &mut verdicts);
+        assert!(matches!(&settled.answers[0], Answer::Rejected(reason) if reason.code == Code::RequestIdReused));
+        assert!(matches!(settled.answers[1], Answer::Verdict(_)));
+        assert_eq!(settled.answers[2], Answer::Later);
+        assert_eq!((settled.finished.declined.is_empty(), settled.to_void.is_empty()), (is_void, !is_void));
+        assert!(settled.finished.captured.is_empty());
+    }
+}
+
+#[test]
+fn money_that_was_taken_for_an_order_that_has_ended_is_remembered_until_it_is_given_back() {
+    let id = Uuid::from_u128(1);
+    let late = request(1, id, "card");
+    let captured = [(&late, Outcome::Captured { charge_id: "c".to_owned() })];
+    for (state, in_vain) in [(State::Expired, vec![id]), (State::Cancelled, vec![id]), (State::Paid, vec![])] {
+        let verdicts = Verdicts::at(NOW, HashMap::new());
+        let mut snapshot = Snapshot { orders: held(id, state), payments: HashMap::new(), verdicts };
+        assert_eq!(finish(&captured, &mut snapshot).in_vain, in_vain, "{state:?}");
+    }
+}
