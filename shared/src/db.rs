@@ -241,10 +241,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
     });
     // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
     let options = PgConnectOptions::clone(&pool.connect_options()).options(NO_LIMITS);
-    let unlimited = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
-        .connect_lazy_with(options);
+    let unlimited = pool_with(options, 1);
     let migrated = Migrator::with_migrations(migrations.into()).run(&unlimited).await;
     unlimited.close().await;
     migrated

@@ -9,18 +9,11 @@ use std::{
     str::FromStr,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    io::copy_bidirectional,
     net::{TcpListener, TcpStream, UnixStream},
     sync::watch,
     task::JoinHandle,
 };
-
-/// Where what comes is forwarded to.
-#[derive(Debug, Clone)]
-pub enum Target {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
 
 /// Forwards until it is dropped; then its connections end, too.
 #[derive(Debug)]
@@ -32,7 +25,7 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    pub async fn to(target: Target) -> Result<Self> {
+    async fn to(socket: PathBuf) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a free port")?;
         let address = listener.local_addr()?;
         let (era, eras) = watch::channel(0);
@@ -40,7 +33,7 @@ impl Forwarder {
             while let Ok((client, _)) = listener.accept().await {
                 let mut eras = eras.clone();
                 eras.mark_unchanged();
-                tokio::spawn(forward(client, target.clone(), eras));
+                tokio::spawn(forward(client, socket.clone(), eras));
             }
         });
         Ok(Self { address, era, accepting })
@@ -50,14 +43,10 @@ impl Forwarder {
     pub async fn before(database_url: &str) -> Result<(Self, String)> {
         let options = PgConnectOptions::from_str(database_url)?;
         let folder = options.get_socket().context("our PostgreSQL is reached through a Unix socket")?;
-        let forwarder = Self::to(Target::Unix(folder.join(format!(".s.PGSQL.{}", options.get_port())))).await?;
+        let forwarder = Self::to(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await?;
         let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
         let url = format!("postgres://{user}@{}/{database}", forwarder.address);
         Ok((forwarder, url))
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// From here on, nothing passes through the connections that exist, in either direction, and neither end learns of it.
@@ -72,23 +61,9 @@ impl Drop for Forwarder {
     }
 }
 
-async fn forward(client: TcpStream, target: Target, eras: watch::Receiver<u64>) {
+async fn forward(mut client: TcpStream, socket: PathBuf, mut eras: watch::Receiver<u64>) {
     // What cannot be reached closes the connection.
-    match target {
-        Target::Tcp(address) => {
-            if let Ok(server) = TcpStream::connect(address).await {
-                pass(client, server, eras).await;
-            }
-        }
-        Target::Unix(path) => {
-            if let Ok(server) = UnixStream::connect(path).await {
-                pass(client, server, eras).await;
-            }
-        }
-    }
-}
-
-async fn pass(mut client: TcpStream, mut server: impl AsyncRead + AsyncWrite + Unpin, mut eras: watch::Receiver<u64>) {
+    let Ok(mut server) = UnixStream::connect(socket).await else { return };
     client.set_nodelay(true).ok();
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => (),
