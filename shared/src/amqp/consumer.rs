@@ -4,7 +4,8 @@
 //! acknowledgement settles a whole batch of a partition.
 
 use super::{
-    Acknowledger, Error, answered,
+    Acknowledger, Body, Error, answered,
+    body::Spool,
     connect::{Nodes, Socket, connect_with_socket},
     incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
@@ -55,7 +56,7 @@ pub struct Delivery {
     pub is_alone: bool,
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
-    pub body: Vec<u8>,
+    pub body: Body,
     pub(super) properties: BasicProperties,
 }
 
@@ -90,7 +91,7 @@ impl Delivery {
         self.body.is_empty() && self.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PADDING_TYPE)
     }
 
-    fn receive(delivery: lapin::message::Delivery, partition: usize, window: Window) -> Self {
+    fn receive(delivery: lapin::message::Delivery, partition: usize, window: Window, spool: &mut Spool) -> Self {
         // On a first delivery, the header would be the sender's own. Other widths are not sent by any broker that we know.
         let count = header(&delivery.properties, "x-delivery-count").filter(|_| delivery.redelivered);
         let deliveries_before = count.and_then(AMQPValue::as_long_long_int).and_then(|count| u64::try_from(count).ok());
@@ -99,7 +100,7 @@ impl Delivery {
             tag: delivery.delivery_tag,
             is_alone: matches!(window, Window::One),
             deliveries_before: deliveries_before.unwrap_or(0),
-            body: delivery.data,
+            body: spool.keep(delivery.data),
             properties: delivery.properties,
         }
     }
@@ -201,8 +202,9 @@ impl Consumer {
         self.leaving[partition][window as usize] = Arc::clone(&leaving);
         // A stream that ends would be merged away in silence, and its partition with it.
         let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
+        let mut spool = Spool::default();
         let deliveries = consumer.map(move |delivery| match delivery {
-            Ok(delivery) => Ok(Delivery::receive(delivery, partition, window)),
+            Ok(delivery) => Ok(Delivery::receive(delivery, partition, window, &mut spool)),
             Err(error) => Err(End::Failed(error.into())),
         });
         self.incoming.add(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());
@@ -282,6 +284,11 @@ impl Consumer {
     /// The partitions whose subscription the broker has ended; each is named once.
     pub fn ended(&mut self) -> Vec<usize> {
         self.incoming.ended()
+    }
+
+    /// Takes in what has arrived: until then, large messages are in memory.
+    pub fn take_in(&mut self) {
+        self.incoming.take_in();
     }
 
     /// Whether every subscription still stands. One that the broker has cancelled has an open channel.

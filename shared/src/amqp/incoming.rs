@@ -70,7 +70,7 @@ impl Incoming {
     }
 
     /// Takes what is there off the streams: behind it is the word that a subscription is over.
-    fn take_in(&mut self) {
+    pub(super) fn take_in(&mut self) {
         while self.over.is_none()
             && let Some(Some(next)) = self.streams.next().now_or_never()
         {
@@ -102,7 +102,14 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
     fn delivery(partition: usize, tag: u64) -> Delivery {
-        Delivery { partition, tag, is_alone: false, deliveries_before: 0, body: Vec::new(), properties: <_>::default() }
+        Delivery {
+            partition,
+            tag,
+            is_alone: false,
+            deliveries_before: 0,
+            body: Vec::new().into(),
+            properties: <_>::default(),
+        }
     }
 
     /// With so many deliveries there, of two partitions in turn, and who could send more.

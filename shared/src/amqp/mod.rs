@@ -7,6 +7,7 @@
 //! every program that awaits it.
 
 mod acknowledger;
+mod body;
 mod connect;
 mod consumer;
 mod dead_letters;
@@ -20,6 +21,7 @@ mod request_reply;
 pub mod topology;
 
 pub use acknowledger::Acknowledger;
+pub use body::Body;
 pub use connect::{Nodes, connect};
 pub use consumer::{Consumer, Delivery};
 pub use dead_letters::{DeadLetterQueue, Replayed, Taken};

@@ -152,7 +152,8 @@ impl Publisher {
 
     /// Publishes a copy of a delivery, which some queue must take.
     async fn copy(&self, exchange: &str, queue: &str, of: &Delivery, properties: BasicProperties) -> Result<(), Error> {
-        match publish_mandatory(&self.channel, exchange, queue, &of.body, properties).await? {
+        let body = of.body.read().map_err(|error| Error::Lost(format!("a body cannot be read back: {error}")))?;
+        match publish_mandatory(&self.channel, exchange, queue, &body, properties).await? {
             true => Ok(()),
             false => Err(Error::Lost(format!("a message for {queue} was returned"))),
         }

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use std::{collections::HashSet, panic::AssertUnwindSafe};
 use tokio::sync::watch;
 
-/// `None`: told to stop, or no longer open, while the database was away; nothing of the batch may be acknowledged, and it
+/// `None`: told to stop, or no longer open, while the database was away, or the disk fails; nothing of the batch may be acknowledged, and it
 /// comes back.
 type Processed = Option<Outcomes>;
 
@@ -74,7 +74,14 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     // What is known without the handler; `None`: it has the answer.
     let mut read = Vec::with_capacity(batch.len());
     for delivery in batch {
-        let read_it = if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery) };
+        let read_it = match delivery.body.read() {
+            Ok(_) if delivery.is_padding() => Err(Outcome::Ignored),
+            Ok(body) => read_request::<H>(&delivery, &body),
+            Err(error) => {
+                tracing::error!(%error, "a large message cannot be read back from its file; it comes again");
+                return None;
+            }
+        };
         let outcome = read_it.map(|request| requests.push(request)).err();
         read.push((delivery, outcome));
     }
@@ -100,8 +107,8 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     Some(outcomes)
 }
 
-fn read_request<H: Handler>(delivery: &Delivery) -> Result<H::Request, Outcome> {
-    let request = H::Request::decode(&delivery.body, delivery.message_id());
+fn read_request<H: Handler>(delivery: &Delivery, body: &[u8]) -> Result<H::Request, Outcome> {
+    let request = H::Request::decode(body, delivery.message_id());
     let rejection = match (validate(delivery), request) {
         (Ok(()), Ok(mut request)) => {
             request.sent_by(delivery.user_id());

@@ -15,6 +15,9 @@ use super::{
 use crate::amqp::{self, Consumer, Delivery, Error};
 use std::{
     collections::BTreeMap,
+    future::Future,
+    pin::pin,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -23,7 +26,7 @@ use tokio::{
 };
 
 /// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
-/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of 64 KiB, the largest allowed, they would be 1 GB.
+/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`amqp::Body`].
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
@@ -33,6 +36,8 @@ const SUBSCRIBE_MS: u64 = 25;
 const SHARE_MS: u64 = 500;
 /// How long to wait for company before what is not decided is tried again.
 const LATER_MS: u64 = 100;
+/// How often what arrives is taken in while we wait for something else: so much of large messages is in memory meanwhile.
+const TAKE_IN_MS: u64 = 50;
 
 struct Session<'a> {
     function: &'a Function,
@@ -173,7 +178,7 @@ impl<'a> Session<'a> {
 
     /// What has arrived, and room for it. Of what is to be tried again, nobody waits for company for long.
     async fn next(&mut self) -> Result<(Permit<'a, Decided>, Vec<Delivery>), Error> {
-        let room = self.settling.room().await?;
+        let room = taking_in(&Mutex::new(&mut self.consumer), self.settling.room()).await?;
         let next = self.consumer.next_batch(usize::from(self.function.service.worker.batch_max));
         if self.later.is_empty() {
             return Ok((room, next.await?));
@@ -293,12 +298,23 @@ impl<'a> Session<'a> {
             if self.waits(partition) {
                 continue;
             }
-            self.settling.settled(self.pushed).await?;
+            taking_in(&Mutex::new(&mut self.consumer), self.settling.settled(self.pushed)).await?;
             self.consumer.hand_over(partition, last_tag).await?;
             self.shares.handed_over(partition);
             tracing::info!(partition, "handed a partition over");
         }
         Ok(())
+    }
+}
+
+/// Waits for this, and takes in meanwhile what arrives.
+async fn taking_in<T>(consumer: &Mutex<&mut Consumer>, awaited: impl Future<Output = T>) -> T {
+    let mut awaited = pin!(awaited);
+    loop {
+        if let Ok(done) = timeout(Duration::from_millis(TAKE_IN_MS), &mut awaited).await {
+            return done;
+        }
+        consumer.lock().expect("nobody panics with it").take_in();
     }
 }
 

@@ -32,6 +32,10 @@ use uuid::Uuid;
 /// How often a message is put off: more often than the queue would deliver one that fails.
 const PUT_OFF: u32 = 40;
 
+/// Large messages, and how large.
+const LARGE: usize = 300;
+const LARGE_BYTES: usize = 60 * 1024;
+
 /// A file tells nobody that it has come, or gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -185,6 +189,43 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
     assert_eq!(buyer.reply().await.0, "away");
     is_ready(true).await;
     worker.abort();
+}
+
+#[tokio::test]
+async fn a_window_of_large_messages_waits_on_disk_and_is_answered_in_order() {
+    let mut buyer = Buyer::of_worker().await;
+    let has_all = Arc::new(AtomicBool::new(false));
+    let worker = buyer.serve_with(has_all.clone(), None, None);
+    buyer.ask("away", BasicProperties::default()).await;
+    let large: Vec<_> = (0..LARGE).map(|number| format!("{number:<LARGE_BYTES$}")).collect();
+    for body in &large {
+        buyer.ask(body, BasicProperties::default().with_correlation_id("large".into())).await;
+    }
+    // Whoever hands deliveries over is not asked for more while a batch cannot be decided.
+    while nameless_files_bytes() < (LARGE * LARGE_BYTES) as u64 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    has_all.store(true, Ordering::Relaxed);
+    assert_eq!(buyer.reply().await.0, "away");
+    for body in &large {
+        assert!(buyer.reply().await.0 == *body, "as it was sent, in order");
+    }
+    worker.abort();
+    // What they took is free again.
+    while nameless_files_bytes() > 0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// How much this process has in files that are deleted already.
+fn nameless_files_bytes() -> u64 {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let is_ours = |link: &PathBuf| {
+        std::fs::read_link(link)
+            .is_ok_and(|target| target.file_name().unwrap().to_string_lossy().contains("turnstile-"))
+    };
+    // What is closed meanwhile takes nothing.
+    open.filter(is_ours).map(|link| std::fs::metadata(link).map_or(0, |file| file.len())).sum()
 }
 
 #[tokio::test]

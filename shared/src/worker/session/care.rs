@@ -1,7 +1,7 @@
 //! Care: what came often may be what ends its workers, and is not to take its neighbours to `dead` with it. Told as a whole
 //! in shared/README.md.
 
-use super::{Session, undecided};
+use super::{Session, taking_in, undecided};
 use crate::{
     amqp::{Delivery, Error},
     worker::{
@@ -54,23 +54,27 @@ impl<'a> Session<'a> {
     ) -> Result<Option<(Permit<'a, Decided>, Outcomes)>, Error> {
         let near: Vec<Delivery> = batch.iter().filter(|delivery| is_near_limit(delivery)).cloned().collect();
         let undecided = if near.is_empty() { Vec::new() } else { undecided(&batch) };
-        let (function, consumer) = (self.function, Mutex::new(&mut self.consumer));
+        let consumer = Mutex::new(&mut self.consumer);
         let is_open = || consumer.lock().expect("nobody panics with it").is_open();
-        let mut processing = function.process(batch, &is_open);
-        if near.is_empty() {
-            return Ok(processing.await.map(|outcomes| (room, outcomes)));
-        }
-        if let Ok(processed) = timeout(Duration::from_secs(SURVIVED_SECONDS), &mut processing).await {
-            return Ok(processed.map(|outcomes| (room, outcomes)));
-        }
-        let tags: Vec<_> = near.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
-        let outcomes = near.into_iter().map(renewed).collect();
-        room.send(Decided { outcomes, held: Vec::new(), undecided });
-        self.pushed += 1;
-        let Some(mut outcomes) = processing.await else { return Ok(None) };
-        outcomes.decided.retain(|(delivery, _)| !tags.contains(&(delivery.partition, delivery.tag)));
-        outcomes.later.retain(|delivery| !tags.contains(&(delivery.partition, delivery.tag)));
-        Ok(Some((self.settling.room().await?, outcomes)))
+        let mut processing = self.function.process(batch, &is_open);
+        let (settling, pushed) = (self.settling, &mut self.pushed);
+        let processed = async {
+            if near.is_empty() {
+                return Ok(processing.await.map(|outcomes| (room, outcomes)));
+            }
+            if let Ok(processed) = timeout(Duration::from_secs(SURVIVED_SECONDS), &mut processing).await {
+                return Ok(processed.map(|outcomes| (room, outcomes)));
+            }
+            let tags: Vec<_> = near.iter().map(|delivery| (delivery.partition, delivery.tag)).collect();
+            let outcomes = near.into_iter().map(renewed).collect();
+            room.send(Decided { outcomes, held: Vec::new(), undecided });
+            *pushed += 1;
+            let Some(mut outcomes) = processing.await else { return Ok(None) };
+            outcomes.decided.retain(|(delivery, _)| !tags.contains(&(delivery.partition, delivery.tag)));
+            outcomes.later.retain(|delivery| !tags.contains(&(delivery.partition, delivery.tag)));
+            Ok(Some((settling.room().await?, outcomes)))
+        };
+        taking_in(&consumer, processed).await
     }
 }
 
