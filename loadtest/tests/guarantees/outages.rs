@@ -14,8 +14,9 @@ use loadtest::{
 use nix::sys::signal::Signal;
 use shared::{
     db,
-    devstack::{Forwarder, RabbitMq},
+    devstack::{Disturbance, Forwarder, RabbitMq},
 };
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() {
@@ -94,7 +95,7 @@ async fn connections_to_the_database_that_lead_nowhere_keep_no_function_from_its
         }
         let waiting = "SELECT count(*) FROM outbox";
         until("its events are published", async || shop.count(waiting).await == 0).await;
-        forwarder.strand();
+        assert!(forwarder.disturb(Disturbance::HalfOpen(Duration::MAX), None));
     }
 }
 

@@ -1,57 +1,125 @@
-//! A TCP address in front of a server, for tests of what a network does: connections that exist are made to stand still, as
-//! behind a proxy or a firewall that has forgotten them, while new ones work.
+//! A TCP address in front of a server, for tests of what a network does to connections that exist, while new ones work: they
+//! slow down, stand still as behind a firewall that has forgotten them, or end at the worst moment.
 
 use anyhow::{Context, Result};
 use sqlx::postgres::PgConnectOptions;
 use std::{
+    future::pending,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     net::{TcpListener, TcpStream, UnixStream},
-    sync::watch,
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        watch,
+    },
     task::JoinHandle,
+    time::{sleep, timeout},
 };
+
+/// As much is passed on at once, at most: a frame of AMQP and a few messages of PostgreSQL.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How long the server may work at what it was sent before the connection is cut in doubt.
+const IN_DOUBT_WAIT: Duration = Duration::from_millis(50);
+/// Before a client is accepted after one that could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is done to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disturbance {
+    /// Whatever is sent, in either direction, comes so much later, for so long.
+    Delay { each: Duration, lasting: Duration },
+    /// Nothing passes, in either direction, and neither end learns of it before so long, when both are cut.
+    HalfOpen(Duration),
+    /// Both ends learn that it is over.
+    Cut,
+    /// What the client sends next still reaches the server, whose answer nobody hears.
+    CutInDoubt,
+    /// Of what is sent next, in either direction, the first half arrives.
+    CutInMidFrame,
+}
 
 /// Forwards until it is dropped; then its connections end, too.
 #[derive(Debug)]
 pub struct Forwarder {
     address: SocketAddr,
-    /// Goes up when those that exist are to stand still.
-    era: watch::Sender<u64>,
+    connections: Connections,
     accepting: JoinHandle<()>,
 }
 
-impl Forwarder {
-    async fn to(socket: PathBuf) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a free port")?;
-        let address = listener.local_addr()?;
-        let (era, eras) = watch::channel(0);
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let mut eras = eras.clone();
-                eras.mark_unchanged();
-                tokio::spawn(forward(client, socket.clone(), eras));
-            }
-        });
-        Ok(Self { address, era, accepting })
-    }
+/// By these, each connection hears what is done to it; `None` ends a disturbance.
+type Connections = Arc<Mutex<Vec<UnboundedSender<Option<Disturbance>>>>>;
+type State = watch::Sender<Option<(Disturbance, Instant)>>;
 
-    /// In front of the server of this database, with the URL that leads there.
-    pub async fn before(database_url: &str) -> Result<(Self, String)> {
-        let options = PgConnectOptions::from_str(database_url)?;
+#[derive(Debug, Clone)]
+enum Server {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl Forwarder {
+    /// In front of the private server at this URL, `postgres://…` or `amqp://…`, with the URL that leads there.
+    pub async fn before(url: &str) -> Result<(Self, String)> {
+        if url.starts_with("amqp://") {
+            let parts = url.split_once('@').and_then(|(user, rest)| Some((user, rest.split_once('/')?)));
+            let (user, (host, vhost)) = parts.context("a broker's URL has a user and a virtual host")?;
+            let forwarder = Self::to(Server::Tcp(host.to_owned())).await?;
+            let url = format!("{user}@{}/{vhost}", forwarder.address);
+            return Ok((forwarder, url));
+        }
+        let options = PgConnectOptions::from_str(url)?;
         let folder = options.get_socket().context("our PostgreSQL is reached through a Unix socket")?;
-        let forwarder = Self::to(folder.join(format!(".s.PGSQL.{}", options.get_port()))).await?;
+        let socket = folder.join(format!(".s.PGSQL.{}", options.get_port()));
+        let forwarder = Self::to(Server::Unix(socket)).await?;
         let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
         let url = format!("postgres://{user}@{}/{database}", forwarder.address);
         Ok((forwarder, url))
     }
 
-    /// From here on, nothing passes through the connections that exist, in either direction, and neither end learns of it.
-    pub fn strand(&self) {
-        self.era.send_modify(|era| *era += 1);
+    async fn to(server: Server) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a free port")?;
+        let address = listener.local_addr()?;
+        let connections = Connections::default();
+        let known = Arc::clone(&connections);
+        let accepting = tokio::spawn(async move {
+            loop {
+                let Ok((client, _)) = listener.accept().await else {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                };
+                let (sender, orders) = unbounded_channel();
+                known.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+                tokio::spawn(connect(client, server.clone(), orders));
+            }
+        });
+        Ok(Self { address, connections, accepting })
+    }
+
+    /// Does this to the connections that exist: to the one that this number chooses, or to all. False where there is none.
+    pub fn disturb(&self, disturbance: Disturbance, chosen: Option<u64>) -> bool {
+        self.tell(Some(disturbance), chosen)
+    }
+
+    /// From here on, everything passes again; what stood still is cut.
+    pub fn calm(&self) {
+        self.tell(None, None);
+    }
+
+    fn tell(&self, order: Option<Disturbance>, chosen: Option<u64>) -> bool {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|connection| !connection.is_closed());
+        let chosen = chosen.and_then(|chosen| chosen.checked_rem(connections.len() as u64));
+        for (place, connection) in connections.iter().enumerate() {
+            if chosen.is_none_or(|chosen| chosen == place as u64) {
+                connection.send(order).ok();
+            }
+        }
+        !connections.is_empty()
     }
 }
 
@@ -61,13 +129,83 @@ impl Drop for Forwarder {
     }
 }
 
-async fn forward(mut client: TcpStream, socket: PathBuf, mut eras: watch::Receiver<u64>) {
-    // What cannot be reached closes the connection.
-    let Ok(mut server) = UnixStream::connect(socket).await else { return };
+async fn connect(client: TcpStream, server: Server, orders: UnboundedReceiver<Option<Disturbance>>) {
     client.set_nodelay(true).ok();
+    // What cannot be reached closes the connection.
+    match server {
+        Server::Tcp(address) => {
+            let Ok(server) = TcpStream::connect(address).await else { return };
+            server.set_nodelay(true).ok();
+            forward(client, server, orders).await;
+        }
+        Server::Unix(path) => {
+            let Ok(server) = UnixStream::connect(path).await else { return };
+            forward(client, server, orders).await;
+        }
+    }
+}
+
+/// Until one end is closed, or it is over by an order.
+async fn forward(
+    client: TcpStream,
+    server: impl AsyncRead + AsyncWrite,
+    mut orders: UnboundedReceiver<Option<Disturbance>>,
+) {
+    let state = State::new(None);
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = split(server);
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => (),
-        // Both are kept open until the forwarder is dropped.
-        stranded = eras.changed() => if stranded.is_ok() { while eras.changed().await.is_ok() {} },
+        // What is ordered first is done first.
+        biased;
+        () = obey(&mut orders, &state) => (),
+        () = pass(from_client, to_server, true, &state) => (),
+        () = pass(from_server, to_client, false, &state) => (),
+    }
+}
+
+async fn obey(orders: &mut UnboundedReceiver<Option<Disturbance>>, state: &State) {
+    while let Some(order) = orders.recv().await {
+        state.send_replace(order.map(|disturbance| (disturbance, Instant::now())));
+        match order {
+            None | Some(Disturbance::Delay { .. } | Disturbance::CutInDoubt | Disturbance::CutInMidFrame) => {}
+            Some(Disturbance::Cut) => return,
+            Some(Disturbance::HalfOpen(lasting)) => {
+                let cut = async { while !matches!(orders.recv().await, None | Some(None | Some(Disturbance::Cut))) {} };
+                drop(timeout(lasting, cut).await);
+                return;
+            }
+        }
+    }
+}
+
+/// Passes on what one end sends, until that or the other is closed, or a disturbance ends the connection.
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, is_request: bool, state: &State) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let bytes = from.read(&mut chunk).await.unwrap_or(0);
+        let disturbed = *state.borrow();
+        if let Some((Disturbance::Delay { each, lasting }, since)) = disturbed
+            && since.elapsed() < lasting
+        {
+            sleep(each).await;
+        }
+        let disturbance = state.borrow().map(|(disturbance, _)| disturbance);
+        let passed = match disturbance {
+            // Not even the end of the other side.
+            Some(Disturbance::HalfOpen(_)) => pending().await,
+            Some(Disturbance::CutInMidFrame) => bytes / 2,
+            None | Some(Disturbance::Delay { .. } | Disturbance::Cut | Disturbance::CutInDoubt) => bytes,
+        };
+        if to.write_all(&chunk[..passed]).await.is_err() || bytes == 0 {
+            return;
+        }
+        match disturbance {
+            Some(Disturbance::CutInMidFrame) => return,
+            Some(Disturbance::CutInDoubt) if is_request => {
+                state.send_replace(Some((Disturbance::HalfOpen(IN_DOUBT_WAIT), Instant::now())));
+                return sleep(IN_DOUBT_WAIT).await;
+            }
+            None | Some(_) => {}
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::{path::Path, sync::Arc};
 pub use self::redis::Redis;
 pub use fixture::Fixture;
 pub use folder::Folder;
-pub use forwarder::Forwarder;
+pub use forwarder::{Disturbance, Forwarder};
 pub use gateway::Gateway;
 pub use install::Missing;
 pub use postgres::Postgres;

@@ -191,6 +191,13 @@ impl RabbitMq {
         control
     }
 
+    /// The first node believes for so long that it is short of memory, and takes nothing in. Ended by the node itself.
+    pub async fn memory_alarm(&self, lasting: Duration) -> Result<()> {
+        let set = |share: &str| format!("vm_memory_monitor:set_vm_memory_high_watermark({share})");
+        let (on, off, ms) = (set("0.0"), set("0.4"), lasting.as_millis());
+        self.ask(&["eval", &format!("{on}, timer:sleep({ms}), {off}.")]).await.map(drop)
+    }
+
     pub async fn stop(mut self) -> Result<()> {
         try_join_all(self.nodes.iter_mut().map(|node| node.server.stop())).await?;
         self.epmd.stop().await

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use shared::{
     db,
-    devstack::{Forwarder, fixture},
+    devstack::{Disturbance, Forwarder, fixture},
     error::Error,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -33,7 +33,7 @@ async fn of_connections_that_lead_nowhere_one_is_waited_for_and_none_is_used_aga
         let select = sqlx::query_scalar::<_, i32>("SELECT 1");
         db::on_connection(&pool, async |connection| Ok(select.fetch_one(connection).await?)).await
     };
-    forwarder.strand();
+    assert!(forwarder.disturb(Disturbance::HalfOpen(Duration::MAX), None));
     assert!(matches!(ask().await, Err(Error::Away(_))));
     for _ in 0..CONNECTIONS {
         assert_eq!(ask().await.unwrap(), 1);

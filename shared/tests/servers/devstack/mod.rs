@@ -1,5 +1,6 @@
 //! Private servers serve, keep their data through restarts, and leave nothing behind.
 
+mod forwarder;
 mod owner;
 mod supervise;
 
