@@ -13,7 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use shared::config::WorkerOptions;
 
-use crate::faults::{Action, Event};
+use crate::faults::{Action, Draw, Event, FaultKind};
 use crate::orders::plan::Share;
 use crate::schedule::Scenario;
 use crate::servers::{RedisUrl, Urls};
@@ -26,6 +26,7 @@ pub use orders::OrderOptions;
 const WORKERS_MAX: i64 = 256;
 const BATCH_MAX: i64 = 5_000;
 const REPETITIONS_MAX: i64 = 100;
+const FAULTS_MAX: i64 = 100_000;
 
 /// One sale on real servers: buyers, their verdicts, and an audit of both.
 #[derive(Debug, Parser)]
@@ -109,7 +110,25 @@ impl RunOptions {
                 "--kill-redis-at goes with --strategy redis on private servers: leave AMQP_URL and --amqp-url away",
             );
         }
-        self.orders.conflict(self.sale.scenario.rate)
+        let mut kinds = self.draws().into_iter().flat_map(|draw| draw.kinds().collect::<Vec<_>>());
+        if (is_given || self.broker_nodes > 1) && kinds.any(FaultKind::is_of_servers) {
+            return Some(
+                "--faults of servers and connections are for private servers and a broker of one node: leave AMQP_URL, \
+                 --amqp-url and --broker-nodes away, or draw from --fault-kinds kill,freeze",
+            );
+        }
+        if self.draws().iter().any(|draw| draw.count > 0) && self.sale.scenario.rate == 0.0 {
+            return Some(
+                "--faults and --crashes go with --rate: a sale that is sent at once is over before most of them",
+            );
+        }
+        self.orders.conflict()
+    }
+
+    /// What befalls the sale at random.
+    pub(crate) fn draws(&self) -> [Draw; 2] {
+        let crashes = Draw { count: self.orders.crashes, kinds: vec![FaultKind::Kill] };
+        [crashes, Draw { count: self.events.faults, kinds: self.events.fault_kinds.clone() }]
     }
 }
 
@@ -142,6 +161,13 @@ pub struct EventOptions {
     /// --strategy redis.
     #[arg(long, value_name = "PERCENT")]
     pub kill_redis_at: Option<Share>,
+    /// Have so many faults befall workers, servers and what connects them, at random moments of the run, chosen by the seed.
+    /// Goes with --rate, and private servers.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=FAULTS_MAX))]
+    pub faults: u32,
+    /// Of which kinds, with commas between them [default: all].
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "faults")]
+    pub fault_kinds: Vec<FaultKind>,
 }
 
 impl EventOptions {

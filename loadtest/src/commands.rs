@@ -13,7 +13,7 @@ use crate::audit::{Invariant, invariant};
 use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
-use crate::faults::PrivateBroker;
+use crate::faults::{Draw, FaultKind, PrivateBroker};
 use crate::orders::demo::Demo;
 use crate::orders::listener::Storage;
 use crate::orders::report::OrdersReport;
@@ -161,16 +161,18 @@ impl Rounds<'_> {
 
     async fn sell(&self, servers: Option<&mut Servers>) -> Result<Outcome, Failure> {
         let RunOptions { sale: options, orders, events, .. } = self.options;
+        let draws = self.options.draws().to_vec();
         // What dies with the broker would be missed.
-        let storage = if events.kill_broker_at.is_some() { Storage::Disk } else { Storage::Memory };
+        let dies = draws.iter().flat_map(Draw::kinds).any(|kind| kind == FaultKind::BrokerRestart);
+        let storage = if events.kill_broker_at.is_some() || dies { Storage::Disk } else { Storage::Memory };
         let followed = orders.plan.with_seed(options.scenario.seed).zip(self.functions.cloned());
         let mut sale = Sale::of(options.scenario.clone(), self.workers(), options.timeout());
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
-        sale.faults.crashes = orders.crashes;
-        if let Some(Servers { rabbitmq, redis, .. }) = servers {
-            sale.faults.redis = redis.as_mut();
-            sale.faults.broker = events.kill_broker_at.map(|_| PrivateBroker { rabbitmq, vhost: VHOST });
+        sale.faults.draws = draws;
+        if let Some(Servers { rabbitmq, postgres, redis, .. }) = servers {
+            (sale.faults.redis, sale.faults.postgres) = (redis.as_mut(), Some(postgres));
+            sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost: VHOST });
         }
         run(self.endpoints, sale, (self.progress, "selling")).await
     }

@@ -1,20 +1,23 @@
 //! What may be done to workers and servers in mid-sale, and for how long the buyers feel it. Pure; the `injector` does it.
 //!
-//! Events are due when a share of the buyers has a verdict; crashes are `kill -9` of workers of any function, at moments
-//! that the seed chooses.
+//! Events are due when a share of the buyers has a verdict; faults are drawn, kinds and moments, by the seed.
 
+mod drawn;
 mod injector;
+mod network;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::devstack::{RabbitMq, Redis};
+use shared::devstack::{Postgres, RabbitMq, Redis};
 
 use crate::answers::Answers;
 use crate::orders::plan::Share;
 use crate::schedule::Schedule;
+pub use drawn::{Draw, FaultKind};
 pub(crate) use injector::Injector;
+pub(crate) use network::Network;
 
 /// What a worker decided this shortly before an event, it was active on.
 const RECENT: Duration = Duration::from_secs(1);
@@ -25,9 +28,10 @@ pub struct Faults<'a> {
     pub events: Vec<Event>,
     /// Who is frozen stays so for this long, or until the last verdict.
     pub freeze: Duration,
-    /// Workers of any function that are killed, at moments chosen by the sale's seed, and replaced at once.
-    pub crashes: u32,
+    /// What befalls workers, servers and connections, at moments chosen by the sale's seed.
+    pub draws: Vec<Draw>,
     pub broker: Option<PrivateBroker<'a>>,
+    pub postgres: Option<&'a mut Postgres>,
     pub redis: Option<&'a mut Redis>,
 }
 
@@ -97,7 +101,16 @@ pub struct EventReport {
     pub broker_node: Option<String>,
 }
 
-/// A worker that was killed by `--crashes`, and replaced at once.
+/// What came to pass of events and faults.
+#[derive(Debug, Default)]
+pub(crate) struct Happened {
+    pub(crate) events: Vec<EventReport>,
+    pub(crate) crashes: Vec<CrashReport>,
+    /// How many of each kind, crashes among them.
+    pub(crate) faults: BTreeMap<FaultKind, u32>,
+}
+
+/// A worker that was killed at random, and replaced at once.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CrashReport {
     pub worker: String,

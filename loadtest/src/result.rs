@@ -1,9 +1,11 @@
 //! The result of a run, in exactly the keys that loadtest/README.md documents. Only data.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::audit::Audit;
-use crate::faults::{CrashReport, EventReport};
+use crate::faults::{CrashReport, EventReport, FaultKind};
 use crate::machine::Machine;
 use crate::orders::demo::{DemoStep, Winner};
 use crate::orders::report::OrdersReport;
@@ -30,6 +32,8 @@ pub struct Outcome {
     pub events: Vec<EventReport>,
     /// Who was killed at random, in the order in which it was done.
     pub crashes: Vec<CrashReport>,
+    /// How many faults of each kind were drawn and done, those crashes among them.
+    pub faults: BTreeMap<FaultKind, u32>,
     pub workers: Vec<WorkerReport>,
     /// What the same buyers get from workers that touch no database, where it was measured.
     pub ceiling: Option<Reference>,

@@ -21,7 +21,7 @@ use crate::audit::{Evidence, Scope};
 use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
-use crate::faults::{Faults, Injector};
+use crate::faults::{Draw, FaultKind, Faults, Happened, Injector, Network};
 use crate::machine::Machine;
 use crate::orders::{Orders, RunningOrders};
 use crate::progress::Progress;
@@ -34,8 +34,8 @@ use crate::workers::{WorkerSpec, Workers};
 pub use drained::Drained;
 
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
-/// How long crashes go on after the last request where no hold runs out.
-const CRASHES_GO_ON: Duration = Duration::from_secs(1);
+/// How long faults go on after the last request where no hold runs out.
+const FAULTS_GO_ON: Duration = Duration::from_secs(1);
 /// What decides in a sale without a database.
 const STRATEGY_OF_CEILING: &str = "none";
 
@@ -120,7 +120,9 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         specs.extend(others);
         running_orders = Some(running);
     }
-    let workers = Workers::start(specs, endpoints).await?;
+    let disturbs = faults.draws.iter().flat_map(Draw::kinds).any(FaultKind::is_of_servers);
+    let network = if disturbs { Some(Network::before(endpoints).await?) } else { None };
+    let workers = Workers::start(specs, network.as_ref().map_or(endpoints, |network| &network.endpoints)).await?;
     let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
     if strategy.is_some() {
         let database = database::open(&endpoints.database_url).await?;
@@ -128,9 +130,8 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         database.close().await;
     }
     let last = schedule.last();
-    let crashes_over = last + hold.unwrap_or(CRASHES_GO_ON);
-    let (buyer_count, seed) = (schedule.requests.len(), scenario.sale.seed);
-    let injector = Injector::of(faults, &endpoints.amqp_url, buyer_count, crashes_over, seed).await?;
+    let drawn = (last + hold.unwrap_or(FAULTS_GO_ON), scenario.sale.seed);
+    let injector = Injector::of(faults, endpoints, network, Arc::clone(&schedule), drawn).await?;
     Ok(Running {
         workers,
         endpoints: endpoints.clone(),
@@ -226,9 +227,9 @@ impl Running<'_> {
             None => Default::default(),
         };
         let follow_ups = follow_ups.unwrap_or_default();
-        let (happened, crashes) = injector.reports(&schedule, &answers);
+        let Happened { events: happened, crashes, faults } = injector.reports(&schedule, &answers);
         let workers = drained::shares(&answers, memory);
-        let outcome = Outcome { events: happened, crashes, workers, reconnects, ..self.outcome };
+        let outcome = Outcome { events: happened, crashes, faults, workers, reconnects, ..self.outcome };
         let database = DatabaseState::default();
         let evidence =
             Evidence { scope, schedule, answers, dead_growth, endings, database, follow_ups, ledger, events };
@@ -244,7 +245,8 @@ impl Running<'_> {
         loop {
             tokio::select! {
                 done = &mut waiting => return Ok(done),
-                () = injector.due(answered) => {
+                due = injector.due(answered) => {
+                    due?;
                     let answered = *answered.borrow();
                     injector.act(answered, workers).await?;
                 }

@@ -2,10 +2,11 @@
 
 pub(crate) mod figures;
 
+use clap::ValueEnum;
 use shared::table::Style;
 
 use crate::audit::Invariant;
-use crate::faults::{Action, CrashReport, EventReport};
+use crate::faults::{Action, CrashReport, EventReport, FaultKind};
 use crate::orders::report::OrdersReport;
 use crate::result::{Outcome, ScenarioReport};
 use crate::stats::{Latency, Reference};
@@ -17,6 +18,8 @@ const LABEL_COLUMNS: usize = 24;
 const INVARIANT_COLUMNS: usize = 28;
 /// The column where a shown step's result begins, from that of its text on.
 const STEP_COLUMNS: usize = 58;
+
+const CRASHES_SHOWN_MAX: usize = 50;
 
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let line = headline(outcome);
@@ -153,8 +156,14 @@ fn event_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
     let events = outcome.events.iter().map(|event| (format!("at {}", event.at), event_text(event)));
     let at_random =
         |crash: &CrashReport| (format!("at {:.1} s", crash.seconds), format!("{} killed and replaced", crash.worker));
-    let crashes = outcome.crashes.iter().map(at_random);
-    events.chain(crashes).map(|(at, text)| format!("{at:<LABEL_COLUMNS$}{text}"))
+    // Of many, their numbers say more.
+    let crashes = outcome.crashes.iter().take(CRASHES_SHOWN_MAX).map(at_random);
+    let number = |(kind, number): (&FaultKind, &u32)| {
+        let kind = kind.to_possible_value().map_or_else(String::new, |value| value.get_name().replace('-', " "));
+        ("at random".to_owned(), format!("{} × {kind}", count((*number).into())))
+    };
+    let faults = outcome.faults.iter().map(number);
+    events.chain(crashes).chain(faults).map(|(at, text)| format!("{at:<LABEL_COLUMNS$}{text}"))
 }
 
 fn order_lines(orders: &OrdersReport) -> Vec<String> {
@@ -205,6 +214,7 @@ mod tests {
             "worker-1 3,100 31.0 % 41.9 MiB",
             "at 20% worker-3 added; its first verdict 0.25 s later",
             "at 0.8 s payment-1 killed and replaced",
+            "at random 12 × in doubt",
             "charges at the gateway 2,001 1 refund; 2,100 asked, 3 spoilt",
             "payment latency 40.0 ms p50, 99.0 ms p99",
             "the same without this 8,900 in 1.00 s",

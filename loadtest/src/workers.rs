@@ -168,13 +168,18 @@ impl Workers {
         Ok(())
     }
 
+    /// One of all workers that are at work, chosen by `pick`.
+    pub(crate) fn any_at_work(&mut self, pick: u64) -> Option<usize> {
+        let mut at_work: Vec<usize> = (0..self.started.len()).filter(|&at| self.started[at].is_at_work()).collect();
+        at_work.sort_by_key(|&index| self.started[index].function);
+        let chosen = pick.checked_rem(at_work.len() as u64)?;
+        Some(at_work[usize::try_from(chosen).expect("it is below a length")])
+    }
+
     /// Kills one of all workers that are at work, chosen by `pick`, and starts another of its function. Returns the id of
     /// the one that was killed; `None` where nobody is at work.
     pub(crate) async fn crash(&mut self, pick: u64) -> Result<Option<String>, Failure> {
-        let mut at_work: Vec<usize> = (0..self.started.len()).filter(|&at| self.started[at].is_at_work()).collect();
-        at_work.sort_by_key(|&index| self.started[index].function);
-        let Some(chosen) = pick.checked_rem(at_work.len() as u64) else { return Ok(None) };
-        let index = at_work[usize::try_from(chosen).expect("it is below a length")];
+        let Some(index) = self.any_at_work(pick) else { return Ok(None) };
         self.kill(index).await?;
         self.start_one(self.started[index].function).await?;
         Ok(self.id(index))
@@ -204,7 +209,7 @@ impl Workers {
     }
 
     pub fn sample_memory(&mut self) {
-        for worker in &mut self.started {
+        for worker in self.started.iter_mut().filter(|worker| worker.condition != Condition::Killed) {
             worker.rss_mib = peak_rss_mib(worker.process.pid()).or(worker.rss_mib);
         }
     }

@@ -16,8 +16,8 @@ pub struct OrderOptions {
     /// Run the same sale first without any of this, on the same servers, and report the ratio of the purchases per second.
     #[arg(long)]
     pub with_quiet: bool,
-    /// Kill (SIGKILL) a worker of any function this often, at random moments of the run, chosen by the seed, and start another
-    /// one at once. Goes with --rate.
+    /// Kill (SIGKILL) a worker of any function this often, at random moments of the run, and start another one at once: short
+    /// for --faults N --fault-kinds kill.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=CRASHES_MAX))]
     pub crashes: u32,
     /// After the sale: show how its winner pays, and how a hold runs out and its unit is sold to the next buyer. Not where the
@@ -27,12 +27,9 @@ pub struct OrderOptions {
 }
 
 impl OrderOptions {
-    pub(super) fn conflict(&self, rate: f64) -> Option<&'static str> {
+    pub(super) fn conflict(&self) -> Option<&'static str> {
         if self.plan.percents().1 > 100 {
             return Some("--pay-share and --cancel-share together are more than all buyers");
-        }
-        if self.crashes > 0 && rate == 0.0 {
-            return Some("--crashes goes with --rate: a sale that is sent at once is over before most of them");
         }
         if self.with_quiet && self.plan.with_seed(0).is_none() {
             return Some("--with-quiet compares with a sale that has --pay-share, --cancel-share or --hold");

@@ -1,6 +1,6 @@
 //! What the command line takes, and what it refuses.
 
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueEnum};
 
 use super::*;
 
@@ -54,6 +54,11 @@ fn what_no_sale_can_be_is_refused_with_the_reason() {
         (&["--amqp-url=", "--kill-broker-at=50%"], node),
         (&["--broker-nodes=3", "--amqp-url=amqp://a"], "AMQP_URL"),
         (&["--kill-redis-at=40%", "--amqp-url="], redis),
+        (&["--faults=5", "--amqp-url="], "--rate"),
+        (&["--faults=5", "--rate=9", "--fault-kinds=kill,cut", "--amqp-url=amqp://a"], "private servers"),
+        (&["--faults=5", "--rate=9", "--broker-nodes=3", "--amqp-url="], "one node"),
+        (&["--faults=5", "--rate=9", "--fault-kinds=flood", "--amqp-url="], "in-doubt"),
+        (&["--fault-kinds=kill", "--amqp-url="], "--faults"),
         (&["--kill-redis-at=40%", "--strategy=redis", "--amqp-url=amqp://a"], redis),
     ] {
         let error = parse("run", wrong).unwrap_err();
@@ -61,6 +66,9 @@ fn what_no_sale_can_be_is_refused_with_the_reason() {
     }
     assert!(run(&["--broker-nodes=3", "--kill-broker-at=50%"]).is_ok());
     assert!(run(&["--kill-redis-at=40%", "--strategy=redis"]).is_ok());
+    assert!(parse("run", &["--faults=5", "--rate=9", "--fault-kinds=kill,freeze", "--amqp-url=amqp://a"]).is_ok());
+    let all = run(&["--faults=5", "--rate=9"]).unwrap().draws()[1].clone();
+    assert_eq!(all.kinds().count(), FaultKind::value_variants().len());
 }
 
 #[test]

@@ -1,32 +1,46 @@
 //! Does to workers and servers what a sale's [`Faults`] say, when it is due.
 //!
-//! Whoever was frozen is woken, at the latest by [`Injector::finish`]; no event chooses a worker that is frozen, was asked
-//! to stop, or has ended.
+//! Whoever was frozen is woken, and whatever was disturbed is at peace, at the latest by [`Injector::finish`]; no event
+//! chooses a worker that is frozen, was asked to stop, or has ended.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use shared::devstack::Signal;
+use futures_util::future::BoxFuture;
+use shared::devstack::{Postgres, Signal};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Action, CrashReport, Event, EventReport, Faults, until_next_verdict};
+use super::network::some_time;
+use super::{
+    Action, CrashReport, Event, EventReport, FaultKind, Faults, Happened, Network, PrivateBroker, until_next_verdict,
+};
 use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::queues::Probe;
 use crate::random::Random;
 use crate::schedule::Schedule;
+use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::workers::Workers;
 
-/// Keeps the choice of moments apart from other choices of the same seed.
-const MOMENTS: u64 = 4;
+/// How long a row is locked, and the broker short of memory.
+const LASTING: Duration = Duration::from_secs(1);
+/// A fault of a server waits so long while one is starting.
+const SERVER_PAUSE: Duration = Duration::from_secs(1);
+const LOCK: &str = "SELECT 1 FROM items WHERE id = $1 FOR UPDATE";
 
 pub(crate) struct Injector<'a> {
     faults: Faults<'a>,
-    amqp_url: String,
+    endpoints: Endpoints,
+    schedule: Arc<Schedule>,
+    /// Between workers and servers, where connections are to be disturbed.
+    network: Option<Network>,
     /// By the queue's name, the broker's node that leads it.
     leaders: HashMap<String, String>,
     opened: Instant,
@@ -34,43 +48,55 @@ pub(crate) struct Injector<'a> {
     events: VecDeque<(usize, Event)>,
     /// What is due at a moment from the start of the sale.
     timed: BTreeSet<(Duration, Timed)>,
-    done: Vec<EventReport>,
-    crashed: Vec<CrashReport>,
+    /// What is being done to a server: never two things at once.
+    under_way: Option<BoxFuture<'a, Done<'a>>>,
+    /// Who holds an item's row.
+    locks: JoinSet<sqlx::Result<()>>,
+    happened: Happened,
 }
+
+/// The servers come back from what was done to one of them.
+type Done<'a> = (Option<PrivateBroker<'a>>, Option<&'a mut Postgres>, anyhow::Result<()>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timed {
     /// Who is frozen, by index.
     Wake(usize),
-    /// The number chooses among the workers that are there then.
-    Crash(u64),
+    /// The number chooses among what is there then.
+    Fault(FaultKind, u64),
 }
 
 impl<'a> Injector<'a> {
-    /// The faults of a sale of so many `buyers`, whose crashes are spread over this time. Asks who leads which queue, as
-    /// that takes seconds, and leaders do not move before a node dies.
+    /// The faults of a sale, of which those that are drawn are spread over this time. Asks who leads which queue, as that
+    /// takes seconds, and leaders do not move before a node dies.
     pub(crate) async fn of(
         faults: Faults<'a>,
-        amqp_url: &str,
-        buyers: usize,
-        crashes_over: Duration,
-        seed: u64,
+        endpoints: &Endpoints,
+        network: Option<Network>,
+        schedule: Arc<Schedule>,
+        (over, seed): (Duration, u64),
     ) -> Result<Self, Failure> {
+        let kills_node = faults.events.iter().any(|event| event.action == Action::KillBroker);
         let leaders = match &faults.broker {
-            Some(broker) => broker.rabbitmq.leaders(broker.vhost).await?,
-            None => HashMap::new(),
+            Some(broker) if kills_node => broker.rabbitmq.leaders(broker.vhost).await?,
+            Some(_) | None => HashMap::new(),
         };
         let mut events = faults.events.clone();
         events.sort_by_key(|event| (event.at.percent(), event.action));
+        let buyers = schedule.requests.len();
+        let drawn = faults.draws.iter().flat_map(|draw| draw.faults(over, seed));
         Ok(Self {
             events: events.into_iter().map(|event| (event.answered(buyers), event)).collect(),
-            timed: crashes(faults.crashes, crashes_over, seed),
+            timed: drawn.map(|(at, kind, pick)| (at, Timed::Fault(kind, pick))).collect(),
             faults,
-            amqp_url: amqp_url.to_owned(),
+            endpoints: endpoints.clone(),
+            schedule,
+            network,
             leaders,
             opened: Instant::now(),
-            done: Vec::new(),
-            crashed: Vec::new(),
+            under_way: None,
+            locks: JoinSet::new(),
+            happened: Happened::default(),
         })
     }
 
@@ -79,7 +105,7 @@ impl<'a> Injector<'a> {
     }
 
     /// Returns when [`Injector::act`] has something to do; never, when there is nothing to come. May be dropped.
-    pub(crate) async fn due(&self, answered: &mut watch::Receiver<usize>) {
+    pub(crate) async fn due(&mut self, answered: &mut watch::Receiver<usize>) -> Result<(), Failure> {
         let event = async {
             let Some(&(due, _)) = self.events.front() else { return pending().await };
             // Once the buyers have left, nothing more is answered.
@@ -93,10 +119,20 @@ impl<'a> Injector<'a> {
                 None => pending().await,
             }
         };
-        tokio::select! {
-            () = event => (),
-            () = timed => (),
-        }
+        let under_way = &mut self.under_way;
+        let done = async {
+            match under_way {
+                Some(under_way) => under_way.await,
+                None => pending().await,
+            }
+        };
+        let (broker, postgres, result) = tokio::select! {
+            () = event => return Ok(()),
+            () = timed => return Ok(()),
+            done = done => done,
+        };
+        (self.under_way, self.faults.broker, self.faults.postgres) = (None, broker, postgres);
+        Ok(result.context("do something to a server")?)
     }
 
     /// Does whatever is due now and when so many are answered.
@@ -110,11 +146,17 @@ impl<'a> Injector<'a> {
             self.timed.pop_first();
             match timed {
                 Timed::Wake(index) => workers.signal(index, Signal::Continue)?,
-                Timed::Crash(pick) => {
+                Timed::Fault(kind, pick) if kind.befalls_a_server() && self.under_way.is_some() => {
+                    self.timed.insert((self.opened.elapsed() + SERVER_PAUSE, Timed::Fault(kind, pick)));
+                }
+                Timed::Fault(kind, pick) => {
+                    let whom = self.strike(kind, pick, workers).await?;
                     let seconds = seconds(self.opened.elapsed());
-                    if let Some(worker) = workers.crash(pick).await? {
-                        tracing::info!(worker, seconds, "killed");
-                        self.crashed.push(CrashReport { worker, seconds });
+                    tracing::info!(?kind, whom, seconds, "a fault");
+                    let Some(worker) = whom else { continue };
+                    *self.happened.faults.entry(kind).or_default() += 1;
+                    if kind == FaultKind::Kill {
+                        self.happened.crashes.push(CrashReport { worker, seconds });
                     }
                 }
             }
@@ -122,15 +164,16 @@ impl<'a> Injector<'a> {
         Ok(())
     }
 
-    /// Waits for the last crash, does what is still due, and leaves every worker awake and ready to drain.
+    /// Waits for the last fault, does what is still due, and leaves every server at work, and every worker awake and ready
+    /// to drain.
     pub(crate) async fn finish(
         &mut self,
         answered: &mut watch::Receiver<usize>,
         workers: &mut Workers,
     ) -> Result<(), Failure> {
-        let is_crash = |(_, timed): &(Duration, Timed)| matches!(timed, Timed::Crash(_));
-        while self.timed.iter().any(is_crash) {
-            self.due(answered).await;
+        let is_fault = |(_, timed): &(Duration, Timed)| matches!(timed, Timed::Fault(..));
+        while self.timed.iter().any(is_fault) || self.under_way.is_some() {
+            self.due(answered).await?;
             let answered = *answered.borrow();
             self.act(answered, workers).await?;
         }
@@ -141,17 +184,69 @@ impl<'a> Injector<'a> {
                 workers.signal(index, Signal::Continue)?;
             }
         }
+        self.locks.shutdown().await;
+        if let Some(network) = &self.network {
+            network.calm();
+        }
         workers.all_ready().await
     }
 
     /// What came to pass, and what it meant for the buyers.
-    pub(crate) fn reports(mut self, schedule: &Schedule, answers: &Answers) -> (Vec<EventReport>, Vec<CrashReport>) {
-        for event in &mut self.done {
+    pub(crate) fn reports(mut self, schedule: &Schedule, answers: &Answers) -> Happened {
+        for event in &mut self.happened.events {
             let at = Duration::from_secs_f64(event.seconds);
             let next = |worker: &String| until_next_verdict(schedule, answers, event.event, worker, at);
             event.next_verdict_seconds = event.worker.as_ref().and_then(next).map(seconds);
         }
-        (self.done, self.crashed)
+        self.happened
+    }
+
+    /// Does it, and returns to whom; `None` where there was nobody to do it to.
+    async fn strike(&mut self, kind: FaultKind, pick: u64, workers: &mut Workers) -> Result<Option<String>, Failure> {
+        let mut random = Random::new(pick);
+        match kind {
+            FaultKind::Kill => workers.crash(pick).await,
+            FaultKind::Freeze => {
+                let Some(index) = workers.any_at_work(pick) else { return Ok(None) };
+                workers.signal(index, Signal::Stop)?;
+                self.timed.insert((self.opened.elapsed() + some_time(&mut random), Timed::Wake(index)));
+                Ok(workers.id(index))
+            }
+            FaultKind::Cut | FaultKind::HalfOpen | FaultKind::InDoubt | FaultKind::Delay | FaultKind::MidFrame => {
+                Ok(self.network.as_ref().and_then(|network| network.disturb(kind, &mut random)).map(str::to_owned))
+            }
+            FaultKind::LockedRow => {
+                let items = &self.schedule.items;
+                let item = items[random.below(items.len().try_into().unwrap_or(u32::MAX)) as usize].id.clone();
+                while self.locks.try_join_next().is_some() {}
+                self.locks.spawn(lock(self.endpoints.database_url.clone(), item.clone()));
+                Ok(Some(item))
+            }
+            FaultKind::BrokerRestart | FaultKind::DatabaseRestart | FaultKind::MemoryAlarm => {
+                Ok(self.disturb_server(kind, random.below(2) == 0))
+            }
+        }
+    }
+
+    /// Begins to do something to a server, which goes on while others do theirs. A restart is an orderly one or not.
+    fn disturb_server(&mut self, kind: FaultKind, is_orderly: bool) -> Option<String> {
+        let (mut broker, mut postgres) = (self.faults.broker.take(), self.faults.postgres.take());
+        let whom = match kind {
+            FaultKind::DatabaseRestart => postgres.as_ref().map(|_| "the database"),
+            _ => broker.as_ref().map(|_| "the broker"),
+        };
+        self.under_way = Some(Box::pin(async move {
+            let done = match (kind, &mut broker, &mut postgres) {
+                (FaultKind::BrokerRestart, Some(broker), _) if is_orderly => broker.rabbitmq.restart().await,
+                (FaultKind::BrokerRestart, Some(broker), _) => broker.rabbitmq.kill_and_restart().await,
+                (FaultKind::MemoryAlarm, Some(broker), _) => broker.rabbitmq.memory_alarm(LASTING).await,
+                (FaultKind::DatabaseRestart, _, Some(postgres)) if is_orderly => postgres.restart().await,
+                (FaultKind::DatabaseRestart, _, Some(postgres)) => postgres.kill_and_restart().await,
+                _ => Ok(()),
+            };
+            (broker, postgres, done)
+        }));
+        whom.map(str::to_owned)
     }
 
     async fn inject(&mut self, event: Event, workers: &mut Workers) -> Result<(), Failure> {
@@ -184,14 +279,14 @@ impl<'a> Injector<'a> {
         let worker = index.and_then(|index| workers.id(index));
         tracing::info!(at = %event.at, worker, broker_node, "{}", event.action.past());
         let (seconds, Event { at, action: event }) = (seconds(at), event);
-        self.done.push(EventReport { at, event, worker, seconds, next_verdict_seconds: None, broker_node });
+        self.happened.events.push(EventReport { at, event, worker, seconds, next_verdict_seconds: None, broker_node });
         Ok(())
     }
 
     /// Kills the node that leads what most requests wait in, and returns its name.
     async fn kill_node(&mut self) -> Result<Option<String>, Failure> {
         let Some(broker) = &mut self.faults.broker else { return Ok(None) };
-        let probe = Probe::connect(&self.amqp_url).await?;
+        let probe = Probe::connect(&self.endpoints.amqp_url).await?;
         let partitions = probe.partitions().await?;
         probe.close().await;
         let depths = partitions.iter().map(|queue| (queue.name().as_str(), queue.message_count()));
@@ -201,10 +296,13 @@ impl<'a> Injector<'a> {
     }
 }
 
-/// Moments spread uniformly over this time: equal seed, equal moments, and equal choices among equally many workers.
-fn crashes(count: u32, over: Duration, seed: u64) -> BTreeSet<(Duration, Timed)> {
-    let mut random = Random::of(seed, MOMENTS, u64::from(count));
-    (0..count).map(|_| (over.mul_f64(random.unit()), Timed::Crash(random.next()))).collect()
+/// Is somebody who has an item's row for a while. Where the database goes away, so does the lock.
+async fn lock(database_url: String, item: String) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect(&database_url).await?;
+    let mut transaction = connection.begin().await?;
+    sqlx::query(LOCK).bind(item).execute(&mut *transaction).await?;
+    sleep(LASTING).await;
+    transaction.rollback().await
 }
 
 /// The node that leads the partitions in which most requests wait; of several such, the one that leads more of them.
@@ -227,18 +325,6 @@ fn seconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OVER: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn the_moments_are_spread_over_the_time_and_follow_from_the_seed() {
-        let moments = crashes(50, OVER, 42);
-        assert!(moments.len() == 50 && moments.iter().all(|(at, _)| *at <= OVER));
-        let late = moments.iter().filter(|(at, _)| *at > OVER / 2).count();
-        assert!((10..=40).contains(&late), "they are spread: {late}");
-        assert_eq!(moments, crashes(50, OVER, 42));
-        assert_ne!(moments, crashes(50, OVER, 43));
-    }
 
     #[test]
     fn the_node_that_most_requests_wait_for_is_the_one_and_where_nothing_waits_the_one_that_leads_most() {

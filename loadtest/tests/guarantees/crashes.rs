@@ -1,7 +1,9 @@
 //! Orders after their verdicts, by real processes of every function: paid, cancelled, expired, published; through crashes.
 
-use crate::support::sale::{TIME_MAX, assert_passed, endpoints, result_of, workers};
+use crate::support::sale::{TIME_MAX, assert_passed, endpoints, private_servers, result_of, workers};
+use clap::ValueEnum;
 use loadtest::{
+    faults::{Draw, FaultKind, PrivateBroker},
     orders::{
         Orders,
         listener::Storage,
@@ -11,11 +13,15 @@ use loadtest::{
     run::{self, Sale},
     schedule::Scenario,
 };
+use shared::devstack::Servers;
+use std::collections::BTreeMap;
 
-#[tokio::test]
-async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
+/// Each of these takes seconds.
+const FEW_ALONE: [FaultKind; 3] = [FaultKind::BrokerRestart, FaultKind::DatabaseRestart, FaultKind::MemoryAlarm];
+
+/// Half of the buyers pay, some cancel, and the rest let a short hold run out.
+async fn sale_with_payments(scenario: Scenario, draws: Vec<Draw>) -> Sale<'static> {
     let share = |text: &str| text.parse::<Share>().unwrap();
-    // Half of the buyers pay, some cancel, and the rest let a short hold run out.
     let plan = Plan {
         pay_share: Some(share("50%")),
         cancel_share: Some(share("10%")),
@@ -26,10 +32,16 @@ async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
         seed: 11,
     };
     let functions = programs::functions().await.unwrap();
-    let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, quantities: 1..=1, rate: 400.0, seed: 11 };
     let mut sale = Sale::of(scenario, workers(2, None).await, TIME_MAX);
-    sale.orders = Some(Orders { plan, functions, storage: Storage::Memory });
-    sale.faults.crashes = 10;
+    sale.orders = Some(Orders { plan, functions, storage: Storage::Disk });
+    sale.faults.draws = draws;
+    sale
+}
+
+#[tokio::test]
+async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
+    let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, quantities: 1..=1, rate: 400.0, seed: 11 };
+    let sale = sale_with_payments(scenario, vec![Draw { count: 10, kinds: vec![FaultKind::Kill] }]).await;
     let outcome = run::start(&endpoints().await, sale).await.unwrap().finish().await.unwrap();
     assert_passed(&outcome);
     assert_eq!(outcome.crashes.len(), 10);
@@ -43,6 +55,24 @@ async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
         assert!(some > 0, "each way is taken: {life:?}");
     }
     assert!(outcome.audit.verdicts.reserved > 700, "units that came back were sold again");
+}
+
+#[tokio::test]
+async fn a_few_faults_of_every_kind_in_a_sale_with_payments_break_no_promise() {
+    let (mut servers, endpoints) = private_servers(1).await;
+    let few = |&kind| Draw { count: if FEW_ALONE.contains(&kind) { 1 } else { 3 }, kinds: vec![kind] };
+    let draws: Vec<Draw> = FaultKind::value_variants().iter().map(few).collect();
+    let scenario = Scenario { buyers: 3_000, items: 4, stock: 1_400, quantities: 1..=1, rate: 200.0, seed: 11 };
+    let mut sale = sale_with_payments(scenario, draws.clone()).await;
+    let Servers { rabbitmq, postgres, .. } = &mut servers;
+    sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost: "/" });
+    sale.faults.postgres = Some(postgres);
+    let outcome = run::start(&endpoints, sale).await.unwrap().finish().await.unwrap();
+    assert_passed(&outcome);
+    let expected: BTreeMap<FaultKind, u32> = draws.iter().map(|draw| (draw.kinds[0], draw.count)).collect();
+    assert_eq!(outcome.faults, expected);
+    assert_eq!(outcome.life.unwrap().held, 0);
+    servers.stop().await.unwrap();
 }
 
 #[tokio::test]
