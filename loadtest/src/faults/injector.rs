@@ -231,9 +231,10 @@ impl<'a> Injector<'a> {
     /// Begins to do something to a server, which goes on while others do theirs. A restart is an orderly one or not.
     fn disturb_server(&mut self, kind: FaultKind, is_orderly: bool) -> Option<String> {
         let (mut broker, mut postgres) = (self.faults.broker.take(), self.faults.postgres.take());
-        let whom = match kind {
-            FaultKind::DatabaseRestart => postgres.as_ref().map(|_| "the database"),
-            _ => broker.as_ref().map(|_| "the broker"),
+        let whom = if kind == FaultKind::DatabaseRestart {
+            postgres.as_ref().map(|_| "the database")
+        } else {
+            broker.as_ref().map(|_| "the broker")
         };
         self.under_way = Some(Box::pin(async move {
             let done = match (kind, &mut broker, &mut postgres) {
