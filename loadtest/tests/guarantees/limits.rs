@@ -1,6 +1,6 @@
 //! The rules of a sale over many workers: whichever of them decides, and at whatever instant, no buyer passes a limit.
 
-use crate::support::shop::{Shop, until};
+use crate::support::shop::{Shop, memory_of, until};
 use shared::topology::Topology;
 use std::collections::HashSet;
 
@@ -45,6 +45,43 @@ async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
     assert_eq!((bought, limited), (1, partitions.len() - 1));
     assert!(shop.count("SELECT conflicts FROM items").await >= 2, "the version stopped two of three");
     assert_eq!(shop.stock("ticket").await, (999, 1));
+}
+
+/// Not a test but a measurement: what large messages take of a worker's memory while they cannot be decided.
+#[tokio::test]
+#[ignore = "takes a minute: cargo test --release -p loadtest --test guarantees large_messages -- --ignored --nocapture"]
+async fn a_full_window_of_large_messages_takes_little_memory() {
+    const PARTITIONS: [&str; 8] = [
+        "purchase.0",
+        "purchase.1",
+        "purchase.2",
+        "purchase.3",
+        "purchase.4",
+        "purchase.5",
+        "purchase.6",
+        "purchase.7",
+    ];
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let worker = shop.worker("w", &[]).await;
+    shop.purchase("first").await;
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE items, verdicts IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    println!("before: {}", memory_of(&worker));
+    for partitions in [3, 8] {
+        for number in 0..10_000 {
+            let id = format!("{partitions}-{number}");
+            let padding = " ".repeat(60 * 1024);
+            let body = format!(r#"{{"request_id":"{id}","item":"other","buyer":"ann","quantity":1}}{padding}"#);
+            let partition = PARTITIONS[number % partitions];
+            shop.send_to("", partition, body.as_bytes(), shop.properties(&id)).await;
+        }
+        println!("10,000 requests of 60 KiB more in {partitions} partitions: {}", memory_of(&worker));
+    }
+    lock.rollback().await.unwrap();
+    for _ in 0..20_000 {
+        shop.reply().await;
+    }
+    println!("after: {}", memory_of(&worker));
 }
 
 /// Asks for one unit for ann, in this partition.

@@ -14,7 +14,7 @@ use loadtest::{
 use nix::sys::signal::Signal;
 use shared::{
     db,
-    devstack::{Disturbance, Forwarder, RabbitMq},
+    devstack::{self, Disturbance, Forwarder, RabbitMq},
 };
 use std::time::Duration;
 
@@ -81,6 +81,41 @@ async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_w
     }
     assert!(shop.log("next").await.contains("its requests are decided again"));
     assert_eq!(shop.depth("dead").await, 0);
+}
+
+#[tokio::test]
+async fn rows_that_are_locked_while_their_partitions_are_handed_over_stop_their_items_alone() {
+    let names: Vec<String> = (0..40).map(|number| format!("item-{number}")).collect();
+    let mut shop = Shop::open(&names.iter().map(|item| (item.as_str(), 10)).collect::<Vec<_>>()).await;
+    let mut worker = shop.worker("w", &[("TURNSTILE_PAUSE_AT", "filling a window")]).await;
+    let ask = async |shop: &mut Shop, round: &str, items: &[String]| {
+        for item in items {
+            shop.buy_unconfirmed(&format!("{round}-{item}"), item).await;
+        }
+    };
+    ask(&mut shop, "first", &names).await;
+    shop.replies(names.len()).await;
+    let _next = shop.worker("next", &[]).await;
+    until("it holds partitions", async || shop.log("w").await.contains("TURNSTILE_PAUSE_AT")).await;
+    let (locked, others) = names.split_at(20);
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM items WHERE id = ANY($1) FOR UPDATE").bind(locked).execute(&mut *lock).await.unwrap();
+    ask(&mut shop, "second", &names).await;
+    shop.replies(others.len()).await;
+    worker.send(devstack::Signal::Continue).unwrap();
+    // Four windows of messages that mean nothing, which must not be held back: whatever comes behind them would stand still.
+    let settled = |log: &str| -> u32 { log.split("settled messages=").skip(1).map(first_number).sum() };
+    until("the windows are filled", async || settled(&shop.log("w").await) >= 4 * 2_000).await;
+    ask(&mut shop, "third", others).await;
+    let replies = shop.replies(others.len()).await;
+    assert!(replies.keys().all(|id| id.starts_with("third-")));
+    lock.rollback().await.unwrap();
+    let replies = shop.replies(locked.len()).await;
+    assert!(replies.iter().all(|(id, reply)| id.starts_with("second-") && reply.code() == "reserved"));
+}
+
+fn first_number(text: &str) -> u32 {
+    text.split(|symbol: char| !symbol.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use crate::support::{
     sale::rabbitmqctl,
-    shop::{Reply, Shop, until},
+    shop::{Reply, Shop, memory_of, until},
 };
 use shared::{
-    devstack::{Gateway, Supervised, fixture, gateway::Behaviour},
+    devstack::{Gateway, fixture, gateway::Behaviour},
     messages::{PAYMENT_QUEUE, RELEASE_QUEUE},
 };
 use std::time::Duration;
@@ -111,11 +111,6 @@ async fn a_worker_killed_at_any_point_of_a_pending_payment_leaves_one_charge_and
 #[ignore = "takes two minutes: cargo test -p loadtest --test guarantees ten_thousand_pending -- --ignored --nocapture"]
 async fn ten_thousand_pending_payments_are_cheap() {
     const PAYMENTS: usize = 10_000;
-    let memory = |payment: &Supervised| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", payment.pid())).unwrap();
-        let is_memory = |line: &&str| ["VmHWM", "RssAnon"].iter().any(|name| line.starts_with(name));
-        status.lines().filter(is_memory).collect::<Vec<_>>().join(", ")
-    };
     let mut shop = Shop::open(&[("ticket", 10_000)]).await;
     let gateway =
         Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
@@ -124,7 +119,7 @@ async fn ten_thousand_pending_payments_are_cheap() {
     let orders = shop.replies(PAYMENTS).await;
     let payment = shop.worker_of("payment", "p", &[("GATEWAY", "http"), ("GATEWAY_URL", gateway.url())]).await;
     until("it serves", async || shop.log("p").await.contains("consuming")).await;
-    let before = memory(&payment);
+    let before = memory_of(&payment);
     for reply in orders.into_values() {
         send(&shop, &format!("p-{}", reply.correlation_id), reply.order()).await;
     }
@@ -138,7 +133,7 @@ async fn ten_thousand_pending_payments_are_cheap() {
         most = most.max(gateway.ledger().asked - before);
     }
     let asked = gateway.ledger().asked - begun;
-    let after = memory(&payment);
+    let after = memory_of(&payment);
     println!("asked in a minute: {asked}, in a second: {most} at most; memory before: {before}, after: {after}");
     assert!(most <= 50);
 }

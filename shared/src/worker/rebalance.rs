@@ -227,15 +227,18 @@ impl Shares {
         self.those(|partition| partition.holding.is_some())
     }
 
-    /// Of each held partition, the tag of the last delivery that was taken since it is held, and before the first one that is
-    /// not decided. Of others there is none: they are acknowledged, and the broker closes the channel of who does it twice.
-    pub(super) fn held_tags(&self, undecided: &[(usize, u64)]) -> Vec<(usize, u64)> {
-        let before = |index| undecided.iter().find(|first| first.0 == index).map_or(u64::MAX, |first| first.1 - 1);
-        let tag = |(index, partition): (usize, &Partition)| {
-            let tag = partition.last_tag.min(before(index));
-            partition.holding.filter(|holding| tag > holding.tag_before).map(|_| (index, tag))
-        };
-        self.partitions.iter().enumerate().filter_map(tag).collect()
+    /// What was taken from held partitions since then, as (partition, tag). Of what came before there is none: it is acknowledged,
+    /// and the broker closes the channel of who does it twice.
+    pub(super) fn held_tags(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.partitions.iter().enumerate().flat_map(|(index, partition)| {
+            let before = partition.holding.map_or(partition.last_tag, |holding| holding.tag_before);
+            (before + 1..=partition.last_tag).map(move |tag| (index, tag))
+        })
+    }
+
+    /// A held partition stays ours for now.
+    pub(super) fn keep(&mut self, partition: usize) {
+        self.partitions[partition].holding = None;
     }
 
     /// The held partitions of which a whole window is taken, each with the last delivery's tag.

@@ -12,7 +12,10 @@ use super::{
     rebalance::{Place, Shares, Step, Subscribing},
     settle::{Decided, Settler, Settling},
 };
-use crate::amqp::{self, Consumer, Delivery, Error};
+use crate::{
+    amqp::{self, Consumer, Delivery, Error},
+    fail_point::pause_at,
+};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -96,18 +99,16 @@ impl Function {
             pushed: 0,
         };
         let ended = session.consume().await;
-        let undecided = undecided(&session.later);
-        let Session { mut consumer, shares, .. } = session;
+        let Session { mut consumer, shares, later, .. } = session;
         match ended {
             // Settling only knows that it ended; the subscription knows why.
             Err(Error::Lost(_)) if !consumer.is_open() => Err(consumer.failure().await),
             Err(error) => Err(error),
             Ok(ended) => {
                 settling.finish().await?;
-                // Answered, and held back for a handing over that does not happen any more. What is not decided comes back,
-                // and with it, to be answered again, what came after it.
-                let held = shares.held_tags(&undecided).into_iter();
-                consumer.acknowledger().acknowledge(held, &[]).await?;
+                // Answered, and held back for a handing over that does not happen any more. What is not decided comes back.
+                let held = shares.held_tags().filter(|tag| !is_among(*tag, &later));
+                consumer.acknowledger().acknowledge(held, &undecided(&later)).await?;
                 Ok(ended)
             }
         }
@@ -172,6 +173,7 @@ impl<'a> Session<'a> {
             // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
             // next batch on.
             self.note(&taken);
+            self.keep_what_waits().await?;
             self.hand_over().await?;
         }
     }
@@ -261,6 +263,9 @@ impl<'a> Session<'a> {
         }
         let (nodes, name) = (self.function.service.nodes.clone(), self.name.clone());
         tokio::spawn(async move {
+            if queues.iter().any(|(_, count)| *count > 1) {
+                pause_at("filling a window").await;
+            }
             if let Err(error) = amqp::fill(&nodes, &name, &queues).await {
                 tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
             }
@@ -292,12 +297,22 @@ impl<'a> Session<'a> {
         self.later.iter().any(|delivery| delivery.partition == partition)
     }
 
+    /// Gives up handing over a partition in which something began to wait: nothing behind it would come any more.
+    async fn keep_what_waits(&mut self) -> Result<(), Error> {
+        for partition in self.shares.held().into_iter().filter(|partition| self.waits(*partition)).collect::<Vec<_>>() {
+            taking_in(&Mutex::new(&mut self.consumer), self.settling.settled(self.pushed)).await?;
+            let is_answered = |tag: &(usize, u64)| tag.0 == partition && !is_among(*tag, &self.later);
+            let held = self.shares.held_tags().filter(is_answered);
+            self.consumer.acknowledger().acknowledge(held, &undecided(&self.later)).await?;
+            self.shares.keep(partition);
+            tracing::info!(partition, "not handed over: something in it waits for a row");
+        }
+        Ok(())
+    }
+
     /// Hands over each partition of which a whole window is decided and answered.
     async fn hand_over(&mut self) -> Result<(), Error> {
         for (partition, last_tag) in self.shares.full(self.window) {
-            if self.waits(partition) {
-                continue;
-            }
             taking_in(&Mutex::new(&mut self.consumer), self.settling.settled(self.pushed)).await?;
             self.consumer.hand_over(partition, last_tag).await?;
             self.shares.handed_over(partition);
@@ -336,6 +351,10 @@ impl Taken {
     fn of(delivery: &Delivery) -> Self {
         Self { partition: delivery.partition, tag: delivery.tag, is_kept: delivery.is_alone }
     }
+}
+
+fn is_among(tag: (usize, u64), later: &[Delivery]) -> bool {
+    later.iter().any(|delivery| (delivery.partition, delivery.tag) == tag)
 }
 
 /// In each partition, the first (partition, tag) of these.

@@ -312,3 +312,10 @@ async fn logs() -> PathBuf {
     static LOGS: OnceCell<Folder> = OnceCell::const_new();
     LOGS.get_or_init(async || Folder::create().unwrap()).await.path().to_owned()
 }
+
+/// What a process takes of memory now, and took at most.
+pub(crate) fn memory_of(process: &Supervised) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let is_memory = |line: &&str| ["VmHWM", "RssAnon"].iter().any(|name| line.starts_with(name));
+    status.lines().filter(is_memory).collect::<Vec<_>>().join(", ")
+}
