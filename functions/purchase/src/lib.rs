@@ -25,6 +25,7 @@ use shared::{
     metrics::Registry,
     outbox::Notifier,
     retry::RetryPolicy,
+    startup::wait_for_server,
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
@@ -67,8 +68,11 @@ impl Purchase {
         let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
         let keep_verdicts_days = options.keep_verdicts_days;
         let purchase = Self { keep_verdicts_days, ..Self::new(pool, options.strategy, options.retry)? };
-        purchase.warm_up().await.context("the database's tables cannot be read")?;
-        purchase.decider.reach_counter(worker.startup_seconds_max).await?;
+        let seconds_max = worker.startup_seconds_max;
+        let away = |error: &Error| (!matches!(error, Error::Unfit(_))).then(|| error.to_string());
+        let warm = wait_for_server("the database", seconds_max, away, async || Ok(purchase.warm_up().await?)).await;
+        warm.context("the database's tables cannot be read")?;
+        purchase.decider.reach_counter(seconds_max).await?;
         Ok(purchase)
     }
 

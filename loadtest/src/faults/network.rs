@@ -16,6 +16,8 @@ const MS: std::ops::Range<u32> = 200..2_000;
 const LONG_ONE_IN: u32 = 100;
 const LONG: Duration = Duration::from_secs(12);
 const DELAY_MS_MAX: u32 = 50;
+/// One time in so many it befalls all connections to the server, else one of them: its worker goes on with its others.
+const ALL_ONE_IN: u32 = 8;
 
 pub(crate) struct Network {
     broker: Forwarder,
@@ -39,7 +41,7 @@ impl Network {
             0 => (&self.broker, "a connection to the broker", "the connections to the broker"),
             _ => (&self.database, "a connection to the database", "the connections to the database"),
         };
-        let chosen = (random.below(2) == 0).then(|| random.next());
+        let chosen = (random.below(ALL_ONE_IN) > 0).then(|| random.next());
         let disturbance = match kind {
             FaultKind::Cut => Disturbance::Cut,
             FaultKind::HalfOpen => Disturbance::HalfOpen(some_time(random)),

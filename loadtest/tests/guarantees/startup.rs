@@ -53,6 +53,18 @@ async fn the_broker_imports_the_definitions_and_the_declared_topology_agrees_and
     assert_gives_up(&[("AMQP_URL", &bare), ("DATABASE_URL", &url)], CONFIGURATION, hint).await;
     servers.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_table_that_cannot_be_read_yet_is_waited_for() {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE items").execute(&mut *lock).await.unwrap();
+    let _worker = shop.worker("w", &[]).await;
+    until("it waits", async || shop.log("w").await.contains("waiting for the database")).await;
+    lock.rollback().await.unwrap();
+    assert_eq!(shop.purchase("r").await.code(), "reserved");
+}
+
 #[tokio::test]
 async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
     let (fixture, odd) = (Fixture::new().await, Shop::open(&[]).await);
