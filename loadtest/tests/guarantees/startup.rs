@@ -56,6 +56,8 @@ async fn the_broker_imports_the_definitions_and_the_declared_topology_agrees_and
 
 #[tokio::test]
 async fn a_table_that_cannot_be_read_yet_is_waited_for() {
+    // Building it takes longer than anybody may hold a lock.
+    purchase_program().await;
     let mut shop = Shop::open(&[("ticket", 1)]).await;
     let mut lock = shop.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE items").execute(&mut *lock).await.unwrap();
