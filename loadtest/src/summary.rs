@@ -19,7 +19,8 @@ const INVARIANT_COLUMNS: usize = 28;
 /// The column where a shown step's result begins, from that of its text on.
 const STEP_COLUMNS: usize = 58;
 
-const CRASHES_SHOWN_MAX: usize = 50;
+/// Of more workers and crashes, the JSON has the rest.
+const LINES_SHOWN_MAX: usize = 50;
 
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let line = headline(outcome);
@@ -146,7 +147,7 @@ fn reference(label: &str, reference: Reference) -> impl Iterator<Item = String> 
 
 fn worker_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
     let all: u64 = outcome.workers.iter().map(|worker| worker.verdicts).sum();
-    outcome.workers.iter().map(move |worker| {
+    outcome.workers.iter().take(LINES_SHOWN_MAX).map(move |worker| {
         let memory = worker.rss_mib.map(|mib| format!("  {mib:.1} MiB")).unwrap_or_default();
         figure(&worker.id, &count(worker.verdicts), &format!("{:>6}{memory}", share(worker.verdicts, all)))
     })
@@ -157,7 +158,7 @@ fn event_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
     let at_random =
         |crash: &CrashReport| (format!("at {:.1} s", crash.seconds), format!("{} killed and replaced", crash.worker));
     // Of many, their numbers say more.
-    let crashes = outcome.crashes.iter().take(CRASHES_SHOWN_MAX).map(at_random);
+    let crashes = outcome.crashes.iter().take(LINES_SHOWN_MAX).map(at_random);
     let number = |(kind, number): (&FaultKind, &u32)| {
         let kind = kind.to_possible_value().map_or_else(String::new, |value| value.get_name().replace('-', " "));
         ("at random".to_owned(), format!("{} × {kind}", count((*number).into())))
