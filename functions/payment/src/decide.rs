@@ -7,12 +7,12 @@
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, End, EndRequest, PaymentRequest, Rejection, Request, Settlement, Verdict, time::text};
+use shared::messages::{Code, End, EndRequest, PaymentRequest, Rejection, Settlement, Verdict, time::text};
 use shared::order::{
     Cause, Refusal, State,
     store::{Order, Units},
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use uuid::Uuid;
 
 /// What the database said.
@@ -26,11 +26,10 @@ pub struct Snapshot<'a> {
 }
 
 /// The payment of an order: the one under way, or the last one.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone)]
 pub struct Payment {
-    pub order_id: Uuid,
-    pub request_id: String,
-    pub fingerprint: Uuid,
+    /// Which one pays.
+    pub request: PaymentRequest,
     /// Whether the gateway may have been asked, and the outcome is not committed.
     pub is_under_way: bool,
     /// Whether it is asked about again in its time, and not because a message comes round.
@@ -38,14 +37,13 @@ pub struct Payment {
 }
 
 impl Payment {
-    pub(crate) fn of(request: &PaymentRequest) -> Self {
-        let (request_id, fingerprint) = (request.request_id.clone(), request.fingerprint());
-        Self { order_id: request.order_id, request_id, fingerprint, is_under_way: true, is_put_off: false }
+    fn of(request: &PaymentRequest) -> Self {
+        Self { request: request.clone(), is_under_way: true, is_put_off: false }
     }
 
     /// Whether it is under way by this very request.
     fn is_by(&self, request: &PaymentRequest) -> bool {
-        self.is_under_way && self.request_id == request.request_id && self.fingerprint == request.fingerprint()
+        self.is_under_way && self.request == *request
     }
 }
 
@@ -72,7 +70,7 @@ pub struct Ask<'a> {
 pub fn begin<'a>(requests: &'a [PaymentRequest], snapshot: &mut Snapshot<'a>) -> Begun<'a> {
     let mut begun = Begun::default();
     let under_way = snapshot.payments.values().filter(|payment| payment.is_under_way);
-    let mut paying: HashSet<String> = under_way.map(|payment| payment.request_id.clone()).collect();
+    let mut paying: HashSet<String> = under_way.map(|payment| payment.request.request_id.clone()).collect();
     for request in requests {
         let answer = begin_one(request, snapshot, &mut paying, &mut begun.asks);
         begun.answers.push(answer);
@@ -126,11 +124,11 @@ fn begin_one<'a>(
     Some(record(&mut snapshot.verdicts, request, refusal))
 }
 
-/// A batch whose outcomes are decided on. The transitions are made in the order of these fields.
+/// What becomes of payments. The transitions are made in the order of these fields.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Finished<'a> {
-    /// For each outcome, in order, what its request is answered. `None`: nothing yet, as the money was taken for an order
-    /// whose units are no longer held, and has to be given back first.
+    /// For each outcome, or request to end a payment, in order, what its request is answered. `None`: nothing yet, as the
+    /// money was taken for an order whose units are no longer held, and has to be given back first.
     pub answers: Vec<Option<Answer>>,
     /// Orders from `reserved` to `paying`, each with its request: a decline was recorded, and the money was taken.
     pub late: Vec<(Uuid, &'a str)>,
@@ -138,9 +136,6 @@ pub struct Finished<'a> {
     pub captured: Vec<(Uuid, &'a str)>,
     /// Orders from `paying` back to `reserved`, each with its request.
     pub declined: Vec<(Uuid, &'a str)>,
-    /// Orders whose units are not held any more, and for which money was taken nevertheless: it is to be given back, whatever
-    /// becomes of who found it.
-    pub in_vain: Vec<Uuid>,
     /// Orders from `paying` to `expired`, each with its request.
     pub voided: Vec<(Uuid, &'a str)>,
     /// The units that are sold with the captured ones.
@@ -149,38 +144,87 @@ pub struct Finished<'a> {
     pub given_back: Units,
     /// The payments that are no longer under way, by order; with the charge, where there is one.
     pub over: BTreeMap<Uuid, Option<String>>,
+    /// Whom the gateway is to void, whatever becomes of who found it; where it took money for an order whose units are not held
+    /// any more, it is to give that back.
+    pub to_void: BTreeSet<Uuid>,
 }
 
 /// Decides on what the gateway said to these requests, in order. Of money that is given back it says that none was taken.
 pub fn finish<'a>(asked: &[(&'a PaymentRequest, Outcome)], snapshot: &mut Snapshot<'a>) -> Finished<'a> {
     let mut finished = Finished::default();
     for (request, outcome) in asked {
-        let answer = finished.end(request, outcome, snapshot);
+        let answer = finished.finish(request, outcome, snapshot);
         finished.answers.push(answer);
     }
     finished
 }
 
+/// Decides on `requests` to end payments, in order, as if the gateway had been asked. `payers` are the requests of these orders'
+/// payments, the one under way or the last one, by order; `verdicts` those on `requests`.
+pub fn settle<'a>(
+    requests: &'a [EndRequest],
+    payers: &'a HashMap<Uuid, PaymentRequest>,
+    snapshot: &mut Snapshot<'a>,
+    verdicts: &mut Verdicts<'a>,
+) -> Finished<'a> {
+    let mut finished = Finished::default();
+    for request in requests {
+        let (id, payer) = (request.order_id, payers.get(&request.order_id));
+        let answer = if let Some(answer) = verdicts.answer(request) {
+            answer
+        } else if payer.is_some_and(|payer| payer.request_id == request.request_id) {
+            // The payer's own verdict is to have this id.
+            Answer::Rejected(Rejection::reused(&request.request_id, &[]))
+        } else if finished.over.contains_key(&id) || finished.to_void.contains(&id) {
+            // What is written at once has no order, so an order's payment is ended once in a transaction.
+            Answer::Later
+        } else {
+            let (code, text) = finished.settle(request, payer, snapshot);
+            verdicts.add(request, &Verdict::decided(&request.request_id, code, text, verdicts.now))
+        };
+        finished.answers.push(Some(answer));
+    }
+    finished
+}
+
 impl<'a> Finished<'a> {
-    fn end(&mut self, request: &'a PaymentRequest, outcome: &Outcome, snapshot: &mut Snapshot<'a>) -> Option<Answer> {
+    fn finish(
+        &mut self,
+        request: &'a PaymentRequest,
+        outcome: &Outcome,
+        snapshot: &mut Snapshot<'a>,
+    ) -> Option<Answer> {
         let id = request.order_id;
         let payment = snapshot.payments.get_mut(&id).filter(|payment| payment.is_by(request));
         let is_ours = payment.is_some();
         let order = snapshot.orders.get_mut(&id);
         let verdict = match outcome {
             Outcome::Captured { charge_id } => {
-                let order = order?;
-                if !is_ours && matches!(order.state, State::Expired | State::Cancelled) {
-                    self.in_vain.push(id);
-                }
-                let verdict = self.capture(request, order, is_ours)?;
+                let verdict = self.capture(request, order?, is_ours)?;
                 if verdict.0 == Code::Paid {
                     self.over.insert(id, Some(charge_id.clone()));
                 }
                 verdict
             }
-            Outcome::Declined { reason } => self.decline(request, order, is_ours, reason),
-            Outcome::Voided => self.void(request, order, is_ours),
+            // It is held again for what is left of its time.
+            Outcome::Declined { reason } => match unpaid(id, order, is_ours, Cause::PaymentDeclined) {
+                Ok(order) => {
+                    self.declined.push((id, &request.request_id));
+                    let left = format!("{} held for you until {}", units_are(order), text(order.hold_until));
+                    (Code::Declined, format!("The payment of the order {id} was declined: {reason}. {left}."))
+                }
+                Err(refused) => refused,
+            },
+            // Its hold ends with the payment: nothing can be charged under its key any more.
+            Outcome::Voided => match unpaid(id, order, is_ours, Cause::PaymentVoided) {
+                Ok(order) => {
+                    self.voided.push((id, &request.request_id));
+                    *self.given_back.entry(order.item.clone()).or_default() += order.quantity;
+                    let what = "did not end in time; nothing is charged, and its hold is over";
+                    (Code::AlreadyExpired, format!("The payment of the order {id} {what}."))
+                }
+                Err(refused) => refused,
+            },
         };
         if let Some(payment) = payment {
             payment.is_under_way = false;
@@ -200,7 +244,11 @@ impl<'a> Finished<'a> {
             State::Reserved => self.late.push((id, by)),
             // By somebody who asked with the same key: it is the same charge.
             State::Paid => return Some(refused(id, Refusal::AlreadyPaid)),
-            State::Expired | State::Cancelled => return None,
+            State::Expired | State::Cancelled => {
+                // One that is under way is asked about again, and voided, as it is.
+                self.to_void.extend((!is_ours).then_some(id));
+                return None;
+            }
         }
         order.state = State::Paid;
         self.captured.push((id, by));
@@ -208,95 +256,7 @@ impl<'a> Finished<'a> {
         Some((Code::Paid, format!("The order {id} is paid for; {} yours.", units_are(order))))
     }
 
-    /// The order is held again for what is left of its time, where this request was paying for it.
-    fn decline(
-        &mut self,
-        request: &'a PaymentRequest,
-        order: Option<&mut Order>,
-        is_ours: bool,
-        reason: &str,
-    ) -> (Code, String) {
-        let id = request.order_id;
-        let Some(order) = order else { return unknown(id) };
-        match order.state.after(Cause::PaymentDeclined) {
-            Ok(next) if is_ours => {
-                order.state = next;
-                self.declined.push((id, &request.request_id));
-                let left = format!("{} held for you until {}", units_are(order), text(order.hold_until));
-                (Code::Declined, format!("The payment of the order {id} was declined: {reason}. {left}."))
-            }
-            Ok(_) => refused(id, Refusal::PaymentUnderWay),
-            Err(refusal) => refused(id, refusal),
-        }
-    }
-}
-
-impl<'a> Finished<'a> {
-    /// The hold ends with the payment: nothing can be charged under the order's key any more.
-    fn void(&mut self, request: &'a PaymentRequest, order: Option<&mut Order>, is_ours: bool) -> (Code, String) {
-        let id = request.order_id;
-        let Some(order) = order else { return unknown(id) };
-        match order.state.after(Cause::PaymentVoided) {
-            Ok(next) if is_ours => {
-                order.state = next;
-                self.voided.push((id, &request.request_id));
-                *self.given_back.entry(order.item.clone()).or_default() += order.quantity;
-                let text = format!(
-                    "The payment of the order {id} did not end in time; nothing is charged, and its hold is over."
-                );
-                (Code::AlreadyExpired, text)
-            }
-            Ok(_) => refused(id, Refusal::PaymentUnderWay),
-            Err(refusal) => refused(id, refusal),
-        }
-    }
-}
-
-/// What is decided on requests to end payments.
-#[derive(Debug, Default)]
-pub struct Settled<'a> {
-    /// One for each request, in order.
-    pub answers: Vec<Answer>,
-    /// What becomes of the payments, as if the gateway had been asked.
-    pub finished: Finished<'a>,
-    /// Whom the gateway is to void: or the money was taken for an order that is not held any more, and it is to give it back.
-    pub to_void: Vec<Uuid>,
-}
-
-/// Decides on `requests` to end payments, in order. `payers` are the requests of these orders' payments, the one under way or
-/// the last one, by order; `verdicts` those on `requests`.
-pub fn settle<'a>(
-    requests: &'a [EndRequest],
-    payers: &'a HashMap<Uuid, PaymentRequest>,
-    snapshot: &mut Snapshot<'a>,
-    verdicts: &mut Verdicts<'a>,
-) -> Settled<'a> {
-    let mut settled = Settled::default();
-    for request in requests {
-        let id = request.order_id;
-        if verdicts.answer(request).is_none() {
-            // The payer's own verdict is to have this id.
-            if payers.get(&id).is_some_and(|payer| payer.request_id == request.request_id) {
-                settled.answers.push(Answer::Rejected(Rejection::reused(&request.request_id, &[])));
-                continue;
-            }
-            // What is written at once has no order, so an order's payment is ended once in a transaction.
-            if settled.finished.over.contains_key(&id) || settled.to_void.contains(&id) {
-                settled.answers.push(Answer::Later);
-                continue;
-            }
-        }
-        let answer = verdicts.answer(request).unwrap_or_else(|| {
-            let (code, text) = settled.end(request, payers.get(&request.order_id), snapshot);
-            verdicts.add(request, &Verdict::decided(&request.request_id, code, text, verdicts.now))
-        });
-        settled.answers.push(answer);
-    }
-    settled
-}
-
-impl<'a> Settled<'a> {
-    fn end(
+    fn settle(
         &mut self,
         EndRequest { order_id: id, end, .. }: &EndRequest,
         payer: Option<&'a PaymentRequest>,
@@ -311,22 +271,35 @@ impl<'a> Settled<'a> {
             End::Settle(Settlement::Captured { .. }) if state == State::Paid => refused(id, Refusal::AlreadyPaid),
             End::Settle(Settlement::Captured { charge_id }) => {
                 let outcome = Outcome::Captured { charge_id: charge_id.clone() };
-                if self.finished.end(payer, &outcome, snapshot).is_some() {
+                if self.finish(payer, &outcome, snapshot).is_some() {
                     return (Code::Settled, format!("The order {id} is paid for."));
                 }
-                self.to_void.push(id);
+                self.to_void.insert(id);
                 (Code::Settled, format!("The order {id} is not held any more; its charge is given back."))
             }
             End::Settle(Settlement::Declined { reason }) if is_under_way => {
-                self.finished.end(payer, &Outcome::Declined { reason: reason.clone() }, snapshot);
+                self.finish(payer, &Outcome::Declined { reason: reason.clone() }, snapshot);
                 (Code::Settled, format!("The payment of the order {id} is declined."))
             }
             End::Void if is_under_way => {
-                self.to_void.push(id);
+                self.to_void.insert(id);
                 (Code::Voiding, format!("The gateway is asked to void the payment of the order {id}."))
             }
             End::Settle(Settlement::Declined { .. }) | End::Void => none,
         }
+    }
+}
+
+/// The order whose payment has ended without money, in its next state; else why this request has ended none.
+fn unpaid(id: Uuid, order: Option<&mut Order>, is_ours: bool, cause: Cause) -> Result<&mut Order, (Code, String)> {
+    let order = order.ok_or_else(|| unknown(id))?;
+    match order.state.after(cause) {
+        Ok(next) if is_ours => {
+            order.state = next;
+            Ok(order)
+        }
+        Ok(_) => Err(refused(id, Refusal::PaymentUnderWay)),
+        Err(refusal) => Err(refused(id, refusal)),
     }
 }
 

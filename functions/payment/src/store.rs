@@ -14,7 +14,7 @@ use shared::{
     messages::{EndRequest, PaymentRequest, Request},
     order::{
         Cause,
-        store::{Destination, Transition, Units, lock_items, lock_orders, move_on},
+        store::{Destination, Order, Transition, Units, lock_items, lock_orders, move_on},
     },
     transaction::Transaction,
 };
@@ -24,15 +24,11 @@ use uuid::Uuid;
 
 /// Of the orders $1, and of the requests $2 where they pay for another one.
 pub const READ_PAYMENTS: &str = "
-SELECT order_id, request_id, fingerprint, is_under_way, said IS NOT NULL OR void_at <= now() AS is_put_off
+SELECT request_id, order_id, payment_method, is_under_way, said IS NOT NULL OR void_at <= now()
 FROM payments WHERE order_id = ANY($1)
 UNION
-SELECT order_id, request_id, fingerprint, is_under_way, said IS NOT NULL OR void_at <= now()
+SELECT request_id, order_id, payment_method, is_under_way, said IS NOT NULL OR void_at <= now()
 FROM payments WHERE is_under_way AND request_id = ANY($2)";
-
-/// Of the orders $1.
-pub const READ_PAYERS: &str = "
-SELECT order_id, request_id, payment_method FROM payments WHERE order_id = ANY($1)";
 
 /// $1 to $4 belong together; an order that was paid for before, in vain, has a row. $6 is how many seconds later it counts as
 /// lost, $7 after how many it is voided.
@@ -140,23 +136,17 @@ impl Transaction for Settle<'_> {
     type Done = Vec<Answer>;
 
     async fn attempt(&self, connection: &mut PgConnection) -> Result<Vec<Answer>, sqlx::Error> {
-        let orders: Vec<Uuid> = self.0.iter().map(|request| request.order_id).collect();
-        // From here on nobody else begins or ends one of these payments.
-        let locked = lock_orders(connection, &orders).await?;
-        let payers = sqlx::query_as(READ_PAYERS).bind(orders).fetch_all(&mut *connection).await?;
-        let payers = payers.into_iter().map(|(order_id, request_id, payment_method)| {
-            (order_id, PaymentRequest { request_id, order_id, payment_method })
-        });
-        let payers: HashMap<Uuid, PaymentRequest> = payers.collect();
-        let mut snapshot = Snapshot { orders: locked, ..read(connection, payers.values()).await? };
+        let order_ids = self.0.iter().map(|request| request.order_id).collect();
+        let (orders, payments) = lock(connection, order_ids, &[]).await?;
+        let payers: HashMap<Uuid, PaymentRequest> =
+            payments.iter().map(|(order_id, payment)| (*order_id, payment.request.clone())).collect();
+        let verdicts = idempotency::store::read(connection, payers.values()).await?;
+        let mut snapshot = Snapshot { orders, payments, verdicts };
         let mut verdicts = idempotency::store::read(connection, self.0.iter()).await?;
-        let settled = decide::settle(self.0, &payers, &mut snapshot, &mut verdicts);
-        write(connection, &settled.finished, &snapshot.verdicts).await?;
-        if !settled.to_void.is_empty() {
-            sqlx::query(VOID).bind(&settled.to_void).bind(verdicts.now).execute(&mut *connection).await?;
-        }
+        let finished = decide::settle(self.0, &payers, &mut snapshot, &mut verdicts);
+        write(connection, &finished, &snapshot.verdicts).await?;
         idempotency::store::record(connection, &verdicts).await?;
-        Ok(settled.answers)
+        Ok(finished.answers.into_iter().flatten().collect())
     }
 }
 
@@ -171,8 +161,9 @@ async fn write(
         let charges: Vec<Option<&str>> = finished.over.values().map(Option::as_deref).collect();
         sqlx::query(END).bind(orders).bind(charges).execute(&mut *connection).await?;
     }
-    if !finished.in_vain.is_empty() {
-        sqlx::query(VOID).bind(&finished.in_vain).bind(verdicts.now).execute(&mut *connection).await?;
+    if !finished.to_void.is_empty() {
+        let orders: Vec<Uuid> = finished.to_void.iter().copied().collect();
+        sqlx::query(VOID).bind(orders).bind(verdicts.now).execute(&mut *connection).await?;
     }
     let at = verdicts.now + time::Duration::MICROSECOND;
     let transition = |cause, orders: &[_], at| Transition { cause, orders: orders.to_vec(), at };
@@ -193,16 +184,30 @@ async fn write(
     idempotency::store::record(connection, verdicts).await
 }
 
-/// Locks the orders first: whoever else has one of these payments in hand has committed by the time that the rest is read.
+/// What the database says, once these requests' orders are locked.
 async fn read<'a>(
     connection: &mut PgConnection,
     requests: impl Iterator<Item = &'a PaymentRequest> + Clone + Send,
 ) -> Result<Snapshot<'a>, sqlx::Error> {
-    let order_ids: Vec<Uuid> = requests.clone().map(|request| request.order_id).collect();
+    let order_ids = requests.clone().map(|request| request.order_id).collect();
     let request_ids: Vec<&str> = requests.clone().map(|request| request.request_id.as_str()).collect();
+    let (orders, payments) = lock(connection, order_ids, &request_ids).await?;
+    Ok(Snapshot { orders, payments, verdicts: idempotency::store::read(connection, requests).await? })
+}
+
+/// Locks orders: whoever else has one of their payments in hand has committed by the time that the rest is read. Their payments,
+/// and those that these requests have under way, by order.
+async fn lock(
+    connection: &mut PgConnection,
+    order_ids: Vec<Uuid>,
+    request_ids: &[&str],
+) -> Result<(HashMap<Uuid, Order>, HashMap<Uuid, Payment>), sqlx::Error> {
     let orders = lock_orders(connection, &order_ids).await?;
     let payments = sqlx::query_as(READ_PAYMENTS).bind(order_ids).bind(request_ids);
-    let payments: Vec<Payment> = payments.fetch_all(&mut *connection).await?;
-    let payments = payments.into_iter().map(|payment| (payment.order_id, payment)).collect();
-    Ok(Snapshot { orders, payments, verdicts: idempotency::store::read(connection, requests).await? })
+    let payments: Vec<(String, Uuid, String, bool, bool)> = payments.fetch_all(connection).await?;
+    let payments = payments.into_iter().map(|(request_id, order_id, payment_method, is_under_way, is_put_off)| {
+        let request = PaymentRequest { request_id, order_id, payment_method };
+        (order_id, Payment { request, is_under_way, is_put_off })
+    });
+    Ok((orders, payments.collect()))
 }

@@ -3,7 +3,7 @@
 use super::*;
 use payment::{
     recovery::TAKE_UP,
-    store::{ASK_AGAIN, END, PUT_OFF, PUT_UNDER_WAY, READ_PAYERS, READ_PAYMENTS, VOID},
+    store::{ASK_AGAIN, END, PUT_OFF, PUT_UNDER_WAY, READ_PAYMENTS, VOID},
 };
 use shared::{
     devstack::seed::assert_plans,
@@ -25,7 +25,7 @@ ANALYZE items; ANALYZE orders; ANALYZE payments; ANALYZE verdicts";
 
 #[tokio::test]
 async fn every_statement_of_a_payment_goes_by_key() {
-    let plans: [(&str, &[&str]); 14] = [
+    let plans: [(&str, &[&str]); 13] = [
         (LOCK_ORDERS, &["orders_pkey"]),
         (READ_PAYMENTS, &["payments_pkey", "a_request_pays_for_one_order"]),
         (READ, &["verdicts_pkey"]),
@@ -33,7 +33,6 @@ async fn every_statement_of_a_payment_goes_by_key() {
         (PUT_UNDER_WAY, &[]),
         (ASK_AGAIN, &["payments_pkey"]),
         (END, &["payments_pkey"]),
-        (READ_PAYERS, &["payments_pkey"]),
         (PUT_OFF, &["payments_pkey"]),
         (VOID, &["payments_pkey"]),
         (LOCK_ITEMS, &["items_pkey"]),
