@@ -53,7 +53,7 @@ impl Probe {
 
     /// Makes sure of the exchanges and queues of `rabbitmq/definitions.json`.
     pub(crate) async fn declare_topology(&self) -> Result<(), Failure> {
-        Ok(amqp::declare(&self.channel, &Topology::read()).await?)
+        Ok(amqp::declare(&self.channel).await?)
     }
 
     /// Of consumers 3.10 counts only the active one of several single active ones, 4.0 to 4.2 count unsettled messages

@@ -188,7 +188,7 @@ async fn a_worker_whose_subscription_the_broker_has_cancelled_decides_nothing_mo
         log.lines().filter(cancelled).count() == queues.len()
     })
     .await;
-    amqp::declare(&shop.channel, &Topology::read()).await.unwrap();
+    amqp::declare(&shop.channel).await.unwrap();
     worker.send(Signal::Continue).unwrap();
     shop.buy("fifth", "ticket").await;
     let mut reply = shop.reply().await;

@@ -9,7 +9,6 @@ use lapin::options::QueueDeleteOptions;
 use shared::{
     amqp,
     devstack::{Fixture, Folder, Servers, Signal, fixture},
-    topology::Topology,
 };
 use std::{process::Output, time::Duration};
 use tokio::net::UnixDatagram;
@@ -28,7 +27,7 @@ async fn the_broker_imports_the_definitions_and_the_declared_topology_agrees_and
     let [imported, declared] = ["/", "declared"].map(|vhost| servers.rabbitmq.url(vhost));
     for url in [&imported, &declared] {
         let shop = Shop::on(url, &servers.postgres.url("shop"), &[]).await;
-        amqp::declare(&shop.channel, &Topology::read()).await.unwrap();
+        amqp::declare(&shop.channel).await.unwrap();
     }
     for (what, columns) in [
         ("list_queues", &["name", "durable", "auto_delete", "arguments", "type"][..]),

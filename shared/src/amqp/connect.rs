@@ -156,6 +156,10 @@ async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(
     Ok((connecting.await?, socket))
 }
 
+pub(super) async fn channel(connection: &Connection) -> Result<Channel, Error> {
+    answered(async { Ok(connection.create_channel().await?) }).await
+}
+
 pub(super) async fn confirming_channel(connection: &Connection) -> Result<Channel, Error> {
     answered(async {
         let channel = connection.create_channel().await?;

@@ -296,6 +296,11 @@ impl Consumer {
         self.channels.iter().all(|channel| channel.status().connected()) && self.incoming.is_open()
     }
 
+    /// That the broker has ended the subscription to a partition's queue, which is there.
+    pub fn cancelled(&self, partition: usize) -> Error {
+        Error::Lost(format!("the broker ended the subscription to {}", self.queues[partition]))
+    }
+
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger { channels: self.channels.clone() }
     }
@@ -309,7 +314,7 @@ impl Consumer {
                 }
                 // Until it is asked for, what comes next is not waited for.
                 if let Some(partition) = self.ended().first() {
-                    return Error::Lost(format!("the broker ended the subscription to {}", self.queues[*partition]));
+                    return self.cancelled(*partition);
                 }
             }
         };

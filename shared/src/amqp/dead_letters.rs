@@ -135,7 +135,7 @@ impl DeadLetterQueue {
 /// The queues that a message can have come from: only these are sent anything, whatever a message's headers say. Never `dead`
 /// itself, or it would not come to an end.
 fn origins() -> Vec<String> {
-    let queues = Topology::read().queues.into_iter().map(|queue| queue.name);
+    let queues = Topology::read().queues.iter().map(|queue| queue.name.clone());
     queues.filter(|name| name != DEAD_QUEUE).collect()
 }
 

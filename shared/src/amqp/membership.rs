@@ -7,7 +7,7 @@
 
 use super::{
     Error, answered,
-    connect::{Nodes, close, confirming_channel, connect, next, own_queue},
+    connect::{Nodes, channel, close, confirming_channel, connect, next, own_queue},
     properties::header,
 };
 use crate::{
@@ -129,7 +129,7 @@ async fn beat(
 
 async fn subscribe(nodes: &Nodes, name: &str, exchange: &str) -> Result<(Connection, Channel, Consumer), Error> {
     let connection = connect(nodes, name).await?;
-    let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
+    let channel = channel(&connection).await?;
     let (_, heartbeats) = own_queue(&channel, Some(exchange)).await?;
     Ok((connection, channel, heartbeats))
 }

@@ -98,12 +98,13 @@ impl From<lapin::Error> for Error {
 }
 
 /// Waits for the broker, but not for ever: a connection that dies at the wrong moment answers nothing.
-fn answered<'a, T>(waiting: impl Future<Output = Result<T, Error>> + Send + 'a) -> BoxFuture<'a, Result<T, Error>> {
-    Box::pin(async move {
-        tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), waiting)
-            .await
-            .unwrap_or_else(|_| Err(Error::Lost(format!("no answer within {ANSWER_SECONDS_MAX} s"))))
-    })
+fn answered<'a, T: 'a>(waiting: impl Future<Output = Result<T, Error>> + Send + 'a) -> BoxFuture<'a, Result<T, Error>> {
+    Box::pin(in_time(waiting))
+}
+
+async fn in_time<T>(waiting: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), waiting).await;
+    answer.unwrap_or_else(|_| Err(Error::Lost(format!("no answer within {ANSWER_SECONDS_MAX} s"))))
 }
 
 fn protocol_error(error: &lapin::Error) -> Option<&AMQPErrorKind> {

@@ -4,9 +4,10 @@
 //! nothing is missing.
 
 use super::{
-    Error, answered,
-    connect::{Nodes, connect},
-    topology::{Binding, Exchange, Queue, Topology, bind, declare_exchange, declare_queue, state},
+    Error,
+    connect::{Nodes, channel, connect},
+    in_time,
+    topology::{Binding, Topology, bind, declare_exchange, declare_queue, state},
 };
 use futures_util::future::BoxFuture;
 use lapin::{Channel, Connection, ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
@@ -25,125 +26,97 @@ const LOOKS_A_BINDING: u32 = 12;
 pub struct Repair {
     connection: Connection,
     channel: Channel,
-    topology: Topology,
     /// What we may not look at: it is taken to be there.
-    hidden: BTreeSet<String>,
+    hidden: BTreeSet<&'static str>,
     may_bind: bool,
     looks: u32,
 }
 
-/// What a look has found.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// It was gone, and is there again.
-    pub declared: Vec<String>,
-    /// It is gone, and why it could not be declared.
-    pub missing: BTreeMap<String, String>,
-}
+/// What was gone, and whether it could be declared again.
+pub type Found = BTreeMap<&'static str, Result<(), Error>>;
 
 impl Repair {
     pub fn open<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let connection = connect(nodes, &format!("{name} repair")).await?;
-            let channel = answered(async { Ok(connection.create_channel().await?) }).await?;
-            let (topology, hidden) = (Topology::read(), BTreeSet::new());
-            Ok(Self { connection, channel, topology, hidden, may_bind: true, looks: 0 })
+            let channel = channel(&connection).await?;
+            Ok(Self { connection, channel, hidden: BTreeSet::new(), may_bind: true, looks: 0 })
         })
     }
 
     /// Looks once, and declares what is gone. An error is the connection's.
     pub fn look(&mut self) -> BoxFuture<'_, Result<Found, Error>> {
         Box::pin(async move {
-            let Topology { exchanges, queues, bindings } = std::mem::take(&mut self.topology);
-            let looked = self.look_at(&exchanges, &queues, &bindings).await;
-            self.topology = Topology { exchanges, queues, bindings };
-            looked
+            let (topology, mut found) = (Topology::read(), Found::default());
+            for exchange in &topology.exchanges {
+                let name = exchange.name.as_str();
+                if self.is_gone(name, async |channel| passive(channel, name).await).await? {
+                    found.insert(name, self.ask(async |channel| declare_exchange(channel, exchange).await).await?);
+                }
+            }
+            let mut gone = Vec::new();
+            for queue in &topology.queues {
+                let name = queue.name.as_str();
+                if self.is_gone(name, async |channel| Ok(state(channel, name).await.map(drop)?)).await? {
+                    gone.push(queue);
+                }
+            }
+            if !gone.is_empty() {
+                tokio::time::sleep(QUEUE_GRACE).await;
+            }
+            for queue in gone {
+                found.insert(&queue.name, self.ask(async |channel| declare_queue(channel, queue).await).await?);
+            }
+            self.looks += 1;
+            if self.may_bind && (found.values().any(Result::is_ok) || self.looks.is_multiple_of(LOOKS_A_BINDING)) {
+                self.bind(&topology.bindings).await?;
+            }
+            Ok(found)
         })
     }
 
-    async fn look_at(
-        &mut self,
-        exchanges: &[Exchange],
-        queues: &[Queue],
-        bindings: &[Binding],
-    ) -> Result<Found, Error> {
-        let mut found = Found::default();
-        for exchange in exchanges {
-            let name = &exchange.name;
-            if !self.is_there(name, async |channel| passive(channel, name).await).await? {
-                let declared = self.ask(async |channel| declare_exchange(channel, exchange).await).await?;
-                found.note(name, declared);
-            }
-        }
-        let mut gone = Vec::new();
-        for queue in queues {
-            let name = &queue.name;
-            if !self.is_there(name, async |channel| Ok(state(channel, name).await.map(drop)?)).await? {
-                gone.push(queue);
-            }
-        }
-        if !gone.is_empty() {
-            tokio::time::sleep(QUEUE_GRACE).await;
-        }
-        for queue in gone {
-            let declared = self.ask(async |channel| declare_queue(channel, queue).await).await?;
-            found.note(&queue.name, declared);
-        }
-        self.looks += 1;
-        if self.may_bind && (!found.declared.is_empty() || self.looks.is_multiple_of(LOOKS_A_BINDING)) {
-            for binding in bindings {
-                match self.ask(async |channel| bind(channel, binding).await).await? {
-                    Ok(()) | Err(Error::Missing(_)) => (),
-                    Err(error) => {
-                        tracing::info!(%error, "bindings are left as they are");
-                        self.may_bind = false;
-                        break;
-                    }
+    async fn bind(&mut self, bindings: &[Binding]) -> Result<(), Error> {
+        for binding in bindings {
+            match self.ask(async |channel| bind(channel, binding).await).await? {
+                Ok(()) | Err(Error::Missing(_)) => (),
+                Err(error) => {
+                    tracing::info!(%error, "bindings are left as they are");
+                    self.may_bind = false;
+                    break;
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
-    async fn is_there(
+    async fn is_gone(
         &mut self,
-        name: &str,
+        name: &'static str,
         look: impl AsyncFnOnce(&Channel) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         if self.hidden.contains(name) {
-            return Ok(true);
+            return Ok(false);
         }
         match self.ask(look).await? {
-            Ok(()) => Ok(true),
-            Err(Error::Missing(_)) => Ok(false),
+            Err(Error::Missing(_)) => Ok(true),
             // RabbitMQ 4.2.6 and 4.3.0 want the right to configure for it, later ones any right.
             Err(Error::NotAllowed(_)) => {
-                self.hidden.insert(name.to_owned());
-                Ok(true)
+                self.hidden.insert(name);
+                Ok(false)
             }
-            // Its node is away, or does not answer: nobody knows.
-            Err(_) => Ok(true),
+            // It is there; or its node is away, or does not answer, and nobody knows.
+            Ok(()) | Err(_) => Ok(false),
         }
     }
 
     /// What the broker says; the outer error is the connection's.
     async fn ask(&mut self, ask: impl AsyncFnOnce(&Channel) -> Result<(), Error>) -> Result<Result<(), Error>, Error> {
-        let said = tokio::time::timeout(Duration::from_secs(super::ANSWER_SECONDS_MAX), ask(&self.channel)).await;
-        let said = said.unwrap_or_else(|_| Err(Error::Lost("no answer".to_owned())));
+        let said = in_time(ask(&self.channel)).await;
         // To be told no costs the channel.
         if said.is_err() {
-            self.channel = answered(async { Ok(self.connection.create_channel().await?) }).await?;
+            self.channel = channel(&self.connection).await?;
         }
         Ok(said)
-    }
-}
-
-impl Found {
-    fn note(&mut self, name: &str, declared: Result<(), Error>) {
-        match declared {
-            Ok(()) => self.declared.push(name.to_owned()),
-            Err(error) => drop(self.missing.insert(name.to_owned(), error.to_string())),
-        }
     }
 }
 

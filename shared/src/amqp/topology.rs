@@ -17,9 +17,10 @@ use lapin::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::sync::LazyLock;
 
 /// The parts of a RabbitMQ definitions file that we use, as the broker exports them.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<Queue>,
@@ -56,9 +57,18 @@ pub struct Binding {
 }
 
 impl Topology {
-    pub fn read() -> Self {
-        serde_json::from_str(include_str!("../../../rabbitmq/definitions.json"))
-            .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
+    pub fn read() -> &'static Self {
+        static READ: LazyLock<Topology> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("../../../rabbitmq/definitions.json"))
+                .expect("rabbitmq/definitions.json is part of this program, and a test reads it")
+        });
+        &READ
+    }
+
+    /// Whether a queue or an exchange has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.queues.iter().any(|queue| queue.name == name)
+            || self.exchanges.iter().any(|exchange| exchange.name == name)
     }
 
     /// The exchange by which a function's workers count each other, where it has partitions to share.
@@ -85,15 +95,16 @@ impl Topology {
 
 /// Makes sure that the broker has the exchanges, queues and bindings of the topology, as they are written there. What is
 /// there already, with the same arguments, stays as it is: this is how the topology is verified.
-pub fn declare<'a>(channel: &'a Channel, topology: &'a Topology) -> BoxFuture<'a, Result<(), Error>> {
+pub fn declare(channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {
     Box::pin(async move {
-        for exchange in &topology.exchanges {
+        let Topology { exchanges, queues, bindings } = Topology::read();
+        for exchange in exchanges {
             declare_exchange(channel, exchange).await?;
         }
-        for queue in &topology.queues {
+        for queue in queues {
             declare_queue(channel, queue).await?;
         }
-        for binding in &topology.bindings {
+        for binding in bindings {
             bind(channel, binding).await?;
         }
         Ok(())

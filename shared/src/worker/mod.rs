@@ -21,10 +21,7 @@ pub use readiness::{Outage, Ready};
 pub use service::Service;
 pub use start::{Program, main, main_of_service, serve, with_deep_stacks};
 
-use crate::{
-    amqp::Error,
-    retry::{RetryPolicy, Waits},
-};
+use crate::{amqp::Error, retry::RetryPolicy};
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;
@@ -62,9 +59,10 @@ impl Function {
         Box::pin(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             let mut with_care = vec![false; queues.len()];
+            let mut outage = self.service.outage("requests cannot be consumed");
             loop {
                 let started = Instant::now();
-                match self.session(queues, workers.clone(), &mut with_care).await {
+                match self.session(queues, workers.clone(), &mut with_care, &mut outage).await {
                     Ok(Ended::Stopped) => return,
                     Ok(Ended::Suspect) => (),
                     // Which partition it is in, nobody knows. It comes again at once, until it reaches the delivery limit.
@@ -73,24 +71,18 @@ impl Function {
                         with_care.fill(true);
                     }
                     Err(error) => {
-                        if !self.wait_after(&error, started, &mut waits).await {
+                        if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
+                            waits = RetryPolicy::SERVER_AWAY.waits();
+                        }
+                        self.service.nodes.go_on();
+                        outage.goes_on(&error);
+                        self.service.wait(waits.next().unwrap_or_default()).await;
+                        if self.service.is_stopped() {
                             return;
                         }
                     }
                 }
             }
         })
-    }
-
-    /// Logs why a session ended and waits before the next; false: told to stop.
-    async fn wait_after(&self, error: &Error, started: Instant, waits: &mut Waits) -> bool {
-        if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
-            *waits = RetryPolicy::SERVER_AWAY.waits();
-        }
-        self.service.nodes.go_on();
-        let wait = waits.next().unwrap_or_default();
-        tracing::warn!(%error, wait_ms = wait.as_millis(), "the broker is away; connecting again");
-        self.service.wait(wait).await;
-        !self.service.is_stopped()
     }
 }

@@ -1,7 +1,7 @@
 //! Has the topology looked after while a function runs, and knows what is missing of it.
 
 use crate::{
-    amqp::{Found, Nodes, Repair},
+    amqp::{Error, Found, Nodes, Repair},
     retry::RetryPolicy,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -12,49 +12,49 @@ const LOOKS: RetryPolicy = RetryPolicy { wait_ms: 10_000, factor: 1.0, wait_ms_m
 /// The least between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What the broker lacks of the topology, each with why it could not be declared.
+pub(super) type Missing = BTreeMap<&'static str, String>;
+
 /// Looks at once when asked to, and now and then; for ever.
-pub(super) async fn run(
-    nodes: Nodes,
-    name: String,
-    look: Arc<Notify>,
-    missing: watch::Sender<BTreeMap<String, String>>,
-) {
+pub(super) async fn run(nodes: Nodes, name: String, look: Arc<Notify>, missing: watch::Sender<Missing>) {
     let (mut repair, mut waits) = (None, LOOKS.waits());
     loop {
         drop(tokio::time::timeout(waits.next().unwrap_or(PAUSE), look.notified()).await);
-        match looked(&mut repair, &nodes, &name).await {
+        let looked = async {
+            let mut opened = match repair.take() {
+                Some(opened) => opened,
+                None => Repair::open(&nodes, &name).await?,
+            };
+            let found = opened.look().await?;
+            repair = Some(opened);
+            Ok::<_, Error>(found)
+        };
+        match looked.await {
             Ok(found) => note(found, &missing),
             // Whoever has work to do on this broker says that it is away.
-            Err(error) => {
-                tracing::debug!(%error, "the topology cannot be looked at");
-                repair = None;
-            }
+            Err(error) => tracing::debug!(%error, "the topology cannot be looked at"),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn looked(repair: &mut Option<Repair>, nodes: &Nodes, name: &str) -> Result<Found, crate::amqp::Error> {
-    if repair.is_none() {
-        *repair = Some(Repair::open(nodes, name).await?);
-    }
-    repair.as_mut().expect("it was just opened").look().await
-}
-
-fn note(Found { declared, missing: found }: Found, missing: &watch::Sender<BTreeMap<String, String>>) {
+fn note(found: Found, missing: &watch::Sender<Missing>) {
+    let (declared, gone): (Found, Found) = found.into_iter().partition(|(_, declared)| declared.is_ok());
     if !declared.is_empty() {
+        let declared = declared.into_keys().collect::<Vec<_>>();
         tracing::warn!(?declared, "deleted by somebody, and declared again; what waited in a queue is lost");
     }
+    let gone: Missing = gone.into_iter().filter_map(|(name, why)| Some((name, why.err()?.to_string()))).collect();
     missing.send_if_modified(|known| {
-        if *known == found {
-            return false;
+        let is_news = *known != gone;
+        match (is_news, gone.is_empty()) {
+            (false, _) => (),
+            (true, true) => tracing::warn!(was = ?known, "over: RabbitMQ lacks a part of the topology"),
+            (true, false) => {
+                tracing::error!(missing = ?gone, "RabbitMQ lacks a part of the topology, and it cannot be declared");
+            }
         }
-        if found.is_empty() {
-            tracing::warn!(was = ?known, "over: RabbitMQ lacks a part of the topology");
-        } else {
-            tracing::error!(missing = ?found, "RabbitMQ lacks a part of the topology, and it cannot be declared");
-        }
-        *known = found;
-        true
+        *known = gone;
+        is_news
     });
 }

@@ -3,17 +3,17 @@
 
 use super::{
     readiness::{Outage, Readiness, Ready, notify},
-    repair,
+    repair::{self, Missing},
 };
 use crate::{
-    amqp::{self, Error, Nodes, Publisher, topology::Topology},
+    amqp::{self, Error, Nodes, Publisher},
     config::WorkerOptions,
     startup::wait_for_server,
 };
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use sd_notify::NotifyState;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, watch},
@@ -33,8 +33,7 @@ pub struct Service {
     /// Turns true once, when the process is told to stop.
     stop: watch::Receiver<bool>,
     readiness: Readiness,
-    /// What the broker lacks of the topology, each with why it could not be declared.
-    missing: watch::Receiver<BTreeMap<String, String>>,
+    missing: watch::Receiver<Missing>,
     /// Has the topology looked at now.
     look: Arc<Notify>,
 }
@@ -50,7 +49,7 @@ impl Service {
     ) -> Serving {
         Box::pin(async move {
             let readiness = Readiness::of(worker.ready_file.clone());
-            let (found, missing) = watch::channel(BTreeMap::new());
+            let (found, missing) = watch::channel(Missing::new());
             let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
             let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look };
             let name = format!("turnstile-{name} {}", service.worker.worker_id);
@@ -80,7 +79,7 @@ impl Service {
         let away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_)).then(|| error.to_string());
         wait_for_server("the broker", self.worker.startup_seconds_max, away, || async {
             let publisher = Publisher::open(&self.nodes, &name, &self.worker.worker_id).await?;
-            match amqp::declare(publisher.channel(), &Topology::read()).await {
+            match amqp::declare(publisher.channel()).await {
                 // Somebody else has declared it, it is to be hoped: what is missing is found and said later.
                 Err(error @ Error::NotAllowed(_)) => {
                     tracing::info!(%error, "the topology is taken as it is");

@@ -55,6 +55,8 @@ struct Session<'a> {
     /// Partitions whose queue somebody has deleted.
     gone: Vec<usize>,
     outage: Outage,
+    /// Of the sessions before, until this one consumes.
+    away: &'a mut Outage,
     shares: Shares,
     /// Of each partition: whether its messages are to come one at a time at first. It outlives the session.
     with_care: &'a mut [bool],
@@ -71,6 +73,7 @@ impl Function {
         queues: &[String],
         workers: Option<String>,
         with_care: &mut [bool],
+        away: &mut Outage,
     ) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", self.handler.name());
@@ -92,6 +95,7 @@ impl Function {
             ready: None,
             gone: Vec::new(),
             outage: self.service.outage("a queue is gone, and its partition is not served"),
+            away,
             shares: Shares::of(queues.len()),
             with_care,
             window,
@@ -132,6 +136,7 @@ impl<'a> Session<'a> {
                         self.compare_shares();
                     } else if self.subscribe().await? {
                         tracing::info!(queues = self.queues.len(), "consuming");
+                        self.away.is_over();
                         self.ready = Some(service.announce());
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }
@@ -141,8 +146,7 @@ impl<'a> Session<'a> {
             };
             for partition in self.consumer.ended() {
                 if self.consumer.is_served(partition).await?.is_some() {
-                    let queue = &self.queues[partition];
-                    return Err(Error::Lost(format!("the broker ended the subscription to {queue}")));
+                    return Err(self.consumer.cancelled(partition));
                 }
                 self.lose(partition);
             }

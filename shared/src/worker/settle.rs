@@ -119,7 +119,7 @@ impl Settler {
     /// delivery. To wait for room here would be to wait for ourselves.
     async fn publish(&self, publisher: &mut Option<Publisher>, outgoing: &[Outgoing<'_>]) -> Vec<(usize, u64)> {
         let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
-        if self.is_published(publisher, outgoing, TOGETHER_ATTEMPTS_MAX, &mut waits).await.is_ok() {
+        if self.publish_all(publisher, outgoing, TOGETHER_ATTEMPTS_MAX, &mut waits).await.is_ok() {
             return returned;
         }
         // Something in the batch may be what ends the connection each time (the broker gives up a connection over a
@@ -128,7 +128,7 @@ impl Settler {
         for message in outgoing {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             while let Err(error) =
-                self.is_published(publisher, std::slice::from_ref(message), ALONE_ATTEMPTS_MAX, &mut waits).await
+                self.publish_all(publisher, std::slice::from_ref(message), ALONE_ATTEMPTS_MAX, &mut waits).await
             {
                 match message {
                     Outgoing::Requeue { of, .. } => returned.push((of.partition, of.tag)),
@@ -151,7 +151,7 @@ impl Settler {
 
     /// Publishes these, through every outage. An error is their own: the broker has refused them in so many attempts, and
     /// takes others.
-    async fn is_published(
+    async fn publish_all(
         &self,
         publisher: &mut Option<Publisher>,
         outgoing: &[Outgoing<'_>],

@@ -4,18 +4,11 @@ use crate::{
     amqp::{Delivery, topology::Topology},
     messages::{CONTENT_TYPE, Code, Rejection},
 };
-use std::{collections::HashSet, sync::LazyLock};
 
-/// The names of our own queues and exchanges, which a request must not be able to write into.
-static OURS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    let Topology { queues, exchanges, .. } = Topology::read();
-    let queues = queues.into_iter().map(|queue| queue.name);
-    queues.chain(exchanges.into_iter().map(|exchange| exchange.name)).collect()
-});
-
-/// Whether a reply may go there: client libraries name their queues as they like.
+/// Whether a reply may go there: client libraries name their queues as they like. A request must not be able to write into our
+/// own queues and exchanges.
 pub(super) fn is_reply_queue(name: &str) -> bool {
-    !name.is_empty() && !OURS.contains(name)
+    !name.is_empty() && !Topology::read().has(name)
 }
 
 pub(super) fn validate(delivery: &Delivery) -> Result<(), Rejection> {

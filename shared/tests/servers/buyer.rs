@@ -6,7 +6,7 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use shared::{amqp, config::WorkerOptions, devstack::Fixture, topology::Topology};
+use shared::{amqp, config::WorkerOptions, devstack::Fixture};
 use std::time::Duration;
 
 /// Nothing here takes this long.
@@ -34,7 +34,7 @@ impl Buyer {
     }
 
     pub(crate) async fn declare(&self) {
-        amqp::declare(&self.channel, &Topology::read()).await.unwrap();
+        amqp::declare(&self.channel).await.unwrap();
     }
 
     /// Whether some queue took it.

@@ -9,7 +9,6 @@ use shared::{
     amqp::{self, Nodes, Publisher},
     db,
     devstack::Fixture,
-    topology::Topology,
 };
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
@@ -37,7 +36,7 @@ impl Servers {
         db::migrate(&pool).await.unwrap();
         let nodes = Nodes::read(&fixture.amqp_url).unwrap();
         let publisher = Publisher::open(&nodes, "test", "test").await.unwrap();
-        amqp::declare(publisher.channel(), &Topology::read()).await.unwrap();
+        amqp::declare(publisher.channel()).await.unwrap();
         publisher.close().await;
         Self { pool, nodes }
     }

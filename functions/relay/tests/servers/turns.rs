@@ -8,7 +8,6 @@ use relay::{
 use shared::{
     amqp::{self, Error, Publisher},
     messages::EVENTS_EXCHANGE,
-    topology::Topology,
 };
 use sqlx::Connection;
 
@@ -102,7 +101,7 @@ async fn an_exchange_that_is_gone_is_no_rows_fault() {
     let ended = publish_round(&mut instance.store, &mut instance.publisher, WITHIN).await.unwrap_err();
     assert!(matches!(ended.downcast_ref(), Some(Error::Missing(_))), "not looked for in each row: {ended:#}");
     assert_eq!(servers.count(LEFT).await, 3);
-    amqp::declare(operator.channel(), &Topology::read()).await.unwrap();
+    amqp::declare(operator.channel()).await.unwrap();
     let mut instance = servers.instance().await;
     assert_eq!((instance.round().await, servers.count(LEFT).await), (Round::AllSettled, 0));
     assert_eq!(servers.count("SELECT count(*) FROM outbox_failed").await, 0);

@@ -89,7 +89,7 @@ impl Shop {
         }
         let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        amqp::declare(&channel, &Topology::read()).await.unwrap();
+        amqp::declare(&channel).await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let reply_queue = queue::exclusive(&channel).await;
         let replies = queue::consume(&channel, reply_queue.as_str()).await;
