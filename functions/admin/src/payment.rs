@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::{
     config::StoreOptions,
-    messages::{End, EndRequest, Settlement},
+    messages::{End, EndRequest, PaymentMessage, Settlement},
 };
 use sqlx::FromRow;
 use time::OffsetDateTime;
@@ -75,7 +75,8 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Report, Fail
         }
         Command::Void { order, request } => (order, End::Void, request),
     };
-    let verdict = send(request, |request_id| EndRequest { request_id, order_id, end, user: None }).await?;
+    let verdict =
+        send(request, |request_id| PaymentMessage::End(EndRequest { request_id, order_id, end, user: None })).await?;
     Ok(output.report(&verdict))
 }
 

@@ -11,7 +11,7 @@ use crate::{
 use shared::{
     handler::Answer,
     idempotency::{self, Verdicts},
-    messages::{EndRequest, PaymentRequest, Request},
+    messages::{EndRequest, Identity, PaymentRequest},
     order::{
         Cause,
         store::{Destination, Order, Transition, Units, lock_items, lock_orders, move_on},

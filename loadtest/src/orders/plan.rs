@@ -182,7 +182,7 @@ impl FollowUp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::messages::Request;
+    use shared::messages::{PaymentMessage, Request};
 
     #[test]
     fn a_share_is_a_whole_percentage_and_a_time_has_a_unit_and_bounds() {
@@ -223,9 +223,11 @@ mod tests {
         let (request_id, order_id) = (FollowUp::request_id_of(purchase), Uuid::from_u128(8));
         assert_ne!(request_id, purchase);
         let body = |kind| FollowUp { index: 3, request_id, order_id, kind, at: Duration::ZERO }.body();
-        let pays = PaymentRequest::decode(&body(FollowUpKind::Pay), None).unwrap();
-        assert_eq!((pays.order_id, pays.payment_method.as_str()), (order_id, "card-of-buyer-3"));
+        let (request_id, payment_method) = (request_id.to_string(), "card-of-buyer-3".to_owned());
+        let pays = PaymentRequest { request_id: request_id.clone(), order_id, payment_method };
+        let decoded = PaymentMessage::decode(&body(FollowUpKind::Pay), None);
+        assert_eq!(decoded, Ok(PaymentMessage::Pay(pays)));
         let cancels = ReleaseRequest::decode(&body(FollowUpKind::Cancel), None).unwrap();
-        assert_eq!(cancels.request_id, request_id.to_string());
+        assert_eq!(cancels.request_id, request_id);
     }
 }

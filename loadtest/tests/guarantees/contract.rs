@@ -12,9 +12,9 @@ use serde_json::Value;
 use shared::{
     messages::{
         BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT, ID_BYTES_MAX,
-        PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PaymentRequest, PurchaseRequest, QUANTITY_MAX,
-        REASON_CHARS_MAX, RELEASE_QUEUE, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request, RestockRequest,
-        STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
+        PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PurchaseRequest, QUANTITY_MAX, REASON_CHARS_MAX,
+        RELEASE_QUEUE, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request, RestockRequest, STOCK_MAX,
+        Status, TIERS_MAX, TIME_MS_MAX, Verdict,
     },
     topology::Topology,
 };
@@ -24,8 +24,8 @@ use std::collections::BTreeSet;
 const RESTOCK: [&str; 6] =
     ["restockCreate", "restockAdd", "restockRemove", "restockOpen", "restockClose", "restockRules"];
 
-/// Requests that end a payment.
-const ENDS: [&str; 3] = ["paymentCaptured", "paymentDeclined", "paymentVoid"];
+/// What payment takes: requests to pay, and those that end a payment.
+const PAYMENT: [&str; 4] = ["paymentRequest", "paymentCaptured", "paymentDeclined", "paymentVoid"];
 
 #[test]
 fn names_and_limits_are_the_codes_own() {
@@ -68,7 +68,7 @@ fn names_and_limits_are_the_codes_own() {
     let rules = &schemas["rules"]["properties"];
     assert_eq!((&rules["tiers"]["minItems"], &rules["tiers"]["maxItems"]), (&1.into(), &TIERS_MAX.into()));
     assert_eq!(names(rules), RULE_NAMES.into());
-    for request in ["purchaseRequest", "paymentRequest", "releaseRequest"].into_iter().chain(RESTOCK).chain(ENDS) {
+    for request in ["purchaseRequest", "releaseRequest"].into_iter().chain(PAYMENT).chain(RESTOCK) {
         let description = schemas[request]["description"].as_str().unwrap();
         assert!(description.contains(&format!("{} KiB", BODY_BYTES_MAX / 1024)), "{description}");
     }
@@ -103,8 +103,7 @@ fn every_code_stands_under_its_status_for_programs_and_for_people() {
 fn the_examples_are_what_the_code_reads_and_writes() {
     let document = document();
     assert_reads(&document, "purchaseRequest", PurchaseRequest::decode);
-    assert_reads(&document, "paymentRequest", PaymentRequest::decode);
-    for request in ENDS {
+    for request in PAYMENT {
         assert_reads(&document, request, PaymentMessage::decode);
     }
     assert_reads(&document, "releaseRequest", ReleaseRequest::decode);

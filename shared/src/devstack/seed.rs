@@ -4,7 +4,7 @@ use super::fixture;
 use crate::{
     db,
     handler::Answer,
-    messages::{Code, Request, Status, Verdict},
+    messages::{Code, Identity, Status, Verdict},
     order::State,
 };
 use futures_util::future::join_all;
@@ -216,7 +216,7 @@ pub fn codes(answers: &[Answer]) -> Vec<Code> {
 /// Holds the promise of every function about a request's id: `done` and `refused` get one verdict each, byte for byte,
 /// whether they come twice in a batch, at the same instant, or again; `other`, which has the id of `done` and other content,
 /// is told so, and so is `foreign`, whose id a purchase has had.
-pub async fn assert_one_verdict_per_id<R: Request + Clone>(
+pub async fn assert_one_verdict_per_id<R: Identity + Clone>(
     pool: &PgPool,
     [done, refused, other, foreign]: [R; 4],
     answers: impl AsyncFn(&[R]) -> Vec<Answer>,

@@ -13,7 +13,7 @@ pub mod store;
 
 use crate::{
     handler::Answer,
-    messages::{About, Rejection, Request, Status, Verdict},
+    messages::{About, Identity, Rejection, Status, Verdict},
 };
 use std::collections::HashMap;
 use time::OffsetDateTime;
@@ -63,7 +63,7 @@ impl<'a> Verdicts<'a> {
     }
 
     /// The answer to a request whose id has a verdict; `None`: it is to be decided.
-    pub fn answer(&self, request: &impl Request) -> Option<Answer> {
+    pub fn answer(&self, request: &impl Identity) -> Option<Answer> {
         let id = request.request_id();
         let added = self.added(id);
         let recorded = match added {
@@ -91,7 +91,7 @@ impl<'a> Verdicts<'a> {
     }
 
     /// Adds the verdict of a request that has none, and answers with it.
-    pub fn add(&mut self, request: &'a impl Request, verdict: &Verdict) -> Answer {
+    pub fn add(&mut self, request: &'a impl Identity, verdict: &Verdict) -> Answer {
         let reply = serde_json::to_string(verdict).expect("a verdict is representable as JSON");
         let content = request.fingerprint();
         let (fingerprint, content) = match request.fingerprint_with_deadline() {
@@ -119,7 +119,7 @@ impl<'a> Verdicts<'a> {
 
 impl Recorded {
     /// Whether it is the request's own, as far as fingerprints tell.
-    pub fn is_of(&self, request: &impl Request) -> bool {
+    pub fn is_of(&self, request: &impl Identity) -> bool {
         let content = request.fingerprint();
         self.fingerprint == content
             || self.content == Some(content)

@@ -3,7 +3,7 @@
 //! `purchase` alone has these two statements inside larger ones, because a round trip costs it as much as what it asks for.
 
 use super::{Recorded, Verdicts};
-use crate::messages::Request;
+use crate::messages::Identity;
 use sqlx::{FromRow, PgConnection, Row};
 use std::collections::HashMap;
 
@@ -23,11 +23,11 @@ ORDER BY new.request_id";
 
 /// What is on record of these requests. To be called when the rows that they are about are locked: whoever else has one of
 /// them in hand has recorded its verdict by then.
-pub async fn read<'a, R: Request + 'a>(
+pub async fn read<'a, R: Identity + 'a>(
     connection: &mut PgConnection,
     requests: impl Iterator<Item = &'a R>,
 ) -> Result<Verdicts<'a>, sqlx::Error> {
-    let ids: Vec<&str> = requests.map(Request::request_id).collect();
+    let ids: Vec<&str> = requests.map(Identity::request_id).collect();
     let rows = sqlx::query(READ).bind(ids).fetch_all(connection).await?;
     let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("now")?;
     let mut recorded = HashMap::new();

@@ -1,7 +1,7 @@
 //! Requests to pay for an order, and to end a payment that its gateway does not end.
 
 use super::request::{
-    Request, malformed, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
+    Identity, Request, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
 };
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,9 @@ impl Request for PaymentMessage {
             Self::End(end) => end.user = user.map(ToOwned::to_owned),
         }
     }
+}
 
+impl Identity for PaymentMessage {
     fn request_id(&self) -> &str {
         match self {
             Self::Pay(request) => request.request_id(),
@@ -102,16 +104,7 @@ impl Request for PaymentMessage {
     }
 }
 
-impl Request for PaymentRequest {
-    const FUNCTION: &'static str = PAYMENT_QUEUE;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
-        match PaymentMessage::decode(body, message_id)? {
-            PaymentMessage::Pay(request) => Ok(request),
-            PaymentMessage::End(other) => Err(invalid("The field op belongs to no payment.").of(&other.request_id)),
-        }
-    }
-
+impl Identity for PaymentRequest {
     fn request_id(&self) -> &str {
         &self.request_id
     }
@@ -122,16 +115,7 @@ impl Request for PaymentRequest {
     }
 }
 
-impl Request for EndRequest {
-    const FUNCTION: &'static str = PAYMENT_QUEUE;
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
-        match PaymentMessage::decode(body, message_id)? {
-            PaymentMessage::End(request) => Ok(request),
-            PaymentMessage::Pay(other) => Err(malformed("The field op is missing.").of(&other.request_id)),
-        }
-    }
-
+impl Identity for EndRequest {
     fn request_id(&self) -> &str {
         &self.request_id
     }

@@ -1,7 +1,7 @@
 //! A request for units of an item.
 
 use super::request::{
-    About, Request, malformed, read_id, read_object, read_opaque_id, read_request_id, required, whole,
+    About, Identity, Request, malformed, read_id, read_object, read_opaque_id, read_request_id, required, whole,
 };
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,9 @@ impl Request for PurchaseRequest {
         let (item, buyer, quantity, deadline) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
         Ok(Self { request_id, item, buyer, quantity, deadline })
     }
+}
 
+impl Identity for PurchaseRequest {
     fn request_id(&self) -> &str {
         &self.request_id
     }

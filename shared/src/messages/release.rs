@@ -1,6 +1,6 @@
 //! A request to cancel an order: its units are on sale again.
 
-use super::request::{Request, read_object, read_order_id, read_request_id};
+use super::request::{Identity, Request, read_object, read_order_id, read_request_id};
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -28,7 +28,9 @@ impl Request for ReleaseRequest {
         let order_id = read_order_id(fields.order_id).map_err(|rejection| rejection.of(&request_id))?;
         Ok(Self { request_id, order_id })
     }
+}
 
+impl Identity for ReleaseRequest {
     fn request_id(&self) -> &str {
         &self.request_id
     }

@@ -16,8 +16,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The largest whole number that every floating-point number below it can be told from its neighbours by.
 const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A kind of request: who takes it, how it is read, and what tells one from another.
-pub trait Request: Sized + Send + Sync {
+/// A kind of request: who takes it, and how it is read.
+pub trait Request: Identity + Sized {
     /// The function that takes it. Its queue has this name, or its partitions `NAME.0`, `NAME.1`, …
     const FUNCTION: &'static str;
 
@@ -29,7 +29,10 @@ pub trait Request: Sized + Send + Sync {
     fn sent_by(&mut self, user: Option<&str>) {
         let _ = user;
     }
+}
 
+/// What tells one request from another.
+pub trait Identity: Send + Sync {
     /// Chosen by the sender; the same id always gets the same verdict.
     fn request_id(&self) -> &str;
 

@@ -3,7 +3,7 @@
 //! Read by hand, not by serde's tags and bounds: each fault has its own code and names its field, byte for byte.
 
 use super::request::{
-    About, Request, is_id, malformed, read_id, read_object, read_request_id, read_text, required, whole,
+    About, Identity, Request, is_id, malformed, read_id, read_object, read_request_id, read_text, required, whole,
 };
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -118,7 +118,9 @@ impl Request for RestockRequest {
         let (item, operation) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
         Ok(Self { request_id, item, operation })
     }
+}
 
+impl Identity for RestockRequest {
     fn request_id(&self) -> &str {
         &self.request_id
     }

@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     fail_point::pause_at,
     handler::{Answer, Handler},
-    messages::{Code, Rejection, Request},
+    messages::{Code, Identity, Rejection, Request},
     metrics::Registry,
     retry::RetryPolicy,
 };

@@ -6,11 +6,41 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use shared::{amqp, config::WorkerOptions, devstack::Fixture};
+use shared::{
+    amqp,
+    config::WorkerOptions,
+    devstack::Fixture,
+    messages::{Code, Identity, Rejection, Request},
+};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Nothing here takes this long.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A request that is its own id, with the message's, where it has one; `{` is none.
+pub(crate) struct Text(pub(crate) String);
+
+impl Request for Text {
+    const FUNCTION: &'static str = "purchase";
+
+    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
+        match body {
+            b"{" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
+            body => Ok(Self(String::from_utf8_lossy(body).into_owned() + message_id.unwrap_or_default())),
+        }
+    }
+}
+
+impl Identity for Text {
+    fn request_id(&self) -> &str {
+        &self.0
+    }
+
+    fn fingerprint(&self) -> Uuid {
+        unreachable!("these handlers record nothing")
+    }
+}
 
 pub(crate) struct Buyer {
     pub(crate) amqp_url: String,

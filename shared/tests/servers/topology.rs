@@ -1,7 +1,7 @@
 //! A worker whose queues and exchanges are deleted, or whose user may not do everything: what is missing costs what needs
 //! it, and nothing else.
 
-use crate::buyer::{Buyer, WAIT_MAX, confirming, options, send, until};
+use crate::buyer::{Buyer, Text, WAIT_MAX, confirming, options, send, until};
 use lapin::{
     BasicProperties, Channel,
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
@@ -12,7 +12,7 @@ use shared::{
     devstack::{Folder, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
-    messages::{Code, EventKind, Rejection, Request},
+    messages::EventKind,
     worker,
 };
 use std::{
@@ -22,7 +22,6 @@ use std::{
     time::Duration,
 };
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 const PARTITIONS: usize = 8;
 /// Of somebody who may not declare: what is already there is used.
@@ -33,28 +32,6 @@ const NEEDS_THE_DATABASE: &str = "needs the database";
 static IS_AWAY: AtomicBool = AtomicBool::new(true);
 
 struct Echo;
-
-/// A request that is its own id; `{` is none.
-struct Text(String);
-
-impl Request for Text {
-    const FUNCTION: &'static str = "purchase";
-
-    fn decode(body: &[u8], _message_id: Option<&str>) -> Result<Self, Rejection> {
-        match body {
-            b"{" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
-            body => Ok(Self(String::from_utf8_lossy(body).into_owned())),
-        }
-    }
-
-    fn request_id(&self) -> &str {
-        &self.0
-    }
-
-    fn fingerprint(&self) -> Uuid {
-        unreachable!("this handler records nothing")
-    }
-}
 
 impl Handler for Echo {
     type Request = Text;

@@ -1,6 +1,6 @@
 //! A worker with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
-use crate::buyer::{Buyer, options};
+use crate::buyer::{Buyer, Text, options};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
@@ -10,7 +10,7 @@ use shared::{
     devstack::{Folder, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
-    messages::{Code, Rejection, Request, Verdict},
+    messages::Verdict,
     worker,
 };
 use std::{
@@ -27,7 +27,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use uuid::Uuid;
 
 /// How often a message is put off: more often than the queue would deliver one that fails.
 const PUT_OFF: u32 = 40;
@@ -46,30 +45,9 @@ struct Touchy {
     has_all: Arc<AtomicBool>,
 }
 
-/// A request that is its own id, with the message's, where it has one.
-struct Text(String);
-
-impl Request for Text {
-    const FUNCTION: &'static str = "payment";
-
-    fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
-        match body {
-            b"unreadable" => Err(Rejection::new(Code::Malformed, "As the test wants it.")),
-            body => Ok(Self(String::from_utf8_lossy(body).into_owned() + message_id.unwrap_or_default())),
-        }
-    }
-
-    fn request_id(&self) -> &str {
-        &self.0
-    }
-
-    fn fingerprint(&self) -> Uuid {
-        unreachable!("this handler records nothing")
-    }
-}
-
 impl Handler for Touchy {
     type Request = Text;
+    const NAME: &'static str = "payment";
 
     async fn handle(&self, requests: &[Text]) -> Result<Vec<Answer>, Error> {
         assert!(!requests.iter().any(|request| request.0 == "panic"), "as the test wants it");
@@ -94,7 +72,7 @@ impl Handler for Touchy {
 #[tokio::test]
 async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
     let mut buyer = Buyer::of_worker().await;
-    let sent = ["first", "unreadable", "panic", "second", "error", "third"];
+    let sent = ["first", "{", "panic", "second", "error", "third"];
     for body in sent {
         buyer.ask(body, BasicProperties::default()).await;
     }
@@ -107,7 +85,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
             .map(|verdict: Verdict| (verdict.request_id.unwrap_or_default(), verdict.code.as_str()));
         match body {
             "panic" | "error" => assert_eq!(rejected.unwrap(), (body.to_owned(), "not_handled")),
-            "unreadable" => assert_eq!(rejected.unwrap(), (String::new(), "malformed")),
+            "{" => assert_eq!(rejected.unwrap(), (String::new(), "malformed")),
             answered => assert_eq!(reply, answered),
         }
     }
@@ -258,7 +236,7 @@ impl Buyer {
     }
 
     async fn ask(&self, body: &str, properties: BasicProperties) {
-        assert!(self.send("", <Text as Request>::FUNCTION, body, properties).await);
+        assert!(self.send("", Touchy::NAME, body, properties).await);
     }
 
     fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {

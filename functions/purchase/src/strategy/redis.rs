@@ -18,7 +18,7 @@ use shared::{
     db::on_connection,
     error::Error,
     idempotency::Verdicts,
-    messages::{PurchaseRequest, Request},
+    messages::{Identity, PurchaseRequest},
     startup::wait_for_server,
 };
 use sqlx::{PgConnection, PgPool};
