@@ -51,7 +51,7 @@ const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("e
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// The schema's history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 11] = [
     (1, "purchase", include_str!("../../migrations/0001_purchase.sql")),
     (2, "release", include_str!("../../migrations/0002_release.sql")),
     (3, "payment", include_str!("../../migrations/0003_payment.sql")),
@@ -62,6 +62,7 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (8, "content", include_str!("../../migrations/0008_content.sql")),
     (9, "ids", include_str!("../../migrations/0009_ids.sql")),
     (10, "pending_payments", include_str!("../../migrations/0010_pending_payments.sql")),
+    (11, "restored", include_str!("../../migrations/0011_restored.sql")),
 ];
 
 const UNDEFINED_TABLE: &str = "42P01";

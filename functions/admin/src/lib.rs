@@ -7,6 +7,7 @@ pub mod audit;
 pub mod dead;
 pub mod failure;
 pub mod items;
+mod known;
 pub mod look;
 pub mod orders;
 pub mod outbox;
@@ -15,6 +16,7 @@ pub mod queues;
 pub mod report;
 mod request;
 pub mod restock;
+pub mod restored;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
@@ -67,6 +69,9 @@ enum Command {
     /// List, publish again or drop the events that could not be published.
     #[command(subcommand)]
     Outbox(outbox::Command),
+    /// Say that a database that was set back, by a backup for example, is to be used as it is: the functions, which hold
+    /// their messages until then, go on. See what `audit --known` names before.
+    Restored(restored::Options),
     #[command(flatten)]
     Payment(payment::Command),
     #[command(flatten)]
@@ -86,6 +91,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Audit(options) => output.report(&audit::run(options).await?),
         Command::Dead(command) => dead::run(command, output).await?,
         Command::Outbox(command) => outbox::run(command, output).await?,
+        Command::Restored(options) => output.report(&restored::run(options).await?),
         Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })

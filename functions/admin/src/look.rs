@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// How long a look that goes by key may take, in seconds a statement.
 const BY_KEY_SECONDS_MAX: u32 = 10;
-/// No look has more statements; so the database, if it is there, has answered when each of them has had its time.
+/// No look has more statements, but for those by key of `audit --known`; so the database, if it is there, has answered when each of them has had its time.
 const STATEMENTS_MAX: u32 = 20;
 
 /// All statements of a look see one instant.

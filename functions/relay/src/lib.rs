@@ -17,12 +17,14 @@ pub mod store;
 
 use anyhow::Context;
 use clap::Args;
+use decide::{Order, Row};
 use futures_util::FutureExt;
 use publish::EventPublisher;
 use shared::{
     config::StoreOptions,
     db,
     fail_point::pause_at,
+    messages::time::text,
     outbox::CHANNEL,
     retry::RetryPolicy,
     worker::{Outage, Program, Service},
@@ -31,8 +33,13 @@ use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgListener},
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 use store::Batch;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// What `--help` says.
 pub const PROGRAM: Program = Program {
@@ -175,41 +182,90 @@ pub enum Round {
     MoreToPublish,
 }
 
+/// The database was set back: a backup was restored, or a standby took over that lacked the last commits.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the database is older than what RabbitMQ has seen: its mark is of {}, RabbitMQ's of {}; was a backup restored? \
+     `admin audit --known FILE` names the orders that it lost, and `admin restored` has all functions go on, which hold \
+     their messages until then",
+    text(*.marked_at),
+    text(*.seen_at)
+)]
+pub struct Older {
+    marked_at: OffsetDateTime,
+    seen_at: OffsetDateTime,
+}
+
 /// Takes the turn, reads the first rows, publishes and deletes them, in one transaction on a connection with [`settings`];
 /// publishing is done `within` this time.
 ///
 /// # Errors
-/// The database or the broker is away, or takes nothing. Nothing is deleted then, and all is published again.
+/// The database or the broker is away, or takes nothing; or the database is an [`Older`] one, and no function can record
+/// anything then. Nothing is deleted, and all is published again.
 pub async fn publish_round(
     connection: &mut PgConnection,
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
     let mut transaction = db::answered(connection.begin()).await.context(DATABASE)?;
-    let outcome = publish_in_turn(&mut transaction, publisher, within).await;
-    if matches!(outcome, Ok(Round::AllSettled | Round::MoreToPublish)) {
-        db::answered(transaction.commit()).await.context(DATABASE)?;
-    } else {
-        // At once, and not when the connection is used next: the turn must not wait for that.
-        db::answered(transaction.rollback()).await.ok();
+    match publish_in_turn(&mut transaction, publisher, within).await {
+        Ok(Some((round, mark))) => {
+            db::answered(transaction.commit()).await.context(DATABASE)?;
+            if let Some(mark) = mark {
+                publisher.leave_mark(mark).await?;
+            }
+            Ok(round)
+        }
+        // Nor may the others go on.
+        Err(error) if error.is::<Older>() => {
+            let held = async { store::hold(&mut transaction).await.and(transaction.commit().await) };
+            let free = || format!("{error}; the other functions cannot be kept from going on, so stop them");
+            db::answered(held).await.with_context(free)?;
+            Err(error)
+        }
+        unsettled @ (Ok(None) | Err(_)) => {
+            // At once, and not when the connection is used next: the turn must not wait for that.
+            db::answered(transaction.rollback()).await.ok();
+            unsettled.map(|_| Round::OthersTurn)
+        }
     }
-    outcome
 }
 
+/// How the round ended, and the mark that is to be left, where one is; `None`: another instance has the turn.
 async fn publish_in_turn(
     connection: &mut PgConnection,
     publisher: &mut EventPublisher,
     within: Duration,
-) -> anyhow::Result<Round> {
-    let Some(Batch { rows, orders, is_full }) = db::answered(store::read(connection)).await.context(DATABASE)? else {
-        return Ok(Round::OthersTurn);
-    };
-    if rows.is_empty() {
-        return Ok(Round::AllSettled);
+) -> anyhow::Result<Option<(Round, Option<OffsetDateTime>)>> {
+    let Some(batch) = db::answered(store::read(connection)).await.context(DATABASE)? else { return Ok(None) };
+    let Batch { marked_at, rows, orders, is_full } = batch;
+    let seen_at = publisher.mark().await?;
+    if marked_at < seen_at {
+        return Err(Older { marked_at, seen_at }.into());
     }
+    let (is_published, is_done) = if rows.is_empty() {
+        (false, true)
+    } else {
+        publish_rows(connection, publisher, &rows, &orders, within).await?
+    };
+    let mark = match publisher.is_mark_due(is_published) {
+        true => Some(db::answered(store::mark(connection)).await.context(DATABASE)?),
+        false => None,
+    };
+    Ok(Some((if is_done && !is_full { Round::AllSettled } else { Round::MoreToPublish }, mark)))
+}
+
+/// Whether any row was published, and whether all are settled.
+async fn publish_rows(
+    connection: &mut PgConnection,
+    publisher: &mut EventPublisher,
+    rows: &[Row],
+    orders: &HashMap<Uuid, Order>,
+    within: Duration,
+) -> anyhow::Result<(bool, bool)> {
     let (mut ids, mut messages, mut published, mut given_up) = (vec![], vec![], vec![], vec![]);
-    for row in &rows {
-        match decide::messages(row, &orders) {
+    for row in rows {
+        match decide::messages(row, orders) {
             Ok(of_row) => {
                 ids.push(row.id);
                 messages.push(of_row);
@@ -228,6 +284,5 @@ async fn publish_in_turn(
     for (row, reason) in &given_up {
         tracing::error!(row, reason, "a row of the outbox cannot be published; it is kept in outbox_failed");
     }
-    let is_done = published.len() + given_up.len() == rows.len() && !is_full;
-    Ok(if is_done { Round::AllSettled } else { Round::MoreToPublish })
+    Ok((!published.is_empty(), published.len() + given_up.len() == rows.len()))
 }

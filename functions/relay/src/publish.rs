@@ -11,11 +11,15 @@ use shared::{
     retry::RetryPolicy,
 };
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 
 /// How often a row is refused, alone, before it is given up.
 const REFUSALS_MAX: u32 = 5;
 /// What may lie between two refusals: a queue that changes its leader refuses for a moment.
 const REFUSED: RetryPolicy = RetryPolicy { wait_ms: 100, factor: 2.0, wait_ms_max: 800, attempts_max: REFUSALS_MAX };
+
+/// The least time between two marks: each is a write to two disks.
+const MARK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection to publish on.
 pub struct EventPublisher {
@@ -23,13 +27,40 @@ pub struct EventPublisher {
     name: String,
     worker_id: String,
     publisher: Publisher,
+    /// The last mark that RabbitMQ has, or the beginning of time; `None` until it was asked.
+    mark: Option<OffsetDateTime>,
+    /// When it was left here, and whether anything was published since.
+    left: Option<Instant>,
+    is_unmarked: bool,
 }
 
 impl EventPublisher {
     /// Connects; the broker's operators see the connection as `name`.
     pub async fn connect(nodes: &Nodes, name: &str, worker_id: &str) -> Result<Self, amqp::Error> {
         let publisher = Publisher::open(nodes, name, worker_id).await?;
-        Ok(Self { nodes: nodes.clone(), name: name.to_owned(), worker_id: worker_id.to_owned(), publisher })
+        let (name, worker_id) = (name.to_owned(), worker_id.to_owned());
+        Ok(Self { nodes: nodes.clone(), name, worker_id, publisher, mark: None, left: None, is_unmarked: false })
+    }
+
+    /// The last mark that RabbitMQ has. To be asked by one at a time: by who has the turn.
+    pub(crate) async fn mark(&mut self) -> Result<OffsetDateTime, amqp::Error> {
+        if self.mark.is_none() {
+            self.mark = Some(self.publisher.mark().await?.unwrap_or(OffsetDateTime::UNIX_EPOCH));
+        }
+        Ok(self.mark.expect("it was just asked for"))
+    }
+
+    /// Whether the mark is to be moved on; `is_published`: whether anything was published just now.
+    pub(crate) fn is_mark_due(&mut self, is_published: bool) -> bool {
+        self.is_unmarked |= is_published;
+        self.is_unmarked && self.left.is_none_or(|left| left.elapsed() >= MARK_PAUSE)
+    }
+
+    /// Leaves the mark in RabbitMQ, once it is on the database's disk.
+    pub(crate) async fn leave_mark(&mut self, at: OffsetDateTime) -> Result<(), amqp::Error> {
+        self.publisher.leave_mark(at).await?;
+        (self.mark, self.left, self.is_unmarked) = (Some(at), Some(Instant::now()), false);
+        Ok(())
     }
 
     /// Whether the broker reads nothing at present, being short of memory or disk.

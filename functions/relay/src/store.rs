@@ -16,7 +16,17 @@ pub const ROWS_MAX: i64 = 500;
 pub const EVENTS_MAX: i64 = 2_000;
 
 /// A row's lock, held until the transaction ends; it makes no new version of the row.
-const TAKE_TURN: &str = "SELECT 1 FROM outbox_turn FOR UPDATE SKIP LOCKED";
+const TAKE_TURN: &str = "SELECT marked_at FROM outbox_turn FOR UPDATE SKIP LOCKED";
+
+/// Moves the mark on. It has to be on disk before RabbitMQ has it: else a crash would make an older database of this one.
+const MARK: &str = "
+UPDATE outbox_turn SET marked_at = greatest(clock_timestamp(), marked_at + interval '1 us') RETURNING marked_at";
+const DURABLE: &str = "SET LOCAL synchronous_commit = on";
+
+/// Has every function hold its messages until `admin restored` is said.
+const HOLD: &str = "
+ALTER TABLE verdicts ENABLE TRIGGER refuse_until_restored;
+ALTER TABLE outbox ENABLE TRIGGER refuse_until_restored";
 
 /// The first rows, $1 at most, up to the one that brings them to $2 events. `events_before` is made of numbers alone: the
 /// arrays of ids are not touched until their row is taken.
@@ -47,6 +57,8 @@ ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, failed_at = clock_times
 
 /// The rows of a round.
 pub(crate) struct Batch {
+    /// As the database knows it.
+    pub(crate) marked_at: OffsetDateTime,
     pub(crate) rows: Vec<Row>,
     /// Those that the rows name, as far as they are there.
     pub(crate) orders: HashMap<Uuid, Order>,
@@ -56,13 +68,13 @@ pub(crate) struct Batch {
 
 /// Takes the turn, until the transaction ends, and reads the first rows; `None`: another instance has the turn.
 pub(crate) async fn read(connection: &mut PgConnection) -> Result<Option<Batch>, sqlx::Error> {
-    if sqlx::query(TAKE_TURN).fetch_optional(&mut *connection).await?.is_none() {
+    let Some(marked_at) = sqlx::query_scalar(TAKE_TURN).fetch_optional(&mut *connection).await? else {
         return Ok(None);
-    }
+    };
     let rows: Vec<Row> = sqlx::query_as(READ).bind(ROWS_MAX).bind(EVENTS_MAX).fetch_all(&mut *connection).await?;
     let is_full = i64::try_from(rows.len()).is_ok_and(|rows| rows == ROWS_MAX) || rows.iter().any(|row| row.fills);
     let orders = read_orders(connection, &rows).await?;
-    Ok(Some(Batch { rows, orders, is_full }))
+    Ok(Some(Batch { marked_at, rows, orders, is_full }))
 }
 
 async fn read_orders(connection: &mut PgConnection, rows: &[Row]) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
@@ -93,4 +105,15 @@ pub(crate) async fn settle(
         sqlx::query(GIVE_UP).bind(ids).bind(reasons).execute(connection).await?;
     }
     Ok(())
+}
+
+/// Moves the mark on, with all that was published until then; durably, once the transaction is committed.
+pub(crate) async fn mark(connection: &mut PgConnection) -> Result<OffsetDateTime, sqlx::Error> {
+    sqlx::query(DURABLE).execute(&mut *connection).await?;
+    sqlx::query_scalar(MARK).fetch_one(connection).await
+}
+
+/// Keeps the functions from recording anything, from the commit on.
+pub(crate) async fn hold(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(HOLD).execute(connection).await.map(drop)
 }

@@ -1,5 +1,7 @@
 //! The operator's program against a running shop: what it says is so, and what it changes is changed.
 
+mod restored;
+
 use crate::support::{
     queue::{table, text},
     raw, sale,

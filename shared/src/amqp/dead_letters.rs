@@ -7,6 +7,7 @@
 use super::{
     ANSWER_SECONDS_MAX, DeadMessage, Error, answered,
     connect::{Nodes, close, confirming_channel, connect, next},
+    mark::MARK_QUEUE,
     properties::of_replay,
     publisher::{confirmed_in_time, publish_mandatory},
     topology::{Topology, state},
@@ -133,10 +134,10 @@ impl DeadLetterQueue {
 }
 
 /// The queues that a message can have come from: only these are sent anything, whatever a message's headers say. Never `dead`
-/// itself, or it would not come to an end.
+/// itself, or it would not come to an end; nor what no request comes from.
 fn origins() -> Vec<String> {
     let queues = Topology::read().queues.iter().map(|queue| queue.name.clone());
-    queues.filter(|name| name != DEAD_QUEUE).collect()
+    queues.filter(|name| name != DEAD_QUEUE && name != MARK_QUEUE).collect()
 }
 
 #[cfg(test)]
@@ -145,6 +146,6 @@ mod tests {
     fn only_queues_of_ours_are_sent_anything() {
         let origins = super::origins();
         let has = |name: &str| origins.iter().any(|origin| origin == name);
-        assert!(has("purchase.0") && has("restock") && !has("dead"));
+        assert!(has("purchase.0") && has("restock") && !has("dead") && !has("events.mark"));
     }
 }

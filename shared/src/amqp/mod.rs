@@ -13,6 +13,7 @@ mod consumer;
 mod dead_letters;
 mod dead_message;
 mod incoming;
+mod mark;
 mod membership;
 mod properties;
 mod publisher;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod auditing;
+mod known;
 mod outbox;
 mod plans;
 mod reading;

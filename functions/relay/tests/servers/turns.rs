@@ -2,7 +2,7 @@
 
 use crate::{Servers, WITHIN};
 use relay::{
-    Round, publish_round,
+    Older, Round, publish_round,
     store::{EVENTS_MAX, ROWS_MAX},
 };
 use shared::{
@@ -105,4 +105,50 @@ async fn an_exchange_that_is_gone_is_no_rows_fault() {
     let mut instance = servers.instance().await;
     assert_eq!((instance.round().await, servers.count(LEFT).await), (Round::AllSettled, 0));
     assert_eq!(servers.count("SELECT count(*) FROM outbox_failed").await, 0);
+}
+
+const MARK: &str = "SELECT (extract(epoch FROM marked_at) * 1000000)::bigint FROM outbox_turn";
+
+#[tokio::test]
+async fn what_is_published_moves_the_mark_in_both_servers_at_once_or_within_a_second() {
+    let servers = Servers::open().await;
+    let operator = Publisher::open(&servers.nodes, "test", "test").await.unwrap();
+    let (mut instance, mut before) = (servers.instance().await, servers.count(MARK).await);
+    assert_eq!(instance.round().await, Round::AllSettled);
+    assert_eq!((servers.count(MARK).await, operator.mark().await.unwrap()), (before, None), "nothing was published");
+    for _ in 0..3 {
+        servers.add_rows(1).await;
+        while servers.count(MARK).await == before {
+            instance.round().await;
+        }
+        before = servers.count(MARK).await;
+        for _ in 0..2 {
+            let left = operator.mark().await.unwrap().unwrap().unix_timestamp_nanos();
+            assert_eq!(left, i128::from(before) * 1_000, "the last one stays where it is");
+        }
+        assert_eq!(servers.count(LEFT).await, 0);
+    }
+    instance.round().await;
+    assert_eq!(servers.count(MARK).await, before, "nothing was published since");
+}
+
+#[tokio::test]
+async fn an_older_database_is_published_nothing_of_and_takes_nothing_from_any_function() {
+    let servers = Servers::open().await;
+    let mut known = servers.instance().await;
+    servers.add_rows(1).await;
+    assert_eq!(known.round().await, Round::AllSettled);
+    servers.add_rows(1).await;
+    let set_back = "UPDATE outbox_turn SET marked_at = marked_at - interval '1 us'";
+    sqlx::query(set_back).execute(&servers.pool).await.unwrap();
+    // One that left the mark itself, and one that RabbitMQ tells.
+    for mut instance in [known, servers.instance().await] {
+        let ended = publish_round(&mut instance.store, &mut instance.publisher, WITHIN).await.unwrap_err();
+        assert!(ended.is::<Older>(), "{ended:#}");
+    }
+    assert_eq!(servers.count(LEFT).await, 1);
+    for insert in ["INSERT INTO outbox SELECT FROM outbox", "INSERT INTO verdicts SELECT * FROM verdicts"] {
+        let error = sqlx::query(insert).execute(&servers.pool).await.unwrap_err();
+        assert!(matches!(shared::error::Error::from(error), shared::error::Error::Unfit(_)), "held, as in an outage");
+    }
 }
