@@ -161,6 +161,8 @@ async fn the_rights_that_the_readme_lists_are_enough_and_those_without_declaring
         let (kind, at) = (EventKind::ItemOpened, time::OffsetDateTime::UNIX_EPOCH);
         let event = OutgoingEvent { id: "1.0", kind, routing_key: "item.opened.a", at, body: "{}" };
         events.publish_events(&[event], WAIT_MAX).await.unwrap();
+        events.leave_mark(at).await.unwrap();
+        assert_eq!(events.mark().await.unwrap(), Some(at), "{whose}");
         assert_eq!(
             amqp::listen(&Nodes::read(&url).unwrap(), "test", "purchase.workers", Duration::from_secs(2))
                 .await
