@@ -24,13 +24,13 @@ use waiting::Waiting;
 const ALONE_MAX: Duration = Duration::from_secs(2);
 
 /// What a request is about: those for the same row stay in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Row<'a> {
-    Item(&'a str),
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Row {
+    Item(String),
     Order(Uuid),
 }
 
-impl fmt::Display for Row<'_> {
+impl fmt::Display for Row {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Item(id) => write!(formatter, "item {id}"),
@@ -43,7 +43,7 @@ impl fmt::Display for Row<'_> {
 pub trait Decide: Sync {
     type Request: Request + Clone;
 
-    fn row(request: &Self::Request) -> Row<'_>;
+    fn row(request: &Self::Request) -> Row;
 
     /// Answers requests, in order, on connections of this pool; [`Error::Row`] where a row may be at fault. What was decided
     /// all the same is found so the next time.
@@ -83,43 +83,43 @@ impl Isolation {
 
     /// Which of these items somebody else has locked.
     pub async fn locked_items(&self, items: &[String]) -> Result<Vec<String>, Error> {
-        let rows = || items.iter().map(|item| Row::Item(item));
-        let locks = self.look(rows()).await?;
-        Ok(items.iter().filter(|item| locks.of(Row::Item(item)).is_some()).cloned().collect())
+        let rows: Vec<Row> = items.iter().cloned().map(Row::Item).collect();
+        let locks = self.look(rows.iter()).await?;
+        Ok(items.iter().zip(&rows).filter(|(_, row)| locks.of(row).is_some()).map(|(item, _)| item.clone()).collect())
     }
 
     /// Answers what needs no row that is at fault, and tries what may no longer need one. `has_failed`: together, it has
     /// failed just now.
     async fn answer_around<D: Decide>(&self, mut batch: Batch<'_, D>, has_failed: bool) -> Result<Vec<Answer>, Error> {
-        let due = self.waiting.due(batch.requests.iter().map(D::row).enumerate());
-        let (mut together, mut alone) = (Vec::new(), BTreeMap::<Row<'_>, Vec<usize>>::new());
+        // Each with the places of the requests for it.
+        let mut rows = BTreeMap::<Row, Vec<usize>>::new();
+        for (place, request) in batch.requests.iter().enumerate() {
+            rows.entry(D::row(request)).or_default().push(place);
+        }
+        rows.retain(|row, _| self.waiting.is_due(row));
         // Where it cannot be looked at, the rows are tried one by one.
-        let locks = match self.look(due.iter().map(|(_, row, _)| *row)).await {
+        let locks = match self.look(rows.keys()).await {
             Err(Error::Row(_)) => Locks::default(),
             locks => locks?,
         };
-        for (place, row, is_faulty) in due.into_iter().filter(|(_, row, _)| locks.of(*row).is_none()) {
-            if is_faulty || (has_failed && locks.is_empty()) {
-                alone.entry(row).or_default().push(place);
-            } else {
-                together.push((place, row));
-            }
-        }
-        let places: Vec<usize> = together.iter().map(|(place, _)| *place).collect();
+        rows.retain(|row, _| locks.of(row).is_none());
+        let is_alone = |row: &Row| self.waiting.has_failed(row) || (has_failed && locks.is_empty());
+        let (mut alone, together): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            rows.into_iter().partition(|(row, _)| is_alone(row));
+        let mut places: Vec<usize> = together.values().flatten().copied().collect();
+        places.sort_unstable();
         match batch.decide(&self.pool, &places).await {
-            Err(Error::Row(_)) => {
-                together.into_iter().for_each(|(place, row)| alone.entry(row).or_default().push(place));
-            }
+            Err(Error::Row(_)) => alone.extend(together),
             decided => decided?,
         }
         let began = Instant::now();
         for (row, places) in alone.into_iter().take_while(|_| began.elapsed() < ALONE_MAX) {
             let tried = Instant::now();
             match batch.decide(&self.isolated, &places).await {
-                Err(Error::Row(reason)) => self.waiting.failed(row, &reason, tried.elapsed()),
+                Err(Error::Row(reason)) => self.waiting.failed(&row, &reason, tried.elapsed()),
                 decided => {
                     decided?;
-                    self.waiting.end(row);
+                    self.waiting.end(&row);
                 }
             }
         }
@@ -127,7 +127,7 @@ impl Isolation {
     }
 
     /// Looks which rows are locked, and keeps account of it.
-    async fn look<'a>(&self, rows: impl Iterator<Item = Row<'a>> + Clone + Send) -> Result<Locks, Error> {
+    async fn look<'a>(&self, rows: impl Iterator<Item = &'a Row> + Clone + Send) -> Result<Locks, Error> {
         let locks = Locks::look(&self.isolated, rows.clone()).await?;
         self.waiting.locked(&locks, rows);
         Ok(locks)

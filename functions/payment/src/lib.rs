@@ -142,7 +142,7 @@ impl Handler for Payment {
 impl Decide for Payment {
     type Request = PaymentMessage;
 
-    fn row(message: &PaymentMessage) -> Row<'_> {
+    fn row(message: &PaymentMessage) -> Row {
         match message {
             PaymentMessage::Pay(request) => Row::Order(request.order_id),
             PaymentMessage::End(request) => Row::Order(request.order_id),

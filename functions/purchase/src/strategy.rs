@@ -195,8 +195,8 @@ impl Decider {
 impl Decide for Decider {
     type Request = PurchaseRequest;
 
-    fn row(request: &PurchaseRequest) -> Row<'_> {
-        Row::Item(&request.item)
+    fn row(request: &PurchaseRequest) -> Row {
+        Row::Item(request.item.clone())
     }
 
     async fn decide(&self, pool: &PgPool, requests: &[PurchaseRequest]) -> Result<Vec<Answer>, Error> {

@@ -60,7 +60,7 @@ impl Handler for Release {
 impl Decide for Release {
     type Request = ReleaseRequest;
 
-    fn row(request: &ReleaseRequest) -> Row<'_> {
+    fn row(request: &ReleaseRequest) -> Row {
         Row::Order(request.order_id)
     }
 

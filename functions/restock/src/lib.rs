@@ -54,8 +54,8 @@ impl Handler for Restock {
 impl Decide for Restock {
     type Request = RestockRequest;
 
-    fn row(request: &RestockRequest) -> Row<'_> {
-        Row::Item(&request.item)
+    fn row(request: &RestockRequest) -> Row {
+        Row::Item(request.item.clone())
     }
 
     async fn decide(&self, pool: &PgPool, requests: &[RestockRequest]) -> Result<Vec<Answer>, Error> {

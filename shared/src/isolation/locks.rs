@@ -38,51 +38,46 @@ FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids($1))";
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     /// Of the orders that were asked about.
-    items: HashMap<Uuid, String>,
-    locked_orders: HashSet<Uuid>,
-    locked_items: HashSet<String>,
+    items: HashMap<Uuid, Row>,
+    locked: HashSet<Row>,
 }
 
 impl Locks {
-    pub(super) async fn look<'a>(pool: &PgPool, rows: impl Iterator<Item = Row<'a>>) -> Result<Self, Error> {
+    pub(super) async fn look<'a>(pool: &PgPool, rows: impl Iterator<Item = &'a Row>) -> Result<Self, Error> {
         let (mut orders, mut items) = (Vec::new(), Vec::new());
         for row in rows {
             match row {
-                Row::Order(id) => orders.push(id),
-                Row::Item(id) => items.push(id),
+                Row::Order(id) => orders.push(*id),
+                Row::Item(id) => items.push(id.as_str()),
             }
         }
-        items.sort_unstable();
-        items.dedup();
         let found: Vec<(Option<Uuid>, String, bool, bool)> = on_connection(pool, async |connection| {
             Ok(sqlx::query_as(LOOK).bind(orders).bind(items).fetch_all(connection).await?)
         })
         .await?;
         let mut locks = Self::default();
         for (order, item, is_order_locked, is_item_locked) in found {
-            locks.locked_orders.extend(order.filter(|_| is_order_locked));
-            locks.locked_items.extend(is_item_locked.then(|| item.clone()));
+            let item = Row::Item(item);
+            locks.locked.extend(order.filter(|_| is_order_locked).map(Row::Order));
+            locks.locked.extend(is_item_locked.then(|| item.clone()));
             locks.items.extend(order.map(|order| (order, item)));
         }
         Ok(locks)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.locked_orders.is_empty() && self.locked_items.is_empty()
+        self.locked.is_empty()
     }
 
     /// The locked row that a request for this one has to wait for.
-    pub(super) fn of<'a>(&'a self, row: Row<'a>) -> Option<Row<'a>> {
-        self.needed(row).find(|row| match row {
-            Row::Order(id) => self.locked_orders.contains(id),
-            Row::Item(id) => self.locked_items.contains(*id),
-        })
+    pub(super) fn of<'a>(&'a self, row: &'a Row) -> Option<&'a Row> {
+        self.needed(row).find(|row| self.locked.contains(row))
     }
 
     /// The row itself, and the item of an order.
-    pub(super) fn needed<'a>(&'a self, row: Row<'a>) -> impl Iterator<Item = Row<'a>> {
+    pub(super) fn needed<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = &'a Row> {
         let item = match row {
-            Row::Order(id) => self.items.get(&id).map(|item| Row::Item(item)),
+            Row::Order(id) => self.items.get(id),
             Row::Item(_) => None,
         };
         [row].into_iter().chain(item)
@@ -90,9 +85,9 @@ impl Locks {
 }
 
 /// Who is in the way of somebody who wants this row.
-pub(super) async fn blockers(pool: &PgPool, row: Row<'_>) -> Result<String, sqlx::Error> {
+pub(super) async fn blockers(pool: &PgPool, row: &Row) -> Result<String, sqlx::Error> {
     let (lock, id) = match row {
-        Row::Item(id) => (LOCK_ITEM, id.to_owned()),
+        Row::Item(id) => (LOCK_ITEM, id.clone()),
         Row::Order(id) => (LOCK_ORDER, id.to_string()),
     };
     let (mut waiter, mut observer) = (acquire(pool).await?, acquire(pool).await?);
