@@ -91,6 +91,15 @@ pub async fn hold(pool: &PgPool, item: &str, quantity: i64, due: Due) -> Uuid {
     id
 }
 
+/// Orders that hold one unit each, of these items.
+pub async fn holds<const ORDERS: usize>(pool: &PgPool, items: [&str; ORDERS], due: Due) -> [Uuid; ORDERS] {
+    let mut orders = [Uuid::nil(); ORDERS];
+    for (order, item) in orders.iter_mut().zip(items) {
+        *order = hold(pool, item, 1, due).await;
+    }
+    orders
+}
+
 /// A database with the item `a`, whose one unit is held by this order.
 pub async fn one_hold(due: Due) -> (PgPool, Uuid) {
     let pool = database_of_holds(&[("a", 1)]).await;

@@ -35,7 +35,7 @@ async fn an_answer_that_is_lost_is_unknown_and_not_declined() {
 #[tokio::test]
 async fn a_payment_that_hangs_is_put_off_keeps_its_units_and_does_not_keep_its_neighbours() {
     let pool = database(&[("a", 2)]).await;
-    let (hangs, goes) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [hangs, goes] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::silent_on(&[hangs]).await;
     let process = process(&pool, &bank);
     let found = handled(&process, &[request(1, hangs, "card"), request(2, goes, "card")]).await;
@@ -110,7 +110,7 @@ async fn money_that_was_taken_for_an_order_that_somebody_ended_by_hand_is_given_
 #[tokio::test]
 async fn a_payment_whose_message_was_lost_is_ended_all_the_same() {
     let pool = database(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::silent_on(&[one, other]).await.declines("empty");
     let requests = [request(1, one, "card"), request(2, other, "empty")];
     left_unknown(&pool, &bank, &requests).await;
@@ -178,10 +178,7 @@ async fn a_payment_under_way_is_ended_even_if_another_function_took_its_request_
 #[tokio::test]
 async fn a_lost_payment_that_cannot_be_ended_does_not_keep_the_others() {
     let pool = database(&[("a", 1), ("broken", 1), ("c", 1)]).await;
-    let mut orders = Vec::new();
-    for item in ["a", "broken", "c"] {
-        orders.push(hold(&pool, item, 1, Due::InAnHour).await);
-    }
+    let orders = holds(&pool, ["a", "broken", "c"], Due::InAnHour).await;
     let bank = Bank::silent_on(&orders).await;
     let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
     left_unknown(&pool, &bank, &requests).await;
@@ -219,12 +216,8 @@ impl Gateway for SilentBut {
 #[tokio::test]
 async fn payments_that_hang_leave_others_their_turn_at_the_gateway_however_many_they_are() {
     let pool = database(&[("a", 601)]).await;
-    let mut orders = Vec::new();
-    for _ in 0..601 {
-        orders.push(hold(&pool, "a", 1, Due::InAnHour).await);
-    }
-    let goes = orders.pop().unwrap();
-    let requests: Vec<_> = orders.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
+    let [goes, hang @ ..] = holds(&pool, ["a"; 601], Due::InAnHour).await;
+    let requests: Vec<_> = hang.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
     let process = Payment::new(pool, Arc::new(SilentBut(goes)), terms());
     assert!(handled(&process, &requests).await.iter().all(|answer| *answer == Answer::Requeue));
     let found = handled(&process, &[request("goes", goes, "card")]).await;

@@ -20,7 +20,7 @@ use shared::{
         gateway::{self, Behaviour},
         seed::{
             self, Due, Fault, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute,
-            hold, lock, one_hold, published, state, until_decided, until_waiting, verdict, violated_by,
+            hold, holds, lock, one_hold, published, state, until_decided, until_waiting, verdict, violated_by,
         },
     },
     handler::{Answer, Handler},

@@ -64,7 +64,7 @@ async fn a_declined_order_whose_time_has_passed_meanwhile_runs_out() {
 #[tokio::test]
 async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_one() {
     let pool = database(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::open().await;
     // Nobody can write a payment for now: both read that there is none.
     let mut unwritable = pool.begin().await.unwrap();
@@ -82,10 +82,7 @@ async fn a_request_id_that_is_used_for_two_orders_at_the_same_instant_pays_for_o
 async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
     let pool = database(&[("a", 30), ("b", 30)]).await;
     let bank = Bank::open().await.declines("empty");
-    let mut orders = Vec::new();
-    for number in 0..60 {
-        orders.push(hold(&pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::InAnHour).await);
-    }
+    let orders: [_; 60] = holds(&pool, std::array::from_fn(|number| ["a", "b"][number % 2]), Due::InAnHour).await;
     // Each wants all of them, in an order of its own; some with a method that is declined.
     let (pool, bank, orders) = (&pool, &bank, &orders);
     let payers = (0..4).map(async |payer: usize| {
@@ -118,7 +115,7 @@ async fn many_who_pay_for_the_same_orders_at_once_charge_each_order_once() {
 async fn payments_of_other_items_go_on_while_one_items_row_is_at_fault() {
     for fault in Fault::ALL {
         let pool = database(&[("a", 1), ("b", 1)]).await;
-        let (of_a, of_b) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "b", 1, Due::InAnHour).await);
+        let [of_a, of_b] = holds(&pool, ["a", "b"], Due::InAnHour).await;
         let bank = Bank::open().await;
         let faulty = fault.begin(&pool).await;
         let process = process(&db::isolated(&pool), &bank);

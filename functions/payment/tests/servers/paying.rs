@@ -23,7 +23,7 @@ async fn a_held_order_is_paid_for_and_its_units_are_sold() {
 #[tokio::test]
 async fn an_id_has_one_verdict_and_one_charge_and_other_content_is_told_so() {
     let pool = database(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::open().await;
     let requests = [(1, one), (2, Uuid::nil()), (1, other), (9, other)].map(|(id, order)| request(id, order, "card"));
     assert_one_verdict_per_id(&pool, requests, async |requests| answers(&pool, &bank, requests).await).await;
@@ -34,7 +34,7 @@ async fn an_id_has_one_verdict_and_one_charge_and_other_content_is_told_so() {
 #[tokio::test]
 async fn the_id_of_a_payment_under_way_is_used_for_no_other_order_and_no_other_method() {
     let pool = database(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::silent_on(&[one]).await;
     let first = handled(&process(&pool, &bank), &[request(1, one, "card"), request(1, other, "card")]).await;
     assert_eq!((&first[0], verdict(&first[1]).code), (&Answer::Requeue, Code::RequestIdReused), "in one batch");

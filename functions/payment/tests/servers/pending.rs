@@ -103,7 +103,7 @@ async fn what_was_captured_before_it_could_be_voided_is_paid() {
 #[tokio::test]
 async fn nonsense_is_declined_at_once_but_not_where_it_may_have_been_charged_before() {
     let pool = database(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let bank = Bank::silent_on(&[other]).await.but(|behaviour| behaviour.nonsense = ["x".to_owned()].into());
     let found = verdict(&answers(&pool, &bank, &[request(1, one, "x")]).await[0]);
     assert_eq!((found.code, state(&pool, one).await), (Code::Declined, State::Reserved));
@@ -134,11 +134,7 @@ async fn a_gateway_that_will_not_have_our_requests_is_not_asked_in_a_hurry() {
 #[tokio::test]
 async fn who_may_says_how_a_payment_ends_and_nobody_else() {
     let pool = database(&[("a", 3)]).await;
-    let mut orders = Vec::new();
-    for _ in 0..3 {
-        orders.push(hold(&pool, "a", 1, Due::InAnHour).await);
-    }
-    let [paid, refused, voided] = orders[..] else { panic!("three") };
+    let orders @ [paid, refused, voided] = holds(&pool, ["a"; 3], Due::InAnHour).await;
     let bank = Bank::pending("card").await;
     let requests: Vec<_> = orders.iter().map(|order| request(order, *order, "card")).collect();
     assert!(handled(&process(&pool, &bank), &requests).await.iter().all(|answer| *answer == Answer::Requeue));

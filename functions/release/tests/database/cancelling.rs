@@ -18,7 +18,7 @@ async fn a_cancelled_order_gives_its_units_back() {
 #[tokio::test]
 async fn an_id_has_one_verdict_and_one_cancellation_and_other_content_is_told_so() {
     let pool = database_of_holds(&[("a", 2)]).await;
-    let (one, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [one, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let requests = [(1, one), (2, Uuid::nil()), (1, other), (9, other)].map(|(id, order)| request(id, order));
     assert_one_verdict_per_id(&pool, requests, async |requests| answers(&pool, requests).await).await;
     assert_eq!((state(&pool, other).await, item(&pool, "a").await), (State::Reserved, (1, 1, 1)));

@@ -48,7 +48,7 @@ async fn more_than_a_batch_is_ended_at_one_look() {
 #[tokio::test]
 async fn an_item_that_was_altered_by_hand_keeps_no_other_items_holds() {
     let pool = database_of_holds(&[("a", 1), ("broken", 1), ("gone", 1)]).await;
-    let (broken, gone) = (hold(&pool, "broken", 1, Due::Now).await, hold(&pool, "gone", 1, Due::Now).await);
+    let [broken, gone] = holds(&pool, ["broken", "gone"], Due::Now).await;
     let sound = hold(&pool, "a", 1, Due::Now).await;
     execute(&pool, "UPDATE items SET held = 0, sold = 1 WHERE id = 'broken'; DELETE FROM items WHERE id = 'gone'")
         .await;

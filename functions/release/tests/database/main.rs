@@ -12,7 +12,7 @@ use shared::{
     db,
     devstack::seed::{
         self, Due, Fault, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, history, hold,
-        lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
+        holds, lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
     isolation::Isolation,

@@ -58,12 +58,8 @@ async fn an_expiry_that_meets_a_cancel_passes_the_order_over() {
 #[tokio::test]
 async fn many_who_expire_and_cancel_at_once_give_every_unit_back_once() {
     let pool = &database_of_holds(&[("a", 60), ("b", 60)]).await;
-    let mut orders = Vec::new();
-    for number in 0..120 {
-        orders.push(hold(pool, if number % 2 == 0 { "a" } else { "b" }, 1, Due::Now).await);
-    }
+    let orders: &[_; 120] = &holds(pool, std::array::from_fn(|number| ["a", "b"][number % 2]), Due::Now).await;
     // Each wants all of them, in an order of its own.
-    let orders = &orders;
     let cancellers = (0..4).map(async |canceller: usize| {
         let mut cancelled = 0;
         for some in [&orders[canceller * 30..], &orders[..canceller * 30]].concat().chunks(10) {

@@ -6,8 +6,8 @@ use super::*;
 async fn cancels_and_expiries_of_other_items_go_on_while_one_items_row_is_at_fault() {
     for fault in Fault::ALL {
         let pool = database_of_holds(&[("a", 2), ("b", 3)]).await;
-        let (of_a, of_b) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "b", 1, Due::InAnHour).await);
-        let due = [hold(&pool, "a", 1, Due::Now).await, hold(&pool, "b", 1, Due::Now).await];
+        let [of_a, of_b] = holds(&pool, ["a", "b"], Due::InAnHour).await;
+        let due = holds(&pool, ["a", "b"], Due::Now).await;
         let faulty = fault.begin(&pool).await;
         let hurried = db::isolated(&pool);
         let release = Release::new(hurried.clone());
@@ -31,7 +31,7 @@ async fn cancels_and_expiries_of_other_items_go_on_while_one_items_row_is_at_fau
 #[tokio::test]
 async fn an_order_that_somebody_has_locked_keeps_no_other_order_of_its_item() {
     let pool = database_of_holds(&[("a", 2)]).await;
-    let (locked, other) = (hold(&pool, "a", 1, Due::InAnHour).await, hold(&pool, "a", 1, Due::InAnHour).await);
+    let [locked, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
     let row = lock(&pool, "orders", locked).await;
     let release = Release::new(db::isolated(&pool));
     let requests = [request(1, locked), request(2, other), request(3, Uuid::nil())];
