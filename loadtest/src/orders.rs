@@ -30,9 +30,9 @@ use events::Events;
 use listener::{Listener, Storage};
 use plan::Plan;
 
-/// How long, after its time, the last hold may take to end: a payment may have prolonged it, or a crash held it up.
+/// How long, after their time, no hold may end while some are left: a payment may have prolonged it, or a crash held it up.
 const HOLDS_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long it may take to publish what is in the outbox.
+/// How long nothing may be published of what is in the outbox.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -107,8 +107,8 @@ impl RunningOrders {
             // As far as the outbox goes now: whoever else uses this database goes on writing.
             let last = || database_state::last_unpublished(&database);
             if let Some(last) = until(OUTBOX_TIMEOUT, last, |_| true).await {
-                let is_unpublished = || database_state::is_unpublished(&database, last);
-                until(OUTBOX_TIMEOUT, is_unpublished, |is_unpublished| !is_unpublished).await;
+                let first = || database_state::first_unpublished(&database, last);
+                until(OUTBOX_TIMEOUT, first, Option::is_none).await;
             }
             database.close().await;
             Ok(())
@@ -122,18 +122,21 @@ impl RunningOrders {
     }
 }
 
-/// Asks until the answer is as it should be; `None` where that takes too long. A database that is away says nothing yet.
-async fn until<T, Asked: Future<Output = sqlx::Result<T>>>(
+/// Asks until the answer is as it should be; `None` where it stays the same for too long. A database that is away says nothing
+/// yet.
+async fn until<T: PartialEq, Asked: Future<Output = sqlx::Result<T>>>(
     timeout: Duration,
     ask: impl Fn() -> Asked,
     is_so: impl Fn(&T) -> bool,
 ) -> Option<T> {
-    let started = Instant::now();
-    while started.elapsed() < timeout {
+    let (mut known, mut since) = (None, Instant::now());
+    while since.elapsed() < timeout {
         match ask().await {
             Ok(answer) if is_so(&answer) => return Some(answer),
-            Ok(_) | Err(_) => sleep(POLL_PAUSE).await,
+            Ok(answer) if known.as_ref() != Some(&answer) => (known, since) = (Some(answer), Instant::now()),
+            Ok(_) | Err(_) => {}
         }
+        sleep(POLL_PAUSE).await;
     }
     None
 }

@@ -188,11 +188,11 @@ pub async fn last_unpublished(database: &PgPool) -> sqlx::Result<Option<i64>> {
     sqlx::query_scalar(READ_LAST_UNPUBLISHED).fetch_one(database).await
 }
 
-const IS_UNPUBLISHED: &str = "SELECT EXISTS (SELECT FROM outbox WHERE id <= $1)";
+const READ_FIRST_UNPUBLISHED: &str = "SELECT min(id) FROM outbox WHERE id <= $1";
 
-/// Whether the outbox still has rows up to this one.
-pub async fn is_unpublished(database: &PgPool, up_to: Option<i64>) -> sqlx::Result<bool> {
-    sqlx::query_scalar(IS_UNPUBLISHED).bind(up_to).fetch_one(database).await
+/// The first row of the outbox up to this one; `None` once all are published.
+pub async fn first_unpublished(database: &PgPool, up_to: Option<i64>) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(READ_FIRST_UNPUBLISHED).bind(up_to).fetch_one(database).await
 }
 
 fn item_ids(schedule: &Schedule) -> Vec<String> {
