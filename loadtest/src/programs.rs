@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::failure::Failure;
 use crate::orders::Functions;
 
-/// What a run starts, and this program: cargo has just built it with the features that all of them need together.
+/// What a run starts, and this program: it stays fresh.
 const BUILT: [&str; 5] = ["loadtest", "purchase", "release", "payment", "relay"];
 
 /// The worker program: the one given, else the one beside this program. When cargo has started us (`cargo demo`), the
@@ -39,13 +39,14 @@ fn function(name: &str) -> Result<PathBuf, Failure> {
     existing(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant.
+/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant. Of the
+/// whole workspace, as it was for us: for fewer packages it would choose other features, and build all twice.
 async fn build_if_cargo() -> Result<(), Failure> {
     let variables = std::env::var_os("CARGO").zip(std::env::var_os("CARGO_MANIFEST_DIR"));
     let Some((cargo, package)) = variables else { return Ok(()) };
     let mut command = Command::new(&cargo);
-    command.args(["build", "--bins", "--quiet"]).current_dir(package).kill_on_drop(true);
-    command.args(BUILT.into_iter().flat_map(|name| ["--package", name]));
+    command.args(["build", "--workspace", "--quiet"]).current_dir(package).kill_on_drop(true);
+    command.args(BUILT.into_iter().flat_map(|name| ["--bin", name]));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
