@@ -27,7 +27,7 @@ use shared::{
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -36,6 +36,11 @@ use tokio::{
 /// How long a batch takes at least of which nothing is decided, so that payments that are put off do not keep the broker busy
 /// with going round.
 const PUT_OFF_PAUSE: Duration = Duration::from_millis(500);
+
+/// The whole program. Here and not in `main.rs`, which would compile much of it once more.
+pub fn main() -> ExitCode {
+    shared::worker::main(Payment::connect)
+}
 
 /// The payment function's own options.
 #[derive(Debug, Clone, Args)]

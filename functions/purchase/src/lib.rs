@@ -29,8 +29,14 @@ use shared::{
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
+use std::process::ExitCode;
 use strategy::{Decider, StrategyOptions};
 use tokio::sync::watch;
+
+/// The whole program. Here and not in `main.rs`, which would compile much of it once more.
+pub fn main() -> ExitCode {
+    shared::worker::main(Purchase::connect)
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct Options {

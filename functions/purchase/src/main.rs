@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    shared::worker::main(purchase::Purchase::connect)
+    purchase::main()
 }

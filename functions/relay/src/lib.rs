@@ -35,6 +35,7 @@ use sqlx::{
 };
 use std::{
     collections::HashMap,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 use store::Batch;
@@ -42,7 +43,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// What `--help` says.
-pub const PROGRAM: Program = Program {
+const PROGRAM: Program = Program {
     name: "relay",
     about: "A Turnstile function: publishes what happened to the exchange `events`, once it is committed.",
     after_help: "Start a second one, on another host, in case of a failure: one at a time publishes, the others stand by. \
@@ -60,6 +61,11 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(250);
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 /// Whose trouble it is.
 const DATABASE: &str = "the database";
+
+/// The whole program. Here and not in `main.rs`, which would compile much of it once more.
+pub fn main() -> ExitCode {
+    shared::worker::main_of_service(PROGRAM, serve)
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -81,7 +87,7 @@ pub fn settings(turn_seconds_max: u32) -> [(&'static str, String); 2] {
 }
 
 /// Serves until told to stop, through every outage.
-pub async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
+async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
     let pool = tokio::select! {
         opened = db::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,

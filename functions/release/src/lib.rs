@@ -20,7 +20,13 @@ use shared::{
     upkeep::Upkeep,
 };
 use sqlx::PgPool;
+use std::process::ExitCode;
 use tokio::sync::watch;
+
+/// The whole program. Here and not in `main.rs`, which would compile much of it once more.
+pub fn main() -> ExitCode {
+    shared::worker::main(Release::connect)
+}
 
 /// The handler of release requests; beside that, holds run out.
 #[derive(Debug, Clone)]

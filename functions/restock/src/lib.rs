@@ -20,6 +20,12 @@ use shared::{
     transaction,
 };
 use sqlx::PgPool;
+use std::process::ExitCode;
+
+/// The whole program. Here and not in `main.rs`, which would compile much of it once more.
+pub fn main() -> ExitCode {
+    shared::worker::main(Restock::connect)
+}
 
 /// The handler of restock requests.
 #[derive(Debug, Clone)]
