@@ -12,7 +12,7 @@ mod stock;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +75,12 @@ pub struct Invariant {
     pub holds: bool,
     /// For people: what was checked, or who offends.
     pub detail: String,
+}
+
+impl Display for Invariant {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.detail)
+    }
 }
 
 /// How many requests ended in each way, by what the buyers were answered.
@@ -146,7 +152,12 @@ impl Audit {
     /// Whether every promise was kept.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.invariants.iter().all(|invariant| invariant.holds)
+        self.broken().next().is_none()
+    }
+
+    /// The promises that were not.
+    pub(crate) fn broken(&self) -> impl Iterator<Item = &Invariant> {
+        self.invariants.iter().filter(|invariant| !invariant.holds)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod contend;
 pub mod cost;
 mod cpu;
 mod measure;
+mod row;
 mod table;
 
 /// In which order so many rows are run: (repetition, from 1 on; index of the row). One round goes forward and the next one

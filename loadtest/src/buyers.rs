@@ -17,13 +17,9 @@ use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::orders::follow_ups::FollowUps;
 use crate::orders::plan::{FollowUp, Plan};
+use crate::queues::{LOSSES_MAX, once_back};
 use crate::schedule::Schedule;
 use session::Session;
-
-const RECONNECTS_MAX: u32 = 100;
-const ATTEMPTS_MAX: u32 = 300;
-/// Between two of these attempts: with all of them, a broker may be away for a minute and more.
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 
 pub struct Buyers {
     nodes: Nodes,
@@ -106,11 +102,11 @@ impl Buyers {
         loop {
             let session = match self.session.take() {
                 Some(session) => session,
-                None => self.reopen().await?,
+                None => once_back(|| Session::open(&self.nodes, &self.shared)).await?,
             };
             let Err(lost) = self.session.insert(session).sell(&self.schedule, start).await else { return Ok(()) };
-            if self.reconnects == RECONNECTS_MAX {
-                let often = format!("RabbitMQ was lost {RECONNECTS_MAX} times in one sale");
+            if self.reconnects == LOSSES_MAX {
+                let often = format!("RabbitMQ was lost {LOSSES_MAX} times in one sale");
                 return Err(Failure::Unreachable(lost.context(often)));
             }
             tracing::warn!(error = %lost, "the broker went away; connecting again");
@@ -130,15 +126,5 @@ impl Buyers {
         }
         let mut state = self.shared.state();
         (std::mem::take(&mut state.answers), state.follow_ups.take(), self.reconnects)
-    }
-
-    async fn reopen(&self) -> Result<Session, Failure> {
-        for _ in 1..ATTEMPTS_MAX {
-            match Session::open(&self.nodes, &self.shared).await {
-                Err(Failure::Unreachable(_)) => tokio::time::sleep(ATTEMPT_PAUSE).await,
-                opened => return opened,
-            }
-        }
-        Session::open(&self.nodes, &self.shared).await
     }
 }

@@ -20,14 +20,13 @@ use crate::orders::report::OrdersReport;
 use crate::orders::{Functions, Orders};
 use crate::progress::Progress;
 use crate::queues::{await_no_consumers, refuse_queues_in_use};
-use crate::report::{self, ReportFile};
 use crate::result::Outcome;
 use crate::run::{Sale, run};
 use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
 use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
-use crate::{ceiling, output, programs, summary};
+use crate::{ceiling, output, programs, report, summary};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
 /// statement that takes a second, as an audit does.
@@ -77,17 +76,17 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     .await?;
     let redis = (sale.strategy == Strategy::Redis).then_some(&sale.redis);
     let needs = Needs { broker_nodes: options.broker_nodes, redis, ..Needs::PLAIN };
-    let page = ReportFile::open(sale.report.as_deref())?;
+    report::assert_writable(sale.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&sale.urls, needs, &progress, async |endpoints, servers| {
         let (purchase, functions) = (&purchase, functions.as_ref());
         Rounds { endpoints, options, purchase, functions, progress: &progress }.run(servers).await
     });
-    finish(&outcome.await?, sale, page)
+    finish(&outcome.await?, sale)
 }
 
 async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
-    let page = ReportFile::open(options.report.as_deref())?;
+    report::assert_writable(options.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&options.urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
         refuse_queues_in_use(&endpoints.amqp_url).await?;
@@ -95,14 +94,12 @@ async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
         let ceiling = Some(reference(std::slice::from_ref(&outcome), None));
         Ok(Outcome { ceiling, ..outcome })
     });
-    finish(&outcome.await?, options, page)
+    finish(&outcome.await?, options)
 }
 
-fn finish(outcome: &Outcome, options: &SaleOptions, page: Option<ReportFile>) -> Result<bool, Failure> {
+fn finish(outcome: &Outcome, options: &SaleOptions) -> Result<bool, Failure> {
     output::write(outcome, options.json.as_deref(), || summary::render(outcome, Style::of_stdout()))?;
-    if let Some(page) = page {
-        page.write(&report::of_run(outcome)?)?;
-    }
+    report::write(options.report.as_deref(), || report::of_run(outcome))?;
     Ok(outcome.passed)
 }
 
@@ -207,8 +204,7 @@ fn reference(others: &[Outcome], sale: Option<&Outcome>) -> Reference {
 
 /// Whether the other sales of this run are good for a comparison.
 fn sound(name: &'static str, when_kept: &str, outcomes: &[Outcome]) -> Invariant {
-    let broken = outcomes.iter().flat_map(|outcome| &outcome.audit.invariants).filter(|invariant| !invariant.holds);
-    invariant(name, when_kept, broken.map(|broken| format!("{}: {}", broken.name, broken.detail)))
+    invariant(name, when_kept, outcomes.iter().flat_map(|outcome| outcome.audit.broken()))
 }
 
 fn add(outcome: &mut Outcome, invariant: Invariant) {

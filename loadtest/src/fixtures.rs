@@ -3,8 +3,7 @@
 use clap::Parser;
 use loadtest::{
     audit::{Audit, Invariant, VerdictCounts},
-    bench::baseline::AtServer,
-    bench::compare::{Comparison, Contender, Form, Row},
+    bench::compare::{AtServer, Comparison, Contender, Form, Row},
     cli::{Cli, Command},
     faults::{Action, CrashReport, EventReport, FaultKind},
     machine::Machine,

@@ -30,6 +30,11 @@ const FIRST_FRAME_BYTES_MAX: u64 = 4_096;
 const VERSION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a goodbye may take. The client library waits for ever where the connection ends at that moment.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often a sale may lose the broker ...
+pub(crate) const LOSSES_MAX: u32 = 100;
+/// ... and how often is tried to come back: with the pauses, it may be away for a minute and more.
+const ATTEMPTS_MAX: u32 = 300;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 const GONE_WAIT_MAX: Duration = Duration::from_secs(60);
 const GONE_POLL: Duration = Duration::from_millis(20);
 /// Between samples while the sale is young: a sale of a thousand buyers is over in a fraction of a second.
@@ -197,6 +202,20 @@ impl DepthSample {
             Self { at_ms, messages, waiting, sold: until(&sold_at) }
         };
         sampled.iter().map(sample).collect()
+    }
+}
+
+/// Tries until the broker, which went away, is back.
+pub(crate) async fn once_back<T, Opening: Future<Output = Result<T, Failure>>>(
+    open: impl Fn() -> Opening,
+) -> Result<T, Failure> {
+    let mut attempts = 1;
+    loop {
+        match open().await {
+            Err(Failure::Unreachable(_)) if attempts < ATTEMPTS_MAX => sleep(ATTEMPT_PAUSE).await,
+            opened => return opened,
+        }
+        attempts += 1;
     }
 }
 

@@ -5,7 +5,7 @@
 //! `chromium --headless --hide-scrollbars --window-size=1120,1100 --screenshot=loadtest/report.png report.html`
 
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -67,37 +67,23 @@ fn fill(parts: &[(&str, &str)]) -> String {
     page
 }
 
-/// The file that a report is written to: tried before the work begins. One that was there before is untouched until the
-/// report is written; one that was not, is gone if none is.
-#[derive(Debug)]
-pub(crate) struct ReportFile {
-    path: PathBuf,
-    is_ours_to_remove: bool,
+/// Sees to it that a report can be written, where one is asked for, before the work begins. Leaves everything as it was.
+pub(crate) fn assert_writable(path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let is_there = path.exists();
+    let cannot = || format!("--report cannot be written to {}; nothing was run", path.display());
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(cannot).map_err(Failure::Configuration)?;
+    if !is_there {
+        fs::remove_file(path).ok();
+    }
+    Ok(())
 }
 
-impl ReportFile {
-    /// Sees to it that the file can be written, where one is asked for.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Option<Self>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        let is_ours_to_remove = !path.exists();
-        let cannot = || format!("--report cannot be written to {}; nothing was run", path.display());
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.with_context(cannot).map_err(Failure::Configuration)?;
-        Ok(Some(Self { path: path.to_owned(), is_ours_to_remove }))
-    }
-
-    pub(crate) fn write(mut self, html: &str) -> Result<(), Failure> {
-        self.is_ours_to_remove = false;
-        Ok(fs::write(&self.path, html).with_context(|| format!("write {}", self.path.display()))?)
-    }
-}
-
-impl Drop for ReportFile {
-    fn drop(&mut self) {
-        if self.is_ours_to_remove {
-            fs::remove_file(&self.path).ok();
-        }
-    }
+/// Writes it, where one is asked for.
+pub(crate) fn write(path: Option<&Path>, html: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    Ok(fs::write(path, html()?).with_context(|| format!("write {}", path.display()))?)
 }
 
 #[cfg(test)]
@@ -128,12 +114,12 @@ mod tests {
     #[test]
     fn what_was_there_stays_until_the_report_is_written_and_a_new_file_does_not_stay_empty() {
         let path = &std::env::temp_dir().join(format!("turnstile-report-{}", uuid::Uuid::now_v7().simple()));
-        drop(ReportFile::open(Some(path)).unwrap());
+        assert_writable(Some(path)).unwrap();
         assert!(!path.exists());
         fs::write(path, "a longer report than the next").unwrap();
-        drop(ReportFile::open(Some(path)).unwrap());
+        assert_writable(Some(path)).unwrap();
         assert_eq!(fs::read_to_string(path).unwrap(), "a longer report than the next");
-        ReportFile::open(Some(path)).unwrap().unwrap().write("new").unwrap();
+        write(Some(path), || Ok("new".to_owned())).unwrap();
         assert_eq!(fs::read_to_string(path).unwrap(), "new");
         fs::remove_file(path).unwrap();
     }

@@ -1,6 +1,7 @@
 //! The result of a run, in exactly the keys that loadtest/README.md documents. Only data.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -70,6 +71,18 @@ pub struct ServersReport {
     pub postgresql: Option<String>,
     /// The version of what counted; `null` where the strategy needs none.
     pub redis: Option<String>,
+}
+
+/// For people.
+impl fmt::Display for ServersReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "RabbitMQ {}", self.rabbitmq)?;
+        let others = [("PostgreSQL", &self.postgresql), ("Redis", &self.redis)];
+        others
+            .into_iter()
+            .filter_map(|(name, version)| Some((name, version.as_ref()?)))
+            .try_for_each(|(name, version)| write!(formatter, ", {name} {version}"))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -62,9 +62,6 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
         0.0 => "at once".to_owned(),
         rate => format!("at {rate} per second"),
     };
-    let mut on = vec![format!("RabbitMQ {}", outcome.servers.rabbitmq)];
-    on.extend(outcome.servers.postgresql.iter().map(|version| format!("PostgreSQL {version}")));
-    on.extend(outcome.servers.redis.iter().map(|version| format!("Redis {version}")));
     format!(
         "{} {pace} · {} of {} · {} · {} · seed {} · {}",
         plural(u64::from(sale.buyers), "buyer"),
@@ -73,7 +70,7 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
         plural(u64::from(*workers), "worker"),
         strategy,
         sale.seed,
-        on.join(", ")
+        outcome.servers
     )
 }
 

@@ -29,7 +29,7 @@ use crate::failure::Failure;
 use crate::stats::round;
 use crate::strategy::Strategy;
 use clients::{Clients, Purchase, exchange};
-pub use result::{AtServer, BaselineResult};
+pub use result::BaselineResult;
 use result::{Counts, Recorded, syns};
 
 /// Connections to the database, and how long a request waits for one of them.
@@ -148,9 +148,11 @@ impl Opened {
         let orders = sqlx::query_as(READ_ORDERS).bind(&self.item).fetch_all(pool).await?;
         pool.close().await;
         let mut result = BaselineResult::of(&visits, &counts, &Recorded { left, orders }, baseline.stock);
-        result.lag_ms = round(lag.as_secs_f64() * 1e3, 1e1);
-        result.at_server.syn_drops = drops_after.saturating_sub(drops);
-        result.at_server.syn_retransmits = retransmits_after.saturating_sub(retransmits);
+        result.row.lag_ms = Some(round(lag.as_secs_f64() * 1e3, 1e1));
+        if let Some(server) = &mut result.row.at_server {
+            server.syn_drops = drops_after.saturating_sub(drops);
+            server.syn_retransmits = retransmits_after.saturating_sub(retransmits);
+        }
         Ok(result)
     }
 

@@ -4,7 +4,6 @@
 //! audited, and whatever a repetition broke is in the result.
 
 mod plan;
-mod row;
 mod table;
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,13 +17,13 @@ use shared::table::Style;
 
 use super::baseline::{self, Baseline, BaselineResult, BaselineStrategy};
 use super::measure::{self, Counted, IDLE_REPETITIONS, ServerPids};
+pub use super::row::{AtServer, Contender, Form, Row};
 use super::turns;
 use crate::cli::CompareOptions;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::queues::refuse_queues_in_use;
-use crate::report::{self, ReportFile};
 use crate::result::ServersReport;
 use crate::run::{Sale, versions};
 use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
@@ -32,10 +31,8 @@ use crate::stats::{medians, round};
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::WorkerSpec;
-use crate::{output, programs};
+use crate::{output, programs, report};
 pub(crate) use plan::rows;
-pub use plan::{Contender, Form};
-pub use row::Row;
 
 /// Buyers of the sale that is not measured: what is done for the first time is slow.
 const WARM_UP_BUYERS: u32 = 1_000;
@@ -62,7 +59,7 @@ pub struct Comparison {
 pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure> {
     let mut sizes = HashSet::new();
     options.buyers.retain(|buyers| sizes.insert(*buyers));
-    let page = ReportFile::open(options.report.as_deref())?;
+    report::assert_writable(options.report.as_deref())?;
     let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
     let progress = Progress::new();
     let redis = options.rows().iter().any(|row| row.strategy == Some(Strategy::Redis)).then_some(&options.redis);
@@ -72,9 +69,7 @@ pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure
     });
     let comparison = comparison.await?;
     output::write(&comparison, options.bench.json.as_deref(), || table::render(&comparison, Style::of_stdout()))?;
-    if let Some(page) = page {
-        page.write(&page_of(&comparison)?)?;
-    }
+    report::write(options.report.as_deref(), || page_of(&comparison))?;
     Ok(comparison.passed)
 }
 
@@ -173,7 +168,7 @@ impl Bench<'_> {
         if contender.form == Form::Http {
             self.progress.stage(what.to_owned());
             let (result, counted) = self.by_http(contender, scenario.buyers, scenario.stock).await?;
-            return Ok(Row::of_http(contender, &result, counted - idle));
+            return Ok(result.row(contender, counted - idle));
         }
         let sale = Sale::of(scenario, self.workers(contender), self.options.bench.timeout());
         let progress = (self.progress, what);

@@ -12,6 +12,7 @@ use shared::devstack::Servers;
 use shared::table::Style;
 
 use super::measure::{self, Counted, ServerPids};
+use crate::audit::Invariant;
 use crate::cli::CostOptions;
 use crate::database::at_once;
 use crate::failure::Failure;
@@ -228,8 +229,7 @@ impl Bench<'_> {
         });
         let batches = batches.await?;
         let outcome = measured.outcome;
-        let broken = outcome.audit.invariants.iter().filter(|invariant| !invariant.holds);
-        self.broken.extend(broken.map(|invariant| format!("{}: {}", invariant.name, invariant.detail)));
+        self.broken.extend(outcome.audit.broken().map(Invariant::to_string));
         Ok(Taken {
             purchases: buyers,
             purchases_per_second: outcome.timing.purchases_per_second,

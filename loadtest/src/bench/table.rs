@@ -16,25 +16,23 @@ pub(super) fn head([good, bad]: [&str; 2], facts: &[String], broken: &[String], 
     iter::once(headline).chain(facts).chain(cross_out(broken, style)).map(|line| line + "\n").collect()
 }
 
-/// A line for each of which something is known; nothing, where there is none.
-pub(super) fn figures<'a, T: 'a>(
+/// A line for each of which something is known, with what it is named by before its figures; nothing, where there is none.
+pub(super) fn figures<'a, T: 'a, const NAMES: usize>(
     title: &str,
+    names: [&str; NAMES],
     columns: &[Column<T>],
-    lines: impl IntoIterator<Item = (String, &'a T)>,
+    lines: impl IntoIterator<Item = ([String; NAMES], &'a T)>,
     style: Style,
 ) -> String {
-    let mut rows = Vec::new();
-    for (name, all) in lines {
-        let figures: Vec<Option<f64>> = columns.iter().map(|(_, _, of)| of(all)).collect();
-        if figures.iter().any(Option::is_some) {
-            let cell = |(figure, (_, places, _)): (&Option<f64>, &Column<T>)| {
-                figure.map_or_else(|| "-".to_owned(), |figure| decimal(figure, *places))
-            };
-            rows.push(iter::once(name).chain(figures.iter().zip(columns).map(cell)).collect());
-        }
-    }
-    let headings: Vec<&str> = iter::once("").chain(columns.iter().map(|(heading, _, _)| *heading)).collect();
+    let is_known = |all: &T| columns.iter().any(|(_, _, of)| of(all).is_some());
+    let lines = lines.into_iter().filter(|(_, all)| is_known(all));
+    let rows: Vec<_> = lines.map(|(name, all)| name.into_iter().chain(cells(columns, all)).collect()).collect();
+    let headings: Vec<&str> = names.into_iter().chain(columns.iter().map(|(heading, _, _)| *heading)).collect();
     if rows.is_empty() { String::new() } else { titled(title, &headings, rows, style) }
+}
+
+pub(super) fn cells<T>(columns: &[Column<T>], all: &T) -> impl Iterator<Item = String> {
+    columns.iter().map(|(_, places, of)| of(all).map_or_else(|| "-".to_owned(), |figure| decimal(figure, *places)))
 }
 
 /// A count among figures.

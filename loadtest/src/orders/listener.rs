@@ -19,11 +19,12 @@ use shared::messages::EVENTS_EXCHANGE;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::events::Received;
 use crate::failure::Failure;
+use crate::queues::{LOSSES_MAX, close, once_back};
 
 /// Every event, of whatever kind and item: whose it is follows from its routing key.
 const EVERYTHING: &str = "#";
@@ -36,11 +37,6 @@ const ACKNOWLEDGED_TOGETHER: usize = 128;
 /// The correlation id of the message to ourselves that follows the last event.
 const LAST: &str = "last";
 const LAST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often the broker may be lost.
-const LOSSES_MAX: u32 = 100;
-/// How often one reconnection is tried.
-const ATTEMPTS_MAX: u32 = 300;
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where the broker keeps events until they are taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +98,7 @@ impl Listener {
         ended.context("the events were not all taken in in time")??;
         // One that is kept in memory has gone with the listener.
         drop(channel.queue_delete(queue.clone(), QueueDeleteOptions::default()).await);
-        crate::queues::close(&connection).await;
+        close(&connection).await;
         Ok(std::iter::from_fn(|| self.received.try_recv().ok()).collect())
     }
 }
@@ -177,20 +173,9 @@ async fn listen(
         tracing::warn!(%error, "the broker went away; listening again");
         losses += 1;
         subscription.nodes.go_on();
-        connection = reconnect(&subscription.nodes).await?;
+        connection = once_back(|| connect(&subscription.nodes)).await?;
         channel = connection.create_channel().await.map_err(amqp::Error::from)?;
     }
-    crate::queues::close(&connection).await;
+    close(&connection).await;
     Ok(())
-}
-
-async fn reconnect(nodes: &Nodes) -> Result<Connection, Failure> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match connect(nodes).await {
-            Err(Failure::Unreachable(_)) if attempts < ATTEMPTS_MAX => sleep(ATTEMPT_PAUSE).await,
-            connected => return connected,
-        }
-    }
 }

@@ -88,8 +88,7 @@ impl Evidence {
 
     /// The invariants that do not hold.
     pub(super) fn red(&self) -> Vec<&'static str> {
-        let invariants = Audit::of(self).invariants;
-        invariants.iter().filter(|invariant| !invariant.holds).map(|invariant| invariant.name).collect()
+        Audit::of(self).broken().map(|invariant| invariant.name).collect()
     }
 
     /// The only item.

@@ -3,35 +3,21 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::clients::{Ending, Visit};
-use crate::stats::{Latency, round};
+use crate::bench::measure::Counted;
+use crate::bench::row::{AtServer, Contender, Row};
+use crate::stats::round;
 
 /// The system sends a dropped SYN again after this time.
 const SYN_RESENT_AFTER: Duration = Duration::from_secs(1);
 
-/// What happened: `sold`, `sold_out` and `failures` together are the buyers.
+/// What happened; sold, refused and failed together are the buyers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BaselineResult {
-    /// Buyers who were answered that they have their unit.
-    pub sold: u64,
-    /// Buyers who were answered that nothing is left.
-    pub sold_out: u64,
-    /// Everybody else, by kind: refused, reset, timed_out, conflict (409), unavailable (503), other.
-    pub failures: BTreeMap<&'static str, u64>,
-    /// Buyers who were answered, but whose connection took a second or more to be made: a SYN was dropped.
-    pub stalled: u64,
-    /// From the first connection attempt until the last buyer left.
-    pub seconds: f64,
-    /// Answers (sold, sold out, 409, 503) by `seconds`.
-    pub answers_per_second: f64,
-    /// Of these answers, from the attempt to connect.
-    pub latency_ms: Latency,
-    /// The longest that something waited for the clients' own processes to get to it. Where this is much, the machine was
-    /// too small for server and clients together.
-    pub lag_ms: f64,
+    /// But for what the database counted.
+    pub row: Row,
     /// Decisions that the server tried.
     pub attempts: u64,
     /// Attempts that found the version moved.
@@ -40,31 +26,6 @@ pub struct BaselineResult {
     pub rollbacks: u64,
     /// Buyers who were answered that they have a unit, and have no order: 0, or the server lies.
     pub sold_without_order: u64,
-    /// Units in orders beyond the stock.
-    pub oversold: u64,
-    /// Buyers with an order who began to connect after somebody who has none.
-    pub order_inversions: u64,
-    /// What only an HTTP server can say.
-    pub at_server: AtServer,
-}
-
-/// Where buyers waited at an HTTP server, and what became of some of them. In the keys that results have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct AtServer {
-    /// How long requests waited for a connection from the pool, by buyers.
-    pub pool_wait_ms_per_purchase: f64,
-    /// Requests that got no connection in time.
-    pub pool_timeouts: u64,
-    /// Requests that waited too long for the row's lock.
-    pub lock_timeouts: u64,
-    /// Buyers who have an order and do not know it: they had gone when it was made.
-    pub untold: u64,
-    /// Units that were taken off the item without an order in the end.
-    pub zombie_units: u64,
-    /// SYNs that this machine dropped meanwhile, as a queue of connections was full (ListenDrops).
-    pub syn_drops: u64,
-    /// SYNs that were sent again meanwhile (TCPSynRetrans).
-    pub syn_retransmits: u64,
 }
 
 /// What the server counts while it sells.
@@ -88,11 +49,6 @@ pub(super) struct Recorded {
 }
 
 impl BaselineResult {
-    /// Buyers who went away without a verdict.
-    pub fn failed(&self) -> u64 {
-        self.failures.values().sum()
-    }
-
     /// A buyer counts as served where the database has their order, whatever they were answered.
     pub(super) fn of(visits: &[Visit], counts: &Counts, recorded: &Recorded, stock: u64) -> Self {
         let served: HashSet<Uuid> = recorded.orders.iter().map(|(request_id, _)| *request_id).collect();
@@ -104,36 +60,49 @@ impl BaselineResult {
         let first = visits.iter().map(|visit| visit.came).min().unwrap_or_default();
         let last = visits.iter().map(|visit| visit.left).max().unwrap_or_default();
         let seconds = last.saturating_sub(first).as_secs_f64();
-        let mut failures = BTreeMap::new();
+        let mut failures: BTreeMap<&str, u64> = BTreeMap::new();
         for kind in visits.iter().filter_map(|visit| visit.ending.failure()) {
             *failures.entry(kind).or_default() += 1;
         }
         let no_less_than_0 = |units: i64| u64::try_from(units).unwrap_or(0);
         let (answers, buyers) = (answered.len() as f64, visits.len().max(1) as f64);
-        Self {
+        let at_server = AtServer {
+            pool_wait_ms_per_purchase: counts.pool_wait.as_secs_f64() * 1e3 / buyers,
+            pool_timeouts: counts.pool_timeouts,
+            lock_timeouts: counts.lock_timeouts,
+            untold: served.difference(&told).count() as u64,
+            zombie_units: no_less_than_0(stock - recorded.left - units),
+            ..AtServer::default()
+        };
+        let stalled = answered.iter().filter(|visit| visit.connecting >= SYN_RESENT_AFTER).count() as u64;
+        let row = Row {
             sold: told.len() as u64,
-            sold_out: ended(Ending::SoldOut).count() as u64,
-            failures,
-            stalled: answered.iter().filter(|visit| visit.connecting >= SYN_RESENT_AFTER).count() as u64,
+            refused: ended(Ending::SoldOut).count() as u64,
+            stalled: Some(stalled),
             seconds: round(seconds, 1e6),
-            answers_per_second: if seconds > 0.0 { round(answers / seconds, 1e1) } else { 0.0 },
             latency_ms: answered.iter().map(|visit| visit.left.saturating_sub(visit.came)).collect(),
-            attempts: counts.attempts,
-            conflicts: counts.conflicts,
-            rollbacks: counts.rollbacks,
-            sold_without_order: told.difference(&served).count() as u64,
             oversold: no_less_than_0(units - stock),
             order_inversions: inversions(visits, &served),
-            at_server: AtServer {
-                pool_wait_ms_per_purchase: counts.pool_wait.as_secs_f64() * 1e3 / buyers,
-                pool_timeouts: counts.pool_timeouts,
-                lock_timeouts: counts.lock_timeouts,
-                untold: served.difference(&told).count() as u64,
-                zombie_units: no_less_than_0(stock - recorded.left - units),
-                ..AtServer::default()
-            },
-            ..Self::default()
-        }
+            at_server: Some(at_server),
+            ..Row::new(if seconds > 0.0 { round(answers / seconds, 1e1) } else { 0.0 }, failures)
+        };
+        let sold_without_order = told.difference(&served).count() as u64;
+        let Counts { attempts, conflicts, rollbacks, .. } = *counts;
+        Self { row, attempts, conflicts, rollbacks, sold_without_order }
+    }
+
+    /// As a row, with the promises that were broken. That buyers fail is a figure and no broken promise; that more is sold
+    /// than there is, or that a buyer is not accounted for, is one.
+    pub(in crate::bench) fn row(self, contender: &Contender, counted: Counted) -> (Row, Vec<String>) {
+        let row = self.row.counted(contender, Some(counted), (self.attempts, self.conflicts));
+        let (oversold, untrue) = (row.oversold, self.sold_without_order);
+        let (accounted, buyers) = (row.sold + row.refused + row.failed, u64::from(contender.buyers));
+        let promises = [
+            (oversold > 0).then(|| format!("never_oversold: {oversold} units beyond the stock")),
+            (untrue > 0).then(|| format!("every_buyer_told_the_truth: {untrue} sold, and no order")),
+            (accounted != buyers).then(|| format!("every_buyer_accounted_for: {accounted} of {buyers}")),
+        ];
+        (row, promises.into_iter().flatten().collect())
     }
 }
 
@@ -192,21 +161,22 @@ mod tests {
             (3, 0, 10, Ending::Other),
             (4, 7_000, 10_004, Ending::TimedOut),
         ];
-        let result = result(&came, 1, &[0], 0);
-        assert_eq!((result.sold, result.sold_out, result.failed()), (1, 1, 3));
-        assert_eq!(result.failures, [("timed_out", 1), ("conflict", 1), ("other", 1)].into());
-        assert_eq!(result.stalled, 1, "who was answered after a second of connecting");
-        assert_eq!((result.seconds, result.answers_per_second), (10.004, 0.3), "until the last one gave up");
-        assert!(result.latency_ms.max < 1_030.0, "of answers alone: {:?}", result.latency_ms);
-        assert_eq!(result.at_server.pool_wait_ms_per_purchase, 3.0);
+        let row = result(&came, 1, &[0], 0).row;
+        assert_eq!((row.sold, row.refused, row.failed), (1, 1, 3));
+        assert_eq!(row.failures, ["timed_out", "conflict", "other"].map(|kind| (kind.to_owned(), 1)).into());
+        assert_eq!(row.stalled, Some(1), "who was answered after a second of connecting");
+        assert_eq!((row.seconds, row.purchases_per_second), (10.004, 0.3), "until the last one gave up");
+        assert!(row.latency_ms.max < 1_030.0, "of answers alone: {:?}", row.latency_ms);
+        assert_eq!(row.at_server.map(|server| server.pool_wait_ms_per_purchase), Some(3.0));
     }
 
     #[test]
     fn what_the_buyers_were_answered_is_held_against_the_orders() {
         let came = [(0, 0, 9, Ending::Sold), (1, 0, 9, Ending::TimedOut), (2, 0, 9, Ending::Sold)];
         let held = |stock, served: &[u128], left| {
-            let result = result(&came, stock, served, left);
-            (result.at_server.untold, result.sold_without_order, result.at_server.zombie_units, result.oversold)
+            let BaselineResult { row, sold_without_order, .. } = result(&came, stock, served, left);
+            let AtServer { untold, zombie_units, .. } = row.at_server.unwrap();
+            (untold, sold_without_order, zombie_units, row.oversold)
         };
         // The first is answered rightly, the second never knew, the third was lied to; and a unit has no owner.
         assert_eq!(held(5, &[0, 1], 2), (1, 1, 1, 0));
@@ -217,7 +187,7 @@ mod tests {
     fn whoever_is_served_after_somebody_who_is_not_jumped_the_queue() {
         // Not in the order in which they came, two of them in the same instant.
         let came = [3, 0, 1, 2, 1].map(|at| (at, 0, 9, Ending::Sold));
-        let inversions = |served: &[u128]| result(&came, 4, served, 0).order_inversions;
+        let inversions = |served: &[u128]| result(&came, 4, served, 0).row.order_inversions;
         assert_eq!((inversions(&[0, 1, 3, 4]), inversions(&[1, 4])), (2, 0));
     }
 

@@ -53,9 +53,7 @@ const MEASURES: [Measure; 4] = [
 
 /// The whole result, with a final newline.
 pub(super) fn render(comparison: &Comparison, style: Style) -> String {
-    let (scenario, servers) = (&comparison.scenario, &comparison.servers);
-    let versions = [("PostgreSQL", &servers.postgresql), ("Redis", &servers.redis)];
-    let versions = versions.into_iter().filter_map(|(name, version)| Some(format!(", {name} {}", version.as_ref()?)));
+    let scenario = &comparison.scenario;
     let run = format!(
         "{} on {}, {} in flight where they compete · medians of {} · seed {}",
         plural(scenario.workers.into(), "worker"),
@@ -64,13 +62,12 @@ pub(super) fn render(comparison: &Comparison, style: Style) -> String {
         scenario.bench.repetitions,
         scenario.bench.seed
     );
-    let servers = format!("RabbitMQ {}{}", servers.rabbitmq, versions.collect::<String>());
     let headlines = [
         "Ways to sell, side by side · every promise was kept",
         "Ways to sell, side by side · PROMISES WERE BROKEN, so these are no figures",
     ];
     let sizes = scenario.buyers.iter().map(|buyers| of_size(comparison, *buyers, style));
-    head(headlines, &[run, servers], &comparison.broken, style) + &sizes.collect::<String>()
+    head(headlines, &[run, comparison.servers.to_string()], &comparison.broken, style) + &sizes.collect::<String>()
 }
 
 fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> String {
@@ -79,7 +76,7 @@ fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> String {
     let title = format!("{} at once for {stock} of {items}", plural(buyers.into(), "buyer")).to_uppercase();
     let rows = || comparison.rows.iter().filter(move |row| row.contender.buyers == buyers);
     let table = |title: &str, columns: &[Column<Row>]| {
-        figures(title, columns, rows().map(|row| (row.contender.name.clone(), row)), style)
+        figures(title, [""], columns, rows().map(|row| ([row.contender.name.clone()], row)), style)
     };
     let payment_ms = comparison.scenario.payment_ms;
     let by_http =

@@ -65,13 +65,15 @@ fn order_is_promised_by_whoever_does_not_compete_and_everything_else_by_everybod
 
 #[test]
 fn a_server_that_sells_too_much_or_loses_a_buyer_breaks_a_promise_and_one_that_fails_buyers_does_not() {
-    let broken = |result| Row::of_http(&contender(Form::Http), &result, Counted::default()).1;
-    let sound =
-        BaselineResult { sold: 40, sold_out: 30, failures: [("reset", 30)].into(), ..BaselineResult::default() };
-    assert_eq!(broken(sound.clone()), [""; 0]);
-    assert_eq!(broken(BaselineResult { oversold: 1, ..sound.clone() }).len(), 1);
-    assert_eq!(broken(BaselineResult { sold_without_order: 1, ..sound.clone() }).len(), 1);
-    assert_eq!(broken(BaselineResult { sold: 39, ..sound }), ["every_buyer_accounted_for: 99 of 100"]);
+    let broken = |row: &Row, sold_without_order| {
+        let result = BaselineResult { row: row.clone(), sold_without_order, ..BaselineResult::default() };
+        result.row(&contender(Form::Http), Counted::default()).1
+    };
+    let sound = Row { sold: 40, refused: 30, ..Row::new(1.0, [("reset", 30)]) };
+    assert_eq!(broken(&sound, 0), [""; 0]);
+    assert_eq!(broken(&Row { oversold: 1, ..sound.clone() }, 0).len(), 1);
+    assert_eq!(broken(&sound, 1).len(), 1);
+    assert_eq!(broken(&Row { sold: 39, ..sound }, 0), ["every_buyer_accounted_for: 99 of 100"]);
 }
 
 #[test]

@@ -29,14 +29,13 @@ pub(super) fn render(contention: &Contention, style: Style) -> String {
     let histograms = races.map(|race| &race.attempts_histogram);
     let taken: BTreeSet<u64> = histograms.iter().flat_map(|histogram| histogram.keys().copied()).collect();
     let updates = |attempts| histograms.map(|histogram| histogram.get(&attempts).copied().unwrap_or(0));
-    let attempts: Vec<(String, [u64; 2])> =
-        taken.into_iter().map(|attempts| (count(attempts), updates(attempts))).collect();
-    let attempts = attempts.iter().map(|(attempts, updates)| (attempts.clone(), updates));
-    let named = ["jitter", "no jitter"].map(str::to_owned).into_iter().zip(races);
+    let attempts: Vec<_> = taken.into_iter().map(|attempts| (count(attempts), updates(attempts))).collect();
+    let attempts = attempts.iter().map(|(attempts, updates)| ([attempts.clone()], updates));
+    let named = ["jitter", "no jitter"].map(|name| [name.to_owned()]).into_iter().zip(races);
     let headlines = ["Every success is an increment of its own", "UPDATES WERE LOST, or are nobody's"];
     head(headlines, &facts(contention), &contention.broken, style)
-        + &figures("RACE", &RACE, named, style)
-        + &figures("ATTEMPTS OF AN UPDATE", &ATTEMPTS, attempts, style)
+        + &figures("RACE", [""], &RACE, named, style)
+        + &figures("ATTEMPTS OF AN UPDATE", [""], &ATTEMPTS, attempts, style)
 }
 
 fn facts(contention: &Contention) -> Vec<String> {

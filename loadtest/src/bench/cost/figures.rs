@@ -9,8 +9,9 @@ use shared::table::Style;
 use super::{Age, Cost};
 use crate::bench::cpu::CpuTimes;
 use crate::bench::measure::Counted;
+use crate::bench::table::{Column, figures, head, number};
 use crate::stats::{median, round};
-use crate::summary::figures::{count, cross_out, decimal, plural, signed, titled};
+use crate::summary::figures::{count, decimal, plural, signed};
 
 /// What one sale took.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,56 +77,40 @@ impl Figures {
         let by = sum(by).filter(|by| *by > 0.0)?;
         Some(round(sum(self)? / by, 1e3))
     }
-
-    fn cells(&self) -> [String; COLUMNS.len()] {
-        COLUMNS.map(|(_, figure, places)| figure(self).map_or_else(|| "-".to_owned(), |value| decimal(value, places)))
-    }
 }
 
-/// A heading, what stands below it, and with how many places.
-type Column = (&'static str, fn(&Figures) -> Option<f64>, usize);
-
-const COLUMNS: [Column; 10] = [
-    (">per second", |figures| Some(figures.purchases_per_second), 0),
-    (">broker µs", |figures| figures.cpu_us_per_purchase.broker, 1),
-    (">workers µs", |figures| figures.cpu_us_per_purchase.workers, 1),
-    (">database µs", |figures| figures.cpu_us_per_purchase.database, 1),
-    (">buyers µs", |figures| figures.cpu_us_per_purchase.buyers, 1),
-    (">msgs/batch", |figures| Some(figures.messages_per_batch), 1),
-    (">round trips", |figures| Some(figures.round_trips_per_purchase), 4),
-    (">WAL bytes", |figures| Some(figures.wal_bytes_per_purchase), 0),
-    (">deepest", |figures| Some(figures.queue_depth_peak as f64), 0),
-    (">workers MiB", |figures| figures.workers_rss_mib, 1),
+const COLUMNS: [Column<Figures>; 10] = [
+    (">per second", 0, |figures| Some(figures.purchases_per_second)),
+    (">broker µs", 1, |figures| figures.cpu_us_per_purchase.broker),
+    (">workers µs", 1, |figures| figures.cpu_us_per_purchase.workers),
+    (">database µs", 1, |figures| figures.cpu_us_per_purchase.database),
+    (">buyers µs", 1, |figures| figures.cpu_us_per_purchase.buyers),
+    (">msgs/batch", 1, |figures| Some(figures.messages_per_batch)),
+    (">round trips", 4, |figures| Some(figures.round_trips_per_purchase)),
+    (">WAL bytes", 0, |figures| Some(figures.wal_bytes_per_purchase)),
+    (">deepest", 0, |figures| Some(number(figures.queue_depth_peak))),
+    (">workers MiB", 1, |figures| figures.workers_rss_mib),
 ];
 
 /// The whole result, with a final newline.
 pub(super) fn render(cost: &Cost, style: Style) -> String {
-    let headline = match cost.passed {
-        true => style.good("What a purchase costs · every promise was kept"),
-        false => style.bad("What a purchase costs · PROMISES WERE BROKEN, so these are no costs"),
-    };
-    let postgresql = cost.servers.postgresql.as_ref().map(|version| format!(", PostgreSQL {version}"));
-    let on_what = format!(
-        "{} on {} · seed {} · RabbitMQ {}{}",
-        plural(u64::from(cost.workers), "worker"),
-        plural(cost.cores as u64, "core"),
-        cost.seed,
-        cost.servers.rabbitmq,
-        postgresql.unwrap_or_default()
-    );
-    let mut head = vec![headline, style.dim(&on_what)];
-    head.extend(cross_out(&cost.broken, style));
+    let headlines = [
+        "What a purchase costs · every promise was kept",
+        "What a purchase costs · PROMISES WERE BROKEN, so these are no costs",
+    ];
+    let (workers, cores) = (plural(u64::from(cost.workers), "worker"), plural(cost.cores as u64, "core"));
+    let on_what = format!("{workers} on {cores} · seed {} · {}", cost.seed, cost.servers);
     let steps = cost.steps.iter().map(|step| {
         let what = [count(step.buyers.into()), count(step.items.into()), signed(step.verdicts_before)];
         (what, &step.figures)
     });
     let title = "GROWING SALES (CPU µs and the rest for each purchase)";
-    let steps = tabled(title, [">buyers", ">items", ">recorded"], steps, style);
+    let steps = figures(title, [">buyers", ">items", ">recorded"], &COLUMNS, steps, style);
     let ages: String = cost.age.iter().map(|age| aged(age, style)).collect();
     let is_unknown = cost.steps.iter().any(|step| step.figures.cpu_us_per_purchase.broker.is_none());
     let text = "  -  not measured: the process is not known. --broker-pid and --database-pid name it, if it runs here.";
     let unknown = if is_unknown { format!("\n{}\n", style.dim(text)) } else { String::new() };
-    format!("{}\n{steps}{ages}{unknown}", head.join("\n"))
+    head(headlines, &[on_what], &cost.broken, style) + &steps + &ages + &unknown
 }
 
 fn aged(age: &Age, style: Style) -> String {
@@ -136,7 +121,7 @@ fn aged(age: &Age, style: Style) -> String {
         [("empty", &comparison.empty), ("full", &comparison.full)]
             .map(|(tables, figures)| ([buyers.clone(), items.clone(), tables.to_owned()], figures))
     });
-    let table = tabled(&title, [">buyers", ">items", "tables"], rows, style);
+    let table = figures(&title, [">buyers", ">items", "tables"], &COLUMNS, rows, style);
     let ratios = age.comparisons.iter().map(|comparison| {
         let cpu = comparison.cpu_ratio.map(|ratio| format!(", {} × by CPU time", decimal(ratio, 2)));
         let (items, ratio) = (plural(comparison.items.into(), "item"), decimal(comparison.ratio, 2));
@@ -145,20 +130,11 @@ fn aged(age: &Age, style: Style) -> String {
     table + &ratios.collect::<String>()
 }
 
-fn tabled<'a>(
-    title: &str,
-    what: [&str; 3],
-    rows: impl Iterator<Item = ([String; 3], &'a Figures)>,
-    style: Style,
-) -> String {
-    let rows = rows.map(|(what, figures)| what.into_iter().chain(figures.cells()).collect()).collect();
-    titled(title, &[what.as_slice(), &COLUMNS.map(|(heading, ..)| heading)].concat(), rows, style)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::cost::{Comparison, Step};
+    use crate::bench::table::cells;
     use crate::result::ServersReport;
 
     fn taken() -> Taken {
@@ -174,17 +150,21 @@ mod tests {
         }
     }
 
+    fn shown(sales: &[Taken]) -> Vec<String> {
+        cells(&COLUMNS, &Figures::of(sales)).collect()
+    }
+
     #[test]
     fn a_cost_is_what_was_taken_by_the_purchases_it_was_taken_for() {
         let cells = ["5,000", "100.0", "50.0", "-", "10.0", "250.0", "0.0120", "900", "700", "30.0"];
-        assert_eq!(Figures::of(&[taken()]).cells(), cells);
+        assert_eq!(shown(&[taken()]), cells);
         // A long sale weighs more, the pace is the median, and whoever was not seen once is not in the sum.
         let counted = |wal_bytes| Counted { transactions: 0, wal_bytes, ..Counted::default() };
         let long = Taken { purchases: 9_000, batches: 6, counted: counted(100_000), ..taken() };
         let disturbed = Taken { purchases_per_second: 1.0, cpu: CpuTimes::default(), ..Taken::default() };
         let long = Taken { purchases_per_second: 9_000.0, ..long };
         let cells = ["5,000", "-", "-", "-", "-", "1,000.0", "0.0012", "100", "700", "30.0"];
-        assert_eq!(Figures::of(&[taken(), long, disturbed]).cells(), cells);
+        assert_eq!(shown(&[taken(), long, disturbed]), cells);
     }
 
     #[test]

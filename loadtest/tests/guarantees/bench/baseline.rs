@@ -5,7 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use loadtest::bench::baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run};
+use loadtest::bench::{
+    baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run},
+    compare::Row,
+};
 use shared::devstack::Fixture;
 use shared::retry::RetryPolicy;
 use sqlx::PgPool;
@@ -24,15 +27,15 @@ async fn every_server_sells_the_stock_and_no_more_and_counts_every_buyer_once() 
         let baseline = Baseline::new(strategy, 200, 5);
         let result = run(Path::new(LOADTEST), &fixture.database_url, &baseline).await.unwrap();
         // Five were told so, each of them has an order, and nobody else has one.
-        assert_eq!((result.sold, result.sold_without_order, result.at_server.untold), (5, 0, 0), "{result:#?}");
-        assert_eq!((result.oversold, result.at_server.zombie_units), (0, 0), "{result:#?}");
-        assert_eq!(result.sold + result.sold_out + result.failed(), 200, "{result:#?}");
-        let given_up = result.failures.get("conflict").copied().unwrap_or(0);
+        let row = &result.row;
+        assert_eq!((row.sold, result.sold_without_order, untold_and_zombies(row)), (5, 0, (0, 0)), "{result:#?}");
+        assert_eq!((row.oversold, row.sold + row.refused + row.failed), (0, 200), "{result:#?}");
+        let given_up = row.failures.get("conflict").copied().unwrap_or(0);
         assert_eq!(result.attempts, 200 + result.conflicts - given_up, "{result:#?}");
         // Each attempt ends in one way; the third server has no transactions.
-        let rollbacks = if strategy == BaselineStrategy::Atomic { 0 } else { result.attempts - result.sold };
+        let rollbacks = if strategy == BaselineStrategy::Atomic { 0 } else { result.attempts - row.sold };
         assert_eq!(result.rollbacks, rollbacks, "{result:#?}");
-        assert!(result.latency_ms.max > 0.0 && result.answers_per_second > 0.0, "{result:#?}");
+        assert!(row.latency_ms.max > 0.0 && row.purchases_per_second > 0.0, "{result:#?}");
     }
 }
 
@@ -42,9 +45,9 @@ async fn whoever_loses_every_race_is_answered_a_conflict() {
     let retry = RetryPolicy { attempts_max: 1, ..RetryPolicy::default() };
     let baseline = Baseline { retry, ..Baseline::new(BaselineStrategy::Optimistic, 10, 100) };
     let result = overtaken(&fixture, &baseline).await;
-    assert_eq!(result.failures, BTreeMap::from([("conflict", 10)]), "{result:#?}");
+    assert_eq!(result.row.failures, failures("conflict", 10), "{result:#?}");
     assert_eq!((result.attempts, result.conflicts, result.rollbacks), (10, 10, 10), "{result:#?}");
-    assert_eq!((result.at_server.untold, result.at_server.zombie_units), (0, 0), "what was rolled back leaves nothing");
+    assert_eq!(untold_and_zombies(&result.row), (0, 0), "what was rolled back leaves nothing");
 }
 
 #[tokio::test]
@@ -52,7 +55,7 @@ async fn whoever_loses_a_race_and_tries_again_is_served() {
     let fixture = Fixture::new().await;
     let baseline = Baseline::new(BaselineStrategy::Optimistic, 1, 1);
     let result = overtaken(&fixture, &baseline).await;
-    assert_eq!((result.sold, result.attempts, result.conflicts, result.rollbacks), (1, 2, 1, 1), "{result:#?}");
+    assert_eq!((result.row.sold, result.attempts, result.conflicts, result.rollbacks), (1, 2, 1, 1), "{result:#?}");
 }
 
 #[tokio::test]
@@ -64,11 +67,12 @@ async fn where_a_lock_is_kept_the_pool_runs_dry_and_everybody_is_answered_to_com
     let mut keeping = PgPool::connect(&fixture.database_url).await.unwrap().begin().await.unwrap();
     let lock = "SELECT 1 FROM baseline.items WHERE id = $1 FOR UPDATE";
     sqlx::query(lock).bind(opened.item()).execute(&mut *keeping).await.unwrap();
-    let result = opened.run(Path::new(LOADTEST)).await.unwrap();
-    assert_eq!(result.failures, BTreeMap::from([("unavailable", 60)]), "{result:#?}");
-    assert_eq!(result.at_server.pool_timeouts + result.at_server.lock_timeouts, 60, "{result:#?}");
-    assert!(result.at_server.lock_timeouts >= 50, "each of the pool's connections waited: {result:#?}");
-    assert!(result.at_server.pool_wait_ms_per_purchase > 0.0, "{result:#?}");
+    let row = opened.run(Path::new(LOADTEST)).await.unwrap().row;
+    assert_eq!(row.failures, failures("unavailable", 60), "{row:#?}");
+    let server = row.at_server.unwrap();
+    assert_eq!(server.pool_timeouts + server.lock_timeouts, 60, "{row:#?}");
+    assert!(server.lock_timeouts >= 50, "each of the pool's connections waited: {row:#?}");
+    assert!(server.pool_wait_ms_per_purchase > 0.0, "{row:#?}");
     keeping.rollback().await.unwrap();
 }
 
@@ -77,10 +81,10 @@ async fn whoever_leaves_before_the_answer_may_have_bought_all_the_same() {
     let fixture = Fixture::new().await;
     let (payment, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
     let baseline = Baseline { payment, timeout, ..Baseline::new(BaselineStrategy::Atomic, 3, 3) };
-    let result = run(Path::new(LOADTEST), &fixture.database_url, &baseline).await.unwrap();
-    assert_eq!(result.failures, BTreeMap::from([("timed_out", 3)]), "{result:#?}");
-    assert_eq!((result.sold, result.at_server.untold, result.at_server.zombie_units), (0, 3, 0), "{result:#?}");
-    assert_eq!((result.answers_per_second, result.stalled), (0.0, 0), "{result:#?}");
+    let row = run(Path::new(LOADTEST), &fixture.database_url, &baseline).await.unwrap().row;
+    assert_eq!(row.failures, failures("timed_out", 3), "{row:#?}");
+    assert_eq!((row.sold, untold_and_zombies(&row)), (0, (3, 0)), "{row:#?}");
+    assert_eq!((row.purchases_per_second, row.stalled), (0.0, Some(0)), "{row:#?}");
 }
 
 #[tokio::test]
@@ -88,6 +92,15 @@ async fn a_server_that_cannot_open_says_why() {
     let baseline = Baseline::new(BaselineStrategy::Atomic, 1, 1);
     let failure = run(Path::new(LOADTEST), "postgres://nobody@127.0.0.1:1/none", &baseline).await.unwrap_err();
     assert!(failure.to_string().contains("DATABASE_URL"), "{failure}");
+}
+
+fn failures(kind: &str, number: u64) -> BTreeMap<String, u64> {
+    BTreeMap::from([(kind.to_owned(), number)])
+}
+
+fn untold_and_zombies(row: &Row) -> (u64, u64) {
+    let server = row.at_server.unwrap();
+    (server.untold, server.zombie_units)
 }
 
 /// Has somebody else move the version between the moment when everybody has read it and the one when they write.
