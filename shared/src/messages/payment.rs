@@ -1,9 +1,9 @@
 //! Requests to pay for an order, and to end a payment that its gateway does not end.
 
 use super::request::{
-    Identity, Request, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
+    Identity, Request, invalid, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
 };
-use super::verdict::{Code, Rejection};
+use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -173,8 +173,4 @@ fn read_reason(value: Option<Value>) -> Result<String, Rejection> {
         return Err(invalid(message));
     }
     Ok(reason)
-}
-
-fn invalid(message: impl Into<String>) -> Rejection {
-    Rejection::new(Code::InvalidField, message)
 }

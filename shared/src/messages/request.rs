@@ -170,3 +170,7 @@ pub(super) fn required<Field>(field: &str, value: Option<Field>) -> Result<Field
 pub(super) fn malformed(message: impl Into<String>) -> Rejection {
     Rejection::new(Code::Malformed, message)
 }
+
+pub(super) fn invalid(message: impl Into<String>) -> Rejection {
+    Rejection::new(Code::InvalidField, message)
+}

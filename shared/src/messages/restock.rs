@@ -3,9 +3,10 @@
 //! Read by hand, not by serde's tags and bounds: each fault has its own code and names its field, byte for byte.
 
 use super::request::{
-    About, Identity, Request, is_id, malformed, read_id, read_object, read_request_id, read_text, required, whole,
+    About, Identity, Request, invalid, is_id, malformed, read_id, read_object, read_request_id, read_text, required,
+    whole,
 };
-use super::verdict::{Code, Rejection};
+use super::verdict::Rejection;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::Value;
 use std::{
@@ -267,10 +268,6 @@ fn read_time(name: &str, value: Option<Value>) -> Result<Option<OffsetDateTime>,
 
 fn wrong_type(name: &str, expected: &str) -> Rejection {
     malformed(format!("The field {name} is not {expected}."))
-}
-
-fn invalid(message: impl Into<String>) -> Rejection {
-    Rejection::new(Code::InvalidField, message)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A worker with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
-use crate::buyer::{Buyer, Text, options};
+use crate::buyer::{Buyer, Text, options, until};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
@@ -78,7 +78,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
     }
     // Where nobody listens, a moment ago.
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let worker = buyer.serve(address);
+    let worker = buyer.serve_with(Arc::new(AtomicBool::new(true)), Some(address), None);
     for body in sent {
         let (reply, _) = buyer.reply().await;
         let rejected = serde_json::from_str(&reply)
@@ -98,7 +98,6 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
         assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
     }
     assert!(!worker.is_finished(), "the process goes on");
-    worker.abort();
 }
 
 #[tokio::test]
@@ -111,22 +110,20 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
         let properties = BasicProperties::default().with_message_id(" m-1".into()).with_correlation_id(body.into());
         buyer.ask(body, properties.with_headers(headers)).await;
     }
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let worker = buyer.serve(address);
+    let _worker = buyer.serve(true);
     for body in ["quick", "slow"] {
         let (reply, properties) = buyer.reply().await;
         assert_eq!(reply, format!("{body} m-1"));
         assert_eq!(properties.correlation_id().as_ref().map(ShortString::as_str), Some(body));
         assert_eq!(properties.headers().as_ref().unwrap().inner().get("traceparent"), Some(&trace));
     }
-    worker.abort();
     assert_eq!(buyer.depth("dead").await, 0, "it never counted as a failure");
 }
 
 #[tokio::test]
 async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answered_and_acknowledged() {
     let mut buyer = Buyer::of_worker().await;
-    let worker = buyer.serve_with(Arc::default(), None, None);
+    let worker = buyer.serve(false);
     for body in ["first", "row-1", "second", "row-2", "third"] {
         buyer.ask(body, BasicProperties::default()).await;
     }
@@ -137,7 +134,7 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
         assert_eq!(buyer.reply().await.0, body);
     }
     worker.abort();
-    let worker = buyer.serve_with(Arc::new(AtomicBool::new(true)), None, None);
+    let _worker = buyer.serve(true);
     buyer.ask("last", BasicProperties::default()).await;
     let mut replies = Vec::new();
     while replies.last().is_none_or(|last| last != "last") {
@@ -146,7 +143,6 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
     // What was answered last may not have been acknowledged.
     replies.retain(|reply| reply != "fourth");
     assert_eq!(replies, ["row-1", "row-2", "last"]);
-    worker.abort();
 }
 
 #[tokio::test]
@@ -154,19 +150,14 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
     let mut buyer = Buyer::of_worker().await;
     let folder = Folder::create().unwrap();
     let (ready_file, has_all) = (folder.path().join("ready"), Arc::new(AtomicBool::new(false)));
-    let is_ready = async |is_ready| {
-        while ready_file.exists() != is_ready {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    let worker = buyer.serve_with(has_all.clone(), None, Some(ready_file.clone()));
+    let is_ready = async |is_ready| until("it is ready, or not", async || ready_file.exists() == is_ready).await;
+    let _worker = buyer.serve_with(has_all.clone(), None, Some(ready_file.clone()));
     is_ready(true).await;
     buyer.ask("away", BasicProperties::default()).await;
     is_ready(false).await;
     has_all.store(true, Ordering::Relaxed);
     assert_eq!(buyer.reply().await.0, "away");
     is_ready(true).await;
-    worker.abort();
 }
 
 #[tokio::test]
@@ -209,7 +200,7 @@ fn nameless_files_bytes() -> u64 {
 #[tokio::test]
 async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
     let buyer = Buyer::of_worker().await;
-    let worker = buyer.serve_with(Arc::default(), None, None);
+    let _worker = buyer.serve(false);
     let vhost = buyer.amqp_url.rsplit('/').next().unwrap();
     let arguments = async || {
         let mut listing = rabbitmq().await.rabbitmqctl();
@@ -224,7 +215,6 @@ async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
         }
     };
     assert!(arguments.contains(r#"{"x-consumer-timeout",86400000}"#), "{arguments}");
-    worker.abort();
 }
 
 impl Buyer {
@@ -239,8 +229,8 @@ impl Buyer {
         assert!(self.send("", Touchy::NAME, body, properties).await);
     }
 
-    fn serve(&self, metrics_address: SocketAddr) -> JoinHandle<anyhow::Result<()>> {
-        self.serve_with(Arc::new(AtomicBool::new(true)), Some(metrics_address), None)
+    fn serve(&self, has_all: bool) -> JoinHandle<anyhow::Result<()>> {
+        self.serve_with(Arc::new(AtomicBool::new(has_all)), None, None)
     }
 
     fn serve_with(
