@@ -10,6 +10,10 @@ const WAITING_WORKERS: &str = "
 SELECT count(DISTINCT application_name) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'";
 
+/// For as long as it takes.
+const LOCK: &str =
+    "SET LOCAL idle_in_transaction_session_timeout = 0; LOCK TABLE items, verdicts IN ACCESS EXCLUSIVE MODE";
+
 #[tokio::test]
 async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
     let mut shop = Shop::open(&[("ticket", 1_000)]).await;
@@ -49,7 +53,7 @@ async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
 
 /// Not a test but a measurement: what large messages take of a worker's memory while they cannot be decided.
 #[tokio::test]
-#[ignore = "takes a minute: cargo test --release -p loadtest --test guarantees large_messages -- --ignored --nocapture"]
+#[ignore = "takes a minute: cargo test -p loadtest --test guarantees large_messages -- --ignored --nocapture"]
 async fn a_full_window_of_large_messages_takes_little_memory() {
     const PARTITIONS: [&str; 8] = [
         "purchase.0",
@@ -65,7 +69,7 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
     let worker = shop.worker("w", &[]).await;
     shop.purchase("first").await;
     let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE items, verdicts IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
     println!("before: {}", memory_of(&worker));
     for partitions in [3, 8] {
         for number in 0..10_000 {

@@ -8,10 +8,10 @@ use crate::{
     handler::{Answer, Handler},
     messages::{Code, Identity, Rejection, Request},
     metrics::Registry,
-    retry::RetryPolicy,
+    retry::{RetryPolicy, Waits},
 };
 use futures_util::{FutureExt, future::BoxFuture};
-use std::{collections::HashSet, panic::AssertUnwindSafe};
+use std::{borrow::Cow, collections::HashSet, fmt::Display, panic::AssertUnwindSafe};
 use tokio::sync::watch;
 
 /// `None`: told to stop, or no longer open, while the database was away, or the disk fails; nothing of the batch may be acknowledged, and it
@@ -41,6 +41,15 @@ pub(super) struct Around<'a> {
     service: &'a Service,
     metrics: &'a WorkerMetrics,
     is_open: &'a (dyn Fn() -> bool + Send + Sync),
+}
+
+impl Around<'_> {
+    /// Waits before the next try; `None`: told to stop, or no longer open.
+    async fn hold_for(&self, error: impl Display, outage: &mut Outage, waits: &mut Waits) -> Option<()> {
+        outage.goes_on(error);
+        self.service.wait(waits.next().unwrap_or_default()).await;
+        (!self.service.is_stopped() && (self.is_open)()).then_some(())
+    }
 }
 
 /// A [`Handler`] for the loop, which does not know what its requests are.
@@ -74,14 +83,8 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     // What is known without the handler; `None`: it has the answer.
     let mut read = Vec::with_capacity(batch.len());
     for delivery in batch {
-        let read_it = match delivery.body.read() {
-            Ok(_) if delivery.is_padding() => Err(Outcome::Ignored),
-            Ok(body) => read_request::<H>(&delivery, &body),
-            Err(error) => {
-                tracing::error!(%error, "a large message cannot be read back from its file; it comes again");
-                return None;
-            }
-        };
+        let body = read_body(&delivery, around).await?;
+        let read_it = if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery, &body) };
         let outcome = read_it.map(|request| requests.push(request)).err();
         read.push((delivery, outcome));
     }
@@ -105,6 +108,23 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
         }
     }
     Some(outcomes)
+}
+
+/// Reads a body through every outage of the disk; `None` as for the whole batch.
+async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow<'a, [u8]>> {
+    let (mut waits, mut outage) = (RetryPolicy::SERVER_AWAY.waits(), None);
+    loop {
+        match delivery.body.read() {
+            Ok(body) => {
+                outage.iter_mut().for_each(Outage::is_over);
+                return Some(body);
+            }
+            Err(error) => {
+                let new = || around.service.outage("a large message cannot be read back from its file");
+                around.hold_for(error, outage.get_or_insert_with(new), &mut waits).await?;
+            }
+        }
+    }
 }
 
 fn read_request<H: Handler>(delivery: &Delivery, body: &[u8]) -> Result<H::Request, Outcome> {
@@ -138,11 +158,7 @@ async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around
             }
             Ok(Err(error @ (Error::Away(_) | Error::Unfit(_) | Error::Row(_)))) => {
                 let new = || around.service.outage("requests cannot be decided, and are held");
-                outage.get_or_insert_with(new).goes_on(&error);
-                around.service.wait(waits.next().unwrap_or_default()).await;
-                if around.service.is_stopped() || !(around.is_open)() {
-                    return None;
-                }
+                around.hold_for(error, outage.get_or_insert_with(new), &mut waits).await?;
                 continue;
             }
             Ok(Err(error @ Error::Unhandled(_))) => error.to_string(),

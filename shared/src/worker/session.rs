@@ -4,32 +4,25 @@
 //! to another worker only behind its last settled message, with nothing under way.
 
 mod care;
+mod hand_over;
 
 use super::{
     Ended, Function,
     process::Outcomes,
     readiness::{Outage, Ready},
-    rebalance::{Place, Shares, Step, Subscribing},
+    rebalance::{Shares, Step, Subscribing},
     settle::{Decided, Settler, Settling},
 };
-use crate::{
-    amqp::{self, Consumer, Delivery, Error},
-    fail_point::pause_at,
-};
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    pin::pin,
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use crate::amqp::{Consumer, Delivery, Error};
+use hand_over::Taken;
+use std::{collections::BTreeMap, future::Future, pin::pin, sync::Mutex, time::Duration};
 use tokio::{
     sync::mpsc::Permit,
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 /// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
-/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`amqp::Body`].
+/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`].
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
@@ -243,87 +236,6 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
-
-    /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.
-    fn compare_shares(&mut self) {
-        self.consumer.claim(self.shares.claimed());
-        // Those who are still joining get nothing yet: handed over, a partition would come straight back to us.
-        let Some(Place { in_line, .. }) = self.consumer.place() else { return };
-        if self.shares.set_workers(in_line) {
-            // We came, or somebody else did or left. What we are active on is known only by what is delivered, so this
-            // shares what is idle, too, and has whoever looks on told of it.
-            self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
-        }
-        let to_fill = self.shares.unfilled(self.window);
-        self.fill(to_fill.into_iter());
-        self.hold_surplus();
-    }
-
-    /// Has so much padding put into these partitions.
-    fn fill(&self, partitions: impl Iterator<Item = (usize, u64)>) {
-        let queues: Vec<_> = partitions.map(|(partition, count)| (self.queues[partition].clone(), count)).collect();
-        if queues.is_empty() {
-            return;
-        }
-        let (nodes, name) = (self.function.service.nodes.clone(), self.name.clone());
-        tokio::spawn(async move {
-            if queues.iter().any(|(_, count)| *count > 1) {
-                pause_at("filling a window").await;
-            }
-            if let Err(error) = amqp::fill(&nodes, &name, &queues).await {
-                tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
-            }
-        });
-    }
-
-    fn note(&mut self, taken: &[Taken]) {
-        let now = Instant::now();
-        let news =
-            taken.iter().filter(|taken| self.shares.took(taken.partition, taken.tag, taken.is_kept, now)).count();
-        if news > 0 {
-            self.hold_surplus();
-        }
-    }
-
-    fn hold_surplus(&mut self) {
-        for partition in self.shares.surplus(Instant::now()) {
-            // Its window would not fill, and what is behind would stand still.
-            if self.waits(partition) {
-                continue;
-            }
-            tracing::info!(partition, "handing a partition over");
-            self.shares.hold(partition);
-        }
-    }
-
-    /// Whether something of the partition is delivered and not decided.
-    fn waits(&self, partition: usize) -> bool {
-        self.later.iter().any(|delivery| delivery.partition == partition)
-    }
-
-    /// Gives up handing over a partition in which something began to wait: nothing behind it would come any more.
-    async fn keep_what_waits(&mut self) -> Result<(), Error> {
-        for partition in self.shares.held().into_iter().filter(|partition| self.waits(*partition)).collect::<Vec<_>>() {
-            taking_in(&Mutex::new(&mut self.consumer), self.settling.settled(self.pushed)).await?;
-            let is_answered = |tag: &(usize, u64)| tag.0 == partition && !is_among(*tag, &self.later);
-            let held = self.shares.held_tags().filter(is_answered);
-            self.consumer.acknowledger().acknowledge(held, &undecided(&self.later)).await?;
-            self.shares.keep(partition);
-            tracing::info!(partition, "not handed over: something in it waits for a row");
-        }
-        Ok(())
-    }
-
-    /// Hands over each partition of which a whole window is decided and answered.
-    async fn hand_over(&mut self) -> Result<(), Error> {
-        for (partition, last_tag) in self.shares.full(self.window) {
-            taking_in(&Mutex::new(&mut self.consumer), self.settling.settled(self.pushed)).await?;
-            self.consumer.hand_over(partition, last_tag).await?;
-            self.shares.handed_over(partition);
-            tracing::info!(partition, "handed a partition over");
-        }
-        Ok(())
-    }
 }
 
 /// Waits for this, and takes in meanwhile what arrives.
@@ -341,20 +253,6 @@ fn every(pause: Duration) -> Interval {
     let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// What is noted of a delivery.
-struct Taken {
-    partition: usize,
-    tag: u64,
-    /// Whether its partition cannot be handed over: with one message at a time, no window is ever full.
-    is_kept: bool,
-}
-
-impl Taken {
-    fn of(delivery: &Delivery) -> Self {
-        Self { partition: delivery.partition, tag: delivery.tag, is_kept: delivery.is_alone }
-    }
 }
 
 fn is_among(tag: (usize, u64), later: &[Delivery]) -> bool {

@@ -62,5 +62,9 @@ async fn a_publish_to_the_broker_is_lost_with_its_connection_or_in_doubt() {
         if is_done {
             assert_eq!(take(&direct, &queue).await, "it");
         }
+        let connection = Connection::connect(&direct, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let left = channel.queue_declare(queue.as_str().into(), durable(), quorum()).await.unwrap();
+        assert_eq!(left.message_count(), 0, "{disturbance:?}");
     }
 }
