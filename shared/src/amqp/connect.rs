@@ -11,6 +11,7 @@ use lapin::{
     types::{FieldTable, ShortString},
     uri::{AMQPScheme, AMQPUri},
 };
+use socket2::{SockRef, TcpKeepalive};
 use std::{
     net::{Shutdown, TcpStream},
     os::fd::AsFd,
@@ -19,6 +20,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 /// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
@@ -120,6 +122,12 @@ async fn connect_to(uri: &AMQPUri, name: &str) -> Result<(Connection, Socket), E
     Err(Error::Unreachable(format!("{}:{}: {reason}", uri.authority.host, uri.authority.port)))
 }
 
+/// Before the first probe of a silent connection, and between probes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long what is sent may be without TCP's acknowledgement, as on the database's end of its connections.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(25);
+
 /// A second handle on a connection's socket, by which the connection can be cut.
 ///
 /// Why cut? An orderly close makes the broker activate the next worker first, and return what we had not settled only
@@ -147,6 +155,12 @@ async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(
             let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
                 let handle = plain.get_ref().as_fd().try_clone_to_owned()?;
+                // Whoever is gone without a word: heartbeats find it out where nothing is under way, these two where something is.
+                let tcp = SockRef::from(&handle);
+                tcp.set_tcp_keepalive(
+                    &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL),
+                )?;
+                tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
                 kept.0.get_or_init(|| TcpStream::from(handle));
             }
             Ok(stream)
