@@ -28,6 +28,8 @@ const STATES: &str = "SELECT id, state FROM orders WHERE id = ANY($1)";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Known {
     Reserved,
+    /// Money may have been taken.
+    Paying,
     /// Expired, or cancelled.
     Ended,
     /// Money was taken.
@@ -108,19 +110,26 @@ impl Claim {
         let (item, quantity) = units.as_ref().map_or(("ITEM", "QUANTITY"), |(item, quantity)| (item, quantity));
         let (was, remedy) = match (known, state) {
             (Known::Reserved, None) => ("reserved", "its buyer has paid nothing, and may buy again".to_owned()),
+            (Known::Paying, None) => {
+                let void = "void or refund this order id at the gateway; only then may its buyer buy again";
+                ("being paid", void.to_owned())
+            }
             (Known::Ended, None) => ("ended", "nothing is to be done, its units are on sale again".to_owned()),
             (Known::Paid, None) => {
                 let take = format!("`admin remove {item} {quantity}` takes its units off sale");
                 ("paid", format!("honour it ({take}), or refund it at the gateway"))
             }
-            (Known::Ended, Some(Reserved | Paying)) => ("ended", "its buyer was told so: cancel it".to_owned()),
+            (Known::Ended, Some(Reserved)) => ("ended", "its buyer was told so: cancel it".to_owned()),
+            (Known::Ended, Some(Paying)) => {
+                ("ended", format!("its buyer was told so: payment ends it by itself, or `admin void {id}`"))
+            }
             (Known::Paid, Some(Reserved)) => {
                 let again = "send its payment again while it is held, which takes no money twice";
                 ("paid", format!("{again}, or refund it at the gateway"))
             }
             (Known::Paid, Some(Paying)) => ("paid", "payment asks the gateway again by itself".to_owned()),
             (Known::Paid, Some(Expired | Cancelled)) => ("paid", "refund it at the gateway".to_owned()),
-            (Known::Reserved, Some(_))
+            (Known::Reserved | Known::Paying, Some(_))
             | (Known::Ended, Some(Paid | Expired | Cancelled))
             | (Known::Paid, Some(Paid)) => return None,
         };
@@ -133,7 +142,8 @@ impl Claim {
 /// `None`: it happened to no order.
 fn known_by(kind: EventKind) -> Option<Known> {
     match kind {
-        EventKind::OrderReserved | EventKind::OrderPaying | EventKind::OrderDeclined => Some(Known::Reserved),
+        EventKind::OrderReserved | EventKind::OrderDeclined => Some(Known::Reserved),
+        EventKind::OrderPaying => Some(Known::Paying),
         EventKind::OrderExpired | EventKind::OrderCancelled => Some(Known::Ended),
         EventKind::OrderPaid => Some(Known::Paid),
         EventKind::ItemCreated

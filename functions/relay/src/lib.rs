@@ -93,11 +93,14 @@ async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
         opened = db::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,
         () = service.stopped() => return Ok(()),
     };
-    let mut outage = service.outage("events cannot be published");
+    let (mut outage, mut is_older) = (service.outage("events cannot be published"), false);
     let mut waits = RetryPolicy::SERVER_AWAY.waits();
     while !service.is_stopped() {
         let started = Instant::now();
-        if let Err(error) = serve_connected(&service, options.turn_seconds_max, &pool, &name, &mut outage).await {
+        let seconds_max = options.turn_seconds_max;
+        let ended = serve_connected(&service, seconds_max, &pool, &name, &mut outage, &mut is_older).await;
+        if let Err(error) = ended {
+            is_older |= error.is::<Older>();
             if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
                 waits = RetryPolicy::SERVER_AWAY.waits();
             }
@@ -116,6 +119,7 @@ async fn serve_connected(
     pool: &PgPool,
     name: &str,
     outage: &mut Outage,
+    is_older: &mut bool,
 ) -> anyhow::Result<()> {
     let (mut store, mut listener, mut publisher) = tokio::select! {
         opened = open(service, turn_seconds_max, pool, name) => opened?,
@@ -135,7 +139,9 @@ async fn serve_connected(
             db::answered(listener.listen(CHANNEL)).await.context(DATABASE)?;
         }
         let round = publish_round(&mut store, &mut publisher, within).await;
-        if round.is_ok() {
+        // Who only finds that another has the turn does not know whether the database is still an older one.
+        if round.is_ok() && !(*is_older && matches!(round, Ok(Round::OthersTurn))) {
+            *is_older = false;
             outage.is_over();
         }
         match round {
@@ -213,21 +219,23 @@ pub async fn publish_round(
     publisher: &mut EventPublisher,
     within: Duration,
 ) -> anyhow::Result<Round> {
+    let started = Instant::now();
     let mut transaction = db::answered(connection.begin()).await.context(DATABASE)?;
     match publish_in_turn(&mut transaction, publisher, within).await {
         Ok(Some((round, mark))) => {
             db::answered(transaction.commit()).await.context(DATABASE)?;
             if let Some(mark) = mark {
-                publisher.leave_mark(mark).await?;
+                publisher.leave_mark(mark, within.saturating_sub(started.elapsed())).await?;
             }
             Ok(round)
         }
         // Nor may the others go on.
         Err(error) if error.is::<Older>() => {
             let held = async { store::hold(&mut transaction).await.and(transaction.commit().await) };
-            let free = || format!("{error}; the other functions cannot be kept from going on, so stop them");
-            db::answered(held).await.with_context(free)?;
-            Err(error)
+            Err(match db::answered(held).await {
+                Ok(()) => error,
+                Err(free) => error.context(format!("the other functions go on ({free}), so stop them")),
+            })
         }
         unsettled @ (Ok(None) | Err(_)) => {
             // At once, and not when the connection is used next: the turn must not wait for that.

@@ -12,6 +12,7 @@ use shared::{
 };
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 /// How often a row is refused, alone, before it is given up.
 const REFUSALS_MAX: u32 = 5;
@@ -20,6 +21,8 @@ const REFUSED: RetryPolicy = RetryPolicy { wait_ms: 100, factor: 2.0, wait_ms_ma
 
 /// The least time between two marks: each is a write to two disks.
 const MARK_PAUSE: Duration = Duration::from_secs(1);
+/// The same where the broker let us leave none.
+const REFUSED_MARK_PAUSE: Duration = Duration::from_secs(60);
 
 /// A connection to publish on.
 pub struct EventPublisher {
@@ -29,9 +32,11 @@ pub struct EventPublisher {
     publisher: Publisher,
     /// The last mark that RabbitMQ has, or the beginning of time; `None` until it was asked.
     mark: Option<OffsetDateTime>,
-    /// When it was left here, and whether anything was published since.
+    /// When one was to be left here, and whether anything may have been published since one was.
     left: Option<Instant>,
     is_unmarked: bool,
+    /// Whether the broker refuses marks, which was said then.
+    is_refused: bool,
 }
 
 impl EventPublisher {
@@ -39,28 +44,57 @@ impl EventPublisher {
     pub async fn connect(nodes: &Nodes, name: &str, worker_id: &str) -> Result<Self, amqp::Error> {
         let publisher = Publisher::open(nodes, name, worker_id).await?;
         let (name, worker_id) = (name.to_owned(), worker_id.to_owned());
-        Ok(Self { nodes: nodes.clone(), name, worker_id, publisher, mark: None, left: None, is_unmarked: false })
+        let (nodes, mark, left) = (nodes.clone(), None, None);
+        Ok(Self { nodes, name, worker_id, publisher, mark, left, is_unmarked: true, is_refused: false })
     }
 
     /// The last mark that RabbitMQ has. To be asked by one at a time: by who has the turn.
     pub(crate) async fn mark(&mut self) -> Result<OffsetDateTime, amqp::Error> {
-        if self.mark.is_none() {
-            self.mark = Some(self.publisher.mark().await?.unwrap_or(OffsetDateTime::UNIX_EPOCH));
+        if let Some(mark) = self.mark {
+            return Ok(mark);
         }
-        Ok(self.mark.expect("it was just asked for"))
+        let mark = match self.publisher.mark().await {
+            Err(error) if is_refusal(&error) => {
+                self.go_without(&error).await?;
+                None
+            }
+            mark => mark?,
+        };
+        Ok(*self.mark.insert(mark.unwrap_or(OffsetDateTime::UNIX_EPOCH)))
     }
 
     /// Whether the mark is to be moved on; `is_published`: whether anything was published just now.
     pub(crate) fn is_mark_due(&mut self, is_published: bool) -> bool {
         self.is_unmarked |= is_published;
-        self.is_unmarked && self.left.is_none_or(|left| left.elapsed() >= MARK_PAUSE)
+        let pause = if self.is_refused { REFUSED_MARK_PAUSE } else { MARK_PAUSE };
+        self.is_unmarked && self.left.is_none_or(|left| left.elapsed() >= pause)
     }
 
-    /// Leaves the mark in RabbitMQ, once it is on the database's disk.
-    pub(crate) async fn leave_mark(&mut self, at: OffsetDateTime) -> Result<(), amqp::Error> {
-        self.publisher.leave_mark(at).await?;
-        (self.mark, self.left, self.is_unmarked) = (Some(at), Some(Instant::now()), false);
+    /// Leaves the mark in RabbitMQ, once it is on the database's disk; where that does not work `within` this time, it is
+    /// tried again in a later round. The turn is over, so a slow instance may leave an older mark than another one has just
+    /// left: what a backup from between them lost is then not noticed until the next mark.
+    pub(crate) async fn leave_mark(&mut self, at: OffsetDateTime, within: Duration) -> Result<(), amqp::Error> {
+        self.left = Some(Instant::now());
+        match timeout(within, self.publisher.leave_mark(at)).await {
+            Ok(Ok(())) => (self.mark, self.is_unmarked, self.is_refused) = (Some(at), false, false),
+            Ok(Err(error)) if is_refusal(&error) => self.go_without(&error).await?,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => tracing::warn!("the mark of what is published is not confirmed in time; trying again"),
+        }
         Ok(())
+    }
+
+    /// Events are published all the same. The refusal may have cost the channel.
+    async fn go_without(&mut self, error: &amqp::Error) -> Result<(), amqp::Error> {
+        if !self.is_refused {
+            tracing::error!(
+                %error,
+                "should a backup be restored, that would not be noticed: let our user configure and read the queue \
+                 `events.mark` and write to `amq.default` (`rabbitmqctl set_permissions`, see functions/README.md)"
+            );
+        }
+        self.is_refused = true;
+        self.reconnect().await
     }
 
     /// Whether the broker reads nothing at present, being short of memory or disk.
@@ -131,6 +165,11 @@ impl EventPublisher {
         std::mem::replace(&mut self.publisher, publisher).close().await;
         Ok(())
     }
+}
+
+/// Whether the queue of the mark is missing, or a right to it.
+fn is_refusal(error: &amqp::Error) -> bool {
+    matches!(error, amqp::Error::Missing(_) | amqp::Error::NotAllowed(_))
 }
 
 fn outgoing(message: &Message) -> OutgoingEvent<'_> {

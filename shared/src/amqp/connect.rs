@@ -48,9 +48,10 @@ impl Nodes {
         self.in_turn().map(|(_, uri)| (uri.authority.host.as_str(), uri.authority.port))
     }
 
-    /// The user that the first of the list is told.
+    /// The user that the node is told that is tried first: whoever has just connected is that one.
     pub(super) fn user(&self) -> &str {
-        &self.uris[0].authority.userinfo.username
+        let (_, uri) = self.in_turn().next().expect("a list has a node at least");
+        &uri.authority.userinfo.username
     }
 
     /// Goes on with the next node of the list: the one at the front let us down.

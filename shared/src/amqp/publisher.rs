@@ -44,6 +44,8 @@ pub struct Publisher {
     connection: Connection,
     channel: Channel,
     worker_id: String,
+    /// The broker's user that we are.
+    user: String,
 }
 
 impl Publisher {
@@ -51,13 +53,17 @@ impl Publisher {
         Box::pin(async move {
             let connection = connect(nodes, &format!("{name} publish")).await?;
             let channel = confirming_channel(&connection).await?;
-            Ok(Self { connection, channel, worker_id: worker_id.to_owned() })
+            Ok(Self { connection, channel, worker_id: worker_id.to_owned(), user: nodes.user().to_owned() })
         })
     }
 
     /// The channel, to declare on.
     pub fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    pub(super) fn user(&self) -> &str {
+        &self.user
     }
 
     /// Whether the broker takes nothing at present, being short of memory or disk.
@@ -129,7 +135,7 @@ impl Publisher {
     pub fn close(self) -> BoxFuture<'static, ()> {
         // All of `self` moves into the future: a channel that is dropped here would say goodbye at the same time.
         Box::pin(async move {
-            let Self { connection, channel, worker_id: _ } = &self;
+            let Self { connection, channel, worker_id: _, user: _ } = &self;
             drop(close(connection).await);
             debug_assert!(!channel.status().connected(), "it ended with its connection");
         })

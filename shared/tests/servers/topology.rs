@@ -163,6 +163,8 @@ async fn the_rights_that_the_readme_lists_are_enough_and_those_without_declaring
         events.publish_events(&[event], WAIT_MAX).await.unwrap();
         events.leave_mark(at).await.unwrap();
         assert_eq!(events.mark().await.unwrap(), Some(at), "{whose}");
+        let other = Publisher::open(&Nodes::read(&shop.buyer.amqp_url).unwrap(), "test", "test").await.unwrap();
+        assert_eq!(other.mark().await.unwrap(), None, "it is not their mark");
         assert_eq!(
             amqp::listen(&Nodes::read(&url).unwrap(), "test", "purchase.workers", Duration::from_secs(2))
                 .await

@@ -31,9 +31,10 @@ async fn orders_that_the_tables_lack_or_that_had_come_further_are_named_with_wha
             orders.push((id, state.as_str(), kind));
         }
     }
-    let lost = [(); 3].map(|()| Uuid::now_v7());
+    let lost = [(); 4].map(|()| Uuid::now_v7());
     let line = events.len() + 1;
     events.extend([event("order.reserved", lost[0]), event("order.expired", lost[1])]);
+    events.extend(["order.reserved", "order.paying", "order.reserved"].map(|kind| event(kind, lost[3])));
     let folder = Folder::create().unwrap();
     let [told, charged, bad] = ["told", "charged", "bad"].map(|name| folder.path().join(name).display().to_string());
     // More than are looked up at once, and the second half comes again.
@@ -54,15 +55,17 @@ async fn orders_that_the_tables_lack_or_that_had_come_further_are_named_with_wha
         format!("{} (paid by {charged}:2, not there): {honour} ITEM QUANTITY` takes", lost[0]),
         format!("{} (2 of ticket, ended by {told}:{}, not there): nothing is to be done", lost[1], line + 1),
         format!("{} (3 of ticket\\u{{1b}}, paid by {charged}:1, not there): {honour} ticket\\u{{1b}} 3`", lost[2]),
+        format!("{} (2 of ticket, being paid by {told}:{}, not there): void or refund this", lost[3], line + 3),
     ];
-    assert_eq!(missing.0, 3);
+    assert_eq!(missing.0, 4);
     for (said, expected) in missing.1.iter().zip(&expected) {
         assert!(said.starts_with(expected), "{said}\n{expected}");
     }
     let mut said = behind.1.iter();
     for (id, state, kind) in orders {
         let remedy = match (state, kind) {
-            ("reserved" | "paying", "order.cancelled") => "its buyer was told so: cancel it",
+            ("reserved", "order.cancelled") => "its buyer was told so: cancel it",
+            ("paying", "order.cancelled") => "its buyer was told so: payment ends it by itself, or `admin void",
             ("reserved", "order.paid") => "send its payment again",
             ("paying", "order.paid") => "payment asks the gateway again",
             ("expired" | "cancelled", "order.paid") => "refund it",

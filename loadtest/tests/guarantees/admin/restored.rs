@@ -85,9 +85,21 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     shop.database_url = backup;
     let workers = start(&shop, 3, &ready).await;
     until("it is noticed", async || shop.log("r3").await.contains("older than what RabbitMQ has seen: its mark")).await;
+    // One that starts now stays, too.
+    let [mut before, paying, relaying] = workers;
+    before.stop().await.unwrap();
+    let workers = [shop.worker("w4", &[]).await, paying, relaying];
     shop.buy("late", "ticket").await;
-    until("it is held", async || shop.log("w3").await.contains("requests cannot be decided, and are held")).await;
-    assert!(shop.log("w3").await.contains("then say `admin restored`") && !ready.exists());
+    until("it is held", async || shop.log("w4").await.contains("requests cannot be decided, and are held")).await;
+    assert!(shop.log("w4").await.contains("then say `admin restored`"));
+    // That another relay has the turn says nothing of the database.
+    let mut turn = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM outbox_turn FOR UPDATE").execute(&mut *turn).await.unwrap();
+    let others_turn = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'turnstile-relay r3'
+                       AND query = 'ROLLBACK' AND state_change > backend_start + interval '1.5 s'";
+    until("it has seen so twice", async || shop.count(others_turn).await > 0).await;
+    assert!(!shop.log("r3").await.contains("over: events cannot be published") && !ready.exists());
+    turn.rollback().await.unwrap();
     assert_eq!((shop.stock("ticket").await, shop.depth("dead").await), ((9, 1), 0));
 
     let lines: Vec<String> = told.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
