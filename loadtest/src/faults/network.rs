@@ -12,7 +12,7 @@ use crate::servers::Endpoints;
 
 /// How long something stands still or is slow: seconds, so that the sale goes on, ...
 const MS: std::ops::Range<u32> = 200..2_000;
-/// ... but one time in so many for longer than two heartbeats, and than any answer is waited for.
+/// ... but one time in so many for longer than two heartbeats, and than any answer but a publisher confirm is waited for.
 const LONG_ONE_IN: u32 = 100;
 const LONG: Duration = Duration::from_secs(12);
 const DELAY_MS_MAX: u32 = 50;
