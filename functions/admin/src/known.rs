@@ -119,12 +119,14 @@ impl Claim {
                 let take = format!("`admin remove {item} {quantity}` takes its units off sale");
                 ("paid", format!("honour it ({take}), or refund it at the gateway"))
             }
-            (Known::Ended, Some(Reserved)) => ("ended", "its buyer was told so: cancel it".to_owned()),
+            (Known::Ended, Some(Reserved)) => {
+                ("ended", "its buyer was told so: cancel it, by a message to the queue `release`".to_owned())
+            }
             (Known::Ended, Some(Paying)) => {
                 ("ended", format!("its buyer was told so: payment ends it by itself, or `admin void {id}`"))
             }
             (Known::Paid, Some(Reserved)) => {
-                let again = "send its payment again while it is held, which takes no money twice";
+                let again = "send its payment again before its hold_until, which takes no money twice";
                 ("paid", format!("{again}, or refund it at the gateway"))
             }
             (Known::Paid, Some(Paying)) => ("paid", "payment asks the gateway again by itself".to_owned()),

@@ -64,7 +64,7 @@ async fn orders_that_the_tables_lack_or_that_had_come_further_are_named_with_wha
     let mut said = behind.1.iter();
     for (id, state, kind) in orders {
         let remedy = match (state, kind) {
-            ("reserved", "order.cancelled") => "its buyer was told so: cancel it",
+            ("reserved", "order.cancelled") => "its buyer was told so: cancel it, by a message to the queue `release`",
             ("paying", "order.cancelled") => "its buyer was told so: payment ends it by itself, or `admin void",
             ("reserved", "order.paid") => "send its payment again",
             ("paying", "order.paid") => "payment asks the gateway again",
