@@ -9,6 +9,7 @@ use super::{
     Error, answered,
     connect::{Nodes, channel, close, confirming_channel, connect, next, own_queue},
     properties::header,
+    topology::state_or_none,
 };
 use crate::{
     retry::RetryPolicy,
@@ -178,7 +179,8 @@ pub fn listen<'a>(
     })
 }
 
-/// Puts so much padding into each queue: messages that mean nothing, and show who is active on a partition that is idle.
+/// Puts padding into each queue until so much waits there: messages that mean nothing, and show who is active on a partition that
+/// is idle. What waits already does it as well: workers that come and go must not pile up padding that buyers wait behind.
 ///
 /// Confirmed, because the client library sends what is to be published behind everything else, its goodbye included: without
 /// waiting for the confirms, the last ones are lost now and then, and a window that lacks one message is never full.
@@ -187,7 +189,9 @@ pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) ->
         let connection = connect(nodes, &format!("{name} fill")).await?;
         let channel = confirming_channel(&connection).await?;
         for (queue, count) in queues {
-            let publishing = (0..*count).map(|_| async {
+            let state = answered(state_or_none(&connection, queue)).await?;
+            let waiting = state.map_or(0, |state| u64::from(state.waiting));
+            let publishing = (waiting..*count).map(|_| async {
                 let properties = BasicProperties::default().with_type(PADDING_TYPE.into());
                 let options = BasicPublishOptions::default();
                 channel.basic_publish("".into(), queue.as_str().into(), options, b"", properties).await?.await

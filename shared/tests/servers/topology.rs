@@ -45,6 +45,17 @@ impl Handler for Echo {
 }
 
 #[tokio::test]
+async fn padding_does_not_pile_up_where_enough_waits() {
+    let buyer = Buyer::new().await;
+    buyer.declare().await;
+    let nodes = Nodes::read(&buyer.amqp_url).unwrap();
+    for waiting in [1, 20, 20, 5, 30] {
+        amqp::fill(&nodes, "test", &[("purchase.0".to_owned(), waiting)]).await.unwrap();
+    }
+    assert_eq!(buyer.depth("purchase.0").await, 30);
+}
+
+#[tokio::test]
 async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice() {
     let mut shop = Shop::new().await;
     shop.buyer.declare().await;
