@@ -31,8 +31,10 @@ use crate::workers::Workers;
 
 /// How long a row is locked, and the broker short of memory.
 const LASTING: Duration = Duration::from_secs(1);
-/// A fault of a server waits so long while one is starting.
-const SERVER_PAUSE: Duration = Duration::from_secs(1);
+/// A fault waits so long that finds its server starting, or nobody.
+const PAUSE: Duration = Duration::from_secs(1);
+/// After the last moment that was drawn, for how long a fault waits for somebody whom it can befall.
+const NOBODY_MAX: Duration = Duration::from_secs(30);
 const LOCK: &str = "SELECT 1 FROM items WHERE id = $1 FOR UPDATE";
 
 pub(crate) struct Injector<'a> {
@@ -48,6 +50,8 @@ pub(crate) struct Injector<'a> {
     events: VecDeque<(usize, Event)>,
     /// What is due at a moment from the start of the sale.
     timed: BTreeSet<(Duration, Timed)>,
+    /// A fault that finds nobody waits until then.
+    nobody_until: Duration,
     /// What is being done to a server: never two things at once.
     under_way: Option<BoxFuture<'a, Done<'a>>>,
     /// Who holds an item's row.
@@ -88,6 +92,7 @@ impl<'a> Injector<'a> {
         Ok(Self {
             events: events.into_iter().map(|event| (event.answered(buyers), event)).collect(),
             timed: drawn.map(|(at, kind, pick)| (at, Timed::Fault(kind, pick))).collect(),
+            nobody_until: over + NOBODY_MAX,
             faults,
             endpoints: endpoints.clone(),
             schedule,
@@ -147,13 +152,18 @@ impl<'a> Injector<'a> {
             match timed {
                 Timed::Wake(index) => workers.signal(index, Signal::Continue)?,
                 Timed::Fault(kind, pick) if kind.befalls_a_server() && self.under_way.is_some() => {
-                    self.timed.insert((self.opened.elapsed() + SERVER_PAUSE, Timed::Fault(kind, pick)));
+                    self.timed.insert((self.opened.elapsed() + PAUSE, Timed::Fault(kind, pick)));
                 }
                 Timed::Fault(kind, pick) => {
                     let whom = self.strike(kind, pick, workers).await?;
                     let seconds = seconds(self.opened.elapsed());
                     tracing::info!(?kind, whom, seconds, "a fault");
-                    let Some(worker) = whom else { continue };
+                    let Some(worker) = whom else {
+                        if self.network.is_some() && at < self.nobody_until {
+                            self.timed.insert((self.opened.elapsed() + PAUSE, Timed::Fault(kind, pick)));
+                        }
+                        continue;
+                    };
                     *self.happened.faults.entry(kind).or_default() += 1;
                     if kind == FaultKind::Kill {
                         self.happened.crashes.push(CrashReport { worker, seconds });

@@ -31,9 +31,9 @@ impl Incoming {
         self.streams.push(stream);
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether there is anything to wait for, or to be told: what was taken in of a stream that has ended is.
     pub(super) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.streams.is_empty() && self.arrived.is_empty() && self.is_standing()
     }
 
     /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`.
@@ -135,6 +135,15 @@ mod tests {
         assert_eq!(tags(&mut incoming, 3).await, [3, 4]);
         drop(sender);
         assert!(incoming.batch(3).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_taken_in_is_told_also_when_no_stream_is_left() {
+        let mut incoming = Incoming::default();
+        incoming.add(stream::iter([Err(End::Cancelled(0))]).boxed());
+        incoming.take_in();
+        assert!(!incoming.is_empty() && incoming.batch(1).await.unwrap().is_empty());
+        assert!(incoming.ended() == [0] && incoming.is_empty());
     }
 
     #[tokio::test]
