@@ -5,6 +5,7 @@ use relay::store::{DELETE, GIVE_UP, READ, READ_ORDERS};
 use shared::devstack::seed::assert_plans;
 use sqlx::{AssertSqlSafe, Row};
 
+const READERS_MAX: usize = 100;
 const FULL: &str = "
 INSERT INTO outbox (kind, item, detail) SELECT 'item.opened', 'a', '{}' FROM generate_series(1, 20000);
 INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
@@ -36,15 +37,22 @@ async fn rows_that_have_gone_through_are_not_in_the_way_of_those_to_come() {
     }
     servers.add_rows(10).await;
     // 20,000 entries in some 56 pages; those that are known to be dead are passed over within their pages, and no row of
-    // the table is looked up for them. The first reader gets to know them.
+    // the table is looked up for them. The first reader gets to know them, once nobody's snapshot is older: an autovacuum's
+    // may be.
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS) {}", READ.replace("$1", "500").replace("$2", "2000"));
     let mut plan = String::new();
-    for _ in 0..2 {
+    for _ in 0..READERS_MAX {
         let mut connection = servers.connect(TURN_SECONDS_MAX).await;
         let lines = sqlx::raw_sql(AssertSqlSafe(&*explain)).fetch_all(&mut connection).await.unwrap();
         plan = lines.iter().map(|line| line.get::<String, _>(0) + "\n").collect();
+        if pages_of(&plan) < 100 {
+            return;
+        }
     }
+    panic!("{plan}");
+}
+
+fn pages_of(plan: &str) -> u64 {
     let buffers = plan.split("Buffers: shared").nth(1).unwrap();
-    let pages = buffers.split("hit=").nth(1).unwrap().split_whitespace().next().unwrap();
-    assert!(pages.parse::<u64>().unwrap() < 100, "{plan}");
+    buffers.split("hit=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
 }
