@@ -112,7 +112,8 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
 
 /// Reads a body through every outage of the disk; `None` as for the whole batch.
 async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow<'a, [u8]>> {
-    let (mut waits, mut outage) = (RetryPolicy::SERVER_AWAY.waits(), None);
+    // Most are in memory: for those, nothing is made ready.
+    let (mut waits, mut outage) = (None, None);
     loop {
         match delivery.body.read() {
             Ok(body) => {
@@ -121,7 +122,8 @@ async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow
             }
             Err(error) => {
                 let new = || around.service.outage("a large message cannot be read back from its file");
-                around.hold_for(error, outage.get_or_insert_with(new), &mut waits).await?;
+                let waits = waits.get_or_insert_with(|| RetryPolicy::SERVER_AWAY.waits());
+                around.hold_for(error, outage.get_or_insert_with(new), waits).await?;
             }
         }
     }
