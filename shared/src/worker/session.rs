@@ -32,6 +32,9 @@ const SUBSCRIBE_MS: u64 = 25;
 const SHARE_MS: u64 = 500;
 /// How long to wait for company before what is not decided is tried again.
 const LATER_MS: u64 = 100;
+/// How often is looked whether a queue is gone, and between two looks.
+const GONE_LOOKS_MAX: u32 = 10;
+const GONE_PAUSE_MS: u64 = 50;
 /// How often what arrives is taken in while we wait for something else: so much of large messages is in memory meanwhile.
 const TAKE_IN_MS: u64 = 50;
 
@@ -138,7 +141,7 @@ impl<'a> Session<'a> {
                 next = next, if is_subscribed => next?,
             };
             for partition in self.consumer.ended() {
-                if self.consumer.is_served(partition).await?.is_some() {
+                if self.is_there(partition).await? {
                     return Err(self.consumer.cancelled(partition));
                 }
                 self.lose(partition);
@@ -208,6 +211,18 @@ impl<'a> Session<'a> {
             }
         }
         Ok(self.subscribing.is_over())
+    }
+
+    /// Whether the queue of a subscription that the broker has ended is there. RabbitMQ 4.3 ends subscriptions first, and the queue
+    /// is gone a little later.
+    async fn is_there(&mut self, partition: usize) -> Result<bool, Error> {
+        for _ in 0..GONE_LOOKS_MAX {
+            if self.consumer.is_served(partition).await?.is_none() {
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(GONE_PAUSE_MS)).await;
+        }
+        Ok(true)
     }
 
     /// The partition is nobody's until its queue is there again. What is decided of it is answered, and the rest let go.
