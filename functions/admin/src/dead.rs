@@ -97,29 +97,21 @@ fn id(text: &str) -> Result<String, String> {
 
 async fn take(queue: &QueueOptions) -> Result<(DeadLetterQueue, Taken), Failure> {
     let dead = DeadLetterQueue::open(&Nodes::read(&queue.broker.amqp_url)?, NAME).await?;
-    match dead.take(queue.look_max).await {
-        Err(Error::Unreadable(_)) => Err(Failure::Broken(anyhow!(
-            "the first message in `dead` has properties that are not UTF-8, which this program cannot read; take it \
-             out with another client, such as `rabbitmqadmin get queue=dead ackmode=ack_requeue_false`"
-        ))),
-        taken => Ok((dead, taken?)),
-    }
+    let taken = dead.take(queue.look_max).await?;
+    Ok((dead, taken))
 }
 
 /// Takes messages, and gives them back.
 async fn look(queue: &QueueOptions) -> Result<Taken, Failure> {
     let (dead, taken) = take(queue).await?;
-    // With a message that cannot be read the connection has ended, and all went back.
-    if taken.unreadable.is_none() {
-        dead.close().await?;
-    }
+    dead.close().await?;
     Ok(taken)
 }
 
 const NONE: &str = "No such messages.";
 
 async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Result<Drawn, Failure> {
-    let Taken { messages, behind, unreadable } = look(queue).await?;
+    let Taken { messages, behind } = look(queue).await?;
     let mut reasons = BTreeMap::<_, usize>::new();
     for message in &messages {
         *reasons.entry(&message.reason).or_default() += 1;
@@ -131,13 +123,12 @@ async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Res
     let document = json!({
         "messages": shown,
         "not_shown": not_shown,
-        // How many were looked at for each, how many are behind them, and why the next one could not be read.
+        // How many were looked at for each, and how many are behind them.
         "reasons": reasons,
         "not_looked_at": behind,
-        "unreadable": unreadable,
     });
     let tables = &[("messages", NONE, "id reason queue correlation_id body_bytes message")];
-    let mut drawn = Layout { lines: "unreadable reasons", tables }.of(document);
+    let mut drawn = Layout { lines: "reasons", tables }.of(document);
     drawn.notes.extend((not_shown > 0).then(|| format!("Not shown: {not_shown} older ones; --limit N shows more.")));
     drawn.notes.extend(behind_text(behind));
     Ok(drawn)
@@ -161,7 +152,7 @@ fn summary(message: &DeadMessage) -> Value {
 }
 
 async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
-    let Taken { messages, behind, .. } = look(queue).await?;
+    let Taken { messages, behind } = look(queue).await?;
     let copies: Vec<DeadMessage> = messages.into_iter().filter(|message| message.id == id).collect();
     let Some(message) = copies.first() else {
         let behind = behind_text(behind).map(|text| format!("\n{text}")).unwrap_or_default();
@@ -226,14 +217,7 @@ impl Outcome {
 /// Sends each message that is meant again, or drops it.
 async fn change(selection: Selection, is_replayed: bool) -> Result<Drawn, Failure> {
     let Selection { ids, reason, all, queue, yes: _ } = selection;
-    let (dead, Taken { messages, behind, unreadable }) = take(&queue).await?;
-    if let Some(reason) = unreadable {
-        return Err(Failure::Broken(anyhow!(
-            "nothing was changed: behind {count} messages is one that this program cannot read ({reason}), and it ended \
-             the connection; --look-max {count} stays before it. To be rid of it, take it out with another client",
-            count = messages.len()
-        )));
-    }
+    let (dead, Taken { messages, behind }) = take(&queue).await?;
     let is_meant = |message: &DeadMessage| all || reason.as_ref() == Some(&message.reason) || ids.contains(&message.id);
     let mut changes = Vec::new();
     for message in messages.iter().filter(|message| is_meant(message)) {

@@ -47,7 +47,6 @@ impl From<amqp::Error> for Failure {
                 Self::Configuration(error.into())
             }
             Error::Unreachable(_) | Error::Missing(_) | Error::Lost(_) => Self::Unreachable(error.into()),
-            Error::Unreadable(_) => Self::Broken(error.into()),
         }
     }
 }

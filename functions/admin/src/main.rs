@@ -10,22 +10,13 @@ use std::{
 
 /// Something that is looked at is off.
 const OFF: u8 = 1;
-/// The set-up is wrong (`EX_CONFIG`).
-const CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    // Messages in `dead` may be there because they end whoever reads them.
-    if let Err(error) = shared::worker::with_deep_stacks() {
-        eprintln!("admin: this program cannot start itself again with larger stacks: {error}");
-        return ExitCode::from(CONFIGURATION);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
     let outcome = runtime.block_on(async {
-        // On a thread of the runtime, whose stack is deep; this one's is not.
-        let running = tokio::spawn(run(line, Style::of_stdout()));
         tokio::select! {
-            done = running => done.expect("a command does not panic"),
+            done = run(line, Style::of_stdout()) => done,
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
     });

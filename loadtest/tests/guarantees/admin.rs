@@ -180,15 +180,15 @@ async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened(
 }
 
 #[tokio::test]
-async fn what_the_broker_moved_to_dead_goes_back_to_its_queue_by_its_reason() {
+async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_queue_by_its_reason() {
     let shop = Shop::open(&[]).await;
+    let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.5"), ("reason", "rejected")]));
     // The sender of the second would have it taken for something else, sent again to another queue.
     let forged = headers(&[("x-dead-queue", "purchase.0"), ("x-dead-reason", "malformed")]);
-    for (id, headers) in [("r-1", FieldTable::default()), ("r-2", forged)] {
+    for (id, mut headers) in [("r-1", FieldTable::default()), ("r-2", forged)] {
+        headers.insert("x-death".into(), AMQPValue::FieldArray(vec![death.clone()].into()));
         let properties = shop.properties(id).with_headers(headers);
-        shop.send_to("", "purchase.5", request(id, "ticket", 1).as_bytes(), properties).await;
-        let message = take(&shop, "purchase.5").await;
-        message.acker.reject(BasicRejectOptions { requeue: false }).await.unwrap();
+        shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
     }
     dead_letter(&shop, "r-3", &[("x-dead-reason", "malformed"), ("x-dead-queue", "elsewhere")]).await;
     until("they are in dead", async || shop.depth("dead").await == 3).await;
@@ -235,16 +235,16 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][0]["id"].as_str().unwrap()]).await;
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 
-    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::correlation_id(b"\xff not UTF-8")).await;
-    until("it is there", async || shop.depth("dead").await == 3).await;
+    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::addressed(b"\xff not UTF-8", b"")).await;
+    dead_letter(&shop, "r-2", &[]).await;
+    until("they are there", async || shop.depth("dead").await == 4).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
-    assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 2), "what is before it");
-    assert!(listed["unreadable"].is_string());
-    until("they are back", async || shop.depth("dead").await == 3).await;
-    let dropped = admin(&shop, &["dead", "drop", "--all", "--yes"]).await;
-    assert_eq!(dropped.code, Some(1));
-    assert!(dropped.err.contains("nothing was changed"), "{}", dropped.err);
-    until("all of them stay", async || shop.depth("dead").await == 3).await;
+    assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 4), "it is listed, and past it");
+    let bad = &listed["messages"][1];
+    assert_eq!(bad["correlation_id"], "\u{1a} not UTF-8");
+    until("they are back", async || shop.depth("dead").await == 4).await;
+    assert_eq!(admin(&shop, &["dead", "drop", bad["id"].as_str().unwrap()]).await.code, Some(0));
+    until("it is gone, and it alone", async || shop.depth("dead").await == 3).await;
 }
 
 #[tokio::test]

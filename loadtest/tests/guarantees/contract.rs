@@ -203,20 +203,6 @@ async fn what_lands_in_dead_has_the_headers_that_are_described() {
     assert_eq!((kept.properties.expiration(), kept.properties.priority()), (&None, &None), "left out");
 }
 
-/// Of the one message in `dead`, which the broker has moved there from a partition, because nobody settled it.
-pub(crate) async fn assert_undeliverable(shop: &Shop, body: &str) {
-    let kept = dead_message(shop).await;
-    let headers = kept.properties.headers().clone().unwrap_or_default();
-    let schema = &document()["components"]["messages"]["undeliverableMessage"]["headers"];
-    assert!(strings(&schema["required"]).all(|name| headers.contains_key(name)), "{headers:?}");
-    let reason = &schema["properties"]["x-first-death-reason"]["const"];
-    assert_eq!(text(&headers, "x-first-death-reason").as_deref(), reason.as_str());
-    let partitions = Topology::read().queues_of("purchase");
-    assert!(partitions.contains(&text(&headers, "x-first-death-queue").unwrap()), "{headers:?}");
-    assert_eq!(text(&headers, "x-dead-reason"), None, "that is how the two are told apart");
-    assert_eq!(kept.data, body.as_bytes());
-}
-
 /// Holds a verdict, as it is on the wire, against the schema of its status.
 pub(crate) fn assert_describes(verdict: &Value) {
     let document = document();

@@ -1,41 +1,81 @@
 //! Messages made to break a client, a worker, or the sale of everybody else.
 
-use crate::{
-    contract::assert_undeliverable,
-    support::{
-        queue::{table, text},
-        raw,
-        shop::{Shop, request, until},
-    },
+use crate::support::{
+    queue::{table, text},
+    raw,
+    shop::{Shop, request, until},
 };
 use lapin::types::AMQPValue;
+use shared::topology::Topology;
 use std::time::Duration;
 
 #[tokio::test]
-async fn a_message_that_no_client_can_read_ends_in_dead_alone() {
-    let items: Vec<String> = (0..40).map(|number| format!("item-{number}")).collect();
+async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and_cost_nobody_a_connection() {
+    let items: Vec<String> = (0..13).map(|number| format!("item-{number}")).collect();
     let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
     let mut shop = Shop::open(&on_sale).await;
-    // Deep in a backlog over all partitions, more of it than a worker's windows hold.
-    let count = 1_600;
-    for number in 0..count {
+    let [unreadable, good] = [60, 600];
+    for number in 0..good {
         shop.buy_unconfirmed(&format!("r-{number}"), &items[number % items.len()]).await;
-        if number == count / 3 {
-            raw::publish(&shop.amqp_url, "purchase", "item-0", b"{}", &raw::correlation_id(b"\xff\xfe not UTF-8"))
-                .await;
+        if number % (good / unreadable) == 0 {
+            let correlation_id = [format!("bad-{number} ").as_bytes(), b"\xff\xfe"].concat();
+            let properties = raw::addressed(&correlation_id, shop.reply_queue.as_str().as_bytes());
+            raw::publish(&shop.amqp_url, "purchase", "item-0", b"{}", &properties).await;
         }
     }
+    let nowhere = raw::addressed(b"to nobody", b"reply.\xff");
+    raw::publish(&shop.amqp_url, "purchase", "item-1", request("nowhere", "item-1", 1).as_bytes(), &nowhere).await;
+    // What a request does not use, does not matter.
+    let named = raw::forged_death(b"caf\xe9");
+    raw::publish(&shop.amqp_url, "purchase", "item-2", request("named", "item-2", 1).as_bytes(), &named).await;
     let mut worker = shop.worker("w", &[("BATCH_MAX", "20")]).await;
-    let replies = shop.replies(count).await;
-    assert!(replies.values().all(|reply| reply.code() == "reserved"));
-    until("the message is in dead", async || shop.depth("dead").await == 1).await;
+    let replies = shop.replies(good + unreadable).await;
+    for (id, reply) in &replies {
+        let bad = id.strip_suffix(" \u{1a}\u{1a}").is_some_and(|id| id.starts_with("bad-"));
+        assert_eq!(reply.code(), if bad { "invalid_correlation_id" } else { "reserved" }, "{id}");
+    }
+    let dead = shop.dead(unreadable + 1).await;
+    let of_code = |code: &str| dead.iter().filter(|(reason, _)| reason == code).count();
+    assert_eq!((of_code("invalid_correlation_id"), of_code("invalid_reply_to")), (unreadable, 1));
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'named'").await, 1);
     assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
-    // And it goes on taking what comes, whole windows of it, and is counted: a second one is handed its share.
-    let _second = shop.worker("second", &[("BATCH_MAX", "20")]).await;
-    let moved = async || shop.log("w").await.matches("handed a partition over").count();
-    until("half of the partitions are handed over", async || moved().await == 4).await;
-    shop.buy("later", "item-0").await;
-    assert_eq!(shop.reply_to("later").await.code(), "reserved");
+    let log = shop.log("w").await;
+    assert!(!log.contains("with care") && !log.contains("cannot be consumed"), "and has never connected again: {log}");
+}
+
+#[tokio::test]
+async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_broker() {
+    let (mut servers, mut shop) = Shop::private(&[("ticket", 100)]).await;
+    // It expires in its queue, where nobody takes it.
+    let one = AMQPValue::FieldArray(vec![AMQPValue::LongInt(1)].into());
+    let forged = shop.properties("forged").with_headers(table(&[("x-death", one)]));
+    shop.send("ticket", b"{}", forged.clone().with_expiration("1".into())).await;
+    until("it has expired", async || shop.is_drained().await).await;
+    let mut worker = shop.worker("w", &[]).await;
+    // It is refused, and it is bought with; a rejection goes to `dead` by way of the worker alone.
+    shop.send("ticket", b"{}", forged).await;
+    assert_eq!(shop.reply_to("forged").await.code(), "malformed");
+    raw::publish(&shop.amqp_url, "purchase", "ticket", b"{", &raw::forged_death(b"caf\xe9")).await;
+    until("both are in dead", async || shop.depth("dead").await == 2).await;
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+
+    let waiting = request("waiting", "ticket", 1);
+    let properties = shop.properties("waiting").with_reply_to("later".into());
+    shop.send("ticket", waiting.as_bytes(), properties).await;
+    servers.rabbitmq.restart().await.unwrap();
+    let mut shop = Shop::on(&shop.amqp_url, &shop.database_url, &[]).await;
+    for queue in &Topology::read().queues {
+        let expected = match queue.name.as_str() {
+            "dead" => 2,
+            _ => 0,
+        };
+        assert!(shop.depth(&queue.name).await >= expected, "{} is up, with what was in it", queue.name);
+    }
+    let _worker = shop.worker("next", &[]).await;
+    assert_eq!(shop.purchase("after").await.code(), "reserved");
+    let recorded = async || shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'waiting'").await;
+    until("what waited is decided", async || recorded().await == 1).await;
+    servers.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -114,9 +154,10 @@ async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_s
     }
     assert!(workers >= 10, "it was given a chance: {workers}");
     let _worker = shop.worker("next", &[]).await;
-    let replies = shop.replies(29).await;
+    let replies = shop.replies(30).await;
     assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
-    assert_undeliverable(&shop, &request("r-00", "ticket", 1)).await;
+    assert_eq!(replies["r-00"].code(), "delivery_limit", "and it is answered");
+    assert_eq!(shop.dead(1).await, [("delivery_limit".to_owned(), request("r-00", "ticket", 1).into_bytes())]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
 
-use super::{Error, answered, protocol_error};
+use super::{Error, answered, protocol_error, readable};
 use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
@@ -149,13 +149,13 @@ async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(
     let kept = socket.clone();
     let connecting = Connection::connector(
         uri,
-        lapin::runtime::default_runtime()?,
+        readable::runtime(),
         async move |uri, runtime| {
             let host = (uri.authority.host.as_str(), uri.authority.port);
             let addresses: Vec<_> = tokio::net::lookup_host(host).await?.collect();
             let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
-                let handle = plain.get_ref().as_fd().try_clone_to_owned()?;
+                let handle = plain.get_ref().get_ref().as_fd().try_clone_to_owned()?;
                 // Whoever is gone without a word: heartbeats find it out where nothing is under way, these two where something is.
                 let tcp = SockRef::from(&handle);
                 tcp.set_tcp_keepalive(

@@ -23,8 +23,7 @@ use std::time::Duration;
 const DEAD_QUEUE: &str = "dead";
 /// The most of bodies that is taken at once, in bytes.
 const TAKEN_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How long to wait for a message that was counted, and may be somebody else's by now: as long as for any answer, because
-/// headers that are nested deeply take a busy machine seconds to read.
+/// How long to wait for a message that was counted, and may be somebody else's by now: as long as for any answer.
 const QUIET_SECONDS_MAX: u64 = ANSWER_SECONDS_MAX;
 
 /// What was taken out of `dead`, for a while.
@@ -34,9 +33,6 @@ pub struct Taken {
     pub messages: Vec<DeadMessage>,
     /// How many were counted behind them.
     pub behind: u32,
-    /// Why the message behind them could not be read, where that is so: the connection ended with it, and all of them are
-    /// back in the queue.
-    pub unreadable: Option<String>,
 }
 
 /// What became of a message that was to be sent again.
@@ -64,12 +60,10 @@ impl DeadLetterQueue {
         })
     }
 
-    /// Takes up to `max` messages, those that are there longest; once. [`Error::Unreadable`] where not even the first can be
-    /// read.
+    /// Takes up to `max` messages, those that are there longest; once.
     pub fn take(&self, max: u16) -> BoxFuture<'_, Result<Taken, Error>> {
         Box::pin(async move {
-            // By a subscription, not one by one: a message that cannot be read ends a subscription with an error, and a
-            // single get without a word. And it is faster.
+            // By a subscription, which is faster than one by one.
             let (mut messages, there) = answered(async {
                 let there = state(&self.channel, DEAD_QUEUE).await?.waiting;
                 self.channel.basic_qos(max, BasicQosOptions { global: false }).await?;
@@ -78,24 +72,16 @@ impl DeadLetterQueue {
             })
             .await?;
             let origins = origins();
-            let mut taken = Taken { messages: Vec::new(), behind: there, unreadable: None };
+            let mut taken = Taken { messages: Vec::new(), behind: there };
             let mut bytes = 0;
             while taken.messages.len() < usize::from(max) && taken.behind > 0 && bytes < TAKEN_BYTES_MAX {
                 let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
                 // Fewer than were counted: somebody else has taken some.
                 let Ok(next) = tokio::time::timeout(quiet, next(&mut messages)).await else { break };
-                match next {
-                    Ok(message) => {
-                        bytes += message.data.len();
-                        taken.behind -= 1;
-                        taken.messages.push(DeadMessage::read(message, &origins));
-                    }
-                    Err(Error::Unreadable(reason)) if !taken.messages.is_empty() => {
-                        taken.unreadable = Some(reason);
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
+                let message = next?;
+                bytes += message.data.len();
+                taken.behind -= 1;
+                taken.messages.push(DeadMessage::read(message, &origins));
             }
             Ok(taken)
         })

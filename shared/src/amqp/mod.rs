@@ -17,6 +17,7 @@ mod mark;
 mod membership;
 mod properties;
 mod publisher;
+mod readable;
 mod repair;
 mod request_reply;
 pub mod topology;
@@ -34,7 +35,7 @@ pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use topology::{QueueState, declare, queue_states};
 
 use futures_util::future::BoxFuture;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use std::{future::Future, time::Duration};
 
 /// How long the broker may take to answer anything but a publish.
@@ -72,15 +73,11 @@ pub enum Error {
     /// What was not acknowledged comes back.
     #[error("the connection to RabbitMQ ended ({0})")]
     Lost(String),
-    /// Its properties are not valid UTF-8, say: the client library can only give up on it.
-    #[error("RabbitMQ delivered a message whose properties cannot be read ({0})")]
-    Unreadable(String),
 }
 
 impl From<lapin::Error> for Error {
     fn from(error: lapin::Error) -> Self {
-        // The library's errors are open-ended; whatever they are, the way out is a new connection. What cannot be
-        // parsed, or breaks the protocol's own rules, is a delivery that would end the next connection, too.
+        // The library's errors are open-ended; whatever they are, the way out is a new connection.
         let reason = error.to_string();
         match protocol_error(&error) {
             Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)) => Self::NotAllowed(reason),
@@ -88,12 +85,7 @@ impl From<lapin::Error> for Error {
             Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) if reason.contains("NOT_FOUND - no ") => {
                 Self::Missing(reason)
             }
-            Some(AMQPErrorKind::Hard(
-                AMQPHardError::FRAMEERROR | AMQPHardError::UNEXPECTEDFRAME | AMQPHardError::SYNTAXERROR,
-            )) => Self::Unreadable(reason),
-            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) => Self::Lost(reason),
-            None if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => Self::Unreadable(reason),
-            None => Self::Lost(reason),
+            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => Self::Lost(reason),
         }
     }
 }

@@ -64,6 +64,7 @@ pub enum Code {
     InvalidReplyTo,
     NotAllowed,
     NotHandled,
+    DeliveryLimit,
 }
 
 impl Status {
@@ -81,7 +82,7 @@ impl Status {
 
 impl Code {
     /// Every code, in the order of the enum, with its status and its word.
-    pub const ALL: [(Self, Status, &str); 40] = [
+    pub const ALL: [(Self, Status, &str); 41] = [
         (Self::Reserved, Status::Reserved, "reserved"),
         (Self::SoldOut, Status::SoldOut, "sold_out"),
         (Self::UnknownItem, Status::Refused, "unknown_item"),
@@ -122,6 +123,7 @@ impl Code {
         (Self::InvalidReplyTo, Status::Invalid, "invalid_reply_to"),
         (Self::NotAllowed, Status::Invalid, "not_allowed"),
         (Self::NotHandled, Status::Invalid, "not_handled"),
+        (Self::DeliveryLimit, Status::Invalid, "delivery_limit"),
     ];
 
     pub fn status(self) -> Status {

@@ -19,7 +19,7 @@ mod validate;
 
 pub use readiness::{Outage, Ready};
 pub use service::Service;
-pub use start::{Program, main, main_of_service, serve, with_deep_stacks};
+pub use start::{Program, main, main_of_service, serve};
 
 use crate::{amqp::Error, retry::RetryPolicy};
 use futures_util::future::BoxFuture;
@@ -49,12 +49,12 @@ enum Ended {
 impl Function {
     /// Consumes these queues until told to stop, through every outage.
     ///
-    /// Each time that a message ends the connection (the client library gives up on what it cannot parse) or the process,
-    /// every message that was under way counts one delivery more, and at the queue's delivery limit the broker moves it to
-    /// `dead`. So a partition with a message that came often is consumed with care: one at a time, until one comes that was
-    /// never delivered before. With a window of one, it is the culprit alone, and not its neighbours. Those even overtake
-    /// it: a quorum queue puts what is returned to it behind what was returned before. For that reason nothing is consumed
-    /// with care before it must be: windows that come back as a whole keep the order.
+    /// Each time that a message ends the process, every message that was under way counts one delivery more. So a partition
+    /// with a message that came often is consumed with care: one at a time, until one comes that was never delivered before.
+    /// With a window of one, it is the culprit alone that dies with its worker, and not its neighbours: what comes alone at the
+    /// delivery limit is put into `dead`. Its neighbours even overtake it: a quorum queue puts what is returned to it behind
+    /// what was returned before. For that reason nothing is consumed with care before it must be: windows that come back as
+    /// a whole keep the order.
     fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
@@ -65,11 +65,6 @@ impl Function {
                 match self.session(queues, workers.clone(), &mut with_care, &mut outage).await {
                     Ok(Ended::Stopped) => return,
                     Ok(Ended::Suspect) => (),
-                    // Which partition it is in, nobody knows. It comes again at once, until it reaches the delivery limit.
-                    Err(Error::Unreadable(reason)) => {
-                        tracing::error!(reason, "a message cannot be read; going on with care");
-                        with_care.fill(true);
-                    }
                     Err(error) => {
                         if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
                             waits = RetryPolicy::SERVER_AWAY.waits();

@@ -14,22 +14,13 @@ use crate::{
     metrics, telemetry,
 };
 use clap::{Args, CommandFactory, FromArgMatches};
-use std::{
-    future::Future,
-    os::unix::process::CommandExt,
-    process::{Command, ExitCode},
-};
+use std::{future::Future, process::ExitCode};
 use tokio::sync::watch;
 
 /// Exit code: a server cannot be reached (EX_UNAVAILABLE).
 const UNREACHABLE: u8 = 69;
 /// Exit code: the configuration cannot work (EX_CONFIG).
 const CONFIGURATION: u8 = 78;
-
-/// Where the standard library looks up the size of its threads' stacks.
-const STACK_VARIABLE: &str = "RUST_MIN_STACK";
-/// Room for headers nested as deep as a frame (128 KiB) can hold. Of a stack, only what was used takes memory.
-const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 /// The whole `main` of a function: reads the command line, makes the handler, serves until told to stop.
 pub fn main<H, Options, Making>(make: impl FnOnce(WorkerOptions, Options) -> Making + Send + 'static) -> ExitCode
@@ -89,10 +80,6 @@ fn run_program<Options>(
 where
     Options: Args + 'static,
 {
-    if let Err(error) = with_deep_stacks() {
-        eprintln!("This program cannot start itself again with larger stacks: {error}");
-        return ExitCode::from(CONFIGURATION);
-    }
     let line = CommandLine::<Options>::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     let (log, is_json) = (line.worker.log.clone(), line.worker.log_json);
     run(&log, is_json, Box::new(move |stop| serve(line, stop)))
@@ -115,22 +102,6 @@ fn run(log: &str, is_json: bool, serve: Box<dyn FnOnce(watch::Receiver<bool>) ->
             ExitCode::from(if is_configuration(&error) { CONFIGURATION } else { UNREACHABLE })
         }
     }
-}
-
-/// Starts this program again, in the same process, with a deep stack for each of its threads.
-///
-/// The AMQP library reads headers by recursion, without a limit of depth, on a thread whose stack is of the default
-/// size: a message with headers nested ten thousand deep would overflow it and end every worker that it comes to. The
-/// size of a default stack can only be set from outside, by the environment. For every program that receives messages
-/// of others; to be called first of all.
-pub fn with_deep_stacks() -> std::io::Result<()> {
-    if std::env::var_os(STACK_VARIABLE).is_some() {
-        return Ok(());
-    }
-    let mut again = Command::new(std::env::current_exe()?);
-    again.args(std::env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES.to_string());
-    // Returns only where it fails.
-    Err(again.exec())
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {

@@ -6,9 +6,9 @@ use crate::{
 };
 
 /// Whether a reply may go there: client libraries name their queues as they like. A request must not be able to write into our
-/// own queues and exchanges.
+/// own queues and exchanges; and what was not UTF-8 has control characters by now, and is another name than was sent.
 pub(super) fn is_reply_queue(name: &str) -> bool {
-    !name.is_empty() && !Topology::read().has(name)
+    !name.is_empty() && !name.chars().any(char::is_control) && !Topology::read().has(name)
 }
 
 pub(super) fn validate(delivery: &Delivery) -> Result<(), Rejection> {
@@ -22,12 +22,12 @@ fn check(
     content_encoding: Option<&str>,
 ) -> Result<(), Rejection> {
     if reply_to.is_some_and(|name| !is_reply_queue(name)) {
-        let message = "reply_to names nothing, or a queue or exchange of the engine's own; name a queue of yours, or use \
-                       direct reply-to.";
+        let message = "reply_to names nothing, has characters that are not UTF-8 or control characters, or names a queue or \
+                       exchange of the engine's own; name a queue of yours, or use direct reply-to.";
         return Err(Rejection::new(Code::InvalidReplyTo, message));
     }
     if correlation_id.is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
-        let message = "The correlation id is empty or has control characters.";
+        let message = "The correlation id is empty, is not UTF-8, or has control characters.";
         return Err(Rejection::new(Code::InvalidCorrelationId, message));
     }
     let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
@@ -54,7 +54,7 @@ mod tests {
             check(reply_to, correlation_id, content_type, encoding).err().map(|rejection| rejection.code)
         };
         for name in
-            ["purchase.0", "purchase.7", "dead", "payment", "release", "restock", "events", "purchase.workers", ""]
+            ["purchase.0", "purchase.7", "dead", "payment", "release", "restock", "events", "purchase.workers", "", "a\u{1a}"]
         {
             assert_eq!(code([Some(name), None, None, None]), Some(Code::InvalidReplyTo), "{name}");
         }

@@ -12,9 +12,16 @@ const HEADER_FRAME: u8 = 2;
 const BODY_FRAME: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 
-/// A correlation id of any bytes, also such as are not UTF-8.
-pub(crate) fn correlation_id(bytes: &[u8]) -> Vec<u8> {
-    [&(1_u16 << 10).to_be_bytes()[..], &short(bytes)].concat()
+/// A correlation id of any bytes, also such as are not UTF-8, and where the reply goes.
+pub(crate) fn addressed(correlation_id: &[u8], reply_to: &[u8]) -> Vec<u8> {
+    [&(1_u16 << 10 | 1 << 9).to_be_bytes()[..], &short(correlation_id), &short(reply_to)].concat()
+}
+
+/// The header `x-death` as an array of one number, and the name of an application of any bytes.
+pub(crate) fn forged_death(app_id: &[u8]) -> Vec<u8> {
+    let table = [&short(b"x-death")[..], b"A", &5_u32.to_be_bytes(), b"I", &1_u32.to_be_bytes()].concat();
+    let size = u32::try_from(table.len()).unwrap().to_be_bytes();
+    [&(1_u16 << 13 | 1 << 3).to_be_bytes()[..], &size, &table, &short(app_id)].concat()
 }
 
 /// One header: an array in an array in an array, `depth` deep.

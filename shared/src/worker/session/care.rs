@@ -4,6 +4,7 @@
 use super::{Session, taking_in, undecided};
 use crate::{
     amqp::{Delivery, Error},
+    messages::{Code, Rejection},
     worker::{
         process::Outcomes,
         settle::{Decided, Outcome},
@@ -15,7 +16,9 @@ use tokio::{sync::mpsc::Permit, time::timeout};
 /// A message delivered this often before may be what ends its workers: its partition is consumed with care. Until then, and it
 /// takes as many faults while it is under way, windows come back whole and in order.
 const SUSPECT_AT_DELIVERIES: u64 = 10;
-/// A message delivered this often before is near the delivery limit of its queue, 30 ...
+/// A message delivered this often before, and alone by now, is taken for what ends its workers, and put into `dead`.
+const DELIVERY_LIMIT: u64 = 30;
+/// A message delivered this often before is near the limit ...
 const NEAR_LIMIT_AT_DELIVERIES: u64 = 20;
 /// ... and what a worker has had in hand for so long, and lives, is not what ended the others.
 const SURVIVED_SECONDS: u64 = 1;
@@ -76,6 +79,22 @@ impl<'a> Session<'a> {
         };
         taking_in(&consumer, processed).await
     }
+}
+
+/// Takes out what is at the limit, to be put into `dead` before anything is done with it. Only what comes alone is judged: of
+/// what came with others, nobody knows which it was.
+pub(super) fn limited_of(batch: &mut Vec<Delivery>, queues: &[String]) -> Vec<(Delivery, Outcome)> {
+    let is_at_limit = |delivery: &mut Delivery| delivery.is_alone && delivery.deliveries_before >= DELIVERY_LIMIT;
+    let reject = |delivery: Delivery| {
+        let (queue, deliveries) = (&queues[delivery.partition], delivery.deliveries_before);
+        tracing::error!(queue, deliveries, "a message came too often, and alone at last: put into `dead`");
+        let message = format!(
+            "This message came {deliveries} times, and each worker that it came to ended before it was decided; it is kept, \
+             and its operators are told."
+        );
+        (delivery, Outcome::Rejected(Rejection::new(Code::DeliveryLimit, message)))
+    };
+    batch.extract_if(.., is_at_limit).map(reject).collect()
 }
 
 /// Takes out what is near its limit of what waits for a row: it was looked at, and ended nobody.

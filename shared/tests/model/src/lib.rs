@@ -22,7 +22,7 @@ pub struct Protocol {
     pub faults: u8,
     /// Hand-overs, drains, and units that other functions add and remove.
     pub moves: u8,
-    /// What was delivered more often than this goes to `dead`.
+    /// What was delivered this often before, and comes alone, is put into `dead`.
     pub delivery_limit: u8,
     pub bug: Option<Bug>,
 }
@@ -51,7 +51,7 @@ pub enum Bug {
     /// RabbitMQ 4.3 without our consumer time-out: it cancels the consumer, takes back what is oldest, and leaves the channel
     /// with the rest open.
     ShortConsumerTimeout,
-    /// A suspect is consumed like any message.
+    /// A suspect is consumed like any message, and what came too often is put into `dead` from among others.
     NoCare,
     /// Whoever becomes active gets one message alone at first, not only where a suspect was seen: what the next one holds when
     /// it dies comes back behind the rest of what the one before it held.

@@ -140,13 +140,20 @@ impl Protocol {
                 return self.cut(state, worker, true);
             }
         }
+        let judges = process.is_careful || self.bug == Some(Bug::NoCare);
+        let is_judged = |message: &mut Message| judges && state.fates[*message].deliveries >= self.delivery_limit;
+        let judged: Vec<Message> = taken.extract_if(.., is_judged).collect();
         if taken.iter().any(|message| self.messages[*message].is_poison) {
             return self.cut(state, worker, false);
         }
         for delivered in &mut state.workers[worker].delivered {
-            delivered.retain(|message| !taken.contains(message));
+            delivered.retain(|message| !taken.contains(message) && !judged.contains(message));
         }
-        let is_clear = !taken.iter().any(|message| self.is_suspect(state, *message));
+        let is_clear = judged.is_empty() && !taken.iter().any(|message| self.is_suspect(state, *message));
+        for message in judged {
+            state.fates[message].is_dead = true;
+            state.queues[self.messages[message].partition].acknowledge(worker, message);
+        }
         state.workers[worker].deciding = self.decide(state, &taken);
         // What follows a message that nothing is known against is consumed a whole window at a time again.
         state.workers[worker].is_careful &= !is_clear;
@@ -267,10 +274,6 @@ impl Protocol {
         for message in state.queues[partition].take_back(worker, count) {
             if self.has_poison() {
                 state.fates[message].deliveries += 1;
-            }
-            if state.fates[message].deliveries > self.delivery_limit {
-                state.fates[message].is_dead = true;
-                state.queues[partition].returned.retain(|other| *other != message);
             }
         }
     }
