@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::devstack::gateway::Ledger;
-use shared::messages::{Status, Verdict};
+use shared::messages::{Code, Status, Verdict};
 
 use crate::answers::Answers;
 use crate::orders::events::Events;
@@ -39,6 +39,8 @@ pub struct Evidence {
     /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
     pub dead_growth: i64,
     pub endings: Vec<Ending>,
+    /// What somebody was answered who tried to jump the line; `None` where nobody tried, or nobody answered.
+    pub jumper: Option<Code>,
     pub database: DatabaseState,
     pub follow_ups: FollowUps,
     /// What the payment gateway did.

@@ -5,6 +5,7 @@
 //! ceiling is a sale whose workers have no strategy: then no database takes part, and the replies alone are judged.
 
 mod drained;
+mod jump;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,10 +213,13 @@ impl Running<'_> {
         injector.finish(&mut answered, &mut workers).await?;
         workers.sample_memory();
         let memory = workers.memory();
+        let jumper =
+            if workers.all_ended() { None } else { jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await? };
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
-        let dead_growth = probe.dead().await? - self.dead_before;
+        // But for the one who was to be refused.
+        let dead_growth = probe.dead().await? - self.dead_before - i64::from(jumper.is_some());
         probe.close().await;
         let scope = match (&orders, &self.outcome.servers.postgresql) {
             (Some(_), _) => Scope::Orders,
@@ -232,7 +236,7 @@ impl Running<'_> {
         let outcome = Outcome { events: happened, crashes, faults, workers, reconnects, ..self.outcome };
         let database = DatabaseState::default();
         let evidence =
-            Evidence { scope, schedule, answers, dead_growth, endings, database, follow_ups, ledger, events };
+            Evidence { scope, schedule, answers, dead_growth, endings, jumper, database, follow_ups, ledger, events };
         Ok(Drained { evidence, database_url: endpoints.database_url, depth, outcome })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::iter::repeat_n;
 
-use shared::messages::Status;
+use shared::messages::{Code, Status};
 use shared::order::State;
 
 use super::database_state::DatabaseState;
@@ -12,7 +12,7 @@ use super::{Case, Evidence, Invariant, invariant};
 
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
-    let Evidence { answers, dead_growth, endings, .. } = case.evidence;
+    let Evidence { answers, dead_growth, endings, jumper, .. } = case.evidence;
     let unanswered = case.requests_where(|index| case.is_unanswered(index));
     let unsent = case.requests_where(|index| !case.was_sent(index)).count();
     let in_time = if unsent == 0 { String::new() } else { format!("; {unsent} were not sent, as the time was over") };
@@ -21,7 +21,8 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     // Only the first few are kept by name; the count must be whole.
     let unnamed = usize::try_from(answers.stranger_count).unwrap_or(usize::MAX) - answers.strangers.len();
     let strangers = answers.strangers.iter().map(String::as_str).chain(repeat_n("", unnamed));
-    let dead = format!("{dead_growth} messages more than before; look at their x-death and reason headers");
+    let dead = format!("{dead_growth} messages more than before; `admin dead list` has their reasons");
+    let jumped = jumper.filter(|code| *code != Code::WrongRoutingKey).map(Code::as_str);
     let unclean = endings.iter().filter(|ending| !ending.clean);
     let unclean = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how));
     vec![
@@ -29,6 +30,7 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
         invariant("no_conflicting_replies", "no request was told two things", conflicting),
         invariant("no_stray_replies", "no reply without a request", strangers),
         invariant("nothing_dead", "the queue `dead` did not grow", (*dead_growth > 0).then_some(dead)),
+        invariant("nobody_jumps_the_line", "a purchase by another routing key than its item is refused", jumped),
         invariant("workers_drained", format!("{} exited cleanly", endings.len()), unclean),
     ]
 }

@@ -100,6 +100,8 @@ const FAULTS: &[Fault] = &[
         "",
     ),
     ("a message is in the queue `dead`", |sale| sale.dead_growth = 1, "nothing_dead"),
+    ("somebody buys by another routing key", |sale| sale.jumper = Some(Code::Reserved), "nobody_jumps_the_line"),
+    ("somebody tries to", |sale| sale.jumper = Some(Code::WrongRoutingKey), ""),
     ("a worker did not drain", |sale| sale.endings[0].clean = false, "workers_drained"),
 ];
 

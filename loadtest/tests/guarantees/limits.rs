@@ -1,6 +1,9 @@
 //! The rules of a sale over many workers: whichever of them decides, and at whatever instant, no buyer passes a limit.
 
-use crate::support::shop::{Shop, memory_of, until};
+use crate::support::{
+    queue,
+    shop::{Shop, memory_of, until},
+};
 use shared::topology::Topology;
 use std::collections::HashSet;
 
@@ -18,7 +21,7 @@ const LOCK: &str =
 async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
     let mut shop = Shop::open(&[("ticket", 1_000)]).await;
     let _workers = [shop.worker("w1", &[]).await, shop.worker("w2", &[]).await, shop.worker("w3", &[]).await];
-    let partitions = Topology::read().queues_of("purchase");
+    let partitions = ways_into_partitions(&shop).await;
     let mut probes = 0;
     until("each worker has partitions of its own", async || {
         for partition in &partitions {
@@ -34,8 +37,8 @@ async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
     .await;
     shop.execute(ONE_EACH).await;
 
-    // An item has one partition, so one worker. Here its requests go around the exchange, one into each partition, and
-    // the row is locked until all workers have read the same version of it, each to sell the buyer his one unit.
+    // An item has one partition, so one worker. Here its requests go around the exchange `purchase`, one into each
+    // partition, and the row is locked until all workers have read the same version of it, each to sell the buyer his one unit.
     let mut blocker = shop.pool.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM items FOR UPDATE").execute(&mut *blocker).await.unwrap();
     for (number, partition) in partitions.iter().enumerate() {
@@ -55,17 +58,8 @@ async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
 #[tokio::test]
 #[ignore = "takes a minute: cargo test -p loadtest --test guarantees large_messages -- --ignored --nocapture"]
 async fn a_full_window_of_large_messages_takes_little_memory() {
-    const PARTITIONS: [&str; 8] = [
-        "purchase.0",
-        "purchase.1",
-        "purchase.2",
-        "purchase.3",
-        "purchase.4",
-        "purchase.5",
-        "purchase.6",
-        "purchase.7",
-    ];
     let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let ways = ways_into_partitions(&shop).await;
     let worker = shop.worker("w", &[]).await;
     shop.purchase("first").await;
     let mut lock = shop.pool.begin().await.unwrap();
@@ -76,8 +70,7 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
             let id = format!("{partitions}-{number}");
             let padding = " ".repeat(60 * 1024);
             let body = format!(r#"{{"request_id":"{id}","item":"other","buyer":"ann","quantity":1}}{padding}"#);
-            let partition = PARTITIONS[number % partitions];
-            shop.send_to("", partition, body.as_bytes(), shop.properties(&id)).await;
+            shop.send_to(&ways[number % partitions], "other", body.as_bytes(), shop.properties(&id)).await;
         }
         println!("10,000 requests of 60 KiB more in {partitions} partitions: {}", memory_of(&worker));
     }
@@ -88,8 +81,16 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
     println!("after: {}", memory_of(&worker));
 }
 
-/// Asks for one unit for ann, in this partition.
-async fn ask(shop: &Shop, partition: &str, id: &str, item: &str) {
+async fn ways_into_partitions(shop: &Shop) -> Vec<String> {
+    let mut ways = Vec::new();
+    for partition in Topology::read().queues_of("purchase") {
+        ways.push(queue::way_into(&shop.channel, &partition).await);
+    }
+    ways
+}
+
+/// Asks for one unit for ann, by this way.
+async fn ask(shop: &Shop, way: &str, id: &str, item: &str) {
     let body = format!(r#"{{"request_id":"{id}","item":"{item}","buyer":"ann","quantity":1}}"#);
-    shop.send_to("", partition, body.as_bytes(), shop.properties(id)).await;
+    shop.send_to(way, item, body.as_bytes(), shop.properties(id)).await;
 }

@@ -1,14 +1,15 @@
 //! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
 
 use crate::support::{
+    queue::{table, text},
     sale::{assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
-    shop::{Shop, until},
+    shop::{Shop, request, until},
 };
-use lapin::options::QueueDeleteOptions;
+use lapin::{options::QueueDeleteOptions, types::AMQPValue};
 use loadtest::{result::Outcome, run::Running, schedule::Scenario};
 use serde_json::Value;
 use shared::{
-    amqp,
+    amqp::{self, DeadLetterQueue, Nodes, Replayed},
     devstack::{Signal, seed::lock},
     topology::Topology,
 };
@@ -35,6 +36,53 @@ async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_part
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 8_000 / 4), "half of the partitions each: {outcome:?}");
+}
+
+#[tokio::test]
+async fn whoever_comes_by_another_way_than_the_line_is_refused_and_replayed_into_it() {
+    let mut shop = Shop::open(&[("ticket", 8)]).await;
+    let honest = 1_000;
+    shop.line_up(honest).await;
+    let properties = |id: &str| shop.properties(id);
+    let body = |id: &str| request(id, "ticket", 1).into_bytes();
+    // Into emptier partitions, by another routing key, or by none at all.
+    for number in 0..12 {
+        let id = format!("key-{number}");
+        shop.send(&format!("k{number}"), &body(&id), properties(&id)).await;
+    }
+    for partition in Topology::read().queues_of("purchase") {
+        shop.send_to("", &partition, &body(&partition), properties(&partition)).await;
+    }
+    // Before the others, where the broker honours that (RabbitMQ 4).
+    for (id, priority) in [("priority-4", 4), ("priority-5", 5), ("priority-9", 9)] {
+        shop.send("ticket", &body(id), properties(id).with_priority(priority)).await;
+    }
+    // Copies by other routing keys, which the exchange does not make.
+    for (id, name) in [("cc", "CC"), ("bcc", "BCC")] {
+        let copies = table(&[(name, AMQPValue::FieldArray(vec![text("k1"), text("k2"), text("k3")].into()))]);
+        shop.send("ticket", &body(id), properties(id).with_headers(copies)).await;
+    }
+    let _worker = shop.worker("w", &[]).await;
+    let mut replies = shop.replies(honest + 12 + 8 + 3 + 2).await;
+    let refused: Vec<_> = replies.extract_if(|id, _| !id.starts_with("r-")).collect();
+    for (id, reply) in &refused {
+        let expected = match id.as_str() {
+            "priority-4" | "cc" | "bcc" => "sold_out",
+            "priority-5" | "priority-9" => "priority_not_allowed",
+            _ => "wrong_routing_key",
+        };
+        assert_eq!(reply.code(), expected, "{id}");
+    }
+    shop.assert_served_in_order(replies, honest, 8).await;
+    until("the refused are in dead", async || shop.depth("dead").await == 22).await;
+    // An operator sends them again: each gets in line.
+    let nodes = Nodes::read(&shop.amqp_url).unwrap();
+    let dead = DeadLetterQueue::open(&nodes, "test").await.unwrap();
+    for message in dead.take(100).await.unwrap().messages {
+        assert!(matches!(dead.replay(&message).await.unwrap(), Replayed::Sent { .. }), "{message:?}");
+    }
+    dead.close().await.unwrap();
+    assert!(shop.replies(22).await.values().all(|reply| reply.code() == "sold_out"));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::{
     incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
     properties::header,
-    topology::{Topology, state_or_none},
+    topology::{Topology, exchange_into, state_or_none},
 };
 use crate::worker::rebalance::Place;
 use futures_util::{
@@ -57,6 +57,8 @@ pub struct Delivery {
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
     pub body: Body,
+    pub(super) exchange: ShortString,
+    pub(super) routing_key: ShortString,
     pub(super) properties: BasicProperties,
 }
 
@@ -76,6 +78,28 @@ impl Delivery {
     /// Who sent it, where the message says so: the broker takes none that names another than its connection's user.
     pub fn user_id(&self) -> Option<&str> {
         self.properties.user_id().as_ref().map(ShortString::as_str)
+    }
+
+    /// Empty: the default exchange, by which whoever may publish there reaches any queue.
+    pub fn exchange(&self) -> &str {
+        self.exchange.as_str()
+    }
+
+    pub fn routing_key(&self) -> &str {
+        self.routing_key.as_str()
+    }
+
+    pub fn priority(&self) -> Option<u8> {
+        *self.properties.priority()
+    }
+
+    /// By which exchange and routing key it comes into its queue again as it came. Another exchange than ours is only bound to
+    /// ours, or to the queue: we may not publish there.
+    pub(super) fn way_back<'a>(&'a self, queue: &'a str) -> (&'a str, &'a str) {
+        match self.exchange() {
+            "" => ("", queue),
+            _ => (exchange_into(queue), self.routing_key()),
+        }
     }
 
     pub fn content_type(&self) -> Option<&str> {
@@ -101,6 +125,8 @@ impl Delivery {
             is_alone: matches!(window, Window::One),
             deliveries_before: deliveries_before.unwrap_or(0),
             body: spool.keep(delivery.data),
+            exchange: delivery.exchange,
+            routing_key: delivery.routing_key,
             properties: delivery.properties,
         }
     }

@@ -38,7 +38,8 @@ pub struct Taken {
 /// What became of a message that was to be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replayed {
-    /// It is in this queue again, and in `dead` no more. Its reply goes where its sender waits, or waited, or nowhere.
+    /// It is with the function of this queue again, and in `dead` no more. Its reply goes where its sender waits, or waited, or
+    /// nowhere.
     Sent { queue: String, keeps_reply_to: bool },
     /// It does not say which of our queues it came from. It stays.
     NoOrigin,
@@ -87,13 +88,14 @@ impl DeadLetterQueue {
         })
     }
 
-    /// Sends a message to the queue that it came from, as it came: with its body, its ids and its reply address, without
+    /// Sends a message to the function that it came from, and a purchase into the line of its item: with its body, its ids and its reply address, without
     /// what it got on its way here. After an error it is in `dead`, and may be in its queue, too.
     pub fn replay<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<Replayed, Error>> {
         Box::pin(async move {
             let Some(queue) = message.queue.clone() else { return Ok(Replayed::NoOrigin) };
             let (properties, keeps_reply_to) = of_replay(&message.raw);
-            let published = publish_mandatory(&self.channel, "", &queue, &message.body, properties);
+            let (exchange, key) = message.way_back(&queue);
+            let published = publish_mandatory(&self.channel, exchange, &key, &message.body, properties);
             if !confirmed_in_time(published).await? {
                 return Ok(Replayed::NoQueue(queue));
             }

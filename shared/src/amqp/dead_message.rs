@@ -2,12 +2,17 @@
 //!
 //! Invariant: the same message has the same id each time that it is looked at, and in every program.
 
-use super::properties::{DEATH_HEADER, header};
+use super::{
+    properties::{DEATH_HEADER, header},
+    topology::exchange_into,
+};
+use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// Names the space of message ids (UUIDv5).
@@ -56,6 +61,16 @@ impl DeadMessage {
             tag: delivery.delivery_tag,
             raw: properties,
         }
+    }
+
+    /// By which exchange and routing key it gets to the function of this queue; a purchase, into the line of its item.
+    pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
+        if exchange_into(queue) != PURCHASE_EXCHANGE {
+            return ("", queue.into());
+        }
+        // Of one that is no purchase, nothing can come but that.
+        let purchase = PurchaseRequest::decode(&self.body, Some("any"));
+        (PURCHASE_EXCHANGE, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
     }
 }
 

@@ -108,6 +108,8 @@ mod tests {
             is_alone: false,
             deliveries_before: 0,
             body: Vec::new().into(),
+            exchange: <_>::default(),
+            routing_key: <_>::default(),
             properties: <_>::default(),
         }
     }

@@ -97,7 +97,6 @@ fn carried(original: &BasicProperties) -> BasicProperties {
 
 fn marked(properties: BasicProperties, original: &BasicProperties) -> BasicProperties {
     let properties = with(properties, original.kind(), BasicProperties::with_type);
-    let properties = with(properties, original.priority(), BasicProperties::with_priority);
     with(properties, original.timestamp(), BasicProperties::with_timestamp)
 }
 

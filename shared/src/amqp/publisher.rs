@@ -34,7 +34,7 @@ const NOBODY: &str = "turnstile.nobody";
 pub enum Outgoing<'a> {
     /// A verdict, to the buyer; the request id stands in for a correlation id that the sender did not give.
     Reply { to: &'a Delivery, body: Cow<'a, str>, request_id: Option<&'a str> },
-    /// The message itself, to the end of the queue that it came from.
+    /// The message itself, to the end of the queue that it came from, by the way that it came.
     Requeue { of: &'a Delivery, queue: &'a str },
     /// A copy for `dead`.
     DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
@@ -95,7 +95,8 @@ impl Publisher {
                 match message {
                     Outgoing::Reply { .. } => (),
                     Outgoing::Requeue { of, queue } => {
-                        requeues.push(self.copy("", queue, of, of_requeue(&of.properties)));
+                        let (exchange, key) = of.way_back(queue);
+                        requeues.push(self.copy(exchange, key, of, of_requeue(&of.properties)));
                     }
                     Outgoing::DeadLetter { of, queue, reason } => {
                         let properties = of_dead_letter(&of.properties, queue, reason);
@@ -157,11 +158,11 @@ impl Publisher {
     }
 
     /// Publishes a copy of a delivery, which some queue must take.
-    async fn copy(&self, exchange: &str, queue: &str, of: &Delivery, properties: BasicProperties) -> Result<(), Error> {
+    async fn copy(&self, exchange: &str, key: &str, of: &Delivery, properties: BasicProperties) -> Result<(), Error> {
         let body = of.body.read().map_err(|error| Error::Lost(format!("a body cannot be read back: {error}")))?;
-        match publish_mandatory(&self.channel, exchange, queue, &body, properties).await? {
+        match publish_mandatory(&self.channel, exchange, key, &body, properties).await? {
             true => Ok(()),
-            false => Err(Error::Lost(format!("a message for {queue} was returned"))),
+            false => Err(Error::Lost(format!("a message for {key} was returned"))),
         }
     }
 

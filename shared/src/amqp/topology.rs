@@ -93,6 +93,11 @@ impl Topology {
     }
 }
 
+/// The exchange by which requests come into a queue of a function: it has the function's name.
+pub(super) fn exchange_into(queue: &str) -> &str {
+    queue.split_once('.').map_or(queue, |(function, _partition)| function)
+}
+
 /// Makes sure that the broker has the exchanges, queues and bindings of the topology, as they are written there. What is
 /// there already, with the same arguments, stays as it is: this is how the topology is verified.
 pub fn declare(channel: &Channel) -> BoxFuture<'_, Result<(), Error>> {

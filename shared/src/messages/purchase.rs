@@ -31,6 +31,7 @@ pub struct PurchaseRequest {
 
 impl Request for PurchaseRequest {
     const FUNCTION: &'static str = "purchase";
+    const LINES_UP_BY_ITEM: bool = true;
 
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         let fields: Fields = read_object(body)?;

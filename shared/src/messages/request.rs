@@ -20,6 +20,8 @@ const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 pub trait Request: Identity + Sized {
     /// The function that takes it. Its queue has this name, or its partitions `NAME.0`, `NAME.1`, …
     const FUNCTION: &'static str;
+    /// Whether requests for an item stand in one line, by the item as routing key: who is there by another way jumps it.
+    const LINES_UP_BY_ITEM: bool = false;
 
     /// Reads a message's body; `message_id`, the transport's, stands in for a `request_id` that the body lacks. Never
     /// panics; a [`Rejection`] names the first thing wrong, with the request id where one could be read.

@@ -65,6 +65,8 @@ pub enum Code {
     NotAllowed,
     NotHandled,
     DeliveryLimit,
+    WrongRoutingKey,
+    PriorityNotAllowed,
 }
 
 impl Status {
@@ -82,7 +84,7 @@ impl Status {
 
 impl Code {
     /// Every code, in the order of the enum, with its status and its word.
-    pub const ALL: [(Self, Status, &str); 41] = [
+    pub const ALL: [(Self, Status, &str); 43] = [
         (Self::Reserved, Status::Reserved, "reserved"),
         (Self::SoldOut, Status::SoldOut, "sold_out"),
         (Self::UnknownItem, Status::Refused, "unknown_item"),
@@ -124,6 +126,8 @@ impl Code {
         (Self::NotAllowed, Status::Invalid, "not_allowed"),
         (Self::NotHandled, Status::Invalid, "not_handled"),
         (Self::DeliveryLimit, Status::Invalid, "delivery_limit"),
+        (Self::WrongRoutingKey, Status::Invalid, "wrong_routing_key"),
+        (Self::PriorityNotAllowed, Status::Invalid, "priority_not_allowed"),
     ];
 
     pub fn status(self) -> Status {

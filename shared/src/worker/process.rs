@@ -1,6 +1,6 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, Outage, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::validate};
+use super::{Function, Outage, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::{check_line, validate}};
 use crate::{
     amqp::Delivery,
     error::Error,
@@ -131,7 +131,11 @@ async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow
 
 fn read_request<H: Handler>(delivery: &Delivery, body: &[u8]) -> Result<H::Request, Outcome> {
     let request = H::Request::decode(body, delivery.message_id());
-    let rejection = match (validate(delivery), request) {
+    let valid = validate(delivery).and_then(|()| match &request {
+        Ok(request) if H::Request::LINES_UP_BY_ITEM => check_line(delivery, request.about().item),
+        Ok(_) | Err(_) => Ok(()),
+    });
+    let rejection = match (valid, request) {
         (Ok(()), Ok(mut request)) => {
             request.sent_by(delivery.user_id());
             return Ok(request);

@@ -1,8 +1,8 @@
 //! Queues of a test's own.
 
 use lapin::{
-    Channel, Consumer,
-    options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
+    Channel, Consumer, ExchangeKind,
+    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -20,6 +20,15 @@ pub(crate) async fn durable(channel: &Channel, name: &str) {
 pub(crate) async fn bind(channel: &Channel, queue: &str, exchange: &str, pattern: &str) {
     let (options, none) = (QueueBindOptions::default(), FieldTable::default());
     channel.queue_bind(queue.into(), exchange.into(), pattern.into(), options, none).await.unwrap();
+}
+
+/// A way into this partition and no other, whatever the routing key: by an exchange that only an operator could bind.
+pub(crate) async fn way_into(channel: &Channel, partition: &str) -> String {
+    let (name, none) = (format!("into {partition}"), FieldTable::default());
+    let options = ExchangeDeclareOptions::default();
+    channel.exchange_declare(name.as_str().into(), ExchangeKind::Fanout, options, none).await.unwrap();
+    bind(channel, partition, &name, "").await;
+    name
 }
 
 /// What is in a queue, and what comes; taken is settled.

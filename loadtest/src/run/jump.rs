@@ -1,0 +1,28 @@
+//! Somebody who would jump the line, once in each sale: by a routing key that is not the item, into an emptier partition.
+
+use std::time::Duration;
+
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
+use shared::messages::{Code, PURCHASE_EXCHANGE, PurchaseRequest, Verdict};
+use uuid::Uuid;
+
+use crate::failure::Failure;
+
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What they are answered; `None`: nothing, as nobody is there.
+pub(super) async fn jump(amqp_url: &str, item: &str) -> Result<Option<Code>, Failure> {
+    let (request_id, item) = (Uuid::now_v7().to_string(), item.to_owned());
+    let request = PurchaseRequest { request_id, item, buyer: "jumper".to_owned(), quantity: 1, deadline: None };
+    let body = serde_json::to_string(&request).expect("a request has only strings and numbers");
+    let request = OutgoingRequest {
+        exchange: PURCHASE_EXCHANGE,
+        routing_key: "by-the-side-door",
+        request_id: &request.request_id,
+        body: &body,
+    };
+    Ok(match amqp::request_reply(&Nodes::read(amqp_url)?, "turnstile-loadtest jumper", request, WAIT_MAX).await? {
+        RequestOutcome::Verdict(reply) => serde_json::from_slice(&reply).ok().map(|verdict: Verdict| verdict.code),
+        RequestOutcome::NotYet | RequestOutcome::NoQueue => None,
+    })
+}
