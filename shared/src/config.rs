@@ -41,6 +41,10 @@ pub struct WorkerOptions {
     /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
     #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]
     pub startup_seconds_max: u64,
+    /// Refuse requests that came by the default exchange, which RabbitMQ grants as a whole: whoever may cancel by it may restock.
+    /// Without it, they are taken as before; purchases never are.
+    #[arg(long, env = "REFUSE_DEFAULT_EXCHANGE")]
+    pub refuse_default_exchange: bool,
     /// A file that exists while this worker consumes and makes progress, for a readiness probe.
     #[arg(long, env = "READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,

@@ -39,7 +39,8 @@ pub enum Command {
         #[command(flatten)]
         queue: QueueOptions,
     },
-    /// Send messages again to the queue that they came from, once what kept them from being handled is put right.
+    /// Send messages again to the function that they came from, once what kept them from being handled is put right; a purchase
+    /// gets in the line of its item.
     ///
     /// The body, the request id, the correlation id and the reply address stay; what the message got on its way to `dead`
     /// is taken off. The copy is confirmed before the message leaves `dead`: after a crash in between, it is in both, and

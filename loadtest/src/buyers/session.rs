@@ -194,7 +194,7 @@ async fn publish_follow_ups(
                 follow_ups.answers.sent(&[follow_up.index]);
             }
             let id = follow_up.request_id.to_string();
-            publisher.publish("", follow_up.queue(), &id, &follow_up.body()).await?;
+            publisher.publish(follow_up.exchange(), "", &id, &follow_up.body()).await?;
         }
         publisher.confirmed().await?;
         if queued.recv_many(&mut batch, FOLLOW_UPS_MAX).await == 0 {

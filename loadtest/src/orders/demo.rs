@@ -134,7 +134,7 @@ impl Script {
         let (request_id, payment_method) = (Uuid::now_v7().to_string(), format!("card-of-{buyer}"));
         let request = PaymentRequest { request_id, order_id, payment_method };
         let what = format!("{buyer} pays");
-        let verdict = self.ask(("", PAYMENT_QUEUE), &request.request_id, &request, &what, Code::Paid).await?;
+        let verdict = self.ask((PAYMENT_QUEUE, ""), &request.request_id, &request, &what, Code::Paid).await?;
         if verdict.code == Code::Paid {
             self.paid.push(order_id);
             self.event(EventKind::OrderPaid, order_id, "the event is published").await?;

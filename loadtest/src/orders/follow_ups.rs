@@ -85,7 +85,7 @@ mod tests {
     fn who_was_answered_reserved_pays_once_and_an_answer_closes_it() {
         let (mut follow_ups, ids) = three("100%");
         let follow_up = follow_ups.bought(1, ids[1], RESERVED, AT).unwrap();
-        assert_eq!((follow_up.queue(), follow_up.index, follow_up.at), ("payment", 1, AT));
+        assert_eq!((follow_up.exchange(), follow_up.index, follow_up.at), ("payment", 1, AT));
         assert_eq!(follow_ups.bought(1, ids[1], RESERVED, AT), None, "a repeat changes nothing");
         assert_eq!((follow_ups.open, follow_ups.unanswered()), (1, vec![follow_up]));
         assert!(!follow_ups.answered(&ids[1].to_string(), "w", b"{}", AT), "that is the purchase");

@@ -158,7 +158,7 @@ impl FollowUp {
         Uuid::new_v5(&purchase, FOLLOW_UP)
     }
 
-    pub fn queue(&self) -> &'static str {
+    pub fn exchange(&self) -> &'static str {
         match self.kind {
             FollowUpKind::Pay => PAYMENT_QUEUE,
             FollowUpKind::Cancel => RELEASE_QUEUE,

@@ -1,25 +1,22 @@
 //! The operator's program against a running shop: what it says is so, and what it changes is changed.
 
+mod dead;
 mod restored;
 
 use crate::support::{
-    queue::{table, text, way_into},
-    raw, sale,
+    queue::way_into,
+    sale,
     shop::{Shop, purchase_program, request, until},
 };
-use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
-    message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+    options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shared::{
     devstack::{Gateway, gateway::Behaviour},
     messages::PAYMENT_QUEUE,
-    topology::Topology,
 };
 use std::{collections::BTreeSet, process::Stdio};
 use tokio::process::Command;
@@ -62,10 +59,6 @@ async fn active(shop: &Shop) -> Vec<Vec<String>> {
 /// On how many partitions this worker alone is active.
 async fn partitions_of(shop: &Shop, worker: &str) -> usize {
     active(shop).await.iter().filter(|claimants| **claimants == [worker]).count()
-}
-
-fn headers(entries: &[(&str, &str)]) -> FieldTable {
-    table(&entries.iter().map(|(name, value)| (*name, text(value))).collect::<Vec<_>>())
 }
 
 #[tokio::test]
@@ -138,115 +131,6 @@ async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes_and_a_fault_e
     let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
     let off: Vec<_> = off.map(|check| &check["name"]).collect();
     assert_eq!((code, off), (Some(1), vec![&json!("orders_have_verdicts")]));
-}
-
-#[tokio::test]
-async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {
-    let mut shop = Shop::open(&[("ticket", 10)]).await;
-    let headers = [
-        ("x-dead-reason", "not_handled"),
-        ("x-dead-message", "\u{1b}[2Jthe handler failed"),
-        ("x-dead-queue", "purchase.3"),
-        ("x-first-death-queue", "purchase.3"),
-        ("traceparent", "00-abc"),
-    ];
-    dead_letter(&shop, "r-1", &headers).await;
-    let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
-    let message = &listed["messages"][0];
-    assert_eq!((&message["reason"], &message["queue"]), (&json!("not_handled"), &json!("purchase.3")));
-    let id = message["id"].as_str().unwrap();
-    until("looking gave it back", async || shop.depth("dead").await == 1).await;
-    let shown = admin(&shop, &["dead", "show", id]).await;
-    assert!(shown.out.contains("r-1") && shown.out.contains("\\u{1b}[2Jthe handler failed"), "{}", shown.out);
-
-    let (code, replayed) = admin_json(&shop, &["dead", "replay", id]).await;
-    assert_eq!((code, &replayed["messages"][0]["outcome"]), (Some(0), &json!("replayed")));
-    assert_eq!(shop.depth("dead").await, 0);
-    let message = take(&shop, &partition_of_ticket(&shop).await).await;
-    let kept = message.properties.headers().clone().unwrap();
-    // The broker's own count of this very delivery may be there.
-    let kept = kept.inner().keys().map(|name| name.as_str()).filter(|name| *name != "x-delivery-count");
-    assert_eq!(kept.collect::<Vec<_>>(), ["traceparent"], "what it got on its way is off");
-    assert_eq!(message.properties.correlation_id().as_ref().unwrap().as_str(), "r-1");
-    assert!(shop.is_drained().await, "it went into the line of its item, and nowhere else");
-    message.acker.reject(BasicRejectOptions { requeue: true }).await.unwrap();
-
-    let _worker = shop.worker("w", &[]).await;
-    let first = shop.reply_to("r-1").await;
-    assert_eq!(first.code(), "reserved");
-    // After a crash it would be in both, and be sent again.
-    dead_letter(&shop, "r-1", &headers).await;
-    assert_eq!(admin(&shop, &["dead", "replay", "--all", "--yes"]).await.code, Some(0));
-    assert_eq!(shop.reply().await.body, first.body, "the same request id, the same verdict");
-    assert_eq!(shop.stock("ticket").await, (9, 1));
-}
-
-#[tokio::test]
-async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_queue_by_its_reason() {
-    let shop = Shop::open(&[]).await;
-    let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.5"), ("reason", "rejected")]));
-    // The sender of the second would have it taken for something else, sent again to another queue.
-    let forged = headers(&[("x-dead-queue", "purchase.0"), ("x-dead-reason", "malformed")]);
-    for (id, mut headers) in [("r-1", FieldTable::default()), ("r-2", forged)] {
-        headers.insert("x-death".into(), AMQPValue::FieldArray(vec![death.clone()].into()));
-        let properties = shop.properties(id).with_headers(headers);
-        shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
-    }
-    dead_letter(&shop, "r-3", &[("x-dead-reason", "malformed"), ("x-dead-queue", "elsewhere")]).await;
-    until("they are in dead", async || shop.depth("dead").await == 3).await;
-    let (_, listed) = admin_json(&shop, &["dead", "list", "--reason", "rejected"]).await;
-    assert_eq!(listed["reasons"], json!({"malformed": 1, "rejected": 2}));
-    assert_eq!(listed["messages"].as_array().unwrap().len(), 2);
-    assert_eq!(listed["messages"][0]["queue"], "purchase.5");
-    let (_, newest) = admin_json(&shop, &["dead", "list", "--limit", "1"]).await;
-    assert_eq!((&newest["messages"][0]["correlation_id"], &newest["not_shown"]), (&json!("r-3"), &json!(2)));
-    let text = admin(&shop, &["dead", "list", "--limit", "1"]).await.out;
-    assert!(text.contains("Not shown: 2 older ones; --limit N shows more."), "{text}");
-
-    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected"]).await.code, Some(2), "--yes is missing");
-    assert_eq!(admin(&shop, &["dead", "replay", "--reason", "rejected", "--yes"]).await.code, Some(0));
-    let depths = async || (shop.depth(&partition_of_ticket(&shop).await).await, shop.depth("dead").await);
-    until("two are back, one stays", async || depths().await == (2, 1)).await;
-    let (code, kept) = admin_json(&shop, &["dead", "replay", "--all", "--yes"]).await;
-    assert_eq!((code, &kept["messages"][0]["outcome"]), (Some(1), &json!("kept_without_origin")));
-    until("it stays", async || shop.depth("dead").await == 1).await;
-
-    assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
-    assert_eq!(shop.depth("dead").await, 0);
-
-    // Nor can a sender have his message taken for one that the broker moved.
-    let _worker = shop.worker("w", &[]).await;
-    let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
-    let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);
-    shop.send_to("", "purchase.3", b"{", shop.properties("r-4").with_headers(forged)).await;
-    until("it is in dead", async || shop.depth("dead").await == 1).await;
-    let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
-    let message = &listed["messages"][0];
-    assert_eq!((&message["reason"], &message["queue"]), (&json!("malformed"), &json!("purchase.3")));
-}
-
-#[tokio::test]
-async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
-    let shop = Shop::open(&[]).await;
-    dead_letter(&shop, "r-1", &[]).await;
-    raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
-    until("both are there", async || shop.depth("dead").await == 2).await;
-    let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
-    assert_eq!(code, Some(0));
-    until("they are back", async || shop.depth("dead").await == 2).await;
-    let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][0]["id"].as_str().unwrap()]).await;
-    assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
-
-    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::addressed(b"\xff not UTF-8", b"")).await;
-    dead_letter(&shop, "r-2", &[]).await;
-    until("they are there", async || shop.depth("dead").await == 4).await;
-    let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
-    assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 4), "it is listed, and past it");
-    let bad = &listed["messages"][1];
-    assert_eq!(bad["correlation_id"], "\u{1a} not UTF-8");
-    until("they are back", async || shop.depth("dead").await == 4).await;
-    assert_eq!(admin(&shop, &["dead", "drop", bad["id"].as_str().unwrap()]).await.code, Some(0));
-    until("it is gone, and it alone", async || shop.depth("dead").await == 3).await;
 }
 
 #[tokio::test]
@@ -329,32 +213,4 @@ async fn an_interrupted_command_says_so() {
     .await;
     sale::signal(child.id().unwrap(), Signal::SIGINT);
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
-}
-
-/// The partition in which purchases of tickets wait.
-async fn partition_of_ticket(shop: &Shop) -> String {
-    for partition in Topology::read().queues_of("purchase") {
-        if shop.depth(&partition).await > 0 {
-            return partition;
-        }
-    }
-    "purchase.0".to_owned()
-}
-
-/// Puts a good request into `dead`, as if it had come there from its queue.
-async fn dead_letter(shop: &Shop, id: &str, entries: &[(&str, &str)]) {
-    let mut headers = headers(entries);
-    // It asks to be put into a queue that it never came from, too.
-    headers.insert("CC".into(), AMQPValue::FieldArray(vec![text("purchase.4")].into()));
-    let properties = shop.properties(id).with_headers(headers).with_message_id(id.into());
-    shop.send_to("dead", "", request(id, "ticket", 1).as_bytes(), properties).await;
-}
-
-/// Takes the first message of a queue: of a partition, there is no other way than to be its consumer.
-async fn take(shop: &Shop, queue: &str) -> Delivery {
-    let (options, tag) = (BasicConsumeOptions::default(), "take");
-    let consuming = shop.channel.basic_consume(queue.into(), tag.into(), options, FieldTable::default());
-    let message = consuming.await.unwrap().next().await.unwrap().unwrap();
-    shop.channel.basic_cancel(tag.into(), BasicCancelOptions::default()).await.unwrap();
-    message
 }

@@ -30,19 +30,26 @@ const PAYMENT: [&str; 4] = ["paymentRequest", "paymentCaptured", "paymentDecline
 #[test]
 fn names_and_limits_are_the_codes_own() {
     let (document, topology) = (document(), Topology::read());
-    for (channel, name, kind) in
-        [("purchase", PURCHASE_EXCHANGE, "x-exchange-type"), ("events", EVENTS_EXCHANGE, "exchange/type")]
-    {
+    for (channel, name, kind) in [
+        ("purchase", PURCHASE_EXCHANGE, "x-exchange-type"),
+        ("events", EVENTS_EXCHANGE, "exchange/type"),
+        ("payment", PAYMENT_QUEUE, "exchange/type"),
+        ("release", RELEASE_QUEUE, "exchange/type"),
+        ("restock", RESTOCK_QUEUE, "exchange/type"),
+    ] {
         let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
         let binding = &document["channels"][channel]["bindings"]["amqp"];
         assert_eq!(binding["exchange"]["name"], exchange.name.as_str());
         assert_eq!(binding["exchange"]["durable"], exchange.durable);
         assert_eq!(binding.pointer(&format!("/{kind}")), Some(&exchange.kind.as_str().into()));
     }
-    for name in ["dead", PAYMENT_QUEUE, RELEASE_QUEUE, RESTOCK_QUEUE] {
+    assert_eq!(document["channels"]["dead"]["address"], "dead");
+    let queue = &document["channels"]["dead"]["bindings"]["amqp"]["queue"];
+    assert_eq!(topology.queues_of("dead"), [queue["name"].as_str().unwrap()]);
+    for name in [PAYMENT_QUEUE, RELEASE_QUEUE, RESTOCK_QUEUE] {
         assert_eq!(document["channels"][name]["address"], name);
-        let queue = &document["channels"][name]["bindings"]["amqp"]["queue"];
-        assert_eq!(topology.queues_of(name), [queue["name"].as_str().unwrap()]);
+        let bound = topology.bindings.iter().filter(|binding| binding.source == name || binding.destination == name);
+        assert_eq!(bound.map(|it| [&it.source, &it.destination]).collect::<Vec<_>>(), [[name, name]]);
     }
     assert_eq!(document["channels"]["events"]["address"], "{kind}.{item}");
     assert_eq!(document["defaultContentType"], CONTENT_TYPE);

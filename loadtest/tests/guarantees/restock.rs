@@ -48,6 +48,22 @@ async fn when_the_active_worker_dies_the_one_that_stands_by_goes_on_in_order() {
     assert_eq!(shop.count(versions).await, CHANGES as i64, "and told in that order, once");
 }
 
+#[tokio::test]
+async fn the_default_exchange_is_taken_unless_it_is_to_be_refused_and_then_rights_tell_functions_apart() {
+    let mut shop = Shop::open(&[]).await;
+    let mut before = shop.worker_of("restock", "before", &[]).await;
+    send(&shop, "old-way", r#""op":"create","stock":1"#).await;
+    assert_eq!(shop.reply_to("old-way").await.code(), "created");
+    assert_eq!(before.stop().await.unwrap().code(), Some(0));
+    let strict = [("REFUSE_DEFAULT_EXCHANGE", "true")];
+    let _restock = shop.worker_of("restock", "strict", &strict).await;
+    send(&shop, "old-way-again", r#""op":"add","quantity":1"#).await;
+    assert_eq!(shop.reply_to("old-way-again").await.code(), "not_allowed");
+    assert_eq!(restock(&mut shop, "new-way", r#""op":"add","quantity":1"#).await.code(), "added");
+    assert_eq!(shop.dead(1).await[0].0, "not_allowed");
+    assert_eq!(shop.stock("ticket").await, (2, 0));
+}
+
 async fn send(shop: &Shop, id: &str, operation: &str) {
     shop.send_to("", RESTOCK_QUEUE, request(id, operation).as_bytes(), shop.properties(id)).await;
 }

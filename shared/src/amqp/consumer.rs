@@ -10,7 +10,7 @@ use super::{
     incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
     properties::header,
-    topology::{Topology, exchange_into, state_or_none},
+    topology::{Topology, state_or_none},
 };
 use crate::worker::rebalance::Place;
 use futures_util::{
@@ -80,26 +80,14 @@ impl Delivery {
         self.properties.user_id().as_ref().map(ShortString::as_str)
     }
 
-    /// Empty: the default exchange, by which whoever may publish there reaches any queue.
-    pub fn exchange(&self) -> &str {
-        self.exchange.as_str()
-    }
-
-    pub fn routing_key(&self) -> &str {
-        self.routing_key.as_str()
+    /// The exchange and the routing key by which it came. No exchange: the default one, by which whoever may publish there reaches
+    /// any queue.
+    pub fn way(&self) -> (&str, &str) {
+        (self.exchange.as_str(), self.routing_key.as_str())
     }
 
     pub fn priority(&self) -> Option<u8> {
         *self.properties.priority()
-    }
-
-    /// By which exchange and routing key it comes into its queue again as it came. Another exchange than ours is only bound to
-    /// ours, or to the queue: we may not publish there.
-    pub(super) fn way_back<'a>(&'a self, queue: &'a str) -> (&'a str, &'a str) {
-        match self.exchange() {
-            "" => ("", queue),
-            _ => (exchange_into(queue), self.routing_key()),
-        }
     }
 
     pub fn content_type(&self) -> Option<&str> {

@@ -130,10 +130,15 @@ fn origins() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use crate::amqp::topology::exchange_into;
+
     #[test]
     fn only_queues_of_ours_are_sent_anything() {
         let origins = super::origins();
         let has = |name: &str| origins.iter().any(|origin| origin == name);
         assert!(has("purchase.0") && has("restock") && !has("dead") && !has("events.mark"));
+        let exchanges = &super::Topology::read().exchanges;
+        let is_ours = |origin: &String| exchanges.iter().any(|exchange| exchange.name == exchange_into(origin));
+        assert!(origins.iter().all(is_ours), "by exchanges of ours");
     }
 }

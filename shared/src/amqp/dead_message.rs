@@ -55,7 +55,7 @@ impl DeadMessage {
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
             message: of_function("x-dead-message"),
             queue,
-            headers: properties.headers().as_ref().map(|headers| plain_table(headers)).unwrap_or_default(),
+            headers: properties.headers().as_ref().map(plain_table).unwrap_or_default(),
             properties: plain_properties(&properties),
             body,
             tag: delivery.delivery_tag,
@@ -65,12 +65,10 @@ impl DeadMessage {
 
     /// By which exchange and routing key it gets to the function of this queue; a purchase, into the line of its item.
     pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
-        if exchange_into(queue) != PURCHASE_EXCHANGE {
-            return ("", queue.into());
-        }
-        // Of one that is no purchase, nothing can come but that.
-        let purchase = PurchaseRequest::decode(&self.body, Some("any"));
-        (PURCHASE_EXCHANGE, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
+        let exchange = exchange_into(queue);
+        // The others go by no routing key; and of what is no purchase, nothing can come but that.
+        let purchase = PurchaseRequest::decode(&self.body, Some("any")).ok().filter(|_| exchange == PURCHASE_EXCHANGE);
+        (exchange, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
     }
 }
 

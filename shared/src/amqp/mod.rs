@@ -61,7 +61,7 @@ pub enum Error {
     PluginMissing,
     #[error(
         "RabbitMQ has {name}, but not as rabbitmq/definitions.json says ({reason}); if it is left over from an older \
-         version, let it run empty, delete it (`rabbitmqctl delete_queue {name}`) and start again; if it belongs to \
+         version, let the workers of that version empty it, delete it (`rabbitmqctl delete_queue {name}`) and start again; if it belongs to \
          somebody else, use a virtual host of our own"
     )]
     Differs { name: String, reason: String },

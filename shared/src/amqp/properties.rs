@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 /// Delivery mode 2: written to disk where the queue is durable.
 pub(super) const PERSISTENT: u8 = 2;
-/// Where the broker writes down that it moved a message to `dead`. A copy never has it: by that, the two are told apart.
+/// Where the broker wrote down that it moved a message to `dead`, as it did for versions up to 0.2. A copy never has it: by that,
+/// the two are told apart.
 pub(super) const DEATH_HEADER: &str = "x-death";
 /// Headers that are carried from a request to its reply (<https://www.w3.org/TR/trace-context/>).
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];

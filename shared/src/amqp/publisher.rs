@@ -8,6 +8,7 @@ use super::{
     connect::{Nodes, close, confirming_channel, connect},
     properties::{PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
     protocol_error,
+    topology::exchange_into,
 };
 use crate::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection};
 use futures_util::future::{BoxFuture, try_join_all};
@@ -34,7 +35,7 @@ const NOBODY: &str = "turnstile.nobody";
 pub enum Outgoing<'a> {
     /// A verdict, to the buyer; the request id stands in for a correlation id that the sender did not give.
     Reply { to: &'a Delivery, body: Cow<'a, str>, request_id: Option<&'a str> },
-    /// The message itself, to the end of the queue that it came from, by the way that it came.
+    /// The message itself, to the end of the queue that it came from, by its exchange.
     Requeue { of: &'a Delivery, queue: &'a str },
     /// A copy for `dead`.
     DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
@@ -95,7 +96,7 @@ impl Publisher {
                 match message {
                     Outgoing::Reply { .. } => (),
                     Outgoing::Requeue { of, queue } => {
-                        let (exchange, key) = of.way_back(queue);
+                        let (exchange, (_, key)) = (exchange_into(queue), of.way());
                         requeues.push(self.copy(exchange, key, of, of_requeue(&of.properties)));
                     }
                     Outgoing::DeadLetter { of, queue, reason } => {

@@ -5,11 +5,7 @@
 //! deeper than [`DEPTH_MAX`], passes as it is. A table that makes no sense is left alone: the broker reads each before it
 //! takes a message, and knows no type that the library does not.
 
-use async_rs::{
-    Runtime, Tokio,
-    traits::Reactor,
-    util::RuntimeParts,
-};
+use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
 use std::{
@@ -64,22 +60,8 @@ const METHODS: [([u8; 4], &[Field]); 5] = [
 
 /// A message's properties, in the order of their flags: content type and encoding, headers, delivery mode, priority, correlation
 /// id, reply to, expiration, message id, timestamp, type, user, application, cluster.
-const PROPERTIES: [Field; 14] = [
-    Short,
-    Short,
-    Table,
-    Other(1),
-    Other(1),
-    Short,
-    Short,
-    Short,
-    Short,
-    Other(8),
-    Short,
-    Short,
-    Short,
-    Short,
-];
+const PROPERTIES: [Field; 14] =
+    [Short, Short, Table, Other(1), Other(1), Short, Short, Short, Short, Other(8), Short, Short, Short, Short];
 
 /// tokio, with connections whose bytes are made readable.
 pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Reading>> {
@@ -147,11 +129,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
                 buffer.resize(2 * buffer.len(), 0);
             }
             let count = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer[*filled..]))?;
-            if count == 0 {
+            if count == 0 && *filled == 0 {
                 return Poll::Ready(Ok(0));
             }
             *filled += count;
-            *mended = mend_frames(&mut buffer[..*filled]);
+            // At the end, what is left is no whole frame.
+            *mended = if count == 0 { *filled } else { mend_frames(&mut buffer[..*filled]) };
         }
         let count = out.len().min(*mended - *taken);
         out[..count].copy_from_slice(&buffer[*taken..*taken + count]);
@@ -191,16 +174,15 @@ fn mend_frames(bytes: &mut [u8]) -> usize {
             // No frame: whoever is there speaks another protocol, or another version. The library says so.
             return bytes.len();
         }
+        let (begin, size) = (mended + FRAME_HEAD_BYTES, u32::from_be_bytes(size) as usize);
         // Behind the payload is one byte more.
-        let end = mended + FRAME_HEAD_BYTES + u32::from_be_bytes(size) as usize + 1;
-        let Some(frame) = bytes.get_mut(mended..end) else { break };
-        let payload = &mut frame[FRAME_HEAD_BYTES..];
+        let Some([payload @ .., _]) = bytes.get_mut(begin..=begin + size) else { break };
         match kind {
             METHOD_FRAME => mend_method(payload),
             HEADER_FRAME => mend_content_header(payload),
             _ => Some(()),
         };
-        mended = end;
+        mended = begin + size + 1;
     }
     mended
 }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use std::time::Duration;
 
-/// A request to a function: by an exchange and a routing key, or by no exchange (`""`) and its queue.
+/// A request to a function, by its exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct OutgoingRequest<'a> {
     pub exchange: &'a str,
@@ -27,7 +27,7 @@ pub enum RequestOutcome {
     Verdict(Vec<u8>),
     /// The queue has it, but nobody has answered in time. Asking again with the same id gets the same verdict.
     NotYet,
-    /// There is no such queue: nothing was asked.
+    /// There is no such queue, or no such exchange: nothing was asked.
     NoQueue,
 }
 
@@ -51,10 +51,11 @@ pub fn request_reply<'a>(
                 .with_correlation_id(request_id.into())
                 .with_user_id(nodes.user().into())
                 .with_reply_to(reply_to);
-            if !confirmed_in_time(publish_mandatory(&channel, exchange, routing_key, body.as_bytes(), properties))
-                .await?
-            {
-                return Ok(RequestOutcome::NoQueue);
+            let published = publish_mandatory(&channel, exchange, routing_key, body.as_bytes(), properties);
+            match confirmed_in_time(published).await {
+                Ok(true) => (),
+                Ok(false) | Err(Error::Missing(_)) => return Ok(RequestOutcome::NoQueue),
+                Err(error) => return Err(error),
             }
             let verdict = async {
                 loop {

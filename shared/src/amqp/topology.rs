@@ -251,6 +251,10 @@ mod tests {
         assert_eq!(arguments("restock"), expected);
         expected.remove("x-single-active-consumer");
         assert_eq!((arguments("release"), arguments("payment")), (expected.clone(), expected));
+        for name in ["release", "payment", "restock"] {
+            let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
+            assert_eq!(exchange.kind, "fanout", "any routing key will do");
+        }
     }
 
     #[test]

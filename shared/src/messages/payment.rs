@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The queue that payment requests are published to, by the default exchange.
+/// The queue of payment requests, and the exchange that they are published to, with any routing key.
 pub const PAYMENT_QUEUE: &str = "payment";
 /// The longest reason of a decline, in characters.
 pub const REASON_CHARS_MAX: usize = 200;

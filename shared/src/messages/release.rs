@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// The queue that release requests are published to, by the default exchange.
+/// The queue of release requests, and the exchange that they are published to, with any routing key.
 pub const RELEASE_QUEUE: &str = "release";
 
 /// Names the space of fingerprints (UUIDv5): not that of purchases, so that an id used for both is told apart.

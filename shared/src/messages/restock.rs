@@ -16,7 +16,7 @@ use std::{
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::datetime};
 use uuid::Uuid;
 
-/// The queue that restock requests are published to, by the default exchange.
+/// The queue of restock requests, and the exchange that they are published to, with any routing key.
 pub const RESTOCK_QUEUE: &str = "restock";
 /// The most units that an item can have, and that one request can add or remove: whole in every JSON library.
 pub const STOCK_MAX: i64 = 1_000_000_000_000;

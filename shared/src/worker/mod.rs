@@ -21,7 +21,7 @@ pub use readiness::{Outage, Ready};
 pub use service::Service;
 pub use start::{Program, main, main_of_service, serve};
 
-use crate::{amqp::Error, retry::RetryPolicy};
+use crate::retry::RetryPolicy;
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;

@@ -1,6 +1,12 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, Outage, metrics::WorkerMetrics, service::Service, settle::Outcome, validate::{check_line, validate}};
+use super::{
+    Function, Outage,
+    metrics::WorkerMetrics,
+    service::Service,
+    settle::Outcome,
+    validate::{check_line, validate},
+};
 use crate::{
     amqp::Delivery,
     error::Error,
@@ -84,7 +90,8 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     let mut read = Vec::with_capacity(batch.len());
     for delivery in batch {
         let body = read_body(&delivery, around).await?;
-        let read_it = if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery, &body) };
+        let read_it =
+            if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery, &body, around) };
         let outcome = read_it.map(|request| requests.push(request)).err();
         read.push((delivery, outcome));
     }
@@ -129,9 +136,9 @@ async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow
     }
 }
 
-fn read_request<H: Handler>(delivery: &Delivery, body: &[u8]) -> Result<H::Request, Outcome> {
+fn read_request<H: Handler>(delivery: &Delivery, body: &[u8], around: Around<'_>) -> Result<H::Request, Outcome> {
     let request = H::Request::decode(body, delivery.message_id());
-    let valid = validate(delivery).and_then(|()| match &request {
+    let valid = validate(delivery, around.service.worker.refuse_default_exchange).and_then(|()| match &request {
         Ok(request) if H::Request::LINES_UP_BY_ITEM => check_line(delivery, request.about().item),
         Ok(_) | Err(_) => Ok(()),
     });

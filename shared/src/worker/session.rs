@@ -157,6 +157,9 @@ impl<'a> Session<'a> {
                 batch = std::mem::take(&mut self.later);
             }
             let limited = care::limited_of(&mut batch, self.queues);
+            if !limited.is_empty() {
+                self.function.metrics.answered(&[], limited.len());
+            }
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
                     // What was in hand is not decided: nothing that is held may be acknowledged past it.

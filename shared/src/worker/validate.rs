@@ -11,7 +11,12 @@ pub(super) fn is_reply_queue(name: &str) -> bool {
     !name.is_empty() && !name.chars().any(char::is_control) && !Topology::read().has(name)
 }
 
-pub(super) fn validate(delivery: &Delivery) -> Result<(), Rejection> {
+pub(super) fn validate(delivery: &Delivery, refuses_default_exchange: bool) -> Result<(), Rejection> {
+    if refuses_default_exchange && delivery.way().0.is_empty() {
+        let message =
+            "The message came by the default exchange; publish it to the exchange that has its function's name.";
+        return Err(Rejection::new(Code::NotAllowed, message));
+    }
     check(delivery.reply_to(), delivery.correlation_id(), delivery.content_type(), delivery.content_encoding())
 }
 
@@ -21,7 +26,8 @@ const PRIORITY_MAX: u8 = 4;
 
 /// That it stands in the line of its item, where all others are: a purchase that came by another way was not behind them.
 pub(super) fn check_line(delivery: &Delivery, item: Option<&str>) -> Result<(), Rejection> {
-    if delivery.exchange().is_empty() || item.is_some_and(|item| item != delivery.routing_key()) {
+    let (exchange, routing_key) = delivery.way();
+    if exchange.is_empty() || item.is_some_and(|item| item != routing_key) {
         let message = "The routing key is not the item, or the message went straight to a queue; publish it to the exchange \
                        purchase, with the item as routing key.";
         return Err(Rejection::new(Code::WrongRoutingKey, message));
@@ -45,7 +51,7 @@ fn check(
         return Err(Rejection::new(Code::InvalidReplyTo, message));
     }
     if correlation_id.is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
-        let message = "The correlation id is empty, is not UTF-8, or has control characters.";
+        let message = "The correlation id is empty or has control characters.";
         return Err(Rejection::new(Code::InvalidCorrelationId, message));
     }
     let essence = content_type.map(|text| text.split(';').next().unwrap_or_default().trim());
@@ -71,9 +77,18 @@ mod tests {
         let code = |[reply_to, correlation_id, content_type, encoding]: [Option<&str>; 4]| {
             check(reply_to, correlation_id, content_type, encoding).err().map(|rejection| rejection.code)
         };
-        for name in
-            ["purchase.0", "purchase.7", "dead", "payment", "release", "restock", "events", "purchase.workers", "", "a\u{1a}"]
-        {
+        for name in [
+            "purchase.0",
+            "purchase.7",
+            "dead",
+            "payment",
+            "release",
+            "restock",
+            "events",
+            "purchase.workers",
+            "",
+            "a\u{1a}",
+        ] {
             assert_eq!(code([Some(name), None, None, None]), Some(Code::InvalidReplyTo), "{name}");
         }
         for name in [

@@ -109,6 +109,7 @@ pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
     WorkerOptions {
         amqp_url: amqp_url.to_owned(),
         worker_id: worker_id.to_owned(),
+        refuse_default_exchange: false,
         ready_file: None,
         batch_max: 100,
         metrics_address: None,

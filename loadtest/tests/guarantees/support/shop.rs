@@ -173,9 +173,9 @@ impl Shop {
         self.reply_to(id).await
     }
 
-    /// Sends to a function's queue, and waits for the reply, which is one that is described.
-    pub(crate) async fn ask(&mut self, queue: &str, id: &str, body: &str) -> Reply {
-        self.send_to("", queue, body.as_bytes(), self.properties(id)).await;
+    /// Sends to a function's exchange, and waits for the reply, which is one that is described.
+    pub(crate) async fn ask(&mut self, exchange: &str, id: &str, body: &str) -> Reply {
+        self.send_to(exchange, "", body.as_bytes(), self.properties(id)).await;
         let reply = self.reply_to(id).await;
         assert_describes(&reply.verdict);
         reply

@@ -62,12 +62,12 @@ fn no_order_of_steps_breaks_a_promise() {
 #[test]
 fn no_order_of_steps_brings_an_innocent_into_dead() {
     for (protocol, limit_too_low) in [
-        (poisoned(1, &[0], 0, 4), 3),
-        (poisoned(1, &[1], 1, 7), 6),
-        (poisoned(1, &[0, 2], 1, 8), 7),
-        (poisoned(2, &[0], 0, 5), 4),
-        (poisoned(2, &[1], 1, 8), 7),
-        (poisoned(2, &[0, 2], 1, 9), 8),
+        (poisoned(1, &[0], 0, 5), 4),
+        (poisoned(1, &[1], 1, 8), 7),
+        (poisoned(1, &[0, 2], 1, 9), 8),
+        (poisoned(2, &[0], 0, 6), 5),
+        (poisoned(2, &[1], 1, 9), 8),
+        (poisoned(2, &[0, 2], 1, 10), 9),
     ] {
         let broken = |protocol| {
             let found = found(protocol, HasDiscoveries::AnyFailures);
@@ -89,7 +89,7 @@ fn a_bug_in_the_protocol_breaks_a_promise_and_is_found() {
         (Bug::HandedOverEarly, one_item(), "first come, first served"),
         (Bug::ShortConsumerTimeout, one_item(), "first come, first served"),
         (Bug::CareOfAll, one_item(), "first come, first served"),
-        (Bug::NoCare, poisoned(2, &[0], 0, 5), "no innocent in `dead`"),
+        (Bug::NoCare, poisoned(2, &[0], 0, 6), "no innocent in `dead`"),
     ] {
         let found = found(Protocol { bug: Some(bug), ..protocol }, HasDiscoveries::AllOf([promise].into()));
         assert!(found.contains(&promise), "{bug:?} breaks another promise than {promise}: {found:?}");
