@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use shared::config::StoreOptions;
+use shared::config::{Migrate, StoreOptions};
 use shared::db;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::{Instant, sleep};
@@ -27,7 +27,7 @@ const GONE_POLL: Duration = Duration::from_millis(10);
 /// One connection, to a database that has the schema then.
 pub(crate) async fn open(url: &str) -> Result<PgPool, Failure> {
     let options = StoreOptions { database_url: url.to_owned(), database_connections_max: 1 };
-    Ok(db::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX).await?)
+    Ok(db::open(&options, "turnstile-loadtest", DATABASE_WAIT_SECONDS_MAX, Migrate::Auto).await?)
 }
 
 // Within one transaction, what was seen first is seen again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use shared::devstack::{Folder, Missing, Postgres, Servers, install};
+use shared::devstack::{Folder, Missing, Postgres, Servers, install, urls_of};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -22,6 +22,18 @@ pub struct Endpoints {
     pub database_url: String,
     /// `None` where no worker's strategy needs it.
     pub redis_url: Option<String>,
+    /// Whether these are for who may do everything, and functions connect as their own users, and roles.
+    pub is_private: bool,
+}
+
+impl Endpoints {
+    /// Where this function connects: broker and database.
+    pub(crate) fn of_function(&self, function: &str) -> [String; 2] {
+        match self.is_private {
+            true => urls_of(function, &self.amqp_url, &self.database_url),
+            false => [self.amqp_url.clone(), self.database_url.clone()],
+        }
+    }
 }
 
 /// The servers as the command line or the environment gives them; an empty URL counts as none.
@@ -134,7 +146,7 @@ fn given(urls: &Urls, redis: Option<&RedisUrl>) -> Result<Option<Endpoints>, Fai
     let redis_url = redis.and_then(|given| url(&given.redis_url));
     let text = match (url(&urls.amqp_url), url(&urls.database_url)) {
         (Some(amqp_url), Some(database_url)) if redis_url.is_some() || redis.is_none() => {
-            return Ok(Some(Endpoints { amqp_url, database_url, redis_url }));
+            return Ok(Some(Endpoints { amqp_url, database_url, redis_url, is_private: false }));
         }
         (None, None) if redis_url.is_none() => return Ok(None),
         (Some(_), Some(_)) | (None, None) => {
@@ -161,7 +173,7 @@ async fn private_endpoints(servers: &mut Servers, needs: Needs<'_>, progress: &P
         progress.stage("starting a private Redis");
         redis_url = Some(servers.start_redis().await?.url());
     }
-    Ok(Endpoints { amqp_url, database_url, redis_url })
+    Ok(Endpoints { amqp_url, database_url, redis_url, is_private: true })
 }
 
 pub(crate) fn not_started(error: anyhow::Error) -> Failure {

@@ -109,13 +109,14 @@ impl Workers {
         let log = self.logs.path().join(format!("{id}.log"));
         let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
         let batch_max = spec.batch_max.map(|batch_max| ["--batch-max".to_owned(), batch_max.to_string()]);
+        let [amqp_url, database_url] = endpoints.of_function(spec.name);
         // In the environment, not on the command line: URLs have passwords in them.
         let mut program = Program::new(&spec.program)
             .args(&spec.arguments)
             .args(["--worker-id", &id])
             .args(batch_max.into_iter().flatten())
-            .env("AMQP_URL", &endpoints.amqp_url)
-            .env("DATABASE_URL", &endpoints.database_url)
+            .env("AMQP_URL", amqp_url)
+            .env("DATABASE_URL", database_url)
             .env("RUST_LOG", format!("{filter},{READY_FILTER}"))
             .log(&log)
             .stop(Signal::Terminate, DRAIN_WAIT_MAX);

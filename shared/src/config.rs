@@ -1,7 +1,7 @@
 //! Configuration: flags and environment variables, the same for every function, each explained by `--help`. A value comes
 //! from the flag, else from the variable, else from the default shown. There is no file.
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
@@ -45,6 +45,9 @@ pub struct WorkerOptions {
     /// Without it, they are taken as before; purchases never are.
     #[arg(long, env = "REFUSE_DEFAULT_EXCHANGE")]
     pub refuse_default_exchange: bool,
+    /// Whether a start may change the database's schema.
+    #[arg(long, env = "MIGRATE", value_enum, default_value_t = Migrate::Auto)]
+    pub migrate: Migrate,
     /// A file that exists while this worker consumes and makes progress, for a readiness probe.
     #[arg(long, env = "READY_FILE", value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
@@ -59,6 +62,14 @@ pub struct WorkerOptions {
     /// Log as JSON, one object a line.
     #[arg(long, env = "LOG_JSON")]
     pub log_json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Migrate {
+    /// An older one is brought up to date, which its owner may; where there is nothing to do, everybody may.
+    Auto,
+    /// It has to be up to date: `admin migrate` does it.
+    Never,
 }
 
 /// What a function with a database takes.

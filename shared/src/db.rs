@@ -1,19 +1,21 @@
 //! The database: connections, migrations, and what its errors mean. Never sees the broker.
 
+mod schema;
+
+pub use schema::{Migrated, SCHEMA_VERSION, migrate};
+
 use crate::{
-    config::StoreOptions,
+    config::{Migrate, StoreOptions},
     error::{Error, SqlStateClass, classify},
     startup::wait_for_server,
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres, SqlSafeStr,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    Connection, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{
-    borrow::Cow,
     future::ready,
     io,
     str::FromStr,
@@ -50,25 +52,6 @@ const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("e
 /// Lifts [`LIMITS`].
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
-/// The schema's history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 11] = [
-    (1, "purchase", include_str!("../../migrations/0001_purchase.sql")),
-    (2, "release", include_str!("../../migrations/0002_release.sql")),
-    (3, "payment", include_str!("../../migrations/0003_payment.sql")),
-    (4, "restock", include_str!("../../migrations/0004_restock.sql")),
-    (5, "outbox", include_str!("../../migrations/0005_outbox.sql")),
-    (6, "atomic", include_str!("../../migrations/0006_atomic.sql")),
-    (7, "redis", include_str!("../../migrations/0007_redis.sql")),
-    (8, "content", include_str!("../../migrations/0008_content.sql")),
-    (9, "ids", include_str!("../../migrations/0009_ids.sql")),
-    (10, "pending_payments", include_str!("../../migrations/0010_pending_payments.sql")),
-    (11, "restored", include_str!("../../migrations/0011_restored.sql")),
-];
-
-const UNDEFINED_TABLE: &str = "42P01";
-/// What the last migration was. The table is the migrator's.
-const SCHEMA_VERSION: &str = "SELECT max(version) FROM _sqlx_migrations WHERE success";
-
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(KEEPALIVE);
@@ -92,30 +75,26 @@ pub(crate) fn pool_with(options: PgConnectOptions, connections_max: u32) -> PgPo
         .connect_lazy_with(options)
 }
 
-/// A pool of connections to the database that the options name, its schema brought up to date; waits for a database that
-/// is not there yet, for a limited time.
+/// A pool of connections to the database that the options name, its schema up to date and the role's rights to it tried;
+/// waits for a database that is not there yet, for a limited time.
 pub fn open<'a>(
     options: &'a StoreOptions,
     name: &'a str,
     wait_seconds_max: u64,
+    migrate: Migrate,
 ) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
         let away = |error: &OpenError| match error {
-            OpenError::Unreachable { reason, .. } => Some(reason.clone()),
+            OpenError::Unreachable(reason) => Some(reason.clone()),
             OpenError::Configuration(_) => None,
         };
-        let migrated = wait_for_server("the database", wait_seconds_max, away, || async {
-            reach(&pool).await.map_err(|error| OpenError::of(&error, wait_seconds_max))?;
-            match migrate(&pool).await {
-                Ok(()) => Ok(()),
-                Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-                    Err(OpenError::of(&error, wait_seconds_max))
-                }
-                Err(error) => Err(OpenError::Configuration(format!("the database's schema is not ours: {error}"))),
-            }
-        });
-        migrated.await?;
+        wait_for_server("the database", wait_seconds_max, away, || async {
+            reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+            schema::ensure_rights(&pool).await?;
+            schema::ensure(&pool, migrate == Migrate::Auto).await
+        })
+        .await?;
         Ok(pool)
     })
 }
@@ -125,26 +104,18 @@ pub fn open<'a>(
 pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
-        let version = async {
-            reach(&pool).await?;
-            answered(sqlx::query_scalar::<_, Option<i64>>(SCHEMA_VERSION).fetch_one(&pool)).await
-        };
-        let newest = MIGRATIONS.map(|(version, _, _)| version).into_iter().max();
-        match version.await {
-            Ok(version) if version == newest => Ok(pool),
-            Ok(version) => Err(OpenError::Configuration(format!(
-                "the database's schema has version {}, this program knows version {}; a function that starts brings an \
-                 older one up to date",
-                version.unwrap_or_default(),
-                newest.unwrap_or_default()
-            ))),
-            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => {
-                Err(OpenError::Configuration(
-                    "the database has no schema of ours; start a function on it first, such as purchase".to_owned(),
-                ))
-            }
-            Err(error) => Err(OpenError::of(&error, ACQUIRE_SECONDS_MAX)),
-        }
+        reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+        schema::ensure(&pool, false).await?;
+        Ok(pool)
+    })
+}
+
+/// Brings the schema up to date, whoever else is at it. One attempt.
+pub fn open_and_migrate<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<Migrated, OpenError>> {
+    Box::pin(async move {
+        let pool = pool_of(options, name)?;
+        reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+        migrate(&pool).await.map_err(schema::of)
     })
 }
 
@@ -219,33 +190,19 @@ pub enum OpenError {
     #[error("{0}; check DATABASE_URL, the role's permissions and the version of this program")]
     Configuration(String),
     /// Nobody answers.
-    #[error("PostgreSQL cannot be reached for {seconds} s ({reason}); is it running, and does DATABASE_URL name it?")]
-    Unreachable { reason: String, seconds: u64 },
+    #[error("PostgreSQL cannot be reached ({0}); is it running, and does DATABASE_URL name it?")]
+    Unreachable(String),
 }
 
 impl OpenError {
-    fn of(error: &sqlx::Error, seconds: u64) -> Self {
+    fn of(error: &sqlx::Error) -> Self {
         match class_of(error) {
             SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
             SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Row | SqlStateClass::Unhandled => {
-                Self::Unreachable { reason: error.to_string(), seconds }
+                Self::Unreachable(error.to_string())
             }
         }
     }
-}
-
-/// Brings the schema up to date. Safe with many workers starting at once: an advisory lock lets one do it. Fails where a
-/// newer or an altered version of this program made the schema.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    let migrations = MIGRATIONS.map(|(version, name, sql)| {
-        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
-    let options = PgConnectOptions::clone(&pool.connect_options()).options(NO_LIMITS);
-    let unlimited = pool_with(options, 1);
-    let migrated = Migrator::with_migrations(migrations.into()).run(&unlimited).await;
-    unlimited.close().await;
-    migrated
 }
 
 /// Whether a failed statement lost a race that it should run again.

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod items;
 mod known;
 pub mod look;
+pub mod migrate;
 pub mod orders;
 pub mod outbox;
 pub mod payment;
@@ -72,6 +73,9 @@ enum Command {
     /// Say that a database that was set back, by a backup for example, is to be used as it is: the functions, which hold
     /// their messages until then, go on. See what `audit --known` names before.
     Restored(restored::Options),
+    /// Bring the database's schema up to date, as a role that may change it, and give the functions' role its rights. Twice is
+    /// once.
+    Migrate(migrate::Options),
     #[command(flatten)]
     Payment(payment::Command),
     #[command(flatten)]
@@ -92,6 +96,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Dead(command) => dead::run(command, output).await?,
         Command::Outbox(command) => outbox::run(command, output).await?,
         Command::Restored(options) => output.report(&restored::run(options).await?),
+        Command::Migrate(options) => output.report(&migrate::run(options).await?),
         Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })

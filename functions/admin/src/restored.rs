@@ -20,11 +20,9 @@ SELECT marked_at, EXISTS (
     WHERE tgname = 'refuse_until_restored' AND tgrelid = 'outbox'::regclass AND tgenabled <> 'D'
 ) FROM outbox_turn FOR UPDATE";
 
-/// Newer than any mark that the database that was there before can have left. Tables in the order in which functions lock them.
+/// Newer than any mark that the database that was there before can have left.
 const GO_ON: &str = "
-ALTER TABLE payments DISABLE TRIGGER refuse_until_restored;
-ALTER TABLE outbox DISABLE TRIGGER refuse_until_restored;
-ALTER TABLE verdicts DISABLE TRIGGER refuse_until_restored;
+SELECT hold_until_restored(false);
 UPDATE outbox_turn SET marked_at = greatest(clock_timestamp(), marked_at)";
 
 #[derive(Debug, Args)]

@@ -115,7 +115,7 @@ impl Payment {
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let gateway = options.gateway()?;
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
+        let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
         Ok(Self::new(pool, gateway, options.terms))
     }
 

@@ -71,7 +71,7 @@ impl Purchase {
             return Err(Unusable(text).into());
         }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        let pool = db::open(&options.store, &name, worker.startup_seconds_max).await?;
+        let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
         let keep_verdicts_days = options.keep_verdicts_days;
         let purchase = Self { keep_verdicts_days, ..Self::new(pool, options.strategy, options.retry)? };
         let seconds_max = worker.startup_seconds_max;

@@ -90,7 +90,7 @@ pub fn settings(turn_seconds_max: u32) -> [(&'static str, String); 2] {
 async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
     let pool = tokio::select! {
-        opened = db::open(&options.store, &name, service.worker.startup_seconds_max) => opened?,
+        opened = db::open(&options.store, &name, service.worker.startup_seconds_max, service.worker.migrate) => opened?,
         () = service.stopped() => return Ok(()),
     };
     let (mut outage, mut is_older) = (service.outage("events cannot be published"), false);

@@ -23,13 +23,8 @@ const MARK: &str = "
 UPDATE outbox_turn SET marked_at = greatest(clock_timestamp(), marked_at + interval '1 us') RETURNING marked_at";
 const DURABLE: &str = "SET LOCAL synchronous_commit = on";
 
-/// Has every function hold its messages until `admin restored` is said. Tables in the order in which functions lock them; a
-/// vacuum of one makes way after a second.
-const HOLD: &str = "
-SET LOCAL lock_timeout = '2s';
-ALTER TABLE payments ENABLE TRIGGER refuse_until_restored;
-ALTER TABLE outbox ENABLE TRIGGER refuse_until_restored;
-ALTER TABLE verdicts ENABLE TRIGGER refuse_until_restored";
+/// Has every function hold its messages until `admin restored` is said. A vacuum of one of the tables makes way after a second.
+const HOLD: &str = "SET LOCAL lock_timeout = '2s'; SELECT hold_until_restored(true)";
 
 /// The first rows, $1 at most, up to the one that brings them to $2 events. `events_before` is made of numbers alone: the
 /// arrays of ids are not touched until their row is taken.

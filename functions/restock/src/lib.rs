@@ -38,7 +38,7 @@ impl Restock {
     /// A handler on the database that the options name, its schema up to date.
     pub async fn connect(worker: WorkerOptions, options: StoreOptions) -> anyhow::Result<Self> {
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
-        Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max).await?))
+        Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max, worker.migrate).await?))
     }
 
     /// A handler on a database whose schema is up to date.

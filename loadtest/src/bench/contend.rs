@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use serde::Serialize;
-use shared::config::StoreOptions;
+use shared::config::{Migrate, StoreOptions};
 use shared::db;
 use shared::retry::{RetryPolicy, Waits};
 use shared::table::Style;
@@ -108,7 +108,7 @@ async fn contend(
     let store = StoreOptions { database_url: url.to_owned(), database_connections_max: options.concurrency };
     let pool = match is_shared {
         true => db::open_as_it_is(&store, NAME).await?,
-        false => db::open(&store, NAME, START_SECONDS_MAX).await?,
+        false => db::open(&store, NAME, START_SECONDS_MAX, Migrate::Auto).await?,
     };
     if !is_shared {
         let item = ItemOnSale { id: options.item.clone(), stock: STOCK };

@@ -15,7 +15,7 @@ use lapin::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shared::{
-    devstack::{Gateway, gateway::Behaviour},
+    devstack::{Gateway, gateway::Behaviour, urls_of},
     messages::PAYMENT_QUEUE,
 };
 use std::{collections::BTreeSet, process::Stdio};
@@ -33,7 +33,8 @@ struct Ended {
 
 async fn command(shop: &Shop, arguments: &[&str]) -> Command {
     let mut command = Command::new(purchase_program().await.with_file_name("admin"));
-    command.args(arguments).env("AMQP_URL", &shop.amqp_url).env("DATABASE_URL", &shop.database_url);
+    let [amqp_url, database_url] = urls_of("admin", &shop.amqp_url, &shop.database_url);
+    command.args(arguments).env("AMQP_URL", amqp_url).env("DATABASE_URL", database_url);
     command
 }
 
@@ -138,7 +139,7 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
     let mut shop = Shop::open(&[("ticket", 2)]).await;
     let gateway =
         Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
-    let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("SETTLE_USERS", "finance,guest")];
+    let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("SETTLE_USERS", "finance,operator")];
     let _purchase = shop.worker("w", &[]).await;
     let mut payment = shop.worker_of("payment", "p-1", &environment[..2]).await;
     let mut orders = Vec::new();

@@ -10,7 +10,7 @@ use crate::support::{
 use lapin::options::BasicGetOptions;
 use script::{Script, mask};
 use serde_json::Value;
-use shared::devstack::{Fixture, fixture};
+use shared::devstack::{Fixture, fixture, urls_of};
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Output};
 use tokio::process::Command;
 
@@ -126,7 +126,8 @@ async fn metrics(function: &str, address: &str) -> String {
 }
 
 async fn admin_documents(shop: &Shop) -> String {
-    let environment = [("AMQP_URL", &*shop.amqp_url), ("DATABASE_URL", &*shop.database_url)];
+    let [amqp_url, database_url] = urls_of("admin", &shop.amqp_url, &shop.database_url);
+    let environment = [("AMQP_URL", &*amqp_url), ("DATABASE_URL", &*database_url)];
     let order: String = sqlx::query_scalar("SELECT id::text FROM orders WHERE state = 'paid' LIMIT 1")
         .fetch_one(&shop.pool)
         .await

@@ -10,7 +10,7 @@ use loadtest::{result::Outcome, run::Running, schedule::Scenario};
 use serde_json::Value;
 use shared::{
     amqp::{self, DeadLetterQueue, Nodes, Replayed},
-    devstack::{Signal, seed::lock},
+    devstack::{Signal, as_user, seed::lock},
     topology::Topology,
 };
 use std::collections::HashMap;
@@ -181,7 +181,7 @@ async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing
     for (item, code) in [("ticket", "reserved"), ("nothing", "unknown_item")] {
         let mut shop = Shop::open(&[("ticket", 1)]).await;
         // The broker gives a silent connection up after two heartbeats.
-        let amqp_url = format!("{}?heartbeat=1", shop.amqp_url);
+        let amqp_url = as_user(&format!("{}?heartbeat=1", shop.amqp_url), "worker");
         let environment = [("TURNSTILE_PAUSE_AT", "committing"), ("AMQP_URL", &amqp_url)];
         let mut sleeper = shop.worker("sleeper", &environment).await;
         shop.buy("first", item).await;

@@ -14,7 +14,7 @@ use loadtest::{
 use nix::sys::signal::Signal;
 use shared::{
     db,
-    devstack::{self, Disturbance, Forwarder, RabbitMq},
+    devstack::{self, Disturbance, FUNCTIONS, Forwarder, RabbitMq, as_role},
 };
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ fn first_number(text: &str) -> u32 {
 #[tokio::test]
 async fn connections_to_the_database_that_lead_nowhere_keep_no_function_from_its_work() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
-    let (forwarder, url) = Forwarder::before(&shop.database_url).await.unwrap();
+    let (forwarder, url) = Forwarder::before(&as_role(&shop.database_url, FUNCTIONS)).await.unwrap();
     let environment = [("DATABASE_URL", url.as_str())];
     let _functions = [shop.worker("w", &environment).await, shop.worker_of("relay", "relay", &environment).await];
     for round in 0..3 {

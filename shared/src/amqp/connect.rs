@@ -54,6 +54,11 @@ impl Nodes {
         &uri.authority.userinfo.username
     }
 
+    /// All have the same.
+    pub(super) fn vhost(&self) -> &str {
+        &self.uris[0].vhost
+    }
+
     /// Goes on with the next node of the list: the one at the front let us down.
     pub fn go_on(&self) {
         self.first.fetch_add(1, Ordering::Relaxed);

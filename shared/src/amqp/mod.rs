@@ -20,6 +20,7 @@ mod publisher;
 mod readable;
 mod repair;
 mod request_reply;
+mod rights;
 pub mod topology;
 
 pub use acknowledger::Acknowledger;
@@ -32,6 +33,7 @@ pub use membership::{Worker, fill, listen};
 pub use publisher::{EventError, Outgoing, OutgoingEvent, Publisher};
 pub use repair::{Found, Repair};
 pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
+pub use rights::{explain_grant, try_rights};
 pub use topology::{QueueState, declare, queue_states};
 
 use futures_util::future::BoxFuture;
@@ -65,7 +67,7 @@ pub enum Error {
          somebody else, use a virtual host of our own"
     )]
     Differs { name: String, reason: String },
-    #[error("RabbitMQ does not let our user do that ({0}); functions/README.md lists the rights of a worker")]
+    #[error("RabbitMQ does not let our user do that ({0}); rabbitmq/users.json has the rights of each user")]
     NotAllowed(String),
     /// Somebody has deleted it, or it was never declared.
     #[error("RabbitMQ lacks a part of rabbitmq/definitions.json ({0})")]

@@ -25,9 +25,23 @@ pub use folder::Folder;
 pub use forwarder::{Disturbance, Forwarder};
 pub use gateway::Gateway;
 pub use install::Missing;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, as_role};
 pub use process::{Program, Signal, Supervised};
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{RabbitMq, as_user};
+
+/// The role of all functions.
+pub const FUNCTIONS: &str = "turnstile_functions";
+
+/// Where a function connects on private servers: as the user of `rabbitmq/users.json` and the role of `migrations/roles.sql`
+/// that it is to have.
+pub fn urls_of(function: &str, amqp_url: &str, database_url: &str) -> [String; 2] {
+    let user = match function {
+        "relay" => "relay",
+        "admin" => "operator",
+        _ => "worker",
+    };
+    [as_user(amqp_url, user), as_role(database_url, FUNCTIONS)]
+}
 
 /// A running RabbitMQ and a running PostgreSQL, in one private folder; a running Redis, too, for who asks for it.
 #[derive(Debug)]

@@ -14,8 +14,10 @@ use sqlx::{
 };
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-/// The database role that owns everything; local, without a password.
+/// The superuser; local, without a password, as all roles are.
 const ROLE: &str = "turnstile";
+/// The roles that every database has.
+const ROLES: &str = include_str!("../../../migrations/roles.sql");
 /// Only names the socket's file; nothing listens on a TCP port.
 const SOCKET_NUMBER: u16 = 5432;
 /// How long a stop may take before it becomes a kill.
@@ -44,6 +46,11 @@ const CAN_COUNT: &str = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WH
 const PRELOAD: &str = "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'";
 const COUNT: &str = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
 
+/// The URL of a private database for another role, one of `migrations/roles.sql`.
+pub fn as_role(url: &str, role: &str) -> String {
+    url.replacen(&format!("//{ROLE}@"), &format!("//{role}@"), 1)
+}
+
 /// A running private cluster. Dropping it stops the server in the background.
 #[derive(Debug)]
 pub struct Postgres {
@@ -69,7 +76,11 @@ impl Postgres {
             .stop(Signal::Quit, STOP_WAIT_MAX);
         let ready = "database system is ready to accept connections";
         let server = Server::start(folder, "PostgreSQL", "postgres", ready, program).await?;
-        Ok(Postgres { home, server })
+        let postgres = Postgres { home, server };
+        let mut connection = postgres.connect(TEMPLATE).await?;
+        sqlx::raw_sql(ROLES).execute(&mut connection).await.context("make the roles of migrations/roles.sql")?;
+        connection.close().await?;
+        Ok(postgres)
     }
 
     /// The process id of the postmaster.
@@ -77,7 +88,7 @@ impl Postgres {
         self.server.pid()
     }
 
-    /// `postgres://…` of a database, in the form that sqlx reads: the socket's folder stands in the query.
+    /// `postgres://…` of a database, for the superuser, in the form that sqlx reads: the socket's folder stands in the query.
     pub fn url(&self, database: &str) -> String {
         let socket = self.home.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
         format!("postgres://{ROLE}@localhost:{SOCKET_NUMBER}/{}?host={socket}", percent_encoded(database))

@@ -1,7 +1,7 @@
 //! A private RabbitMQ on free loopback ports, one node or a cluster, with Erlang's name server (epmd) of its own.
 //!
 //! It is configured by the files in `rabbitmq/`, as any broker for this project is, and by a few lines of its own on top:
-//! ports, and definitions that create the user guest and the virtual hosts at boot.
+//! ports, and definitions that create the users and the virtual hosts at boot.
 
 use super::{
     Folder, Program, Signal, folder,
@@ -31,8 +31,10 @@ const ENABLED_PLUGINS: &str = include_str!("../../../rabbitmq/enabled_plugins");
 const PRIVATE_CONF: &str = "disk_free_limit.absolute = 50MB\n";
 /// The virtual host that every broker has.
 const DEFAULT_VHOST: &str = "/";
-/// The user that clients connect as; the password is the same.
+/// Who may do everything; the password is the same.
 const GUEST: &str = "guest";
+/// The users of a shop. Their passwords here are their names.
+const USERS: &str = include_str!("../../../rabbitmq/users.json");
 const LOOPBACK: &str = "127.0.0.1";
 /// Sets of ports tried: another program may take one between our look and the node's start.
 const PORT_SETS_MAX: u32 = 3;
@@ -43,6 +45,11 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 const ERLANG_ARGUMENTS: &str = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}";
 /// Variables that would make the node another one than we mean.
 const INHERITED: [&str; 3] = ["RABBITMQ_", "ERL_", "NOTIFY_SOCKET"];
+
+/// The URLs of a private broker for another user, one of `rabbitmq/users.json`.
+pub fn as_user(urls: &str, user: &str) -> String {
+    urls.replace(&format!("//{GUEST}:{GUEST}@"), &format!("//{user}:{user}@"))
+}
 
 /// A running private broker. Dropping it stops its nodes and epmd in the background.
 #[derive(Debug)]
@@ -64,8 +71,8 @@ struct Node {
 }
 
 impl RabbitMq {
-    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`. On each the user guest
-    /// (password guest) may do everything. [`Missing`](install::Missing) if RabbitMQ is not installed.
+    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`. On each there are
+    /// the users of `rabbitmq/users.json`, and guest, who may do everything; their passwords are their names. [`Missing`](install::Missing) if RabbitMQ is not installed.
     pub async fn start(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
         let programs = programs(install::Server::RabbitMq).await?;
         let home = folder.subfolder("rabbitmq", None)?;
@@ -163,13 +170,13 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// Makes virtual hosts on which the user guest may do everything, too.
+    /// Makes virtual hosts on which the users may do what they may on the others.
     pub async fn add_vhosts(&self, names: &[String]) -> Result<()> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut command = self.rabbitmqctl();
         command.args(["--silent", "import_definitions"]).stdin(Stdio::piped());
         let mut importing = command.spawn().context("run rabbitmqctl")?;
-        let definitions = guest_and_vhosts(&names).to_string();
+        let definitions = users_and_vhosts(&names).to_string();
         importing.stdin.take().context("it reads")?.write_all(definitions.as_bytes()).await?;
         let status = importing.wait().await?;
         ensure!(status.success(), "rabbitmqctl import_definitions ended with {status}");
@@ -279,7 +286,7 @@ fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result
     fs::write(home.join("rabbitmq.conf"), RABBITMQ_CONF)?;
     fs::create_dir(home.join("conf.d"))?;
     fs::write(home.join("conf.d/private.conf"), private)?;
-    fs::write(definitions, guest_and_vhosts(vhosts).to_string())?;
+    fs::write(definitions, users_and_vhosts(vhosts).to_string())?;
     let cookie = home.join(".erlang.cookie");
     fs::write(&cookie, uuid::Uuid::now_v7().simple().to_string())?;
     // Erlang insists that nobody else can read it.
@@ -287,14 +294,24 @@ fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result
 }
 
 /// A node that imports definitions creates neither `/` nor guest by itself.
-fn guest_and_vhosts(vhosts: &[&str]) -> Value {
+fn users_and_vhosts(vhosts: &[&str]) -> Value {
     let others = vhosts.iter().copied().filter(|name| *name != DEFAULT_VHOST);
     let vhosts: Vec<&str> = std::iter::once(DEFAULT_VHOST).chain(others).collect();
-    let all = |vhost: &&str| json!({"user": GUEST, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
+    let mut definitions: Value = serde_json::from_str(USERS).expect("users.json is part of this program");
+    let list = |value: &mut Value| value.as_array_mut().expect("it is a list").clone();
+    let (mut users, rights) = (list(&mut definitions["users"]), list(&mut definitions["permissions"]));
+    users.push(json!({"name": GUEST, "tags": ["administrator"]}));
+    users.iter_mut().for_each(|user| user["password"] = user["name"].clone());
+    let guest = json!({"user": GUEST, "configure": ".*", "write": ".*", "read": ".*"});
+    let on = |vhost: &&str| {
+        let mut rights = [&rights[..], &[guest.clone()]].concat();
+        rights.iter_mut().for_each(|right| right["vhost"] = Value::from(*vhost));
+        rights
+    };
     json!({
-        "users": [{"name": GUEST, "password": GUEST, "tags": ["administrator"]}],
+        "users": users,
         "vhosts": vhosts.iter().map(|name| json!({"name": name})).collect::<Value>(),
-        "permissions": vhosts.iter().map(all).collect::<Value>(),
+        "permissions": vhosts.iter().flat_map(on).collect::<Value>(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What tests of the functions put into their database, and look up there.
 
-use super::fixture;
+use super::{FUNCTIONS, fixture};
 use crate::{
     db,
     handler::Answer,
@@ -72,6 +72,11 @@ pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
         insert.execute(&pool).await.expect("the item is sound");
     }
     pool
+}
+
+/// The same database for a function, which may do less than a test.
+pub fn functions(pool: &PgPool) -> PgPool {
+    db::pool_with(PgConnectOptions::clone(&pool.connect_options()).username(FUNCTIONS), CONNECTIONS_MAX)
 }
 
 /// The same, all of the items' units held.

@@ -21,7 +21,7 @@ pub use readiness::{Outage, Ready};
 pub use service::Service;
 pub use start::{Program, main, main_of_service, serve};
 
-use crate::retry::RetryPolicy;
+use crate::{amqp, retry::RetryPolicy};
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;
@@ -70,7 +70,7 @@ impl Function {
                             waits = RetryPolicy::SERVER_AWAY.waits();
                         }
                         self.service.nodes.go_on();
-                        outage.goes_on(&error);
+                        outage.goes_on(amqp::explain_grant(error, &self.service.nodes, self.handler.name()));
                         self.service.wait(waits.next().unwrap_or_default()).await;
                         if self.service.is_stopped() {
                             return;

@@ -39,10 +39,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Declares the topology, waiting for a broker that is not there yet, for a limited time; then serves until `serve`
-    /// returns, which has to be soon after `stop` turns true; else it is left as it is.
+    /// Declares the topology and tries our user's rights, waiting for a broker that is not there yet, for a limited time; then
+    /// serves until `serve` returns, which has to be soon after `stop` turns true; else it is left as it is.
     pub(super) fn run(
-        name: &'static str,
+        function: &'static str,
         worker: WorkerOptions,
         stop: watch::Receiver<bool>,
         serve: Box<dyn FnOnce(Self) -> Serving + Send>,
@@ -52,9 +52,9 @@ impl Service {
             let (found, missing) = watch::channel(Missing::new());
             let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
             let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look };
-            let name = format!("turnstile-{name} {}", service.worker.worker_id);
+            let name = format!("turnstile-{function} {}", service.worker.worker_id);
             tokio::select! {
-                declared = service.declare(&name) => declared?,
+                declared = service.declare(&name, function) => declared?,
                 () = stopped(stop.clone()) => return Ok(()),
             }
             let repairing = tokio::spawn(repair::run(service.nodes.clone(), name, Arc::clone(&service.look), found));
@@ -74,7 +74,7 @@ impl Service {
         })
     }
 
-    async fn declare(&self, name: &str) -> Result<(), Error> {
+    async fn declare(&self, name: &str, function: &str) -> Result<(), Error> {
         let name = format!("{name} declare");
         let away = |error: &Error| matches!(error, Error::Unreachable(_) | Error::Lost(_)).then(|| error.to_string());
         wait_for_server("the broker", self.worker.startup_seconds_max, away, || async {
@@ -88,7 +88,7 @@ impl Service {
                 declared => declared?,
             }
             publisher.close().await;
-            Ok(())
+            amqp::try_rights(&self.nodes, &name, function).await
         })
         .await
     }

@@ -8,7 +8,7 @@ use lapin::{
 };
 use shared::{
     amqp,
-    config::WorkerOptions,
+    config::{Migrate, WorkerOptions},
     devstack::Fixture,
     messages::{Code, Identity, Rejection, Request},
 };
@@ -110,6 +110,7 @@ pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
         amqp_url: amqp_url.to_owned(),
         worker_id: worker_id.to_owned(),
         refuse_default_exchange: false,
+        migrate: Migrate::Auto,
         ready_file: None,
         batch_max: 100,
         metrics_address: None,

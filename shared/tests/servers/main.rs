@@ -5,4 +5,5 @@ mod buyer;
 mod database;
 mod devstack;
 mod topology;
+mod users;
 mod worker;

@@ -1,18 +1,18 @@
 //! A worker whose queues and exchanges are deleted, or whose user may not do everything: what is missing costs what needs
 //! it, and nothing else.
 
-use crate::buyer::{Buyer, Text, WAIT_MAX, confirming, options, send, until};
+use crate::buyer::{Buyer, Text, confirming, options, send, until};
 use lapin::{
     BasicProperties, Channel,
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
 };
+use serde_json::Value;
 use shared::{
-    amqp::{self, Nodes, OutgoingEvent, Publisher},
+    amqp::{self, Nodes},
     config::WorkerOptions,
-    devstack::{Folder, fixture::rabbitmq},
+    devstack::{Folder, as_user, fixture::rabbitmq},
     error::Error,
     handler::{Answer, Handler},
-    messages::EventKind,
     worker,
 };
 use std::{
@@ -24,9 +24,6 @@ use std::{
 use tokio::task::JoinHandle;
 
 const PARTITIONS: usize = 8;
-/// Of somebody who may not declare: what is already there is used.
-const MAY_USE: &str = "worker without the right to declare";
-
 /// A request that is held while the database is away.
 const NEEDS_THE_DATABASE: &str = "needs the database";
 static IS_AWAY: AtomicBool = AtomicBool::new(true);
@@ -91,8 +88,7 @@ async fn without_the_right_to_declare_the_other_partitions_are_served_until_some
     let mut shop = Shop::new().await;
     shop.buyer.declare().await;
     shop.delete_queue("purchase.3").await;
-    let url = shop.user(&rights(MAY_USE)).await;
-    let _worker = shop.spawn("few", &url);
+    let _worker = shop.spawn("few", &as_user(&shop.buyer.amqp_url, "worker"));
     shop.assert_served((0..PARTITIONS).filter(|partition| *partition != 3)).await;
     assert!(!shop.ready_file("few").exists(), "it does not serve all");
     shop.delete_queue("purchase.5").await;
@@ -140,9 +136,9 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
 async fn who_may_not_reply_to_anybody_holds_all_replies_until_they_may() {
     let mut shop = Shop::new().await;
     shop.buyer.declare().await;
-    let [configure, write, read] = rights(MAY_USE);
-    let url = shop.user(&[configure.clone(), write.replace("amq\\.default", "nothing"), read.clone()]).await;
-    let _worker = shop.serve("mute", &url).await;
+    let [configure, write, read] = rights("worker");
+    let _worker = shop.serve("mute", &shop.user(&rights("worker")).await).await;
+    shop.user(&[configure.clone(), write.replace("amq\\.default", "nothing"), read.clone()]).await;
     for number in 0..25 {
         shop.send("", "purchase.0", &format!("r-{number}")).await;
     }
@@ -156,44 +152,24 @@ async fn who_may_not_reply_to_anybody_holds_all_replies_until_they_may() {
 }
 
 #[tokio::test]
-async fn the_rights_that_the_readme_lists_are_enough_and_those_without_declaring_are_enough_where_all_is_declared() {
-    for whose in ["worker", MAY_USE] {
-        let mut shop = Shop::new().await;
-        let url = shop.user(&rights(whose)).await;
-        if whose == MAY_USE {
-            shop.buyer.declare().await;
-        }
-        let _worker = shop.serve("w", &url).await;
-        shop.assert_served(0..PARTITIONS).await;
-        shop.send("purchase", "item", "{").await;
-        assert!(shop.reply().await.contains("malformed"), "{whose}");
-        shop.until_depth("dead", 1).await;
-        let events = Publisher::open(&Nodes::read(&url).unwrap(), "test", "test").await.unwrap();
-        let (kind, at) = (EventKind::ItemOpened, time::OffsetDateTime::UNIX_EPOCH);
-        let event = OutgoingEvent { id: "1.0", kind, routing_key: "item.opened.a", at, body: "{}" };
-        events.publish_events(&[event], WAIT_MAX).await.unwrap();
-        events.leave_mark(at).await.unwrap();
-        assert_eq!(events.mark().await.unwrap(), Some(at), "{whose}");
-        let other = Publisher::open(&Nodes::read(&shop.buyer.amqp_url).unwrap(), "test", "test").await.unwrap();
-        assert_eq!(other.mark().await.unwrap(), None, "it is not their mark");
-        assert_eq!(
-            amqp::listen(&Nodes::read(&url).unwrap(), "test", "purchase.workers", Duration::from_secs(2))
-                .await
-                .unwrap()
-                .len(),
-            1
-        );
+async fn a_user_that_lacks_rights_is_told_all_of_them_and_the_command_that_gives_them() {
+    let shop = Shop::new().await;
+    shop.buyer.declare().await;
+    let url = shop.user(&["^amq\\.gen-.*$", "^purchase\\.workers$", ".*"].map(str::to_owned)).await;
+    let said = worker::serve(Echo, &options("few", &url)).await.unwrap_err().to_string();
+    for exchange in ["'dead'", "'amq.default'", "'amq.gen-"] {
+        assert!(said.contains(exchange), "{said}");
     }
+    let command = said.split('`').nth(1).unwrap().replace('\'', "");
+    rabbitmqctl(&command.split(' ').skip(1).collect::<Vec<_>>()).await;
+    let _worker = shop.serve("all", &url).await;
 }
 
-/// What `functions/README.md` gives to this user: configure, write, read.
-fn rights(whose: &str) -> [String; 3] {
-    let readme = include_str!("../../../functions/README.md");
-    let line = readme
-        .lines()
-        .find(|line| line.starts_with("rabbitmqctl set_permissions") && line.ends_with(&format!("# {whose}")));
-    let quoted: Vec<&str> = line.unwrap_or_else(|| panic!("{whose} has a line")).split('\'').collect();
-    [quoted[1], quoted[3], quoted[5]].map(ToOwned::to_owned)
+/// What `rabbitmq/users.json` gives to this user: configure, write, read.
+fn rights(user: &str) -> [String; 3] {
+    let users: Value = serde_json::from_str(include_str!("../../../rabbitmq/users.json")).unwrap();
+    let rights = users["permissions"].as_array().unwrap().iter().find(|rights| rights["user"] == user).unwrap();
+    ["configure", "write", "read"].map(|right| rights[right].as_str().unwrap().to_owned())
 }
 
 /// A buyer, and the operator of the broker.
@@ -220,7 +196,7 @@ impl Shop {
         self.before.push(std::mem::replace(&mut self.buyer.channel, channel));
     }
 
-    /// Gives the user of this virtual host these rights, and makes it where it is new; the URL by which it connects.
+    /// Gives a user of this virtual host's name these rights, and makes it where it is new; the URL by which it connects.
     async fn user(&self, [configure, write, read]: &[String; 3]) -> String {
         let user = &self.vhost;
         let _is_new = rabbitmq().await.rabbitmqctl().args(["add_user", user, user]).output().await.unwrap();

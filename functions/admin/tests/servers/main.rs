@@ -12,7 +12,13 @@ mod unprepared;
 use admin::{CommandLine, failure::Failure, report::Report, run};
 use clap::Parser;
 use serde_json::Value;
-use shared::{config::StoreOptions, db, devstack::fixture, order::State, table::Style};
+use shared::{
+    config::StoreOptions,
+    db,
+    devstack::{FUNCTIONS, as_role, fixture},
+    order::State,
+    table::Style,
+};
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -92,9 +98,14 @@ impl Shop {
         id
     }
 
-    /// Runs a command on this database.
+    /// Runs a command on this database, as a role that may do so much and no more.
     async fn run(&self, arguments: &[&str]) -> Result<Report, Failure> {
-        run_with(&[arguments, &["--database-url", &self.store.database_url]].concat()).await
+        let role = match arguments {
+            ["migrate", ..] => "turnstile_migrator",
+            ["restored", ..] | ["outbox", "replay" | "drop", ..] => FUNCTIONS,
+            _ => "turnstile_reader",
+        };
+        run_with(&[arguments, &["--database-url", &as_role(&self.store.database_url, role)]].concat()).await
     }
 
     async fn text(&self, arguments: &[&str]) -> String {

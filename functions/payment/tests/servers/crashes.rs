@@ -218,7 +218,7 @@ async fn payments_that_hang_leave_others_their_turn_at_the_gateway_however_many_
     let pool = database(&[("a", 601)]).await;
     let [goes, hang @ ..] = holds(&pool, ["a"; 601], Due::InAnHour).await;
     let requests: Vec<_> = hang.iter().enumerate().map(|(id, order)| request(id, *order, "card")).collect();
-    let process = Payment::new(pool, Arc::new(SilentBut(goes)), terms());
+    let process = Payment::new(functions(&pool), Arc::new(SilentBut(goes)), terms());
     assert!(handled(&process, &requests).await.iter().all(|answer| *answer == Answer::Requeue));
     let found = handled(&process, &[request("goes", goes, "card")]).await;
     assert_eq!(verdict(&found[0]).code, Code::Paid);

@@ -97,7 +97,7 @@ async fn an_order_is_paid_through_a_gateway_that_fails_in_every_way_before_it_an
     let whole = Send(answer(200, CAPTURED).repeat(2));
     let script = vec![Send(String::new()), Send(answer(500, "")), half, Cut(String::new()), whole];
     let server = Server::start(script).await;
-    let payment = Payment::new(pool.clone(), Arc::new(gateway(&server, 200)), terms());
+    let payment = Payment::new(functions(&pool), Arc::new(gateway(&server, 200)), terms());
     // As often as its message comes round.
     let answer = loop {
         let mut answers = handled(&payment, &[request(1, order, "card")]).await;

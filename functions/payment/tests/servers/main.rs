@@ -20,7 +20,8 @@ use shared::{
         gateway::{self, Behaviour},
         seed::{
             self, Due, Fault, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute,
-            hold, holds, lock, one_hold, published, state, until_decided, until_waiting, verdict, violated_by,
+            functions, hold, holds, lock, one_hold, published, state, until_decided, until_waiting, verdict,
+            violated_by,
         },
     },
     handler::{Answer, Handler},
@@ -100,7 +101,7 @@ fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> 
 
 /// A payment function as it is after its process started: it knows nothing but the database and the bank.
 fn process(pool: &PgPool, bank: &Bank) -> Payment {
-    Payment::new(pool.clone(), bank.client.clone(), terms())
+    Payment::new(functions(pool), bank.client.clone(), terms())
 }
 
 fn terms() -> Terms {

@@ -123,7 +123,7 @@ async fn nonsense_is_declined_at_once_but_not_where_it_may_have_been_charged_bef
 async fn a_gateway_that_will_not_have_our_requests_is_not_asked_in_a_hurry() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     let server = http::refusing().await;
-    let payment = Payment::new(pool.clone(), Arc::new(Http::new(&options(&server.url, 5_000)).unwrap()), terms());
+    let payment = Payment::new(functions(&pool), Arc::new(Http::new(&options(&server.url, 5_000)).unwrap()), terms());
     for _ in 0..3 {
         assert_eq!(handled(&payment, &[request(1, order, "card")]).await, [Answer::Requeue]);
     }

@@ -138,6 +138,7 @@ async fn english() -> PgPool {
     let other = db::pool(&url, "test", 1).unwrap();
     sqlx::query(AssertSqlSafe(create)).execute(&other).await.unwrap();
     let pool = db::pool(&format!("{path}_english?{query}"), "test", 8).unwrap();
+    execute(&pool, include_str!("../../../../migrations/roles.sql")).await;
     db::migrate(&pool).await.unwrap();
     execute(&pool, "INSERT INTO items (id, stock, available) VALUES ('a', 9, 9), ('B', 9, 9)").await;
     pool

@@ -8,7 +8,7 @@ use relay::{Round, publish::EventPublisher, publish_round, settings};
 use shared::{
     amqp::{self, Nodes, Publisher},
     db,
-    devstack::Fixture,
+    devstack::{FUNCTIONS, Fixture},
 };
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use std::time::Duration;
@@ -43,7 +43,8 @@ impl Servers {
 
     /// A connection as a relay's rounds have it.
     async fn connect(&self, turn_seconds_max: u32) -> PgConnection {
-        let options = PgConnectOptions::clone(&self.pool.connect_options()).options(settings(turn_seconds_max));
+        let options = PgConnectOptions::clone(&self.pool.connect_options()).username(FUNCTIONS);
+        let options = options.options(settings(turn_seconds_max));
         db::connect(&options).await.unwrap()
     }
 

@@ -64,7 +64,7 @@ async fn an_item_that_was_altered_by_hand_keeps_no_other_items_holds() {
 #[tokio::test]
 async fn holds_run_out_while_the_function_serves() {
     let (pool, order) = one_hold(Due::Now).await;
-    let named = PgConnectOptions::clone(&pool.connect_options()).application_name("expirer");
+    let named = PgConnectOptions::clone(&functions(&pool).connect_options()).application_name("expirer");
     let upkeep = tokio::spawn(Release::new(PgPool::connect_lazy_with(named)).upkeep(watch::Sender::default()));
     let ends = async |order| {
         while state(&pool, order).await == State::Reserved {

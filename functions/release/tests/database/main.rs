@@ -11,8 +11,8 @@ use release::{Release, expire::Expirer, store::BATCH_ORDERS_MAX};
 use shared::{
     db,
     devstack::seed::{
-        self, Due, Fault, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, history, hold,
-        holds, lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
+        self, Due, Fault, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, functions,
+        history, hold, holds, lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
     isolation::Isolation,
@@ -29,7 +29,7 @@ fn request(id: impl std::fmt::Display, order_id: Uuid) -> ReleaseRequest {
 }
 
 async fn answers(pool: &PgPool, requests: &[ReleaseRequest]) -> Vec<Answer> {
-    Release::new(pool.clone()).handle(requests).await.unwrap()
+    Release::new(functions(pool)).handle(requests).await.unwrap()
 }
 
 /// Ends what is due; returns how many orders expired.

@@ -101,7 +101,7 @@ async fn a_count_that_is_left_half_done_is_made_again_and_no_rule_is_set_before(
     let taken = take_order(&pool, STEP_ORDERS + 1).await;
     let dying = tokio::spawn({
         let pool = pool.clone();
-        async move { Restock::new(pool).handle(&[limit(1)]).await }
+        async move { Restock::new(functions(&pool)).handle(&[limit(1)]).await }
     });
     until_waiting(&pool, 1).await;
     dying.abort();

@@ -11,8 +11,8 @@ use serde_json::Value;
 use shared::{
     db,
     devstack::seed::{
-        self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, lock, until_decided, until_waiting,
-        verdict, violated_by,
+        self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, functions, lock, until_decided,
+        until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
     messages::{Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX},
@@ -34,7 +34,7 @@ fn at_most(units: i64) -> Rules {
 }
 
 async fn answers(pool: &PgPool, requests: &[RestockRequest]) -> Vec<Answer> {
-    Restock::new(pool.clone()).handle(requests).await.unwrap()
+    Restock::new(functions(pool)).handle(requests).await.unwrap()
 }
 
 /// The code that one request alone gets.

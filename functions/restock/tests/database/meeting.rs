@@ -110,7 +110,7 @@ async fn an_item_whose_row_is_at_fault_waits_alone_and_in_order() {
     for fault in Fault::ALL.into_iter().chain([Fault::Slow]) {
         let pool = database(&[("a", 5, 0, 0), ("b", 5, 0, 0)]).await;
         let faulty = fault.begin(&pool).await;
-        let restock = Restock::new(db::isolated(&pool));
+        let restock = Restock::new(db::isolated(&functions(&pool)));
         let of_b = request(2, "b", Operation::Add { quantity: 1 });
         let batch = [of_b, remove(1, 4), remove(3, 2)];
         let answers = async || restock.handle(&batch).await.unwrap();

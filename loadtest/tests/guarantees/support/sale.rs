@@ -30,18 +30,23 @@ pub(crate) const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 /// Servers that the tests share.
 pub(crate) async fn endpoints() -> Endpoints {
     let fixture = Fixture::new().await;
-    Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url, redis_url: None }
+    Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url, redis_url: None, is_private: true }
 }
 
 /// No servers are given: the load generator starts its own.
 pub(crate) fn none_given() -> Endpoints {
-    Endpoints { amqp_url: String::new(), database_url: String::new(), redis_url: None }
+    Endpoints { amqp_url: String::new(), database_url: String::new(), redis_url: None, is_private: true }
 }
 
 /// Servers that do not answer.
 pub(crate) fn unreachable() -> Endpoints {
     let amqp_url = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
-    Endpoints { amqp_url, database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(), redis_url: None }
+    Endpoints {
+        amqp_url,
+        database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
+        redis_url: None,
+        is_private: true,
+    }
 }
 
 /// Servers of this test alone, a broker of so many nodes among them.
@@ -49,7 +54,7 @@ pub(crate) async fn private_servers(nodes: usize) -> (Servers, Endpoints) {
     let servers = Servers::start_cluster(&[], nodes).await.unwrap();
     servers.postgres.create_database("sale").await.unwrap();
     let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
-    (servers, Endpoints { amqp_url, database_url, redis_url: None })
+    (servers, Endpoints { amqp_url, database_url, redis_url: None, is_private: true })
 }
 
 pub(crate) async fn workers(count: u32, batch_max: Option<u32>) -> WorkerSpec {

@@ -12,7 +12,7 @@ use lapin::{
 use serde_json::Value;
 use shared::{
     amqp, db,
-    devstack::{Fixture, Folder, Program, Servers, Signal, Supervised},
+    devstack::{Fixture, Folder, Program, Servers, Signal, Supervised, urls_of},
     messages::RELEASE_QUEUE,
     topology::Topology,
 };
@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Shop {
+    /// For who may do everything; functions connect as their own users, and roles.
     pub(crate) amqp_url: String,
     pub(crate) database_url: String,
     pub(crate) pool: PgPool,
@@ -105,10 +106,11 @@ impl Shop {
     /// Starts a real worker process of any function.
     pub(crate) async fn worker_of(&self, function: &str, id: &str, environment: &[(&str, &str)]) -> Supervised {
         let log = self.log_path(id).await;
+        let [amqp_url, database_url] = urls_of(function, &self.amqp_url, &self.database_url);
         let mut program = Program::new(purchase_program().await.with_file_name(function))
             .args(["--worker-id", id])
-            .env("AMQP_URL", &self.amqp_url)
-            .env("DATABASE_URL", &self.database_url)
+            .env("AMQP_URL", amqp_url)
+            .env("DATABASE_URL", database_url)
             .env("RUST_LOG", "debug,lapin=info,sqlx=info")
             .log(log)
             .stop(Signal::Terminate, WAIT_MAX);

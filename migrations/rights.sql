@@ -1,0 +1,18 @@
+-- What the functions may do to each table, and no more. `admin migrate` runs this where roles.sql was run, and each function
+-- looks at its start whether its role, whatever it is called, may do it all. A row is locked by who may UPDATE it.
+GRANT SELECT ON _sqlx_migrations TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE ON items TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE ON orders TO turnstile_functions;
+GRANT SELECT, INSERT ON order_history TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE ON payments TO turnstile_functions;
+GRANT SELECT, UPDATE ON payment_pace TO turnstile_functions;
+-- A verdict is never changed, and is deleted when its time is past.
+GRANT SELECT, INSERT, DELETE ON verdicts TO turnstile_functions;
+GRANT SELECT, UPDATE ON verdict_walk TO turnstile_functions;
+-- Kept by whoever knows the buyers, by a role of its own.
+GRANT SELECT ON buyers TO turnstile_functions;
+GRANT SELECT, INSERT, DELETE ON outbox TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_failed TO turnstile_functions;
+GRANT SELECT, UPDATE ON outbox_turn TO turnstile_functions;
+GRANT SELECT, UPDATE ON redis_fence TO turnstile_functions;
+GRANT EXECUTE ON FUNCTION hold_until_restored(boolean) TO turnstile_functions;

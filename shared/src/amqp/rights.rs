@@ -1,0 +1,112 @@
+//! What a function's user may do: as `rabbitmq/users.json` says, tried against the broker.
+
+use super::{
+    Error,
+    connect::{Nodes, close, connect, own_queue},
+    in_time,
+    topology::Topology,
+};
+use futures_util::future::BoxFuture;
+use lapin::{BasicProperties, Connection, options::BasicPublishOptions};
+use serde::Deserialize;
+use std::sync::LazyLock;
+
+/// Which of the users a function is.
+const WORKER: &str = "worker";
+const RELAY: &str = "relay";
+/// How rights call the exchange that has no name.
+const DEFAULT_EXCHANGE: &str = "amq.default";
+/// Nothing that is tried is ever routed.
+const ROUTING_KEY: &str = "item.opened.nobody";
+
+/// Who may do what, as RabbitMQ reads it.
+#[derive(Debug, Deserialize)]
+struct Users {
+    permissions: Vec<Rights>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rights {
+    user: String,
+    configure: String,
+    write: String,
+    read: String,
+}
+
+impl Rights {
+    fn of(function: &str) -> &'static Self {
+        static USERS: LazyLock<Users> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("../../../rabbitmq/users.json"))
+                .expect("rabbitmq/users.json is part of this program")
+        });
+        let user = if function == RELAY { RELAY } else { WORKER };
+        USERS.permissions.iter().find(|rights| rights.user == user).expect("users.json has the functions' users")
+    }
+
+    /// The exchanges that are written to: those that the pattern names as they are.
+    fn exchanges(&self) -> impl Iterator<Item = String> {
+        let words = self.write.trim_start_matches("^(").trim_end_matches(")$").split('|');
+        words.map(|word| word.replace('\\', "")).filter(|word| word == DEFAULT_EXCHANGE || Topology::read().has(word))
+    }
+}
+
+/// Says by which command our user gets all that this function needs, where the broker did not let it.
+pub fn explain_grant(error: Error, nodes: &Nodes, function: &str) -> Error {
+    let Error::NotAllowed(reason) = error else { return error };
+    let (Rights { configure, write, read, .. }, vhost, user) = (Rights::of(function), nodes.vhost(), nodes.user());
+    Error::NotAllowed(format!(
+        "{reason}; `rabbitmqctl set_permissions -p '{vhost}' '{user}' '{configure}' '{write}' '{read}'` gives it all that it needs"
+    ))
+}
+
+/// Tries what a function has to be able to do, as far as that leaves no trace; [`Error::NotAllowed`] names all that it may not.
+/// To read from a queue is not tried: that would take messages out of it.
+pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> BoxFuture<'a, Result<(), Error>> {
+    Box::pin(async move {
+        let connection = connect(nodes, name).await?;
+        let (workers, mut refused) = (Topology::read().workers_of(function), Vec::new());
+        let mut note = |tried| match tried {
+            Err(Error::NotAllowed(reason)) => Ok(refused.push(reason)),
+            // What is not there is declared, or named, by who looks after the topology.
+            Ok(()) | Err(Error::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        };
+        for exchange in Rights::of(function).exchanges() {
+            let is_of_others = exchange.ends_with(".workers") && Some(&exchange) != workers.as_ref();
+            if !is_of_others {
+                note(in_time(publish_to_nobody(&connection, &exchange)).await)?;
+            }
+        }
+        if let Some(workers) = workers {
+            note(own_queue(&connection.create_channel().await?, Some(&workers)).await.map(drop))?;
+        }
+        drop(close(&connection).await);
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(explain_grant(Error::NotAllowed(refused.join("; ")), nodes, function)),
+        }
+    })
+}
+
+/// In a transaction that comes to nothing. To be told no costs the channel.
+async fn publish_to_nobody(connection: &Connection, exchange: &str) -> Result<(), Error> {
+    let exchange = if exchange == DEFAULT_EXCHANGE { "" } else { exchange };
+    let channel = connection.create_channel().await?;
+    channel.tx_select().await?;
+    let (options, none) = (BasicPublishOptions::default(), BasicProperties::default());
+    channel.basic_publish(exchange.into(), ROUTING_KEY.into(), options, b"", none).await?;
+    channel.tx_rollback().await?;
+    Ok(channel.close(200, "done".into()).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_is_what_the_shipped_users_may_write_to() {
+        let tried = |function: &str| Rights::of(function).exchanges().collect::<Vec<_>>();
+        assert_eq!(tried("purchase"), ["purchase", "purchase.workers", "payment", "release", "restock", "dead", "amq.default"]);
+        assert_eq!(tried("relay"), ["events", "amq.default"]);
+    }
+}

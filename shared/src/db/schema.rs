@@ -1,0 +1,157 @@
+//! The schema: what it was made by, whether it is the one that this program knows, and what the functions may do to it.
+
+use super::{NO_LIMITS, OpenError, answered, pool_with};
+use sqlx::{
+    AssertSqlSafe, PgPool, SqlSafeStr,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+    postgres::PgConnectOptions,
+};
+use std::borrow::Cow;
+
+/// Its history, embedded, so that a binary alone can set up its database.
+const MIGRATIONS: [(i64, &str, &str); 12] = [
+    (1, "purchase", include_str!("../../../migrations/0001_purchase.sql")),
+    (2, "release", include_str!("../../../migrations/0002_release.sql")),
+    (3, "payment", include_str!("../../../migrations/0003_payment.sql")),
+    (4, "restock", include_str!("../../../migrations/0004_restock.sql")),
+    (5, "outbox", include_str!("../../../migrations/0005_outbox.sql")),
+    (6, "atomic", include_str!("../../../migrations/0006_atomic.sql")),
+    (7, "redis", include_str!("../../../migrations/0007_redis.sql")),
+    (8, "content", include_str!("../../../migrations/0008_content.sql")),
+    (9, "ids", include_str!("../../../migrations/0009_ids.sql")),
+    (10, "pending_payments", include_str!("../../../migrations/0010_pending_payments.sql")),
+    (11, "restored", include_str!("../../../migrations/0011_restored.sql")),
+    (13, "roles", include_str!("../../../migrations/0013_roles.sql")),
+];
+/// The one that this program knows.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+/// A `GRANT` a line: given where `roles.sql` was run, and tried by every function.
+const RIGHTS: &str = include_str!("../../../migrations/rights.sql");
+
+const UNDEFINED_TABLE: &str = "42P01";
+/// The table is the migrator's.
+const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+/// Who is to have the tables, where `roles.sql` was run and we may become them.
+const OWNER: &str = "
+SELECT rolname::text FROM pg_roles
+WHERE rolname = 'turnstile_owner' AND pg_has_role(oid, 'MEMBER') AND has_schema_privilege(oid, current_schema(), 'CREATE')";
+/// One at a time: two that change a table's rights at once are refused.
+const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('turnstile_functions'));";
+/// Rights ($1) to tables and functions ($2) that our role lacks, each as it would be granted. What is not there yet is passed over.
+const LACKING: &str = "
+SELECT format('GRANT %s ON %s TO %I', string_agg(privilege, ', ' ORDER BY place), object, current_user)
+FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (privilege, object, place)
+WHERE NOT CASE WHEN object LIKE 'FUNCTION %' THEN has_function_privilege(to_regprocedure(substr(object, 10)), privilege)
+               ELSE has_table_privilege(to_regclass(object), privilege) END
+GROUP BY object
+UNION ALL
+SELECT format('GRANT USAGE ON SCHEMA public TO %I', current_user) WHERE current_schema() IS NULL";
+
+/// How a database's schema stands to the one that this program knows.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// The last migration's; 0 where there was none.
+    version: i64,
+    is_current: bool,
+}
+
+/// From which version to which a schema was brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    pub found: i64,
+    pub left: i64,
+}
+
+fn migrations() -> impl Iterator<Item = Migration> {
+    MIGRATIONS.into_iter().map(|(version, name, sql)| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    })
+}
+
+/// An error where a newer or an altered version of this program made the schema.
+async fn standing(pool: &PgPool) -> Result<Standing, MigrateError> {
+    let applied: Vec<(i64, Vec<u8>)> = match answered(sqlx::query_as(APPLIED).fetch_all(pool)).await {
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => vec![],
+        applied => applied?,
+    };
+    for (version, checksum) in &applied {
+        match migrations().find(|ours| ours.version == *version) {
+            None => return Err(MigrateError::VersionMissing(*version)),
+            Some(ours) if *ours.checksum != **checksum => return Err(MigrateError::VersionMismatch(*version)),
+            Some(_) => (),
+        }
+    }
+    let version = applied.last().map_or(0, |(version, _)| *version);
+    Ok(Standing { version, is_current: applied.len() == MIGRATIONS.len() })
+}
+
+/// Brings the schema up to date, and gives the functions their rights; twice is once. Safe with many workers starting at once:
+/// an advisory lock lets one do it. Fails where a newer or an altered version of this program made the schema.
+pub async fn migrate(pool: &PgPool) -> Result<Migrated, MigrateError> {
+    let found = standing(pool).await?.version;
+    let owner: Option<String> = answered(sqlx::query_scalar(OWNER).fetch_optional(pool)).await?;
+    // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
+    let options = PgConnectOptions::clone(&pool.connect_options()).options(NO_LIMITS);
+    let unlimited = pool_with(options.options(owner.iter().map(|owner| ("role", owner))), 1);
+    let migrated = async {
+        Migrator::with_migrations(migrations().collect()).run(&unlimited).await?;
+        if owner.is_some() {
+            sqlx::raw_sql(AssertSqlSafe(format!("{ONE_AT_A_TIME}{RIGHTS}"))).execute(&unlimited).await?;
+        }
+        Ok(Migrated { found, left: SCHEMA_VERSION })
+    };
+    let migrated = migrated.await;
+    unlimited.close().await;
+    migrated
+}
+
+/// Makes sure that the schema is the one that this program knows; changes it only where `may_migrate`, and only where it must.
+pub(super) async fn ensure(pool: &PgPool, may_migrate: bool) -> Result<(), OpenError> {
+    let found = standing(pool).await.map_err(of)?;
+    if found.is_current {
+        return Ok(());
+    }
+    let version = match found.version {
+        0 => "the database has no schema of ours".to_owned(),
+        version => format!("the database's schema has version {version}, this program needs version {SCHEMA_VERSION}"),
+    };
+    let remedy = "run `admin migrate` as a role that may change it, such as migrations/roles.sql makes";
+    match may_migrate {
+        true => match migrate(pool).await.map_err(of) {
+            Err(OpenError::Configuration(why)) => Err(OpenError::Configuration(format!("{version} ({why}); {remedy}"))),
+            migrated => migrated.map(drop),
+        },
+        false => Err(OpenError::Configuration(format!("{version}; {remedy}"))),
+    }
+}
+
+/// What a function's role may not do, though some function needs it.
+pub(super) async fn ensure_rights(pool: &PgPool) -> Result<(), OpenError> {
+    let (privileges, objects): (Vec<&str>, Vec<&str>) = rights().unzip();
+    let lacking = sqlx::query_scalar(LACKING).bind(privileges).bind(objects);
+    let lacking: Vec<String> = answered(lacking.fetch_all(pool)).await.map_err(|error| OpenError::of(&error))?;
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(OpenError::Configuration(format!(
+            "our role lacks rights; the tables' owner gives them: {}; or `admin migrate` does, after migrations/roles.sql",
+            lacking.join("; ")
+        ))),
+    }
+}
+
+/// Each right, and to what.
+fn rights() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let grants =
+        RIGHTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.split_once(" TO ")?.0.split_once(" ON "));
+    grants.flat_map(|(privileges, object)| privileges.split(", ").map(move |privilege| (privilege, object)))
+}
+
+pub(super) fn of(error: MigrateError) -> OpenError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::of(&error),
+        MigrateError::VersionMissing(version) => OpenError::Configuration(format!(
+            "the database's schema has version {version}, this program knows version {SCHEMA_VERSION}: it is of a newer one"
+        )),
+        error => OpenError::Configuration(format!("the database's schema is not ours: {error}")),
+    }
+}

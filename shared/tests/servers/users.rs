@@ -1,0 +1,140 @@
+//! What each user of `rabbitmq/users.json` can do, and that it is all.
+
+use crate::buyer::{Buyer, Text, WAIT_MAX, options};
+use futures_util::StreamExt;
+use lapin::{
+    BasicProperties, Channel, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use shared::{
+    amqp::{DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply},
+    devstack::as_user,
+    error::Error,
+    handler::{Answer, Handler},
+    messages::EventKind,
+    worker,
+};
+
+/// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `declare QUEUE`, `bind EXCHANGE` (to a queue of one's own).
+const TRIED: &str = "
+publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead, publish events,
+publish , consume purchase.0, consume payment, consume release, consume restock, consume dead, consume events.mark,
+declare purchase.0, declare dead, declare reply.buyer.q, declare reply.shop.q, declare reply.stock_keeper.q, declare ,
+bind events, bind purchase.workers, bind purchase";
+/// Of these, what each may.
+const MAY: [(&str, &str); 7] = [
+    ("buyer", "publish purchase, declare reply.buyer.q"),
+    ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q, bind events"),
+    ("stock_keeper", "publish restock, declare reply.stock_keeper.q"),
+    (
+        "worker",
+        "publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead,
+         publish , consume purchase.0, consume payment, consume release,
+         consume restock, declare , bind purchase.workers",
+    ),
+    ("relay", "publish events, publish , consume events.mark"),
+    (
+        "operator",
+        "publish purchase, publish payment, publish release, publish restock, publish , consume purchase.0, consume payment,
+         consume release, consume restock, consume dead, consume events.mark, declare , bind purchase.workers",
+    ),
+    ("monitoring", ""),
+];
+
+struct Echo;
+
+impl Handler for Echo {
+    type Request = Text;
+
+    async fn handle(&self, requests: &[Text]) -> Result<Vec<Answer>, Error> {
+        Ok(requests.iter().map(|request| Answer::Verdict(request.0.clone())).collect())
+    }
+}
+
+#[tokio::test]
+async fn each_user_may_do_what_it_is_for_and_nothing_else() {
+    let buyer = Buyer::new().await;
+    buyer.declare().await;
+    let words = |list: &'static str| list.split(',').map(|word| word.trim_start()).filter(|word| !word.is_empty());
+    for (user, may) in MAY {
+        let url = as_user(&buyer.amqp_url, user);
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        for tried in words(TRIED) {
+            let channel = connection.create_channel().await.unwrap();
+            let refused = attempt(&channel, user, tried).await.err().map(|error| error.to_string());
+            // Where there is no such exchange, nobody was refused.
+            let is_refused = refused.as_ref().is_some_and(|said| !said.contains("NOT_FOUND"));
+            assert_eq!(!is_refused, words(may).any(|word| word == tried), "{user}: {tried}: {refused:?}");
+        }
+    }
+}
+
+/// Tries it without a trace that lasts.
+async fn attempt(channel: &Channel, user: &str, what: &str) -> lapin::Result<()> {
+    let (verb, name) = what.split_once(' ').unwrap();
+    let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    match verb {
+        "publish" => {
+            channel.tx_select().await?;
+            let options = BasicPublishOptions::default();
+            channel.basic_publish(name.into(), "".into(), options, b"{}", BasicProperties::default()).await?;
+            channel.tx_rollback().await
+        }
+        "consume" => {
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            channel.basic_consume(name.into(), "".into(), options, none).await.map(drop)
+        }
+        "declare" => channel.queue_declare(name.into(), exclusive, FieldTable::default()).await.map(drop),
+        "bind" => {
+            let own = if ["worker", "operator"].contains(&user) { "".to_owned() } else { format!("events.{user}.q") };
+            let own = channel.queue_declare(own.into(), exclusive, FieldTable::default()).await?;
+            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+            channel.queue_bind(own.name().clone(), name.into(), "".into(), options, none).await
+        }
+        _ => unreachable!("there is no {verb}"),
+    }
+}
+
+#[tokio::test]
+async fn with_their_rights_a_buyer_is_answered_events_are_published_and_an_operator_sees_what_is_dead() {
+    let owner = Buyer::new().await;
+    owner.declare().await;
+    let nodes = |user: &str| Nodes::read(&as_user(&owner.amqp_url, user)).unwrap();
+    let served = options("w", &as_user(&owner.amqp_url, "worker"));
+    tokio::spawn(async move { worker::serve(Echo, &served).await.unwrap() });
+
+    let url = as_user(&owner.amqp_url, "buyer");
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    for (queue, body) in
+        [("amq.rabbitmq.reply-to", "first"), ("reply.buyer.1", "second"), ("amq.rabbitmq.reply-to", "{")]
+    {
+        let channel = connection.create_channel().await.unwrap();
+        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        if queue.starts_with("reply.") {
+            let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue.into(), exclusive, FieldTable::default()).await.unwrap();
+        }
+        let mut replies = channel.basic_consume(queue.into(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+        let (options, properties) =
+            (BasicPublishOptions::default(), BasicProperties::default().with_reply_to(queue.into()));
+        channel.basic_publish("purchase".into(), body.into(), options, body.as_bytes(), properties).await.unwrap();
+        let reply = tokio::time::timeout(WAIT_MAX, replies.next()).await.unwrap().unwrap().unwrap();
+        assert!(body == "{" || reply.data == body.as_bytes());
+    }
+
+    let dead = DeadLetterQueue::open(&nodes("operator"), "test").await.unwrap();
+    assert_eq!(dead.take(10).await.unwrap().messages.len(), 1);
+    let request = OutgoingRequest { exchange: "purchase", routing_key: "a", request_id: "third", body: "" };
+    let asked = request_reply(&nodes("operator"), "test", request, WAIT_MAX).await.unwrap();
+    assert_eq!(asked, RequestOutcome::Verdict(b"third".to_vec()));
+
+    let relay = Publisher::open(&nodes("relay"), "test", "test").await.unwrap();
+    let (kind, at) = (EventKind::ItemOpened, time::OffsetDateTime::UNIX_EPOCH);
+    let event = OutgoingEvent { id: "1.0", kind, routing_key: "item.opened.a", at, body: "{}" };
+    relay.publish_events(&[event], WAIT_MAX).await.unwrap();
+    relay.leave_mark(at).await.unwrap();
+    assert_eq!(relay.mark().await.unwrap(), Some(at));
+    let other = Publisher::open(&Nodes::read(&owner.amqp_url).unwrap(), "test", "test").await.unwrap();
+    assert_eq!(other.mark().await.unwrap(), None, "it is not their mark");
+}
