@@ -18,7 +18,7 @@ const BATCHES: usize = 25;
 const KEEP_VERSIONS: &str = "
 CREATE TABLE versions AS SELECT * FROM items;
 CREATE UNIQUE INDEX ON versions (id, version);
-CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
     'BEGIN INSERT INTO versions SELECT NEW.*; RETURN NEW; END';
 CREATE TRIGGER keep AFTER UPDATE ON items FOR EACH ROW EXECUTE FUNCTION keep()";
 /// All that a decision can rest on.
