@@ -66,7 +66,10 @@ pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> Box
         let connection = connect(nodes, name).await?;
         let (workers, mut refused) = (Topology::read().workers_of(function), Vec::new());
         let mut note = |tried| match tried {
-            Err(Error::NotAllowed(reason)) => Ok(refused.push(reason)),
+            Err(Error::NotAllowed(reason)) => {
+                refused.push(reason);
+                Ok(())
+            }
             // What is not there is declared, or named, by who looks after the topology.
             Ok(()) | Err(Error::Missing(_)) => Ok(()),
             Err(error) => Err(error),
