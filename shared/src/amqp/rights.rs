@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn what_is_tried_is_what_the_shipped_users_may_write_to() {
         let tried = |function: &str| Rights::of(function).exchanges().collect::<Vec<_>>();
-        assert_eq!(tried("purchase"), ["purchase", "purchase.workers", "payment", "release", "restock", "dead", "amq.default"]);
+        assert_eq!(
+            tried("purchase"),
+            ["purchase", "purchase.workers", "payment", "release", "restock", "dead", "amq.default"]
+        );
         assert_eq!(tried("relay"), ["events", "amq.default"]);
     }
 }

@@ -147,11 +147,13 @@ fn rights() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 pub(super) fn of(error: MigrateError) -> OpenError {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => OpenError::of(&error),
-        MigrateError::VersionMissing(version) => OpenError::Configuration(format!(
+    if let MigrateError::VersionMissing(version) = error {
+        return OpenError::Configuration(format!(
             "the database's schema has version {version}, this program knows version {SCHEMA_VERSION}: it is of a newer one"
-        )),
-        error => OpenError::Configuration(format!("the database's schema is not ours: {error}")),
+        ));
     }
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return OpenError::Configuration(format!("the database's schema is not ours: {error}"));
+    };
+    OpenError::of(&error)
 }

@@ -304,7 +304,7 @@ fn users_and_vhosts(vhosts: &[&str]) -> Value {
     users.iter_mut().for_each(|user| user["password"] = user["name"].clone());
     let guest = json!({"user": GUEST, "configure": ".*", "write": ".*", "read": ".*"});
     let on = |vhost: &&str| {
-        let mut rights = [&rights[..], &[guest.clone()]].concat();
+        let mut rights: Vec<Value> = rights.iter().chain([&guest]).cloned().collect();
         rights.iter_mut().for_each(|right| right["vhost"] = Value::from(*vhost));
         rights
     };

@@ -36,7 +36,7 @@ const MAY: [(&str, &str); 7] = [
     ("relay", "publish events, publish , consume events.mark"),
     (
         "operator",
-        "publish purchase, publish payment, publish release, publish restock, publish , consume purchase.0, consume payment,
+        "publish purchase, publish payment, publish release, publish restock, consume purchase.0, consume payment,
          consume release, consume restock, consume dead, consume events.mark, declare , bind purchase.workers",
     ),
     ("monitoring", ""),
