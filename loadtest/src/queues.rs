@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::schedule::Schedule;
 
 const FUNCTION: &str = "purchase";
-const DEAD: &str = "dead";
+const DEAD: [&str; 2] = ["dead", "dead.invalid"];
 /// What opens an AMQP 0-9-1 connection; the broker answers with its properties, the version among them.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 /// The key of the version in those properties, a short string, and the type of its value, a long string.
@@ -72,7 +72,7 @@ impl Probe {
     }
 
     pub(crate) async fn dead(&self) -> Result<i64, Failure> {
-        Ok(self.ask(DEAD).await?.message_count().into())
+        Ok(i64::from(self.ask(DEAD[0]).await?.message_count()) + i64::from(self.ask(DEAD[1]).await?.message_count()))
     }
 
     /// A broker that is gone already needs no goodbye.

@@ -94,6 +94,25 @@ pub struct StoreOptions {
 #[error("{0}")]
 pub struct Unusable(pub String);
 
+/// What else can be said of a URL that [`check_url`] lets pass, and that cannot be read.
+pub const UNREADABLE_URL: &str = "its user, password, host, port or parameters cannot be read";
+
+/// Whether this can be a URL of one of these schemes. To be asked before anybody reads it, and answered in words of our own:
+/// those of others repeat what was given, and connecting to what an unescaped password was taken for would name it, too.
+pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), &'static str> {
+    let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
+    if !schemes.contains(&scheme) {
+        return Err("it has another scheme");
+    }
+    let behind_the_host = rest.split_once(['/', '?', '\\']).map_or("", |(_, behind)| behind);
+    if rest.contains('#') || behind_the_host.contains('@') {
+        return Err(
+            "in it, and in its password, these are written so: / %2F, ? %3F, # %23, @ %40, a comma %2C, \\ %5C",
+        );
+    }
+    Ok(())
+}
+
 /// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.
 fn worker_id(text: &str) -> Result<String, String> {
     if crate::messages::is_id(text) && text.len() <= WORKER_ID_BYTES_MAX {

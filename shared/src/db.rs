@@ -5,7 +5,7 @@ mod schema;
 pub use schema::{Migrated, SCHEMA_VERSION, migrate};
 
 use crate::{
-    config::{Migrate, StoreOptions},
+    config::{Migrate, StoreOptions, UNREADABLE_URL, check_url},
     error::{Error, SqlStateClass, classify},
     startup::wait_for_server,
 };
@@ -22,6 +22,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tracing::subscriber::NoSubscriber;
 
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.
 const ACQUIRE_SECONDS_MAX: u64 = 5;
@@ -54,7 +55,11 @@ const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?.application_name(name).options(LIMITS).options(KEEPALIVE);
+    check_url(url, &["postgres", "postgresql"]).map_err(|reason| sqlx::Error::Configuration(reason.into()))?;
+    // It logs the parameters that it does not know, and a misspelt `password` is one.
+    let read = tracing::subscriber::with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
+    let options = read.map_err(|_| sqlx::Error::Configuration(UNREADABLE_URL.into()))?;
+    let options = options.application_name(name).options(LIMITS).options(KEEPALIVE);
     let options = options.options(PLANS);
     Ok(pool_with(options, connections_max))
 }

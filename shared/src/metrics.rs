@@ -8,15 +8,19 @@ use hyper::{Method, Request, Response, StatusCode, body::Bytes, header, server::
 use hyper_util::rt::TokioIo;
 pub use prometheus_client::registry::Registry;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinSet},
+    time,
+};
 
 /// What the name of every metric begins with.
 const PREFIX: &str = "turnstile";
 const PATH: &str = "/metrics";
-/// The most connections at one time; whoever comes on top of that waits.
+/// The most connections at one time; whoever comes on top of that takes the place of the oldest.
 const CONNECTIONS_MAX: usize = 16;
 /// How long one may last: a question and its answer, however slowly they are sent and read.
-const CONNECTION_SECONDS_MAX: u64 = 10;
+const CONNECTION_SECONDS_MAX: u64 = 5;
 /// How long nobody is let in after that has failed.
 const PAUSE_SECONDS: u64 = 1;
 /// The format, as the library writes it.
@@ -38,14 +42,19 @@ pub(crate) async fn show(address: SocketAddr, registry: Registry) -> anyhow::Res
 
 async fn accept(listener: TcpListener, registry: Arc<Registry>, lasts_max: Duration) {
     let mut connections = JoinSet::new();
+    let mut open: Vec<AbortHandle> = Vec::with_capacity(CONNECTIONS_MAX);
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
+                    open.retain(|connection| !connection.is_finished());
+                    if open.len() == CONNECTIONS_MAX {
+                        open.remove(0).abort();
+                    }
                     let registry = Arc::clone(&registry);
                     let service = service_fn(move |request| std::future::ready(answer(&request, &registry)));
                     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-                    connections.spawn(async move { drop(time::timeout(lasts_max, connection).await) });
+                    open.push(connections.spawn(async move { drop(time::timeout(lasts_max, connection).await) }));
                 }
                 // Out of file descriptors, say: it would fail again at once, and again, on the time of those who decide.
                 Err(error) => {
@@ -85,27 +94,40 @@ mod tests {
         net::TcpStream,
     };
 
+    const ASK: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n";
+
+    async fn serve(lasts_max: Duration) -> (SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (address, mut showing) = (listener.local_addr().unwrap(), JoinSet::new());
+        showing.spawn(accept(listener, Arc::new(registry("test")), lasts_max));
+        (address, showing)
+    }
+
     #[tokio::test]
     async fn however_many_say_nothing_or_never_stop_asking_whoever_comes_after_them_is_answered() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut showing = JoinSet::new();
-        showing.spawn(accept(listener, Arc::new(registry("test")), Duration::from_millis(50)));
+        // Nobody is cut because of the time that it takes.
+        let (address, _showing) = serve(Duration::from_secs(3_600)).await;
         let mut others = JoinSet::new();
-        for number in 0..2 * CONNECTIONS_MAX {
+        for number in 0..40 {
             let mut stream = TcpStream::connect(address).await.unwrap();
             others.spawn(async move {
                 // Nothing is read of the answers, and nothing asked by every other one.
-                while number % 2 == 0 && stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.is_ok()
-                {
-                }
+                while number % 2 == 0 && stream.write_all(ASK).await.is_ok() {}
                 std::future::pending::<TcpStream>().await
             });
         }
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        stream.write_all(ASK).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("# EOF\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_slowly_is_cut() {
+        let (address, _showing) = serve(Duration::from_millis(50)).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&ASK[..5]).await.unwrap();
+        assert!(stream.read(&mut [0]).await.is_ok_and(|bytes| bytes == 0));
     }
 }

@@ -1,4 +1,4 @@
-//! `dead`: the messages that could not be handled are listed, shown, sent again, or dropped.
+//! `dead`: the messages that could not be handled, in the queues `dead` and `dead.invalid`, are listed, shown, sent again, or dropped.
 //!
 //! A message is looked at by taking it out without acknowledging it, so while a command runs, others do not see it. What
 //! was taken goes back when the command ends, however it ends. Copies of one message share their id, and whatever is done
@@ -21,7 +21,7 @@ const ID_DIGITS: usize = 12;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the messages, those that came last first.
+    /// List the messages: those that are nobody's fault, then those that their senders were told of; the last first.
     List {
         /// Only messages that are there for this reason, such as `malformed` or `delivery_limit`.
         #[arg(long)]

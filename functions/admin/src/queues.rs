@@ -37,6 +37,8 @@ struct HeardWorker {
     worker_id: String,
     /// Tells it from others of the same name.
     process: String,
+    /// The broker's user that says all this; `null`: nobody vouches for it. Workers count those of their own user alone.
+    user: Option<String>,
     /// The partitions on which it is active, as far as it knows; `null`: its version does not say so.
     active: Option<Vec<String>>,
 }
@@ -70,7 +72,7 @@ pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
 fn drawn(document: Value) -> Drawn {
     let tables = &[
         ("queues", "No queues.", "queue waiting consumers active_worker"),
-        ("workers", "No worker of a function with partitions was heard.", "function worker_id partitions process"),
+        ("workers", "No worker of a function with partitions was heard.", "function worker_id partitions user process"),
     ];
     let mut drawn = Layout { lines: "", tables }.of(document);
     for queue in drawn.shown["queues"].as_array_mut().into_iter().flatten() {
@@ -105,6 +107,7 @@ fn named(function: &str, partitions: &[String], heard: Vec<Worker>) -> Vec<Heard
         function: function.to_owned(),
         worker_id: worker.name.strip_prefix(&prefix).unwrap_or(&worker.name).to_owned(),
         process: worker.process,
+        user: worker.user,
         active: worker.active.map(queues),
     };
     heard.into_iter().map(worker).collect()
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn who_claims_a_partition_is_named_beside_it() {
-        let worker = |name: &str, active| Worker { name: name.into(), process: "p".into(), active };
+        let worker = |name: &str, active| Worker { name: name.into(), process: "p".into(), user: None, active };
         let heard = vec![
             worker("turnstile-purchase a", Some(vec![0, 9])),
             worker("turnstile-purchase b", Some(vec![1, 0])),
@@ -148,8 +151,8 @@ mod tests {
                 {"queue": "release", "exists": true, "waiting": 0, "consumers": 1, "active": null},
             ],
             "workers": [
-                {"function": "purchase", "worker_id": "a", "process": "p", "active": ["purchase.3"]},
-                {"function": "purchase", "worker_id": "old", "process": "q", "active": null},
+                {"function": "purchase", "worker_id": "a", "process": "p", "user": "u", "active": ["purchase.3"]},
+                {"function": "purchase", "worker_id": "old", "process": "q", "user": null, "active": null},
             ],
         });
         let expected = "QUEUE       WAITING  CONSUMERS  ACTIVE WORKER\n\
@@ -158,9 +161,9 @@ mod tests {
                         purchase.2        0          2  not known yet\n\
                         purchase.3        0          2  a, b\n\
                         release           0          1  –\n\n\
-                        FUNCTION  WORKER ID  PARTITIONS  PROCESS\n\
-                        purchase  a                   1  p\n\
-                        purchase  old                 ?  q\n";
+                        FUNCTION  WORKER ID  PARTITIONS  USER  PROCESS\n\
+                        purchase  a                   1  u     p\n\
+                        purchase  old                 ?  –     q\n";
         assert_eq!(drawn(document).text(Style::Plain), expected);
     }
 }

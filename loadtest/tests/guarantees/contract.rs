@@ -43,9 +43,11 @@ fn names_and_limits_are_the_codes_own() {
         assert_eq!(binding["exchange"]["durable"], exchange.durable);
         assert_eq!(binding.pointer(&format!("/{kind}")), Some(&exchange.kind.as_str().into()));
     }
-    assert_eq!(document["channels"]["dead"]["address"], "dead");
-    let queue = &document["channels"]["dead"]["bindings"]["amqp"]["queue"];
-    assert_eq!(topology.queues_of("dead"), [queue["name"].as_str().unwrap()]);
+    for name in ["dead", "dead.invalid"] {
+        let channel = &document["channels"][name.replace(".invalid", "Invalid")];
+        assert_eq!(channel["address"], name);
+        assert_eq!(topology.queues_of(name), [channel["bindings"]["amqp"]["queue"]["name"].as_str().unwrap()]);
+    }
     for name in [PAYMENT_QUEUE, RELEASE_QUEUE, RESTOCK_QUEUE] {
         assert_eq!(document["channels"][name]["address"], name);
         let bound = topology.bindings.iter().filter(|binding| binding.source == name || binding.destination == name);
@@ -188,7 +190,7 @@ async fn what_lands_in_dead_has_the_headers_that_are_described() {
     shop.send(item, body.as_bytes(), sent).await;
     let reply = shop.reply().await.verdict;
     assert_describes(&reply);
-    let kept = dead_message(&shop).await;
+    let kept = dead_message(&shop, "dead.invalid").await;
     let headers = kept.properties.headers().clone().unwrap_or_default();
     let described = &document["components"]["messages"]["rejectedMessage"]["headers"];
     for name in strings(&described["required"]) {
@@ -248,9 +250,9 @@ fn names(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-async fn dead_message(shop: &Shop) -> BasicGetMessage {
-    until("a message is in dead", async || shop.depth("dead").await == 1).await;
-    shop.channel.basic_get("dead".into(), BasicGetOptions { no_ack: true }).await.unwrap().unwrap()
+async fn dead_message(shop: &Shop, queue: &str) -> BasicGetMessage {
+    until("a message is there", async || shop.depth(queue).await == 1).await;
+    shop.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap().unwrap()
 }
 
 fn text(headers: &FieldTable, name: &str) -> Option<String> {

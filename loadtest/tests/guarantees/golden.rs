@@ -135,7 +135,7 @@ async fn admin_documents(shop: &Shop) -> String {
     for id in 0..3 {
         shop.send_to("", "restock", format!("[{id}]").as_bytes(), shop.properties("c")).await;
     }
-    until("they are in dead", async || shop.depth("dead").await == 3).await;
+    until("they are in dead", async || shop.dead_depth().await == 3).await;
     let mut dead = String::new();
     annotated(&read("admin_json.txt"), async |line| {
         let command = line.replace("<order>", &order).replace("<dead>", &dead);

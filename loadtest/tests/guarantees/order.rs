@@ -109,7 +109,7 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
         answers.iter().all(|count| *count >= 6)
     })
     .await;
-    assert_eq!(shop.depth("dead").await, 0, "what fills a window is not kept");
+    assert_eq!(shop.dead_depth().await, 0, "what fills a window is not kept");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() 
     replies.extend(shop.replies(200).await);
     servers.postgres.kill_and_restart().await.unwrap();
     shop.assert_served_in_order(replies, 2_000, 1_000).await;
-    assert_eq!(shop.depth("dead").await, 0);
+    assert_eq!(shop.dead_depth().await, 0);
 
     let frozen = servers.postgres.pid();
     signal(frozen, Signal::SIGSTOP);
@@ -80,7 +80,7 @@ async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_w
         assert_eq!(replies[&format!("r-{number:04}")].code(), expected, "{number}");
     }
     assert!(shop.log("next").await.contains("its requests are decided again"));
-    assert_eq!(shop.depth("dead").await, 0);
+    assert_eq!(shop.dead_depth().await, 0);
 }
 
 #[tokio::test]

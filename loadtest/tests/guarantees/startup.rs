@@ -5,6 +5,7 @@ use crate::support::{
     sale::{rabbitmqctl, said},
     shop::{Shop, purchase_program, until},
 };
+use futures_util::future::join_all;
 use lapin::options::QueueDeleteOptions;
 use shared::{
     amqp,
@@ -93,6 +94,54 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
         let strategy = if variable == "REDIS_URL" { "redis" } else { "optimistic" };
         let found = [("AMQP_URL", amqp), ("DATABASE_URL", database), ("STRATEGY", strategy), (variable, value)];
         assert_gives_up(&found, code, hint).await;
+    }
+}
+
+#[tokio::test]
+async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
+    let (fixture, purchase) = (Fixture::new().await, purchase_program().await);
+    let all = ["purchase", "payment", "release", "restock", "relay"];
+    let simulated = ["atomic", "simulated"];
+    for (variable, scheme, [strategy, gateway], programs) in [
+        ("AMQP_URL", "amqp", simulated, [&all[..], &["admin --json queues", "admin dead list"]].concat()),
+        ("DATABASE_URL", "postgres", simulated, [&all[..], &["admin --json audit", "admin items"]].concat()),
+        ("REDIS_URL", "redis", ["redis", "simulated"], vec!["purchase"]),
+        ("GATEWAY_URL", "http", ["atomic", "http"], vec!["payment"]),
+    ] {
+        for written in [
+            "SCHEME://guest:geheim@127.0.0.1:1/x",
+            "guest:geheim@127.0.0.1:1/x",
+            "SCHEME:guest:geheim@127.0.0.1:1/x",
+            "SCHEME:/guest:geheim@127.0.0.1:1/x",
+            "other://guest:geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1/geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1?geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1#geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1\\geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1@geheim@127.0.0.1:1/x",
+            "SCHEME://guest:1,geheim@127.0.0.1:1/x",
+            "SCHEME://guest:%ffgeheim@127.0.0.1:1/x",
+            "SCHEME://guest:geheim@127.0.0.1:none/x",
+            "SCHEME://guest:geheim",
+            "SCHEME://127.0.0.1:1/x?passwort=geheim",
+            "SCHEME://guest:1@127.0.0.1:1/x,guest:geheim@127.0.0.1:1/x",
+            "host=127.0.0.1 password=geheim",
+        ] {
+            let url = written.replace("SCHEME", scheme);
+            let run = |line: &'static str| {
+                let (program, arguments) = line.split_once(' ').unwrap_or((line, "--startup-seconds-max 0"));
+                let mut command = tokio::process::Command::new(purchase.with_file_name(program));
+                command.args(arguments.split(' ')).env("RUST_LOG", "debug,lapin=off").kill_on_drop(true);
+                command.env("AMQP_URL", &fixture.amqp_url).env("DATABASE_URL", &fixture.database_url);
+                command.env("GATEWAY", gateway).env("STRATEGY", strategy).env(variable, &url);
+                async move { (line, command.output().await.unwrap()) }
+            };
+            for (line, output) in join_all(programs.iter().copied().map(run)).await {
+                let shown = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+                assert!(!output.status.success() && shown.contains(variable), "{line}, {url}: {shown}");
+                assert!(!shown.contains("geheim"), "{line}, {url}: {shown}");
+            }
+        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
 
 use super::{Error, answered, protocol_error, readable};
+use crate::config::{UNREADABLE_URL, check_url};
 use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
     message::Delivery,
-    options::{BasicConsumeOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
+        QueueDeclareOptions,
+    },
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     tcp::AsyncTcpStream,
-    types::{FieldTable, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
     uri::{AMQPScheme, AMQPUri},
 };
 use socket2::{SockRef, TcpKeepalive};
@@ -77,9 +81,10 @@ impl Nodes {
 }
 
 fn read_one(url: &str) -> Result<AMQPUri, Error> {
-    let mut uri = AMQPUri::from_str(url).map_err(Error::Url)?;
+    check_url(url, &["amqp", "amqps"]).map_err(Error::Url)?;
+    let mut uri = AMQPUri::from_str(url).map_err(|_| Error::Url(UNREADABLE_URL))?;
     if uri.scheme == AMQPScheme::AMQPS {
-        return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust".to_owned()));
+        return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust"));
     }
     // By the letter, a URL that ends in `/` names the virtual host ""; whoever writes one means `/`.
     if uri.vhost.is_empty() {
@@ -189,17 +194,28 @@ pub(super) async fn confirming_channel(connection: &Connection) -> Result<Channe
     .await
 }
 
+/// What waits in a queue of our own, at most: whoever may write to it must fill nobody's memory.
+const OWN_QUEUE_BOUNDS: [(&str, i64); 2] = [("x-max-length", 1_000), ("x-max-length-bytes", 1024 * 1024)];
+/// What is under way to us from there: twice as much as is acknowledged at a time.
+const OWN_QUEUE_WINDOW: u16 = 16;
+
 /// A queue of our own for as long as the connection lasts, bound to the exchange where one is named, and what arrives in it.
+/// No more comes than [`go_on_after`] lets through: what is too much, the broker drops.
 pub(super) async fn own_queue(channel: &Channel, exchange: Option<&str>) -> Result<(ShortString, Consumer), Error> {
     answered(async {
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().clone();
+        let mut bounds = FieldTable::default();
+        for (name, bound) in OWN_QUEUE_BOUNDS {
+            bounds.insert(name.into(), AMQPValue::LongLongInt(bound));
+        }
+        let queue = channel.queue_declare("".into(), exclusive, bounds).await?.name().clone();
         if let Some(exchange) = exchange {
             let options = QueueBindOptions::default();
             channel.queue_bind(queue.clone(), exchange.into(), "".into(), options, FieldTable::default()).await?;
         }
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let messages = channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default()).await?;
+        channel.basic_qos(OWN_QUEUE_WINDOW, BasicQosOptions::default()).await?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let messages = channel.basic_consume(queue.clone(), "".into(), options, none).await?;
         Ok((queue, messages))
     })
     .await
@@ -209,6 +225,14 @@ pub(super) async fn own_queue(channel: &Channel, exchange: Option<&str>) -> Resu
 pub(super) async fn next(messages: &mut Consumer) -> Result<Delivery, Error> {
     let ended = || Error::Lost("the broker ended the subscription".to_owned());
     Ok(messages.next().await.ok_or_else(ended)??)
+}
+
+/// Has the broker go on with what is in a queue of our own, now and then: to be called with each message of it.
+pub(super) async fn go_on_after(message: &Delivery) -> Result<(), Error> {
+    if message.delivery_tag.is_multiple_of(u64::from(OWN_QUEUE_WINDOW / 2)) {
+        message.acker.ack(BasicAckOptions { multiple: true }).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn close(connection: &Connection) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! The messages in `dead`, for operators: taken in without being acknowledged, looked at, sent again, or dropped.
+//! The messages in `dead` and `dead.invalid`, for operators: taken in without being acknowledged, looked at, sent again, or dropped.
 //!
 //! What was taken and neither sent again nor dropped goes back to the queue when the connection ends, however it ends;
 //! meanwhile nobody else sees it. Invariant: a message is acknowledged only after its copy is confirmed, so whatever
@@ -10,7 +10,7 @@ use super::{
     mark::MARK_QUEUE,
     properties::of_replay,
     publisher::{confirmed_in_time, publish_mandatory},
-    topology::{Topology, state},
+    topology::{DEAD_QUEUES, Topology, state},
 };
 use futures_util::future::BoxFuture;
 use lapin::{
@@ -20,7 +20,6 @@ use lapin::{
 };
 use std::time::Duration;
 
-const DEAD_QUEUE: &str = "dead";
 /// The most of bodies that is taken at once, in bytes.
 const TAKEN_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long to wait for a message that was counted, and may be somebody else's by now: as long as for any answer.
@@ -29,7 +28,7 @@ const QUIET_SECONDS_MAX: u64 = ANSWER_SECONDS_MAX;
 /// What was taken out of `dead`, for a while.
 #[derive(Debug)]
 pub struct Taken {
-    /// Longest there first.
+    /// Longest there first; those of `dead` behind those of `dead.invalid`.
     pub messages: Vec<DeadMessage>,
     /// How many were counted behind them.
     pub behind: u32,
@@ -61,28 +60,34 @@ impl DeadLetterQueue {
         })
     }
 
-    /// Takes up to `max` messages, those that are there longest; once.
+    /// Takes up to `max` messages, those that are there longest, and those of `dead` before others; once.
     pub fn take(&self, max: u16) -> BoxFuture<'_, Result<Taken, Error>> {
         Box::pin(async move {
-            // By a subscription, which is faster than one by one.
-            let (mut messages, there) = answered(async {
-                let there = state(&self.channel, DEAD_QUEUE).await?.waiting;
-                self.channel.basic_qos(max, BasicQosOptions { global: false }).await?;
-                let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-                Ok((self.channel.basic_consume(DEAD_QUEUE.into(), "".into(), options, none).await?, there))
-            })
-            .await?;
-            let origins = origins();
-            let mut taken = Taken { messages: Vec::new(), behind: there };
-            let mut bytes = 0;
-            while taken.messages.len() < usize::from(max) && taken.behind > 0 && bytes < TAKEN_BYTES_MAX {
-                let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
-                // Fewer than were counted: somebody else has taken some.
-                let Ok(next) = tokio::time::timeout(quiet, next(&mut messages)).await else { break };
-                let message = next?;
-                bytes += message.data.len();
-                taken.behind -= 1;
-                taken.messages.push(DeadMessage::read(message, &origins));
+            let (origins, mut bytes) = (origins(), 0);
+            let mut taken = Taken { messages: Vec::new(), behind: 0 };
+            for queue in DEAD_QUEUES {
+                let mut room = max - u16::try_from(taken.messages.len()).unwrap_or(max);
+                // By a subscription, which is faster than one by one.
+                let (mut messages, mut there) = answered(async {
+                    let there = state(&self.channel, queue).await?.waiting;
+                    // Zero would be no limit.
+                    self.channel.basic_qos(room.max(1), BasicQosOptions { global: false }).await?;
+                    let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+                    Ok((self.channel.basic_consume(queue.into(), "".into(), options, none).await?, there))
+                })
+                .await?;
+                let mut found = Vec::new();
+                while room > 0 && there > 0 && bytes < TAKEN_BYTES_MAX {
+                    let quiet = Duration::from_secs(QUIET_SECONDS_MAX);
+                    // Fewer than were counted: somebody else has taken some.
+                    let Ok(next) = tokio::time::timeout(quiet, next(&mut messages)).await else { break };
+                    let message = next?;
+                    bytes += message.data.len();
+                    (room, there) = (room - 1, there - 1);
+                    found.push(DeadMessage::read(message, &origins));
+                }
+                taken.behind += there;
+                taken.messages.splice(0..0, found);
             }
             Ok(taken)
         })
@@ -125,7 +130,7 @@ impl DeadLetterQueue {
 /// itself, or it would not come to an end; nor what no request comes from.
 fn origins() -> Vec<String> {
     let queues = Topology::read().queues.iter().map(|queue| queue.name.clone());
-    queues.filter(|name| name != DEAD_QUEUE && name != MARK_QUEUE).collect()
+    queues.filter(|name| !DEAD_QUEUES.contains(&name.as_str()) && name != MARK_QUEUE).collect()
 }
 
 #[cfg(test)]
@@ -136,7 +141,7 @@ mod tests {
     fn only_queues_of_ours_are_sent_anything() {
         let origins = super::origins();
         let has = |name: &str| origins.iter().any(|origin| origin == name);
-        assert!(has("purchase.0") && has("restock") && !has("dead") && !has("events.mark"));
+        assert!(has("purchase.0") && has("restock") && !has("dead") && !has("dead.invalid") && !has("events.mark"));
         let exchanges = &super::Topology::read().exchanges;
         let is_ours = |origin: &String| exchanges.iter().any(|exchange| exchange.name == exchange_into(origin));
         assert!(origins.iter().all(is_ours), "by exchanges of ours");

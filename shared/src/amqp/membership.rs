@@ -3,23 +3,26 @@
 //!
 //! On connections of their own: a broker short of memory blocks whoever has published. Invariants: whoever only looks on
 //! sends no heartbeat, or partitions would be handed over to nobody; and a heartbeat's body is who the worker is and nothing
-//! else, because workers of every version count each other by it. What else there is to say goes into headers.
+//! else, because workers of every version count each other by it. What else there is to say goes into headers. A heartbeat
+//! names its user, as which the broker takes nobody else: those of other users than ours count for nothing.
 
 use super::{
     Error, answered,
-    connect::{Nodes, channel, close, confirming_channel, connect, next, own_queue},
+    connect::{Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue},
     properties::header,
     topology::state_or_none,
 };
 use crate::{
+    messages::is_id,
     retry::RetryPolicy,
-    worker::rebalance::{Members, Place},
+    worker::rebalance::{Heard, Members, Place, WORKERS_MAX},
 };
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
     BasicProperties, Channel, Connection, Consumer,
+    message::Delivery,
     options::BasicPublishOptions,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use std::{
     collections::HashMap,
@@ -40,8 +43,8 @@ const ACTIVE_HEADER: &str = "active";
 const JOINING_HEADER: &str = "joining";
 /// The most partitions that are believed of one heartbeat.
 const PARTITIONS_MAX: usize = 1_024;
-/// The most workers that are listened to: more heartbeats than that are somebody's noise.
-const WORKERS_MAX: usize = 10_000;
+/// The longest heartbeat, in bytes: that of no worker is longer.
+const BODY_BYTES_MAX: usize = 300;
 
 /// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
 /// comes back by another node would count twice for a while.
@@ -97,26 +100,34 @@ async fn beat(
     counted: &watch::Sender<Place>,
 ) -> Result<Infallible, Error> {
     let (_connection, channel, mut heartbeats) = subscribe(nodes, &format!("{name} count"), exchange).await?;
-    let ourselves = body(name, *PROCESS);
+    let (ourselves, user) = (body(name, *PROCESS), nodes.user());
     let mut members = Members::default();
-    let mut due = Instant::now();
+    let (mut due, mut is_said) = (Instant::now(), false);
     loop {
         tokio::select! {
             heartbeat = next(&mut heartbeats) => {
                 let heartbeat = heartbeat?;
-                // A reply to somebody who gave this queue as theirs is no heartbeat.
-                if heartbeat.exchange.as_str() != exchange {
+                go_on_after(&heartbeat).await?;
+                // Whatever else there is must cost no more than to look at it.
+                let named = heartbeat.properties.user_id().as_ref().map(ShortString::as_str);
+                if named != Some(user) || read(&heartbeat, exchange).is_none() {
                     continue;
                 }
                 let is_joining = is_joining(&heartbeat.properties);
-                if members.heard(heartbeat.data, is_joining, Instant::now()) {
+                match members.heard(heartbeat.data, is_joining, Instant::now()) {
+                    Heard::Known => (),
                     // A newcomer has not heard us yet, and wants to know its share.
-                    due = Instant::now();
+                    Heard::New => due = Instant::now(),
+                    Heard::TooMany if is_said => (),
+                    Heard::TooMany => {
+                        tracing::error!(WORKERS_MAX, "there are more workers than are counted: partitions are not shared out evenly");
+                        is_said = true;
+                    }
                 }
             },
             Ok(()) = active.changed() => due = Instant::now(),
             () = sleep_until(due.into()) => {
-                let properties = properties(active.borrow_and_update().as_deref());
+                let properties = properties(active.borrow_and_update().as_deref()).with_user_id(user.into());
                 let (options, heartbeat) = (BasicPublishOptions::default(), ourselves.as_bytes());
                 let published = channel.basic_publish(exchange.into(), "".into(), options, heartbeat, properties);
                 drop(answered(async { Ok(published.await?) }).await?);
@@ -142,6 +153,8 @@ pub struct Worker {
     pub name: String,
     /// Tells it from others of the same name.
     pub process: String,
+    /// The user of the broker that says so; `None`: anybody, or a worker of an older version, which does not say it.
+    pub user: Option<String>,
     /// The partitions that have delivered something to it and that it has not handed over since: the broker keeps it
     /// active there. `None`: it is still joining, or of a version that does not say so.
     pub active: Option<Vec<usize>>,
@@ -158,22 +171,24 @@ pub fn listen<'a>(
     Box::pin(async move {
         let (connection, _channel, mut heartbeats) = subscribe(nodes, name, exchange).await?;
         let end = tokio::time::Instant::now() + time;
-        let mut heard: HashMap<String, Worker> = HashMap::new();
+        // Of each user so many, so that nobody's noise hides the others.
+        let mut heard: HashMap<Option<String>, HashMap<String, Worker>> = HashMap::new();
         // Heartbeats that come without a pause would never let the time limit have its say.
         while tokio::time::Instant::now() < end
             && let Ok(heartbeat) = tokio::time::timeout_at(end, next(&mut heartbeats)).await
         {
             let heartbeat = heartbeat?;
-            if heartbeat.exchange.as_str() == exchange
-                && let Some(worker) = read(&heartbeat.data, &heartbeat.properties)
-                && heard.len() < WORKERS_MAX
-            {
-                // The last word counts: partitions move.
-                heard.insert(worker.process.clone(), worker);
+            go_on_after(&heartbeat).await?;
+            if let Some(worker) = read(&heartbeat, exchange) {
+                let heard = heard.entry(worker.user.clone()).or_default();
+                if heard.len() < WORKERS_MAX || heard.contains_key(&worker.process) {
+                    // The last word counts: partitions move.
+                    heard.insert(worker.process.clone(), worker);
+                }
             }
         }
         drop(close(&connection).await);
-        let mut workers: Vec<Worker> = heard.into_values().collect();
+        let mut workers: Vec<Worker> = heard.into_values().flat_map(HashMap::into_values).collect();
         workers.sort();
         Ok(workers)
     })
@@ -225,20 +240,37 @@ fn is_joining(properties: &BasicProperties) -> bool {
     header(properties, JOINING_HEADER).and_then(AMQPValue::as_bool) == Some(true)
 }
 
-/// Reads a heartbeat; `None`: it is not one.
-fn read(body: &[u8], properties: &BasicProperties) -> Option<Worker> {
+/// Reads a heartbeat; `None`: it is not one, nor is a reply to somebody who gave our queue as theirs.
+fn read(heartbeat: &Delivery, exchange: &str) -> Option<Worker> {
+    let (body, properties) = (&heartbeat.data, &heartbeat.properties);
+    if heartbeat.exchange.as_str() != exchange || body.len() > BODY_BYTES_MAX {
+        return None;
+    }
     let (name, process) = std::str::from_utf8(body).ok()?.rsplit_once(' ')?;
+    if !name.split(' ').all(is_id) || Uuid::parse_str(process).is_err() {
+        return None;
+    }
+    let user = properties.user_id().as_ref().map(ToString::to_string);
     // No worker of ours writes anything but a long string, and older ones write nothing.
     let active = header(properties, ACTIVE_HEADER).and_then(AMQPValue::as_long_string).map(|numbers| {
         let numbers = numbers.to_string();
         numbers.split_whitespace().take(PARTITIONS_MAX).filter_map(|number| number.parse().ok()).collect()
     });
-    Some(Worker { name: name.to_owned(), process: process.to_owned(), active })
+    Some(Worker { name: name.to_owned(), process: process.to_owned(), user, active })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const EXCHANGE: &str = "purchase.workers";
+
+    fn heard(exchange: &str, body: &[u8], properties: &BasicProperties) -> Option<Worker> {
+        let (exchange, key) = (exchange.into(), "".into());
+        let mut delivery = Delivery::mock(1, exchange, key, false, body.to_vec());
+        delivery.properties = properties.clone();
+        read(&delivery, EXCHANGE)
+    }
 
     #[test]
     fn a_heartbeat_is_read_as_it_is_written_and_what_is_none_is_nobody() {
@@ -251,12 +283,19 @@ mod tests {
             (properties(None), None, true),
             (BasicProperties::default(), None, false),
         ] {
-            let expected = Worker { name: "turnstile-purchase w-1".into(), process: process.clone(), active };
-            assert_eq!(read(ours.as_bytes(), &properties), Some(expected));
+            let name = "turnstile-purchase w-1".to_owned();
+            let expected = Worker { name, process: process.clone(), user: Some("u".to_owned()), active };
+            assert_eq!(heard(EXCHANGE, ours.as_bytes(), &properties.clone().with_user_id("u".into())), Some(expected));
             assert_eq!(is_joining(&properties), joins);
         }
-        for noise in [&b""[..], b"one-word", b"\xff \xfe"] {
-            assert_eq!(read(noise, &BasicProperties::default()), None);
+        assert_eq!(heard("", ours.as_bytes(), &BasicProperties::default()), None, "a reply");
+        let long = format!("turnstile-purchase {} {process}", "w".repeat(BODY_BYTES_MAX));
+        let named = |name: &str| format!("{name} {process}");
+        for noise in
+            ["", "one-word", "a b", "turnstile-purchase w-1", &long, &named(""), &named("a  b"), &named("\u{1b}[2J")]
+        {
+            assert_eq!(heard(EXCHANGE, noise.as_bytes(), &BasicProperties::default()), None, "{noise:?}");
         }
+        assert_eq!(heard(EXCHANGE, b"\xff \xfe", &BasicProperties::default()), None);
     }
 }

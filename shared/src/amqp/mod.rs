@@ -31,7 +31,7 @@ pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
 pub use dead_message::DeadMessage;
 pub use membership::{Worker, fill, listen};
 pub use publisher::{EventError, Outgoing, OutgoingEvent, Publisher};
-pub use repair::{Found, Repair};
+pub use repair::{Found, Looked, Repair};
 pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use rights::{explain_grant, try_rights};
 pub use topology::{QueueState, declare, queue_states};
@@ -50,7 +50,7 @@ pub enum Error {
         "AMQP_URL cannot be read ({0}); it has the form amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for the virtual host /; \
          of a cluster, several of these with commas between them"
     )]
-    Url(String),
+    Url(&'static str),
     /// At none of the nodes: each with what the network said.
     #[error("RabbitMQ cannot be reached ({0}); is it running, and does AMQP_URL name it?")]
     Unreachable(String),

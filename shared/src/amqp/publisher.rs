@@ -8,9 +8,9 @@ use super::{
     connect::{Nodes, close, confirming_channel, connect},
     properties::{PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
     protocol_error,
-    topology::exchange_into,
+    topology::{INVALID_QUEUE, exchange_into},
 };
-use crate::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection};
+use crate::messages::{BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection};
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, PublisherConfirm,
@@ -27,6 +27,8 @@ const CONFIRM_SECONDS_MAX: u64 = 30;
 /// How many events may be on the wire and not confirmed. A quorum queue writes to disk for many at once, so a narrow window
 /// would wait for the disk that often; a thousand events of 400 bytes are half a megabyte.
 const EVENTS_UNCONFIRMED_MAX: usize = 1_000;
+/// How many copies of messages are on the wire and not confirmed: their bodies are in memory meanwhile.
+const COPIES_UNCONFIRMED_MAX: usize = 64;
 const DEAD_EXCHANGE: &str = "dead";
 /// The name of no queue.
 const NOBODY: &str = "turnstile.nobody";
@@ -37,7 +39,7 @@ pub enum Outgoing<'a> {
     Reply { to: &'a Delivery, body: Cow<'a, str>, request_id: Option<&'a str> },
     /// The message itself, to the end of the queue that it came from, by its exchange.
     Requeue { of: &'a Delivery, queue: &'a str },
-    /// A copy for `dead`.
+    /// A copy for `dead`, or for `dead.invalid`.
     DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
 }
 
@@ -89,23 +91,12 @@ impl Publisher {
             if refused > 0 {
                 tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
             }
-            // Requeues all at once: should one be returned, whichever it is taken for, all are published again. Dead letters
-            // one at a time: one that is returned could else be taken for its neighbour's.
-            let mut requeues = Vec::new();
-            for message in outgoing {
-                match message {
-                    Outgoing::Reply { .. } => (),
-                    Outgoing::Requeue { of, queue } => {
-                        let (exchange, (_, key)) = (exchange_into(queue), of.way());
-                        requeues.push(self.copy(exchange, key, of, of_requeue(&of.properties)));
-                    }
-                    Outgoing::DeadLetter { of, queue, reason } => {
-                        let properties = of_dead_letter(&of.properties, queue, reason);
-                        confirmed_in_time(self.copy(DEAD_EXCHANGE, queue, of, properties)).await?;
-                    }
-                }
+            // Should one be returned, whichever it is taken for, all are published again.
+            let copies: Vec<_> = outgoing.iter().filter(|message| !matches!(message, Outgoing::Reply { .. })).collect();
+            for copies in copies.chunks(COPIES_UNCONFIRMED_MAX) {
+                confirmed_in_time(try_join_all(copies.iter().map(|copy| self.copy(copy)))).await?;
             }
-            confirmed_in_time(try_join_all(requeues)).await.map(drop)
+            Ok(())
         })
     }
 
@@ -159,9 +150,22 @@ impl Publisher {
     }
 
     /// Publishes a copy of a delivery, which some queue must take.
-    async fn copy(&self, exchange: &str, key: &str, of: &Delivery, properties: BasicProperties) -> Result<(), Error> {
+    async fn copy(&self, message: &Outgoing<'_>) -> Result<(), Error> {
+        let (of, exchange, key, bytes_max, properties) = match message {
+            Outgoing::Reply { .. } => return Ok(()),
+            Outgoing::Requeue { of, queue } => {
+                (of, exchange_into(queue), of.way().1, usize::MAX, of_requeue(&of.properties))
+            }
+            Outgoing::DeadLetter { of, queue, reason } => {
+                // What is a sender's fault must not take the room of what is nobody's.
+                let (exchange, key) =
+                    if reason.code.is_of_sender() { ("", INVALID_QUEUE) } else { (DEAD_EXCHANGE, *queue) };
+                (of, exchange, key, BODY_BYTES_MAX, of_dead_letter(&of.properties, queue, reason))
+            }
+        };
         let body = of.body.read().map_err(|error| Error::Lost(format!("a body cannot be read back: {error}")))?;
-        match publish_mandatory(&self.channel, exchange, key, &body, properties).await? {
+        let body = &body[..body.len().min(bytes_max)];
+        match publish_mandatory(&self.channel, exchange, key, body, properties).await? {
             true => Ok(()),
             false => Err(Error::Lost(format!("a message for {key} was returned"))),
         }

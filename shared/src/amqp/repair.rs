@@ -7,7 +7,7 @@ use super::{
     Error,
     connect::{Nodes, channel, connect},
     in_time,
-    topology::{Binding, Topology, bind, declare_exchange, declare_queue, state},
+    topology::{Binding, DEAD_QUEUES, Topology, bind, declare_exchange, declare_queue, state},
 };
 use futures_util::future::BoxFuture;
 use lapin::{Channel, Connection, ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
@@ -35,6 +35,14 @@ pub struct Repair {
 /// What was gone, and whether it could be declared again.
 pub type Found = BTreeMap<&'static str, Result<(), Error>>;
 
+/// What was seen of the topology.
+#[derive(Debug, Default)]
+pub struct Looked {
+    pub found: Found,
+    /// The queues of dead letters, each with how many wait there, as far as we may look.
+    pub dead: Vec<(&'static str, u32)>,
+}
+
 impl Repair {
     pub fn open<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
@@ -45,9 +53,9 @@ impl Repair {
     }
 
     /// Looks once, and declares what is gone. An error is the connection's.
-    pub fn look(&mut self) -> BoxFuture<'_, Result<Found, Error>> {
+    pub fn look(&mut self) -> BoxFuture<'_, Result<Looked, Error>> {
         Box::pin(async move {
-            let (topology, mut found) = (Topology::read(), Found::default());
+            let (topology, Looked { mut found, mut dead }) = (Topology::read(), Looked::default());
             for exchange in &topology.exchanges {
                 let name = exchange.name.as_str();
                 if self.is_gone(name, async |channel| passive(channel, name).await).await? {
@@ -56,10 +64,15 @@ impl Repair {
             }
             let mut gone = Vec::new();
             for queue in &topology.queues {
-                let name = queue.name.as_str();
-                if self.is_gone(name, async |channel| Ok(state(channel, name).await.map(drop)?)).await? {
+                let (name, mut waiting) = (queue.name.as_str(), None);
+                let is_gone = self.is_gone(name, async |channel| {
+                    waiting = Some(state(channel, name).await?.waiting);
+                    Ok(())
+                });
+                if is_gone.await? {
                     gone.push(queue);
                 }
+                dead.extend(waiting.filter(|_| DEAD_QUEUES.contains(&name)).map(|waiting| (name, waiting)));
             }
             if !gone.is_empty() {
                 tokio::time::sleep(QUEUE_GRACE).await;
@@ -71,7 +84,7 @@ impl Repair {
             if self.may_bind && (found.values().any(Result::is_ok) || self.looks.is_multiple_of(LOOKS_A_BINDING)) {
                 self.bind(&topology.bindings).await?;
             }
-            Ok(found)
+            Ok(Looked { found, dead })
         })
     }
 

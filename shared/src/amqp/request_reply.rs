@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    connect::{Nodes, close, confirming_channel, connect, next, own_queue},
+    connect::{Nodes, close, confirming_channel, connect, go_on_after, next, own_queue},
     properties::PERSISTENT,
     publisher::{confirmed_in_time, publish_mandatory},
 };
@@ -60,6 +60,7 @@ pub fn request_reply<'a>(
             let verdict = async {
                 loop {
                     let reply = next(&mut replies).await?;
+                    go_on_after(&reply).await?;
                     if reply.properties.correlation_id().as_ref().is_some_and(|id| id.as_str() == request_id) {
                         return Ok(RequestOutcome::Verdict(reply.data));
                     }

@@ -19,6 +19,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
+/// What is there through no fault of its sender's is never dropped.
+const DEAD_QUEUE: &str = "dead";
+/// What is there through its sender's own fault, which they were told: bounded, the oldest leaves first.
+pub(super) const INVALID_QUEUE: &str = "dead.invalid";
+/// In the order in which they are looked through.
+pub(crate) const DEAD_QUEUES: [&str; 2] = [DEAD_QUEUE, INVALID_QUEUE];
+
 /// The parts of a RabbitMQ definitions file that we use, as the broker exports them.
 #[derive(Debug, Deserialize)]
 pub struct Topology {
@@ -81,6 +88,11 @@ impl Topology {
     pub fn has_single_active_consumer(&self, queue: &str) -> bool {
         let argument = |queue: &Queue| queue.arguments.get("x-single-active-consumer") == Some(&Value::Bool(true));
         self.queues.iter().any(|found| found.name == queue && argument(found))
+    }
+
+    /// How many messages a queue keeps, where it is bounded.
+    pub fn length_max(&self, queue: &str) -> Option<u64> {
+        self.queues.iter().find(|found| found.name == queue)?.arguments.get("x-max-length")?.as_u64()
     }
 
     /// The queues of a function: the one of its name, or its partitions, in order.
@@ -255,6 +267,20 @@ mod tests {
             let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
             assert_eq!(exchange.kind, "fanout", "any routing key will do");
         }
+    }
+
+    #[test]
+    fn what_senders_do_wrong_is_kept_in_bounds_and_what_is_nobodys_fault_without() {
+        let topology = Topology::read();
+        let arguments = |name: &str| &topology.queues.iter().find(|queue| queue.name == name).unwrap().arguments;
+        let is_bound = |argument: &&String| ["max", "ttl", "overflow"].iter().any(|bound| argument.contains(bound));
+        assert_eq!(arguments("dead").keys().find(is_bound), None);
+        let bounded = arguments("dead.invalid");
+        assert_eq!(bounded["x-overflow"], "drop-head");
+        assert_eq!(bounded["x-message-ttl"], 30 * 24 * 3_600 * 1_000_i64);
+        let length_max = topology.length_max("dead.invalid").unwrap();
+        // So the number says when the bytes are near, too.
+        assert_eq!(bounded["x-max-length-bytes"], length_max * crate::messages::BODY_BYTES_MAX as u64);
     }
 
     #[test]

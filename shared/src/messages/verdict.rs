@@ -134,6 +134,11 @@ impl Code {
         Self::ALL[self as usize].1
     }
 
+    /// Whether a message that is invalid is so through its sender's own fault, which they were told.
+    pub fn is_of_sender(self) -> bool {
+        !matches!(self, Self::NotHandled | Self::DeliveryLimit)
+    }
+
     /// The word used in messages.
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].2

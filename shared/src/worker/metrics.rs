@@ -1,11 +1,12 @@
 //! Counts what is settled, for the metrics of every function.
 
-use crate::{handler::Answer, metrics::Registry};
+use crate::{amqp::topology::DEAD_QUEUES, handler::Answer, metrics::Registry};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
 };
@@ -18,6 +19,27 @@ pub(super) struct WorkerMetrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnswerLabel {
     answer: &'static str,
+}
+
+/// How many messages wait in the queues of dead letters.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeadMessages(Family<QueueLabel, Gauge>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabel {
+    queue: &'static str,
+}
+
+impl DeadMessages {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        // Shown from the start.
+        DEAD_QUEUES.iter().for_each(|queue| drop(self.of(queue)));
+        registry.register("dead_messages", "Messages that wait in a queue of dead letters", self.0.clone());
+    }
+
+    pub(super) fn of(&self, queue: &'static str) -> Gauge {
+        self.0.get_or_create_owned(&QueueLabel { queue })
+    }
 }
 
 impl WorkerMetrics {

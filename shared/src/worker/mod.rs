@@ -8,9 +8,11 @@
 
 mod metrics;
 mod process;
+mod publish;
 mod readiness;
 pub(crate) mod rebalance;
 mod repair;
+mod reply_address;
 mod service;
 mod session;
 mod settle;

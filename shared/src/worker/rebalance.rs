@@ -16,6 +16,8 @@ const HEARTBEATS_A_SECOND_MAX: u32 = 16;
 /// Whoever was not heard for so many waits is gone. Counting somebody who is gone has partitions handed to and fro;
 /// missing somebody for a moment leaves them where they are.
 const WAITS_MAX: u32 = 3;
+/// The most workers that are counted.
+pub(crate) const WORKERS_MAX: usize = 1_000;
 /// Steps before the first partition is taken, to hear who else is there.
 const HEARING_STEPS: u32 = 4;
 /// Steps between the last partition taken and the first line that is got into, for others to take theirs.
@@ -41,6 +43,15 @@ impl Default for Place {
     }
 }
 
+/// Of whom a heartbeat is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Known,
+    New,
+    /// Of somebody new, who is not counted: there are too many.
+    TooMany,
+}
+
 /// Who was heard, and when last.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
@@ -49,9 +60,12 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Notes a heartbeat; true: of somebody new.
-    pub(crate) fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> bool {
-        self.heard.insert(worker, (now, is_joining)).is_none()
+    /// Notes a heartbeat.
+    pub(crate) fn heard(&mut self, worker: Vec<u8>, is_joining: bool, now: Instant) -> Heard {
+        if self.heard.len() >= WORKERS_MAX && !self.heard.contains_key(&worker) {
+            return Heard::TooMany;
+        }
+        self.heard.insert(worker, (now, is_joining)).map_or(Heard::New, |_| Heard::Known)
     }
 
     /// Strikes whoever has been silent for too long.

@@ -1,7 +1,8 @@
 //! Has the topology looked after while a function runs, and knows what is missing of it.
 
+use super::metrics::DeadMessages;
 use crate::{
-    amqp::{Error, Found, Nodes, Repair},
+    amqp::{Error, Found, Looked, Nodes, Repair, topology::Topology},
     retry::RetryPolicy,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -16,8 +17,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) type Missing = BTreeMap<&'static str, String>;
 
 /// Looks at once when asked to, and now and then; for ever.
-pub(super) async fn run(nodes: Nodes, name: String, look: Arc<Notify>, missing: watch::Sender<Missing>) {
-    let (mut repair, mut waits) = (None, LOOKS.waits());
+pub(super) async fn run(
+    nodes: Nodes,
+    name: String,
+    look: Arc<Notify>,
+    missing: watch::Sender<Missing>,
+    dead_messages: DeadMessages,
+) {
+    let (mut repair, mut waits, mut is_nearly_full) = (None, LOOKS.waits(), false);
     loop {
         drop(tokio::time::timeout(waits.next().unwrap_or(PAUSE), look.notified()).await);
         let looked = async {
@@ -25,17 +32,39 @@ pub(super) async fn run(nodes: Nodes, name: String, look: Arc<Notify>, missing: 
                 Some(opened) => opened,
                 None => Repair::open(&nodes, &name).await?,
             };
-            let found = opened.look().await?;
+            let looked = opened.look().await?;
             repair = Some(opened);
-            Ok::<_, Error>(found)
+            Ok::<_, Error>(looked)
         };
         match looked.await {
-            Ok(found) => note(found, &missing),
+            Ok(Looked { found, dead }) => {
+                note(found, &missing);
+                dead.into_iter().for_each(|(queue, waiting)| {
+                    dead_messages.of(queue).set(waiting.into());
+                    if let Some(length_max) = Topology::read().length_max(queue) {
+                        is_nearly_full = say_if_nearly_full(queue, waiting.into(), length_max, is_nearly_full);
+                    }
+                });
+            }
             // Whoever has work to do on this broker says that it is away.
             Err(error) => tracing::debug!(%error, "the topology cannot be looked at"),
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Said once, until the queue is emptier again.
+fn say_if_nearly_full(queue: &str, waiting: u64, length_max: u64, is_said: bool) -> bool {
+    let is_nearly_full = waiting >= length_max / 10 * 9;
+    if is_nearly_full && !is_said {
+        tracing::warn!(
+            queue,
+            waiting,
+            length_max,
+            "a queue of dead letters is nearly full: the oldest are dropped then"
+        );
+    }
+    is_nearly_full
 }
 
 fn note(found: Found, missing: &watch::Sender<Missing>) {

@@ -2,6 +2,7 @@
 //! looked after, and the word to stop.
 
 use super::{
+    metrics::DeadMessages,
     readiness::{Outage, Readiness, Ready, notify},
     repair::{self, Missing},
 };
@@ -36,6 +37,7 @@ pub struct Service {
     missing: watch::Receiver<Missing>,
     /// Has the topology looked at now.
     look: Arc<Notify>,
+    pub(super) dead_messages: DeadMessages,
 }
 
 impl Service {
@@ -51,13 +53,15 @@ impl Service {
             let readiness = Readiness::of(worker.ready_file.clone());
             let (found, missing) = watch::channel(Missing::new());
             let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
-            let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look };
+            let dead_messages = DeadMessages::default();
+            let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look, dead_messages };
             let name = format!("turnstile-{function} {}", service.worker.worker_id);
             tokio::select! {
                 declared = service.declare(&name, function) => declared?,
                 () = stopped(stop.clone()) => return Ok(()),
             }
-            let repairing = tokio::spawn(repair::run(service.nodes.clone(), name, Arc::clone(&service.look), found));
+            let (look, dead_messages) = (Arc::clone(&service.look), service.dead_messages.clone());
+            let repairing = tokio::spawn(repair::run(service.nodes.clone(), name, look, found, dead_messages));
             let overdue = async {
                 stopped(stop).await;
                 tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;

@@ -3,24 +3,17 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{BATCHES_SETTLING_MAX, service::Service, validate::is_reply_queue};
+use super::{BATCHES_SETTLING_MAX, publish::Publishing, service::Service, validate::is_reply_queue};
 use crate::{
-    amqp::{Acknowledger, Delivery, Error, Outgoing, Publisher},
+    amqp::{Acknowledger, Delivery, Error, Outgoing},
     fail_point::pause_at,
     messages::Rejection,
-    retry::{RetryPolicy, Waits},
 };
 use std::borrow::Cow;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-
-/// Attempts at publishing a batch as one, before each message goes alone.
-const TOGETHER_ATTEMPTS_MAX: u32 = 2;
-/// Attempts at a reply alone that the broker refuses while it takes others, before it is given up: its buyer can ask again.
-/// At a requeue, before it is given back.
-const ALONE_ATTEMPTS_MAX: u32 = 2;
 
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
@@ -94,10 +87,10 @@ pub(super) struct Settler {
 
 impl Settler {
     async fn run(self, mut decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
-        let mut publisher = None;
+        let mut publishing = Publishing::new(self.service, &self.name);
         while let Some(Decided { outcomes, held, undecided }) = decided.recv().await {
             pause_at("decided").await;
-            let returned = self.publish(&mut publisher, &outgoing(&outcomes, &self.queues)).await;
+            let returned = publishing.publish(outgoing(&outcomes, &self.queues)).await;
             pause_at("replied").await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
@@ -106,113 +99,8 @@ impl Settler {
             tracing::debug!(messages = outcomes.len(), "settled");
             progress.send_modify(|settled| *settled += 1);
         }
-        if let Some(publisher) = publisher {
-            publisher.close().await;
-        }
+        publishing.close().await;
         Ok(())
-    }
-
-    /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
-    /// as long as the session lives: giving up would only have the same deliveries come back, each a delivery older.
-    ///
-    /// Returns the requeues (partition, tag) that their queue has no room for: those are to come back, at the price of a
-    /// delivery. To wait for room here would be to wait for ourselves.
-    async fn publish(&self, publisher: &mut Option<Publisher>, outgoing: &[Outgoing<'_>]) -> Vec<(usize, u64)> {
-        let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
-        if self.publish_all(publisher, outgoing, TOGETHER_ATTEMPTS_MAX, &mut waits).await.is_ok() {
-            return returned;
-        }
-        // Something in the batch may be what ends the connection each time (the broker gives up a connection over a
-        // direct reply-to of a node that is gone, for one), so each goes alone.
-        let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
-        for message in outgoing {
-            let mut waits = RetryPolicy::SERVER_AWAY.waits();
-            while let Err(error) =
-                self.publish_all(publisher, std::slice::from_ref(message), ALONE_ATTEMPTS_MAX, &mut waits).await
-            {
-                match message {
-                    Outgoing::Requeue { of, .. } => returned.push((of.partition, of.tag)),
-                    Outgoing::Reply { to, .. } => {
-                        let reply_to = to.reply_to();
-                        tracing::error!(%error, reply_to, "a reply cannot be delivered; its verdict is on record");
-                    }
-                    // Not to be given up: this copy is all that will be left of the message.
-                    Outgoing::DeadLetter { .. } => {
-                        outage.goes_on(error);
-                        continue;
-                    }
-                }
-                break;
-            }
-            outage.is_over();
-        }
-        returned
-    }
-
-    /// Publishes these, through every outage. An error is their own: the broker has refused them in so many attempts, and
-    /// takes others.
-    async fn publish_all(
-        &self,
-        publisher: &mut Option<Publisher>,
-        outgoing: &[Outgoing<'_>],
-        attempts_max: u32,
-        waits: &mut Waits,
-    ) -> Result<(), Error> {
-        let mut outage = self.service.outage("replies cannot be published");
-        let mut attempts = 0;
-        loop {
-            let error = match self.connected(publisher).await {
-                Ok(connected) => match connected.publish(outgoing).await {
-                    Ok(()) => {
-                        outage.is_over();
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        let is_blocked = connected.is_blocked();
-                        self.service.nodes.go_on();
-                        *publisher = None;
-                        if !is_blocked && self.takes_others(publisher).await {
-                            outage.is_over();
-                            attempts += 1;
-                        } else {
-                            outage.goes_on(&error);
-                        }
-                        error
-                    }
-                },
-                Err(error) => {
-                    outage.goes_on(&error);
-                    error
-                }
-            };
-            if attempts >= attempts_max {
-                return Err(error);
-            }
-            let wait = waits.next().unwrap_or_default();
-            let messages = outgoing.len();
-            tracing::debug!(%error, wait_ms = wait.as_millis(), messages, "not published; trying again");
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// Whether the broker takes a reply of ours to somebody else, on a new connection. If not, it is nobody's own fault.
-    async fn takes_others(&self, publisher: &mut Option<Publisher>) -> bool {
-        let is_taken = match self.connected(publisher).await {
-            Ok(connected) => connected.reply_to_nobody().await.is_ok(),
-            Err(_) => false,
-        };
-        if !is_taken {
-            *publisher = None;
-        }
-        is_taken
-    }
-
-    async fn connected<'a>(&self, publisher: &'a mut Option<Publisher>) -> Result<&'a Publisher, Error> {
-        if publisher.is_none() {
-            let Service { nodes, worker, .. } = &self.service;
-            *publisher = Some(Publisher::open(nodes, &self.name, &worker.worker_id).await?);
-        }
-        Ok(publisher.as_ref().expect("it was just opened"))
     }
 }
 
@@ -223,7 +111,7 @@ fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Ve
         let queue = queues[of.partition].as_str();
         let may_reply = of.reply_to().is_some_and(is_reply_queue);
         if let Some(reply_to) = of.reply_to().filter(|_| !may_reply) {
-            tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead`");
+            tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead.invalid`");
         }
         let mut reply = |body, request_id| {
             if may_reply {

@@ -130,6 +130,7 @@ fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::R
         });
         let mut registry = metrics::registry(name);
         let metrics = WorkerMetrics::register(&mut registry);
+        service.dead_messages.register(&mut registry);
         handler.register(&mut registry);
         let _showing = match service.worker.metrics_address {
             Some(address) => {

@@ -1,14 +1,17 @@
 //! What is checked of a message before its body is read: the transport's properties. Pure.
 
+use super::reply_address::reply_node;
 use crate::{
     amqp::{Delivery, topology::Topology},
     messages::{CONTENT_TYPE, Code, Rejection},
 };
 
 /// Whether a reply may go there: client libraries name their queues as they like. A request must not be able to write into our
-/// own queues and exchanges; and what was not UTF-8 has control characters by now, and is another name than was sent.
+/// own queues and exchanges, nor to end our connection; and what was not UTF-8 has control characters by now, and is another
+/// name than was sent.
 pub(super) fn is_reply_queue(name: &str) -> bool {
-    !name.is_empty() && !name.chars().any(char::is_control) && !Topology::read().has(name)
+    let is_text = !name.is_empty() && !name.chars().any(char::is_control);
+    is_text && !Topology::read().has(name) && reply_node(name) != Some(Err(()))
 }
 
 pub(super) fn validate(delivery: &Delivery, refuses_default_exchange: bool) -> Result<(), Rejection> {
@@ -47,7 +50,8 @@ fn check(
 ) -> Result<(), Rejection> {
     if reply_to.is_some_and(|name| !is_reply_queue(name)) {
         let message = "reply_to names nothing, has characters that are not UTF-8 or control characters, or names a queue or \
-                       exchange of the engine's own; name a queue of yours, or use direct reply-to.";
+                       exchange of the engine's own, or an address for direct replies that RabbitMQ has not made; name a queue \
+                       of yours, or amq.rabbitmq.reply-to.";
         return Err(Rejection::new(Code::InvalidReplyTo, message));
     }
     if correlation_id.is_some_and(|id| id.is_empty() || id.chars().any(char::is_control)) {
@@ -88,11 +92,12 @@ mod tests {
             "purchase.workers",
             "",
             "a\u{1a}",
+            "amq.rabbitmq.reply-to.AAAA.BBBB",
         ] {
             assert_eq!(code([Some(name), None, None, None]), Some(Code::InvalidReplyTo), "{name}");
         }
         for name in [
-            "amq.rabbitmq.reply-to.g1h2AAx.B==",
+            "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.AAECAw==",
             "amq.gen-JzTY20BRgKO-HjmUJj0wLg",
             "reply.shop-7",
             "amq_3f0c7a1e",

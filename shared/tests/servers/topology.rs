@@ -107,6 +107,7 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
     for exchange in ["dead", "events", "purchase.workers", "purchase"] {
         shop.buyer.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
+    shop.delete_queue("dead.invalid").await;
     for body in ["{", "behind it"] {
         shop.send("", "purchase.0", body).await;
     }
@@ -116,7 +117,7 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
         told.insert(shop.reply().await);
     }
     assert!(told.contains("behind it") && told.iter().any(|reply| reply.contains("malformed")), "{told:?}");
-    shop.until_depth("dead", 1).await;
+    shop.until_depth("dead.invalid", 1).await;
     // Whoever sends to an exchange that is not there loses the channel.
     until("purchases find a partition again", async || {
         let channel = confirming(&shop.buyer.connection).await;

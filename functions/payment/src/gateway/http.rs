@@ -16,7 +16,7 @@ use reqwest::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    config::Unusable,
+    config::{UNREADABLE_URL, Unusable, check_url},
     messages::{REASON_CHARS_MAX, is_id},
 };
 use std::time::Duration;
@@ -38,7 +38,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 pub struct HttpOptions {
     /// Where the payment gateway is, for `--gateway http`: https://HOST/PATH. It is asked at URL/charges, URL/voids and
     /// URL/refunds.
-    #[arg(long = "gateway-url", env = "GATEWAY_URL", value_name = "URL")]
+    #[arg(long = "gateway-url", env = "GATEWAY_URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<String>,
     /// What the gateway knows us by, sent as `Authorization: Bearer TOKEN`. Better given by the variable: others can read
     /// a command line.
@@ -212,10 +212,8 @@ fn readable(reason: &str) -> String {
 }
 
 fn read_url(text: &str) -> Result<String, String> {
-    let url = Url::parse(text).map_err(|error| format!("cannot be read: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("is not of the form https://HOST/PATH".to_owned());
-    }
+    let url = check_url(text, &["http", "https"]).and_then(|()| Url::parse(text).map_err(|_| UNREADABLE_URL));
+    let url = url.map_err(|reason| format!("is not of the form https://HOST/PATH: {reason}"))?;
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         return Err("has more than scheme, host, port and path; a token goes into GATEWAY_TOKEN".to_owned());
     }
@@ -234,7 +232,8 @@ fn away(error: reqwest::Error) -> Unknown {
     Unknown::Away(chain(error))
 }
 
-/// What an error says, and what its causes say: "error sending request" alone helps nobody.
+/// What an error says, and what its causes say: "error sending request" alone helps nobody. Not where to, which is known, and may
+/// have a secret in its path.
 fn chain(error: reqwest::Error) -> String {
-    format!("{:#}", anyhow::Error::from(error))
+    format!("{:#}", anyhow::Error::from(error.without_url()))
 }

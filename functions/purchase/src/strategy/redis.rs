@@ -14,7 +14,7 @@ use redis::{
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use shared::{
-    config::Unusable,
+    config::{UNREADABLE_URL, Unusable, check_url},
     db::on_connection,
     error::Error,
     idempotency::Verdicts,
@@ -30,6 +30,8 @@ use std::{
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+/// Without TLS.
+const SCHEMES: [&str; 5] = ["redis", "valkey", "redis+unix", "valkey+unix", "unix"];
 /// How long connecting may take, and an answer; each is some milliseconds' work.
 const SECONDS_MAX: u64 = 2;
 /// How long a grant is kept: longer than a batch goes from hand to hand after a worker's death. One that is asked for after
@@ -69,11 +71,13 @@ pub struct Counter {
 
 impl Counter {
     pub fn new(redis_url: &str) -> Result<Self, Unusable> {
-        let client = Client::open(redis_url).and_then(|client| {
+        let open = || {
+            let client = Client::open(redis_url)?;
             let without_delay = TcpSettings::default().set_nodelay(true);
             Client::open(client.get_connection_info().clone().set_tcp_settings(without_delay))
-        });
-        let client = client.map_err(|error| Unusable(format!("REDIS_URL cannot be read: {error}")))?;
+        };
+        let client = check_url(redis_url, &SCHEMES).and_then(|()| open().map_err(|_: RedisError| UNREADABLE_URL));
+        let client = client.map_err(|reason| Unusable(format!("REDIS_URL cannot be read: {reason}")))?;
         Ok(Self { client, connection: Arc::default() })
     }
 

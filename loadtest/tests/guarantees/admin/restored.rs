@@ -100,7 +100,7 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     until("it has seen so twice", async || shop.count(others_turn).await > 0).await;
     assert!(!shop.log("r3").await.contains("over: events cannot be published") && !ready.exists());
     turn.rollback().await.unwrap();
-    assert_eq!((shop.stock("ticket").await, shop.depth("dead").await), ((9, 1), 0));
+    assert_eq!((shop.stock("ticket").await, shop.dead_depth().await), ((9, 1), 0));
 
     let lines: Vec<String> = told.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
     fs::write(&events, lines.join("\n")).unwrap();

@@ -238,12 +238,16 @@ impl Shop {
         replies
     }
 
-    /// Takes this many messages out of `dead`: (reason header, body).
+    /// Takes this many messages out of `dead` and `dead.invalid`: (reason header, body).
     pub(crate) async fn dead(&self, count: usize) -> Vec<(String, Vec<u8>)> {
         let mut dead = Vec::new();
         until("messages are in dead", async || {
             let options = BasicGetOptions { no_ack: true };
-            if let Some(message) = self.channel.basic_get("dead".into(), options).await.unwrap() {
+            let mut message = self.channel.basic_get("dead".into(), options).await.unwrap();
+            if message.is_none() {
+                message = self.channel.basic_get("dead.invalid".into(), options).await.unwrap();
+            }
+            if let Some(message) = message {
                 let headers = message.properties.headers().clone().unwrap_or_default();
                 let reason = match headers.inner().get("x-dead-reason") {
                     Some(AMQPValue::LongString(reason)) => reason.to_string(),
@@ -264,6 +268,11 @@ impl Shop {
             ready += self.depth(&queue).await;
         }
         ready == 0
+    }
+
+    /// How many messages could not be handled, whoever's fault that is.
+    pub(crate) async fn dead_depth(&self) -> u32 {
+        self.depth("dead").await + self.depth("dead.invalid").await
     }
 
     /// How many messages wait in a queue.

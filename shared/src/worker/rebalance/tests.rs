@@ -26,10 +26,21 @@ fn who_was_heard_lately_is_counted_once_and_who_is_silent_no_more() {
 fn many_workers_say_it_less_often() {
     let mut members = Members::default();
     for worker in 0..64_u8 {
-        assert!(members.heard(vec![worker], false, Instant::now()), "it is new");
+        assert_eq!(members.heard(vec![worker], false, Instant::now()), Heard::New);
     }
     assert_eq!(members.wait(), Duration::from_secs(4));
     assert!(f64::from(64) / members.wait().as_secs_f64() <= f64::from(HEARTBEATS_A_SECOND_MAX));
+}
+
+#[test]
+fn no_more_workers_are_counted_than_there_can_be() {
+    let mut members = Members::default();
+    for number in 0..=WORKERS_MAX {
+        let expected = if number < WORKERS_MAX { Heard::New } else { Heard::TooMany };
+        assert_eq!(members.heard(number.to_be_bytes().to_vec(), false, Instant::now()), expected);
+    }
+    assert_eq!(members.heard(0_usize.to_be_bytes().to_vec(), false, Instant::now()), Heard::Known);
+    assert_eq!(members.count(), WORKERS_MAX);
 }
 
 /// Takes what is free, up to the end; (taken, got in line for).

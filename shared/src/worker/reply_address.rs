@@ -1,0 +1,122 @@
+//! Addresses of direct replies: what RabbitMQ puts in the place of `amq.rabbitmq.reply-to`, and a sender can write by hand. Pure.
+//!
+//! `amq.rabbitmq.reply-to.PROCESS.KEY`, PROCESS being an Erlang process id in base64, of a node that a number stands for. RabbitMQ
+//! before 4.2 ends the connection of whoever publishes to one that it cannot make sense of.
+
+const PREFIX: &str = "amq.rabbitmq.reply-to.";
+/// More than any process id has that is written so: 32.
+const BYTES_MAX: usize = 48;
+/// What the external term format begins a process id with, and an atom: a long one, a short one.
+const PROCESS_ID: [u8; 2] = [131, 88];
+const ATOM: u8 = 118;
+const SMALL_ATOM: u8 = 119;
+/// What all nodes are called there, before their number.
+const NODE_PREFIX: &[u8] = b"reply@";
+/// Up to Erlang/OTP 25, a process id has no larger numbers.
+const ID_BITS: u32 = 15;
+const SERIAL_BITS: u32 = 13;
+
+/// Which node a direct reply goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ReplyNode {
+    pub(super) number: u32,
+    /// Whether every RabbitMQ can make sense of the process id, where it knows the node.
+    pub(super) is_plain: bool,
+}
+
+/// The node of an address of direct replies, `Err` where it is none that RabbitMQ has made; `None`: a queue like any other.
+pub(super) fn reply_node(reply_to: &str) -> Option<Result<ReplyNode, ()>> {
+    let address = reply_to.strip_prefix(PREFIX)?;
+    let node = address.split_once('.').filter(|(_, key)| is_key(key)).and_then(|(process, _)| {
+        let mut bytes = [0; BYTES_MAX];
+        let length = decode(process, &mut bytes)?;
+        node_of(&bytes[..length])
+    });
+    Some(node.ok_or(()))
+}
+
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+}
+
+fn node_of(process: &[u8]) -> Option<ReplyNode> {
+    let (length, rest) = match process.strip_prefix(&PROCESS_ID)? {
+        [ATOM, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        [SMALL_ATOM, length, rest @ ..] => (usize::from(*length), rest),
+        _ => return None,
+    };
+    let (name, numbers) = rest.split_at_checked(length)?;
+    let digits = name.strip_prefix(NODE_PREFIX).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    let number = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    // The last of the three tells a node that was started again from what it was.
+    let (numbers, []) = numbers.as_chunks::<4>() else { return None };
+    let [id, serial, _] = *numbers else { return None };
+    let is_plain = u32::from_be_bytes(id) >> ID_BITS == 0 && u32::from_be_bytes(serial) >> SERIAL_BITS == 0;
+    Some(ReplyNode { number, is_plain })
+}
+
+/// How many bytes base64 stands for.
+fn decode(text: &str, bytes: &mut [u8; BYTES_MAX]) -> Option<usize> {
+    let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    if !text.len().is_multiple_of(4) || text.len() / 4 * 3 > BYTES_MAX {
+        return None;
+    }
+    let (mut bits, mut count, mut length) = (0_u32, 0, 0);
+    for digit in digits.bytes() {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (bits, count) = (bits << 6 | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes[length] = (bits >> count).to_be_bytes()[3];
+            length += 1;
+        }
+    }
+    Some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(address: &str) -> Option<Result<ReplyNode, ()>> {
+        reply_node(&format!("{PREFIX}{address}"))
+    }
+
+    #[test]
+    fn what_rabbitmq_has_made_is_told_from_what_was_made_up() {
+        let of = |number, is_plain| Some(Ok(ReplyNode { number, is_plain }));
+        // Of 3.10.8 on Erlang/OTP 25, of 4.2 on a later one, whose process ids are larger, and of a node that is not there.
+        assert_eq!(node("g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.AAECAwQFBgcICQoLDA0ODw=="), of(24_970_589, true));
+        assert_eq!(node("g1h2AA5yZXBseUAyNzc5NjQyMAAAC1oAAAAAZo4bIw==.+Uvn1EmAp0ZA+oQx2yoQFA=="), of(27_796_420, true));
+        assert_eq!(node("g1h2AA5yZXBseUAyNDk3MDU4OQD//wkAAAAAawx4sA==.AAEC"), of(24_970_589, false));
+        assert_eq!(node("g1h2AAdyZXBseUAxAAAAAQAAAAAAAAAB.AAEC"), of(1, true));
+        for made_up in [
+            "AAAA.BBBB",
+            "!!.x",
+            "",
+            ".",
+            "AAAA",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.AA.EC",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.AA EC",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA=.AAEC",
+            "g1h2AA5yZXBseUAyNDk3MDU4OQAAAAkAAAAA.AAEC",
+            // An atom, another node's name, a number that is none.
+            "g3cBYQ==.AAEC",
+            "g1h2AA5SZXBseUAyNDk3MDU4OQAAAAkAAAAAawx4sA==.AAEC",
+            "g1h2AAdyZXBseUArAAAAAQAAAAAAAAAB.AAEC",
+        ] {
+            assert_eq!(node(made_up), Some(Err(())), "{made_up}");
+        }
+        assert_eq!(node(&format!("{}.AAEC", "A".repeat(200))), Some(Err(())));
+        assert_eq!(reply_node("amq.gen-JzTY20BRgKO"), None);
+    }
+}
