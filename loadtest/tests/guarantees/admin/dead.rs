@@ -94,10 +94,14 @@ async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_que
     let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
     let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);
     shop.send_to("", "purchase.3", b"{", shop.properties("r-4").with_headers(forged)).await;
-    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    until("it is in dead.invalid", async || shop.depth("dead.invalid").await == 1).await;
+    dead_letter(&shop, "r-5", &[("x-dead-reason", "not_handled")]).await;
     let (_, listed) = admin_json(&shop, &["dead", "list"]).await;
-    let message = &listed["messages"][0];
+    let message = &listed["messages"][1];
+    assert_eq!(listed["messages"][0]["reason"], "not_handled", "what is nobody's fault comes first");
     assert_eq!((&message["reason"], &message["queue"]), (&json!("malformed"), &json!("purchase.3")));
+    assert_eq!(admin(&shop, &["dead", "drop", "--reason", "malformed", "--yes"]).await.code, Some(0));
+    until("only the other one stays", async || (shop.depth("dead").await, shop.dead_depth().await) == (1, 1)).await;
 }
 
 #[tokio::test]
