@@ -74,7 +74,7 @@ async fn whoever_comes_by_another_way_than_the_line_is_refused_and_replayed_into
         assert_eq!(reply.code(), expected, "{id}");
     }
     shop.assert_served_in_order(replies, honest, 8).await;
-    until("the refused are in dead", async || shop.depth("dead").await == 22).await;
+    until("the refused are in dead.invalid", async || shop.depth("dead.invalid").await == 22).await;
     // An operator sends them again: each gets in line.
     let nodes = Nodes::read(&shop.amqp_url).unwrap();
     let dead = DeadLetterQueue::open(&nodes, "test").await.unwrap();

@@ -65,11 +65,11 @@ async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_b
     shop.send("ticket", b"{}", forged.clone().with_expiration("1".into())).await;
     until("it has expired", async || shop.is_drained().await).await;
     let mut worker = shop.worker("w", &[]).await;
-    // It is refused, and it is bought with; a rejection goes to `dead` by way of the worker alone.
+    // It is refused, and it is bought with; a rejection goes to `dead.invalid` by way of the worker alone.
     shop.send("ticket", b"{}", forged).await;
     assert_eq!(shop.reply_to("forged").await.code(), "malformed");
     raw::publish(&shop.amqp_url, "purchase", "ticket", b"{", &raw::forged_death(b"caf\xe9")).await;
-    until("both are in dead", async || shop.depth("dead").await == 2).await;
+    until("both are in dead.invalid", async || shop.depth("dead.invalid").await == 2).await;
     assert_eq!(worker.stop().await.unwrap().code(), Some(0));
 
     let waiting = request("waiting", "ticket", 1);
@@ -84,7 +84,7 @@ async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_b
     })
     .await;
     let mut shop = Shop::on(&shop.amqp_url, &shop.database_url, &[]).await;
-    assert_eq!(shop.depth("dead").await, 2);
+    assert_eq!(shop.depth("dead.invalid").await, 2);
     let _worker = shop.worker("next", &[]).await;
     assert_eq!(shop.purchase("after").await.code(), "reserved");
     let recorded = async || shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'waiting'").await;
@@ -101,7 +101,7 @@ async fn headers_nested_without_end_harm_nobody() {
     let mut worker = shop.worker("w", &[]).await;
     let replies = shop.replies(2).await;
     assert!(replies.values().all(|reply| reply.code() == "reserved"));
-    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    until("it is in dead.invalid", async || shop.depth("dead.invalid").await == 1).await;
     assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
 }
 
