@@ -27,6 +27,7 @@ const WORKERS_MAX: i64 = 256;
 const BATCH_MAX: i64 = 5_000;
 const REPETITIONS_MAX: i64 = 100;
 const FAULTS_MAX: i64 = 100_000;
+const HOSTILE_RATE_MAX: i64 = 100_000;
 
 /// One sale on real servers: buyers, their verdicts, and an audit of both.
 #[derive(Debug, Parser)]
@@ -168,6 +169,9 @@ pub struct EventOptions {
     /// Of which kinds, with commas between them [default: all].
     #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "faults")]
     pub fault_kinds: Vec<FaultKind>,
+    /// Have somebody who may do what a buyer may send so many messages a second that are made to hurt, of every kind known.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=HOSTILE_RATE_MAX))]
+    pub hostile_rate: u32,
 }
 
 impl EventOptions {

@@ -166,7 +166,7 @@ impl Rounds<'_> {
         let mut sale = Sale::of(options.scenario.clone(), self.workers(), options.timeout());
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
-        sale.faults.draws = draws;
+        (sale.faults.draws, sale.faults.hostile_rate) = (draws, events.hostile_rate);
         if let Some(Servers { rabbitmq, postgres, redis, .. }) = servers {
             (sale.faults.redis, sale.faults.postgres) = (redis.as_mut(), Some(postgres));
             sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost: VHOST });

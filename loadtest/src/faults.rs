@@ -30,6 +30,8 @@ pub struct Faults<'a> {
     pub freeze: Duration,
     /// What befalls workers, servers and connections, at moments chosen by the sale's seed.
     pub draws: Vec<Draw>,
+    /// Messages a second of a sender who means ill.
+    pub hostile_rate: u32,
     pub broker: Option<PrivateBroker<'a>>,
     pub postgres: Option<&'a mut Postgres>,
     pub redis: Option<&'a mut Redis>,

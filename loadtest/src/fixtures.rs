@@ -60,6 +60,7 @@ pub(crate) fn outcome() -> Outcome {
         waiting_peak: 9_800,
         queue_depth: (1..=50).map(sample).collect(),
         reconnects: 0,
+        hostile_messages: 0,
     }
 }
 

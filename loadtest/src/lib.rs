@@ -20,6 +20,7 @@ pub mod failure;
 pub mod faults;
 #[cfg(test)]
 mod fixtures;
+mod hostile;
 pub mod machine;
 pub mod orders;
 mod output;

@@ -71,8 +71,10 @@ impl Probe {
         Ok(partitions)
     }
 
-    pub(crate) async fn dead(&self) -> Result<i64, Failure> {
-        Ok(i64::from(self.ask(DEAD[0]).await?.message_count()) + i64::from(self.ask(DEAD[1]).await?.message_count()))
+    /// How many messages are dead through nobody's fault, and through their senders'.
+    pub(crate) async fn dead(&self) -> Result<[i64; 2], Failure> {
+        let [nobodys, senders] = DEAD;
+        Ok([self.ask(nobodys).await?.message_count().into(), self.ask(senders).await?.message_count().into()])
     }
 
     /// A broker that is gone already needs no goodbye.

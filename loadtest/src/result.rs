@@ -47,6 +47,8 @@ pub struct Outcome {
     pub waiting_peak: u64,
     /// Messages ready, buyers waiting and requests sold, over time.
     pub queue_depth: Vec<DepthSample>,
+    /// How many messages a hostile sender sent meanwhile.
+    pub hostile_messages: u64,
     /// How often the buyers lost the broker and came back.
     pub reconnects: u32,
     /// Whose order can go on after the sale.

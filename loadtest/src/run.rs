@@ -23,6 +23,7 @@ use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{Draw, FaultKind, Faults, Happened, Injector, Network};
+use crate::hostile::Hostile;
 use crate::machine::Machine;
 use crate::orders::{Orders, RunningOrders};
 use crate::progress::Progress;
@@ -89,7 +90,10 @@ pub struct Running<'a> {
     buying: JoinSet<Bought>,
     injector: Injector<'a>,
     orders: Option<RunningOrders>,
-    dead_before: i64,
+    /// From when the sale is open.
+    hostile: Option<Hostile>,
+    hostile_rate: u32,
+    dead_before: [i64; 2],
     /// As far as it is known.
     outcome: Outcome,
 }
@@ -122,6 +126,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         running_orders = Some(running);
     }
     let disturbs = faults.draws.iter().flat_map(Draw::kinds).any(FaultKind::is_of_servers);
+    let hostile_rate = faults.hostile_rate;
     let network = if disturbs { Some(Network::before(endpoints).await?) } else { None };
     let workers = Workers::start(specs, network.as_ref().map_or(endpoints, |network| &network.endpoints)).await?;
     let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
@@ -143,6 +148,8 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         buying: JoinSet::new(),
         injector,
         orders: running_orders,
+        hostile: None,
+        hostile_rate,
         dead_before,
         outcome: Outcome { scenario, servers, machine: Machine::here(), ..Outcome::default() },
     })
@@ -188,6 +195,10 @@ impl Running<'_> {
     pub fn open(&mut self) {
         if let Some((buyers, probe)) = self.ready.take() {
             self.injector.open();
+            self.hostile = (self.hostile_rate > 0).then(|| {
+                let (url, schedule) = (self.endpoints.amqp_url.clone(), Arc::clone(&self.schedule));
+                Hostile::start(url, self.hostile_rate, schedule)
+            });
             self.buying.spawn(buy(buyers, probe, self.endpoints.amqp_url.clone(), self.time_max));
             tracing::info!(buyers = self.schedule.requests.len(), "the sale is open");
         }
@@ -209,6 +220,10 @@ impl Running<'_> {
             let rest = orders.until_over(self.endpoints.database_url.clone(), Arc::clone(&self.schedule));
             self.meanwhile(rest).await??;
         }
+        let hostile_messages = match self.hostile.take() {
+            Some(hostile) => hostile.stop().await?,
+            None => 0,
+        };
         let Self { mut workers, endpoints, schedule, mut answered, mut injector, orders, .. } = self;
         injector.finish(&mut answered, &mut workers).await?;
         workers.sample_memory();
@@ -218,8 +233,10 @@ impl Running<'_> {
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
-        // But for the one who was to be refused.
-        let dead_growth = probe.dead().await? - self.dead_before - i64::from(jumper.is_some());
+        // But for the one who was to be refused, and for what means ill.
+        let refused = i64::from(jumper.is_some()) + i64::try_from(hostile_messages).unwrap_or(i64::MAX);
+        let ([nobodys, senders], [nobodys_before, senders_before]) = (probe.dead().await?, self.dead_before);
+        let dead_growth = nobodys - nobodys_before + (senders - senders_before - refused).max(0);
         probe.close().await;
         let scope = match (&orders, &self.outcome.servers.postgresql) {
             (Some(_), _) => Scope::Orders,
@@ -233,7 +250,8 @@ impl Running<'_> {
         let follow_ups = follow_ups.unwrap_or_default();
         let Happened { events: happened, crashes, faults } = injector.reports(&schedule, &answers);
         let workers = drained::shares(&answers, memory);
-        let outcome = Outcome { events: happened, crashes, faults, workers, reconnects, ..self.outcome };
+        let outcome =
+            Outcome { events: happened, crashes, faults, workers, reconnects, hostile_messages, ..self.outcome };
         let database = DatabaseState::default();
         let evidence =
             Evidence { scope, schedule, answers, dead_growth, endings, jumper, database, follow_ups, ledger, events };

@@ -161,7 +161,9 @@ fn event_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
         ("at random".to_owned(), format!("{} × {kind}", count((*number).into())))
     };
     let faults = outcome.faults.iter().map(number);
-    events.chain(crashes).chain(faults).map(|(at, text)| format!("{at:<LABEL_COLUMNS$}{text}"))
+    let hostile = (outcome.hostile_messages > 0)
+        .then(|| ("meanwhile".to_owned(), format!("{} hostile messages", count(outcome.hostile_messages))));
+    events.chain(crashes).chain(faults).chain(hostile).map(|(at, text)| format!("{at:<LABEL_COLUMNS$}{text}"))
 }
 
 fn order_lines(orders: &OrdersReport) -> Vec<String> {

@@ -3,7 +3,6 @@
 use crate::support::{
     free_address, get,
     queue::{consume, table, text},
-    raw,
     sale::rabbitmqctl,
     shop::{Reply, Shop, memory_of, request, until},
 };
@@ -15,7 +14,7 @@ use lapin::{
 };
 use shared::{
     amqp::{self, Nodes},
-    devstack::{Supervised, fixture},
+    devstack::{Supervised, fixture, raw},
     messages::BODY_BYTES_MAX,
     topology::Topology,
 };
@@ -33,14 +32,16 @@ async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and
         if number % (good / unreadable) == 0 {
             let correlation_id = [format!("bad-{number} ").as_bytes(), b"\xff\xfe"].concat();
             let properties = raw::addressed(&correlation_id, shop.reply_queue.as_str().as_bytes());
-            raw::publish(&shop.amqp_url, "purchase", "item-0", b"{}", &properties).await;
+            raw::publish(&shop.amqp_url, "purchase", "item-0", b"{}", &properties).await.unwrap();
         }
     }
     let nowhere = raw::addressed(b"to nobody", b"reply.\xff");
-    raw::publish(&shop.amqp_url, "purchase", "item-1", request("nowhere", "item-1", 1).as_bytes(), &nowhere).await;
+    raw::publish(&shop.amqp_url, "purchase", "item-1", request("nowhere", "item-1", 1).as_bytes(), &nowhere)
+        .await
+        .unwrap();
     // What a request does not use, does not matter.
     let named = raw::forged_death(b"caf\xe9");
-    raw::publish(&shop.amqp_url, "purchase", "item-2", request("named", "item-2", 1).as_bytes(), &named).await;
+    raw::publish(&shop.amqp_url, "purchase", "item-2", request("named", "item-2", 1).as_bytes(), &named).await.unwrap();
     let mut worker = shop.worker("w", &[("BATCH_MAX", "20")]).await;
     let replies = shop.replies(good + unreadable).await;
     for (id, reply) in &replies {
@@ -68,7 +69,7 @@ async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_b
     // It is refused, and it is bought with; a rejection goes to `dead.invalid` by way of the worker alone.
     shop.send("ticket", b"{}", forged).await;
     assert_eq!(shop.reply_to("forged").await.code(), "malformed");
-    raw::publish(&shop.amqp_url, "purchase", "ticket", b"{", &raw::forged_death(b"caf\xe9")).await;
+    raw::publish(&shop.amqp_url, "purchase", "ticket", b"{", &raw::forged_death(b"caf\xe9")).await.unwrap();
     until("both are in dead.invalid", async || shop.depth("dead.invalid").await == 2).await;
     assert_eq!(worker.stop().await.unwrap().code(), Some(0));
 
@@ -96,7 +97,7 @@ async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_b
 async fn headers_nested_without_end_harm_nobody() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
     shop.buy("before", "ticket").await;
-    raw::publish(&shop.amqp_url, "purchase", "ticket", b"{}", &raw::nested_headers(24_000)).await;
+    raw::publish(&shop.amqp_url, "purchase", "ticket", b"{}", &raw::nested_headers(24_000)).await.unwrap();
     shop.buy("after", "ticket").await;
     let mut worker = shop.worker("w", &[]).await;
     let replies = shop.replies(2).await;

@@ -4,7 +4,6 @@
 pub(crate) mod fixtures;
 pub(crate) mod listener;
 pub(crate) mod queue;
-pub(crate) mod raw;
 pub(crate) mod sale;
 pub(crate) mod shop;
 

@@ -3,7 +3,6 @@
 use super::{admin, admin_json};
 use crate::support::{
     queue::{table, text},
-    raw,
     shop::{Shop, request, until},
 };
 use futures_util::StreamExt;
@@ -13,7 +12,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde_json::{Value, json};
-use shared::topology::Topology;
+use shared::{devstack::raw, topology::Topology};
 
 #[tokio::test]
 async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {
@@ -108,7 +107,7 @@ async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_que
 async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
     let shop = Shop::open(&[]).await;
     dead_letter(&shop, "r-1", &[]).await;
-    raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await;
+    raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await.unwrap();
     until("both are there", async || shop.depth("dead").await == 2).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!(code, Some(0));
@@ -116,7 +115,7 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     let (_, shown) = admin_json(&shop, &["dead", "show", listed["messages"][0]["id"].as_str().unwrap()]).await;
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 
-    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::addressed(b"\xff not UTF-8", b"")).await;
+    raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::addressed(b"\xff not UTF-8", b"")).await.unwrap();
     dead_letter(&shop, "r-2", &[]).await;
     until("they are there", async || shop.depth("dead").await == 4).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
