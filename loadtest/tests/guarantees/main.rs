@@ -24,6 +24,7 @@ mod clients;
 mod contract;
 mod golden;
 mod report;
+mod senders;
 mod startup;
 
 mod architecture;
