@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use shared::devstack::raw::{self, Property, RawSender};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::failure::Failure;
+use crate::raw::{self, Property, RawSender};
 use crate::schedule::Schedule;
 
 const EXCHANGE: &str = "purchase";

@@ -28,6 +28,7 @@ pub mod programs;
 mod progress;
 pub mod queues;
 mod random;
+pub mod raw;
 pub mod report;
 pub mod result;
 pub mod run;

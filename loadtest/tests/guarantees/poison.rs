@@ -12,9 +12,10 @@ use lapin::{
     options::{BasicGetOptions, BasicPublishOptions},
     types::AMQPValue,
 };
+use loadtest::raw;
 use shared::{
     amqp::{self, Nodes},
-    devstack::{Supervised, fixture, raw},
+    devstack::{Supervised, fixture},
     messages::BODY_BYTES_MAX,
     topology::Topology,
 };

@@ -12,7 +12,6 @@ pub mod install;
 pub mod postgres;
 pub mod process;
 pub mod rabbitmq;
-pub mod raw;
 pub mod redis;
 pub mod seed;
 mod server;

@@ -11,8 +11,9 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicRejectOptions},
     types::{AMQPValue, FieldTable},
 };
+use loadtest::raw;
 use serde_json::{Value, json};
-use shared::{devstack::raw, topology::Topology};
+use shared::topology::Topology;
 
 #[tokio::test]
 async fn a_dead_message_that_is_replayed_is_answered_as_if_nothing_had_happened() {

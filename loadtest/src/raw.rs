@@ -2,10 +2,8 @@
 
 use anyhow::{Result, ensure};
 use lapin::uri::AMQPUri;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const METHOD_FRAME: u8 = 1;
 const HEADER_FRAME: u8 = 2;
