@@ -235,6 +235,29 @@ impl Rejection {
 mod tests {
     use super::*;
 
+    /// A code that is new has to choose: what is of a sender may be dropped (`dead.invalid`), what is not is kept (`dead`).
+    #[test]
+    fn every_code_says_whose_fault_it_is() {
+        let invalid = Code::ALL.into_iter().map(|(code, ..)| code).filter(|code| code.status() == Status::Invalid);
+        let (of_senders, of_nobody): (Vec<_>, Vec<_>) = invalid.partition(|code| code.is_of_sender());
+        assert_eq!(of_nobody, [Code::NotHandled, Code::DeliveryLimit]);
+        let expected = [
+            Code::RequestIdReused,
+            Code::Malformed,
+            Code::InvalidId,
+            Code::InvalidQuantity,
+            Code::InvalidField,
+            Code::TooLarge,
+            Code::UnsupportedContentType,
+            Code::InvalidCorrelationId,
+            Code::InvalidReplyTo,
+            Code::NotAllowed,
+            Code::WrongRoutingKey,
+            Code::PriorityNotAllowed,
+        ];
+        assert_eq!(of_senders, expected);
+    }
+
     #[test]
     fn every_code_stands_in_its_place_and_is_written_as_its_word() {
         for (place, (code, _, word)) in Code::ALL.into_iter().enumerate() {
