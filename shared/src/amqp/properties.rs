@@ -16,8 +16,11 @@ pub(super) const DEATH_HEADER: &str = "x-death";
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 /// The longest trace header that is carried on, in bytes; the standard asks for 512 at least.
 const TRACE_BYTES_MAX: usize = 1_024;
-/// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON: half of the broker's frame.
+/// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON, of which a byte of text takes four: half
+/// of the broker's frame.
 const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// The same of `dead.invalid`: RabbitMQ counts no headers towards the bytes that a queue may have.
+const INVALID_HEADERS_BYTES_MAX: usize = 4 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 /// Headers by which a quorum queue says how often it has delivered a message.
@@ -26,7 +29,7 @@ const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 const HEADERS_OF_THE_WAY: [&str; 4] = ["x-dead-", "x-death", "x-first-death-", "x-last-death-"];
 /// What a client writes to be answered on its own channel. The broker puts the channel's address in its place; the bare
 /// word could only be published by a channel that waits for the reply.
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
     properties.headers().as_ref()?.inner().get(name)
@@ -50,7 +53,8 @@ pub(super) fn trace_headers(request: &BasicProperties) -> Option<FieldTable> {
 pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &Rejection) -> BasicProperties {
     let mut headers = headers_without(original, |name| ROUTING_HEADERS.contains(&name) || name == DEATH_HEADER);
     // Headers travel in one frame, whose size the broker limits: with ours on top, the copy could not be published.
-    if serde_json::to_vec(&headers).map_or(true, |bytes| bytes.len() > DEAD_HEADERS_BYTES_MAX) {
+    let bytes_max = if reason.code.is_of_sender() { INVALID_HEADERS_BYTES_MAX } else { DEAD_HEADERS_BYTES_MAX };
+    if serde_json::to_vec(&headers).map_or(true, |bytes| bytes.len() > bytes_max) {
         headers = FieldTable::default();
         headers.insert("x-dead-headers".into(), AMQPValue::LongString("too large to keep".into()));
     }
@@ -122,6 +126,7 @@ fn headers_without(original: &BasicProperties, is_left_out: impl Fn(&str) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messages::Code;
 
     #[test]
     fn what_is_sent_again_has_all_of_its_own_and_nothing_of_the_way() {
@@ -143,6 +148,23 @@ mod tests {
         kept.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
         let expected = of_its_own.with_headers(kept).with_delivery_mode(PERSISTENT);
         assert_eq!(of_replay(&dead), (expected, true));
+    }
+
+    #[test]
+    fn a_senders_fault_keeps_headers_of_1_kib_of_text_and_what_is_nobodys_of_16() {
+        for (code, bytes, is_kept) in [
+            (Code::Malformed, 1_000, true),
+            (Code::Malformed, 1_100, false),
+            (Code::DeliveryLimit, 16_000, true),
+            (Code::DeliveryLimit, 17_000, false),
+        ] {
+            let mut headers = FieldTable::default();
+            headers.insert("pad".into(), AMQPValue::LongString("x".repeat(bytes).into()));
+            let original = BasicProperties::default().with_headers(headers);
+            let copy = of_dead_letter(&original, "purchase.0", &Rejection::new(code, "why"));
+            assert_eq!(header(&copy, "pad").is_some(), is_kept, "{code:?}, {bytes}");
+            assert_eq!(header(&copy, "x-dead-headers").is_some(), !is_kept);
+        }
     }
 
     #[test]
