@@ -168,7 +168,7 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
     let (options, forged) = (BasicPublishOptions::default(), shop.properties("e-2").with_user_id("finance".into()));
     let sent = channel.basic_publish("".into(), PAYMENT_QUEUE.into(), options, settle.as_bytes(), forged).await;
     let error = sent.unwrap().await.unwrap_err().to_string();
-    assert!(error.contains("user_id property set to 'finance'"), "{error}");
+    assert!(error.contains("user_id property set to 'finance' but authenticated user was 'guest'"), "{error}");
 
     let (_, known) = admin_json(&shop, &["payment", paid]).await;
     assert_eq!((&known["state"], &known["said"]), (&json!("paying"), &json!("the gateway has not decided: pending")));

@@ -30,12 +30,17 @@ use std::{
 /// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
 const HEARTBEAT_SECONDS: u16 = 5;
 
+/// How the broker says whom it takes us for, when it refuses a message that names another user.
+const CALLED: &str = "but authenticated user was '";
+
 /// The nodes of one broker, and which of them is tried first. Clones go on together from a node that failed one of them,
 /// and every node of the list has its turn before one is tried again.
 #[derive(Debug, Clone)]
 pub struct Nodes {
     uris: Arc<[AMQPUri]>,
     first: Arc<AtomicUsize>,
+    /// What the broker calls our user, where it is not as the URL does: by OAuth 2, or where it maps names.
+    called: Arc<OnceLock<String>>,
 }
 
 impl Nodes {
@@ -44,7 +49,7 @@ impl Nodes {
     pub fn read(urls: &str) -> Result<Self, Error> {
         let uris: Arc<[AMQPUri]> = urls.split(',').map(|url| read_one(url.trim())).collect::<Result<_, _>>()?;
         let chance = fastrand::usize(..uris.len());
-        Ok(Self { uris, first: Arc::new(AtomicUsize::new(chance)) })
+        Ok(Self { uris, first: Arc::new(AtomicUsize::new(chance)), called: Arc::default() })
     }
 
     /// Host and port of each, the one to be tried first at the front.
@@ -52,10 +57,18 @@ impl Nodes {
         self.in_turn().map(|(_, uri)| (uri.authority.host.as_str(), uri.authority.port))
     }
 
-    /// The user that the node is told that is tried first: whoever has just connected is that one.
+    /// What the broker calls us, as far as it has said; else the user that the node is told that is tried first: whoever has just
+    /// connected is that one.
     pub(super) fn user(&self) -> &str {
         let (_, uri) = self.in_turn().next().expect("a list has a node at least");
-        &uri.authority.userinfo.username
+        self.called.get().unwrap_or(&uri.authority.userinfo.username)
+    }
+
+    /// Whether this is the broker's word that it calls us otherwise, the first of its kind. All clones go by it from now on.
+    pub(super) fn learns_user(&self, error: &Error) -> bool {
+        let error = error.to_string();
+        let called = error.split_once(CALLED).and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name);
+        called.is_some_and(|name| self.called.set(name.to_owned()).is_ok())
     }
 
     /// All have the same.
@@ -262,6 +275,21 @@ mod tests {
         nodes.begin_with(2);
         nodes.go_on();
         assert_eq!(hosts(&nodes), ["a:1", "b:2", "c:5672"]);
+    }
+
+    #[test]
+    fn the_user_is_whom_the_broker_takes_us_for() {
+        let nodes = Nodes::read("amqp://u:p@a").unwrap();
+        let refused = |user: &str| {
+            Error::Lost(format!(
+                "PRECONDITION_FAILED - user_id property set to 'u' but authenticated user was '{user}'"
+            ))
+        };
+        assert!(!nodes.learns_user(&Error::Lost("connection reset".to_owned())));
+        assert_eq!(nodes.user(), "u");
+        assert!(nodes.clone().learns_user(&refused("service-account 7")));
+        assert_eq!(nodes.user(), "service-account 7");
+        assert!(!nodes.learns_user(&refused("another")), "once, or it would be tried without end");
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Membership {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
             loop {
                 let Err(error) = beat(&nodes, &name, &exchange, to_say.clone(), &counted).await;
+                if nodes.learns_user(&error) {
+                    let user = nodes.user();
+                    tracing::info!(user, "the broker calls our user so, not as AMQP_URL does; heartbeats name it so");
+                    continue;
+                }
                 nodes.go_on();
                 let wait = waits.next().unwrap_or_default();
                 tracing::warn!(%error, wait_ms = wait.as_millis(), "the workers are not counted; trying again");
