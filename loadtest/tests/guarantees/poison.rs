@@ -160,9 +160,8 @@ async fn reply_addresses_that_end_the_brokers_connections_cost_nobody_else_an_an
     large.replace_range(number..number + 2, "//");
     for number in 0..200 {
         // Another node each, none of which is there.
-        let node = format!("\u{83}Xv\0\nreply@{}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}", 1_000 + number);
-        let node = base64(&node.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>());
-        for (kind, process) in ["AAAA", &node, &large].into_iter().enumerate() {
+        let node = process_of_node(1_000 + number);
+        for (kind, process) in ["AAAA", node.as_str(), &large].into_iter().enumerate() {
             let id = format!("bad-{kind}-{number}");
             let properties = shop.properties(&id).with_reply_to(format!("{PREFIX}{process}.{key}").into());
             let item = &items[number % 10];
@@ -189,6 +188,32 @@ async fn reply_addresses_that_end_the_brokers_connections_cost_nobody_else_an_an
     .await;
     assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id LIKE 'bad-0-%'").await, 0);
     until("what it cannot have made is kept", async || shop.depth("dead.invalid").await == 200).await;
+}
+
+#[tokio::test]
+async fn under_an_attack_that_began_before_it_a_worker_answers_direct_replies_and_does_so_first() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let mut direct = consume(&shop.channel, "amq.rabbitmq.reply-to").await;
+    let properties = shop.properties("first").with_reply_to("amq.rabbitmq.reply-to".into());
+    shop.send("ticket", request("first", "ticket", 1).as_bytes(), properties).await;
+    shop.buy("named", "ticket").await;
+    for number in 0..20 {
+        let id = format!("bad-{number}");
+        let address = format!("amq.rabbitmq.reply-to.{}.AAECAwQFBgcICQoLDA0ODw==", process_of_node(1_000 + number / 2));
+        let properties = shop.properties(&id).with_reply_to(address.into());
+        shop.send("ticket", request(&id, "ticket", 1).as_bytes(), properties).await;
+    }
+    // Nobody's reply waits for what is tried out.
+    let _worker = shop.worker("w", &[("TURNSTILE_PAUSE_AT", "trying nodes out")]).await;
+    assert_eq!(Reply::of(direct.next().await.unwrap().unwrap()).correlation_id, "first");
+    assert_eq!(shop.reply_to("named").await.code(), "reserved");
+    shop.paused("w").await;
+}
+
+/// A process id, in base64, of a node of this number (of four digits).
+fn process_of_node(number: usize) -> String {
+    let process = format!("\u{83}Xv\0\nreply@{number}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}");
+    base64(&process.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>())
 }
 
 /// Of a multiple of three bytes.

@@ -4,9 +4,9 @@
 //! whatever publishes returns only when the broker has taken responsibility for every message.
 
 use super::{
-    Delivery, Error,
+    Delivery, Error, answered,
     connect::{Nodes, close, confirming_channel, connect},
-    properties::{PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
+    properties::{DIRECT_REPLY_TO, PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
     protocol_error,
     topology::{INVALID_QUEUE, exchange_into},
 };
@@ -14,9 +14,9 @@ use crate::messages::{BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, 
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, PublisherConfirm,
-    options::BasicPublishOptions,
+    options::{BasicConsumeOptions, BasicPublishOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
-    types::ShortString,
+    types::{FieldTable, ShortString},
 };
 use std::{borrow::Cow, collections::VecDeque, future::Future, time::Duration};
 use time::OffsetDateTime;
@@ -105,6 +105,26 @@ impl Publisher {
         let (options, properties) = (BasicPublishOptions::default(), self.our_properties());
         let publishing = self.channel.basic_publish("".into(), NOBODY.into(), options, b"", properties);
         Box::pin(confirmed_in_time(async { Ok(publishing.await?.await.map(drop)?) }))
+    }
+
+    /// An address for direct replies, as the node at the other end writes it: it puts one in the place of the bare word before it
+    /// finds that nobody gets the message. Nobody waits there. `None` where it says nothing.
+    pub fn reply_address(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let returned = answered(async {
+                // Of its own: what is refused here ends it.
+                let channel = confirming_channel(&self.connection).await?;
+                let bare = ShortString::from(DIRECT_REPLY_TO);
+                let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+                let _replies = channel.basic_consume(bare.clone(), "".into(), no_ack, FieldTable::default()).await?;
+                let (options, properties) = (mandatory(), self.our_properties().with_reply_to(bare));
+                let publishing = channel.basic_publish("".into(), NOBODY.into(), options, b"", properties).await?;
+                let returned = publishing.await?.take_message();
+                channel.close(200, "done".into()).await?;
+                Ok(returned)
+            });
+            Some(returned.await.ok()??.properties.reply_to().as_ref()?.to_string())
+        })
     }
 
     /// Publishes events in their order to the topic exchange `events`, and returns when each is confirmed. Nobody needs to
@@ -221,13 +241,16 @@ pub(super) async fn publish_mandatory(
     body: &[u8],
     properties: BasicProperties,
 ) -> Result<bool, Error> {
-    let options = BasicPublishOptions { mandatory: true, immediate: false };
-    match channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?.await? {
+    match channel.basic_publish(exchange.into(), key.into(), mandatory(), body, properties).await?.await? {
         Confirmation::Ack(None) => Ok(true),
         Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(false),
         Confirmation::Nack(None) => Err(Error::Lost(format!("the broker did not take a message for {key}"))),
         Confirmation::NotRequested => Err(Error::Lost("the channel does not confirm".to_owned())),
     }
+}
+
+fn mandatory() -> BasicPublishOptions {
+    BasicPublishOptions { mandatory: true, immediate: false }
 }
 
 pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

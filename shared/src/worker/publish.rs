@@ -1,53 +1,51 @@
 //! Publishing what becomes of a batch: through every outage, and past whatever the broker does not take.
 //!
 //! A reply address can end the connection of whoever publishes to it (RabbitMQ before 4.2). So what goes by direct reply-to to a
-//! node that no reply was seen to reach yet goes out on a connection of its own, and costs nobody else a repeat. Invariant: what is
-//! given up, the broker has refused while it took others, or goes to such a node.
+//! node that is neither ours nor one that replies have reached goes out behind all others, on a connection of its own, and costs
+//! nobody else a repeat. Invariant: what is given up, the broker has refused while it took others, or goes to such a node.
 
 use super::{
-    reply_address::{ReplyNode, reply_node},
+    reply_address::{ReplyNode, ReplyNodes, reply_node},
     service::Service,
 };
 use crate::{
     amqp::{Error, Outgoing, Publisher},
+    fail_point::pause_at,
     retry::RetryPolicy,
 };
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use tokio::sync::OwnedMutexGuard;
 
 /// Attempts at one message that the broker refuses while it takes others, before it is given up: a reply's buyer can ask again.
 /// A requeue is given back.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
-/// How many connections may be lost to unknown nodes, before what is left of them is given up, too ...
+/// How many connections may be lost to unknown nodes, before what is left of them is given up, too; and so is what comes for
+/// a while after that ([`ReplyNodes`]).
 const LOSSES_MAX: u32 = 4;
-/// ... and so is what comes for so long after that: to find out costs everybody time.
-const LOSSES_PAUSE: Duration = Duration::from_secs(1);
-/// The most nodes that are remembered: more are somebody's noise.
-const NODES_MAX: usize = 1_000;
 
 pub(super) struct Publishing {
     service: Service,
     known: Line,
     unknown: Line,
-    /// The nodes that replies have reached.
-    nodes: HashSet<u32>,
-    paused_until: Option<Instant>,
+    nodes: OwnedMutexGuard<ReplyNodes>,
 }
 
 /// A connection, opened when it is needed.
 struct Line {
     name: String,
     publisher: Option<Publisher>,
+    /// The node at its other end, now or until it was lost.
+    node: Option<ReplyNode>,
 }
 
 impl Publishing {
     /// `name` is what the broker's operators see.
-    pub(super) fn new(service: Service, name: &str) -> Self {
-        let line = |name: String| Line { name, publisher: None };
+    pub(super) async fn new(service: Service, name: &str) -> Self {
+        let line = |name: String| Line { name, publisher: None, node: None };
         let (known, unknown) = (line(name.to_owned()), line(format!("{name} unknown nodes")));
-        Self { service, known, unknown, nodes: HashSet::new(), paused_until: None }
+        // The session before lets go of it when it ends.
+        let nodes = Arc::clone(&service.reply_nodes).lock_owned().await;
+        Self { service, known, unknown, nodes }
     }
 
     /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
@@ -58,12 +56,14 @@ impl Publishing {
     pub(super) async fn publish(&mut self, outgoing: Vec<Outgoing<'_>>) -> Vec<(usize, u64)> {
         let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
         let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
+        // Only who is connected knows which node is ours. What fails here fails again below, and is said there.
+        drop(self.known.connected(&self.service).await);
         // What the broker does not take is found by halves, the first of them on top.
-        let mut parts = vec![outgoing];
+        let (mut parts, mut unknown) = (vec![outgoing], Vec::new());
         while let Some(mut part) = parts.pop() {
             if part.iter().any(|message| self.is_unknown(message)) {
-                let (unknown, known): (Vec<_>, Vec<_>) = part.into_iter().partition(|message| self.is_unknown(message));
-                self.try_out(unknown).await;
+                let (of_unknown, known) = part.into_iter().partition(|message| self.is_unknown(message));
+                unknown.push(of_unknown);
                 part = known;
             }
             let attempts_max = if part.len() > 1 { 1 } else { ALONE_ATTEMPTS_MAX };
@@ -71,8 +71,8 @@ impl Publishing {
                 outage.is_over();
                 continue;
             };
-            // A node may be gone.
-            self.nodes.clear();
+            // One of them may be gone.
+            self.nodes.forget(part.iter().filter_map(node_of));
             match part.as_slice() {
                 [] => (),
                 [Outgoing::Requeue { of, .. }] => returned.push((of.partition, of.tag)),
@@ -92,6 +92,7 @@ impl Publishing {
                 }
             }
         }
+        self.try_out(unknown.into_iter().flatten().collect()).await;
         returned
     }
 
@@ -104,22 +105,26 @@ impl Publishing {
 
     /// Whether it goes by direct reply-to, and may end the connection.
     fn is_unknown(&self, message: &Outgoing<'_>) -> bool {
-        node_of(message).is_some_and(|node| !node.is_plain || !self.nodes.contains(&node.number))
+        node_of(message)
+            .is_some_and(|node| !self.nodes.has(node) && !self.known.node.is_some_and(|ours| ours.takes(node)))
     }
 
     /// Publishes replies to nodes that may not be there: all of them together; if that fails, node by node, beginning with those that
     /// most replies go to; and then by halves.
     async fn try_out(&mut self, replies: Vec<Outgoing<'_>>) {
+        if replies.is_empty() {
+            return;
+        }
+        pause_at("trying nodes out").await;
         let (mut parts, mut losses, mut given_up) = (vec![replies], 0, 0);
-        let is_paused = self.paused_until.is_some_and(|until| Instant::now() < until);
+        let is_paused = self.nodes.is_paused(Instant::now());
         while let Some(part) = parts.pop() {
             if is_paused || losses >= LOSSES_MAX {
                 given_up += part.len();
             } else if self.unknown.publish(&self.service, &part, 1).await.is_ok() {
-                self.nodes.extend(part.iter().filter_map(node_of).map(|node| node.number));
+                self.nodes.reached(part.iter().filter_map(node_of));
             } else {
                 losses += 1;
-                self.paused_until = Some(Instant::now() + LOSSES_PAUSE);
                 if part.len() == 1 {
                     given_up += 1;
                 } else {
@@ -127,8 +132,8 @@ impl Publishing {
                 }
             }
         }
-        if self.nodes.len() > NODES_MAX {
-            self.nodes.clear();
+        if !is_paused {
+            self.nodes.tried_out(losses, Instant::now());
         }
         if given_up > 0 {
             tracing::error!(replies = given_up, "direct replies cannot be delivered; their verdicts are on record");
@@ -213,7 +218,9 @@ impl Line {
 
     async fn connected(&mut self, service: &Service) -> Result<&Publisher, Error> {
         if self.publisher.is_none() {
-            self.publisher = Some(Publisher::open(&service.nodes, &self.name, &service.worker.worker_id).await?);
+            let publisher = Publisher::open(&service.nodes, &self.name, &service.worker.worker_id).await?;
+            self.node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+            self.publisher = Some(publisher);
         }
         Ok(self.publisher.as_ref().expect("it was just opened"))
     }

@@ -3,6 +3,17 @@
 //! `amq.rabbitmq.reply-to.PROCESS.KEY`, PROCESS being an Erlang process id in base64, of a node that a number stands for. RabbitMQ
 //! before 4.2 ends the connection of whoever publishes to one that it cannot make sense of.
 
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+/// The most nodes that are remembered: more are somebody's noise.
+const NODES_MAX: usize = 1_000;
+/// How long no other nodes are tried out after connections were lost to them, because to find out costs everybody time: at first,
+/// and at most, twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PREFIX: &str = "amq.rabbitmq.reply-to.";
 /// More than any process id has that is written so: 32.
 const BYTES_MAX: usize = 48;
@@ -17,11 +28,56 @@ const ID_BITS: u32 = 15;
 const SERIAL_BITS: u32 = 13;
 
 /// Which node a direct reply goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ReplyNode {
     pub(super) number: u32,
     /// Whether every RabbitMQ can make sense of the process id, where it knows the node.
     pub(super) is_plain: bool,
+}
+
+impl ReplyNode {
+    /// Whether the node that has made this address can make sense of that one, too.
+    pub(super) fn takes(self, other: Self) -> bool {
+        self.number == other.number && (other.is_plain || !self.is_plain)
+    }
+}
+
+/// The nodes that direct replies have reached, and how long no others are tried out. It outlives sessions, which senders can
+/// make end.
+#[derive(Debug, Default)]
+pub(super) struct ReplyNodes {
+    reached: HashSet<ReplyNode>,
+    pause: Duration,
+    paused_until: Option<Instant>,
+}
+
+impl ReplyNodes {
+    pub(super) fn has(&self, node: ReplyNode) -> bool {
+        self.reached.contains(&node)
+    }
+
+    pub(super) fn reached(&mut self, nodes: impl Iterator<Item = ReplyNode>) {
+        self.reached.extend(nodes);
+        if self.reached.len() > NODES_MAX {
+            self.reached.clear();
+        }
+    }
+
+    pub(super) fn forget(&mut self, nodes: impl Iterator<Item = ReplyNode>) {
+        for node in nodes {
+            self.reached.remove(&node);
+        }
+    }
+
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
+    }
+
+    /// Notes how many connections were lost to nodes that were tried out.
+    pub(super) fn tried_out(&mut self, losses: u32, now: Instant) {
+        self.pause = if losses == 0 { Duration::ZERO } else { (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX) };
+        self.paused_until = Some(now + self.pause);
+    }
 }
 
 /// The node of an address of direct replies, `Err` where it is none that RabbitMQ has made; `None`: a queue like any other.
@@ -118,5 +174,32 @@ mod tests {
         }
         assert_eq!(node(&format!("{}.AAEC", "A".repeat(200))), Some(Err(())));
         assert_eq!(reply_node("amq.gen-JzTY20BRgKO"), None);
+    }
+
+    #[test]
+    fn a_node_takes_no_larger_process_ids_than_it_was_seen_to_have() {
+        let (of_old, of_later) = (ReplyNode { number: 1, is_plain: true }, ReplyNode { number: 1, is_plain: false });
+        assert!(of_old.takes(of_old) && of_later.takes(of_old) && of_later.takes(of_later) && !of_old.takes(of_later));
+        assert!(!of_later.takes(ReplyNode { number: 2, is_plain: true }));
+        let mut nodes = ReplyNodes::default();
+        nodes.reached([of_old].into_iter());
+        assert!(nodes.has(of_old) && !nodes.has(of_later));
+        nodes.forget([of_old].into_iter());
+        assert!(!nodes.has(of_old));
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_minute_while_connections_are_lost() {
+        let (mut nodes, mut now) = (ReplyNodes::default(), Instant::now());
+        assert!(!nodes.is_paused(now));
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            nodes.tried_out(4, now);
+            now += Duration::from_secs(seconds);
+            assert!(nodes.is_paused(now - Duration::from_millis(1)) && !nodes.is_paused(now), "{seconds}");
+        }
+        nodes.tried_out(0, now);
+        assert!(!nodes.is_paused(now));
+        nodes.tried_out(1, now);
+        assert!(!nodes.is_paused(now + PAUSE_MIN), "it begins anew");
     }
 }

@@ -5,6 +5,7 @@ use super::{
     metrics::DeadMessages,
     readiness::{Outage, Readiness, Ready, notify},
     repair::{self, Missing},
+    reply_address::ReplyNodes,
 };
 use crate::{
     amqp::{self, Error, Nodes, Publisher},
@@ -17,7 +18,7 @@ use sd_notify::NotifyState;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Mutex, Notify, watch},
 };
 
 /// How long a drain may take before what is in hand is left to the next worker.
@@ -38,6 +39,8 @@ pub struct Service {
     /// Has the topology looked at now.
     look: Arc<Notify>,
     pub(super) dead_messages: DeadMessages,
+    /// Of one session at a time.
+    pub(super) reply_nodes: Arc<Mutex<ReplyNodes>>,
 }
 
 impl Service {
@@ -53,8 +56,9 @@ impl Service {
             let readiness = Readiness::of(worker.ready_file.clone());
             let (found, missing) = watch::channel(Missing::new());
             let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
-            let dead_messages = DeadMessages::default();
-            let service = Self { worker, nodes, stop: stop.clone(), readiness, missing, look, dead_messages };
+            let (dead_messages, reply_nodes) = (DeadMessages::default(), Arc::default());
+            let service =
+                Self { worker, nodes, stop: stop.clone(), readiness, missing, look, dead_messages, reply_nodes };
             let name = format!("turnstile-{function} {}", service.worker.worker_id);
             tokio::select! {
                 declared = service.declare(&name, function) => declared?,

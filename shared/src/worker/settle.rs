@@ -87,7 +87,7 @@ pub(super) struct Settler {
 
 impl Settler {
     async fn run(self, mut decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
-        let mut publishing = Publishing::new(self.service, &self.name);
+        let mut publishing = Publishing::new(self.service, &self.name).await;
         while let Some(Decided { outcomes, held, undecided }) = decided.recv().await {
             pause_at("decided").await;
             let returned = publishing.publish(outgoing(&outcomes, &self.queues)).await;
