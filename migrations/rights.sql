@@ -1,5 +1,8 @@
 -- What the functions may do to each table, and no more. `admin migrate` runs this where roles.sql was run, and each function
 -- looks at its start whether its role, whatever it is called, may do it all. A row is locked by who may UPDATE it.
+-- The reader gets what `admin` shows and audits, among it payment methods and replies; who the buyers are is not.
+GRANT SELECT ON _sqlx_migrations, items, orders, order_history, payments, payment_pace, verdicts, verdict_walk, outbox,
+    outbox_failed, outbox_turn, redis_fence TO turnstile_reader;
 GRANT SELECT ON _sqlx_migrations TO turnstile_functions;
 GRANT SELECT, INSERT, UPDATE ON items TO turnstile_functions;
 GRANT SELECT, INSERT, UPDATE ON orders TO turnstile_functions;
@@ -15,4 +18,6 @@ GRANT SELECT, INSERT, DELETE ON outbox TO turnstile_functions;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox_failed TO turnstile_functions;
 GRANT SELECT, UPDATE ON outbox_turn TO turnstile_functions;
 GRANT SELECT, UPDATE ON redis_fence TO turnstile_functions;
+-- A restored database may have lost this.
+REVOKE EXECUTE ON FUNCTION hold_until_restored(boolean) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hold_until_restored(boolean) TO turnstile_functions;

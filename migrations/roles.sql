@@ -4,7 +4,7 @@
 --     DATABASE_URL=postgres://turnstile_migrator:…@HOST/turnstile admin migrate
 --
 -- Nobody logs in with a password who has none: `\password turnstile_functions`, and so on. All functions are one role: what it
--- may do to each table stands in rights.sql, which `admin migrate` gives it each time.
+-- and the reader may do to each table stands in rights.sql, which `admin migrate` gives them each time.
 BEGIN;
 SET LOCAL lock_timeout = '2s';
 
@@ -22,15 +22,23 @@ BEGIN
     LOOP
         EXECUTE statement;
     END LOOP;
-    -- What is there already, made by who ran the functions until now.
+    -- What is there already, made by who ran the functions until now: ours, by name. Whatever else is in the schema is somebody
+    -- else's. Whoever had `buyers` may go on filling it.
     FOR statement IN
-        SELECT format('ALTER TABLE %s OWNER TO turnstile_owner', oid::regclass) FROM pg_class AS found
-        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relowner <> 'turnstile_owner'::regrole
-            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = found.oid AND deptype = 'e')
+        SELECT format('ALTER TABLE %1$s OWNER TO turnstile_owner', relation)
+            || CASE name WHEN 'buyers' THEN format('; GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %I', relation, rolname) ELSE '' END
+        FROM unnest(ARRAY[
+            '_sqlx_migrations', 'items', 'orders', 'order_history', 'payments', 'payment_pace', 'verdicts', 'verdict_walk', 'buyers',
+            'outbox', 'outbox_failed', 'outbox_turn', 'redis_fence'
+        ]) AS name, to_regclass('public.' || name) AS relation, pg_class, pg_roles
+        WHERE pg_class.oid = relation AND pg_roles.oid = relowner AND rolname <> 'turnstile_owner'
         UNION ALL
-        SELECT format('ALTER ROUTINE %s OWNER TO turnstile_owner', oid::regprocedure) FROM pg_proc AS found
-        WHERE pronamespace = 'public'::regnamespace AND proowner <> 'turnstile_owner'::regrole
-            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = found.oid AND deptype = 'e')
+        SELECT format('ALTER ROUTINE %s OWNER TO turnstile_owner', routine)
+        FROM unnest(ARRAY[
+            'take_if_enough(bigint, bigint, bigint)', 'units_left(bigint, bigint)', 'rfc3339(timestamptz)',
+            'refuse_until_restored()', 'hold_until_restored(boolean)'
+        ]) AS name, to_regprocedure('public.' || name) AS routine, pg_proc
+        WHERE pg_proc.oid = routine AND proowner <> 'turnstile_owner'::regrole
     LOOP
         EXECUTE statement;
     END LOOP;
@@ -39,13 +47,10 @@ $$;
 
 GRANT turnstile_owner TO turnstile_migrator;
 
--- Until PostgreSQL 15 everybody may make tables there.
+-- Until PostgreSQL 15 everybody may make tables there. Who else has to, needs a grant of their own.
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO turnstile_owner;
 GRANT USAGE ON SCHEMA public TO turnstile_functions, turnstile_reader;
-
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO turnstile_reader;
-ALTER DEFAULT PRIVILEGES FOR ROLE turnstile_owner IN SCHEMA public GRANT SELECT ON TABLES TO turnstile_reader;
 
 -- Whether a session that keeps a row locked is idle, and since when: for the log. It may be left out.
 GRANT pg_read_all_stats TO turnstile_functions;

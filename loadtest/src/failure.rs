@@ -51,7 +51,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Configuration(_) => Self::Configuration(error.into()),
-            OpenError::Unreachable { .. } => Self::Unreachable(error.into()),
+            OpenError::Unreachable(_) | OpenError::LockedOut(_) => Self::Unreachable(error.into()),
         }
     }
 }

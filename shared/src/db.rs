@@ -91,7 +91,7 @@ pub fn open<'a>(
     Box::pin(async move {
         let pool = pool_of(options, name)?;
         let away = |error: &OpenError| match error {
-            OpenError::Unreachable(reason) => Some(reason.clone()),
+            OpenError::Unreachable(reason) | OpenError::LockedOut(reason) => Some(reason.clone()),
             OpenError::Configuration(_) => None,
         };
         wait_for_server("the database", wait_seconds_max, away, || async {
@@ -197,11 +197,15 @@ pub enum OpenError {
     /// Nobody answers.
     #[error("PostgreSQL cannot be reached ({0}); is it running, and does DATABASE_URL name it?")]
     Unreachable(String),
+    /// It answers, but somebody else has a lock.
+    #[error("the database's tables are locked by somebody else ({0}); try again")]
+    LockedOut(String),
 }
 
 impl OpenError {
     fn of(error: &sqlx::Error) -> Self {
         match class_of(error) {
+            _ if is_locked_out(error) => Self::LockedOut(error.to_string()),
             SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
             SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Row | SqlStateClass::Unhandled => {
                 Self::Unreachable(error.to_string())
@@ -213,6 +217,11 @@ impl OpenError {
 /// Whether a failed statement lost a race that it should run again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     class_of(error) == SqlStateClass::Conflict
+}
+
+/// Whether a lock was not to be had: lock_not_available, deadlock_detected.
+fn is_locked_out(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| matches!(&*code, "55P03" | "40P01"))
 }
 
 impl From<sqlx::Error> for Error {

@@ -8,7 +8,7 @@ pub enum Failure {
     /// What was named is not there, or something broke on the way.
     #[error("{0:#}")]
     Broken(anyhow::Error),
-    /// A server is missing or does not answer, or nobody answered a request in time.
+    /// A server is missing or does not answer, nobody answered a request in time, or somebody else has a lock.
     #[error("{0:#}")]
     Unreachable(anyhow::Error),
     /// The set-up is wrong; the text says what to change.
@@ -34,7 +34,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Configuration(_) => Self::Configuration(error.into()),
-            OpenError::Unreachable { .. } => Self::Unreachable(error.into()),
+            OpenError::Unreachable(_) | OpenError::LockedOut(_) => Self::Unreachable(error.into()),
         }
     }
 }

@@ -2,14 +2,13 @@
 
 use super::{
     Error,
-    connect::{Nodes, close, connect, own_queue},
-    in_time,
+    connect::{Nodes, close, connect_with_socket, own_queue},
     topology::Topology,
 };
-use futures_util::future::BoxFuture;
-use lapin::{BasicProperties, Connection, options::BasicPublishOptions};
+use futures_util::{StreamExt, future::BoxFuture};
+use lapin::{BasicProperties, Connection, Event, options::BasicPublishOptions};
 use serde::Deserialize;
-use std::sync::LazyLock;
+use std::{future::ready, sync::LazyLock, time::Duration};
 
 /// Which of the users a function is.
 const WORKER: &str = "worker";
@@ -33,13 +32,17 @@ struct Rights {
     read: String,
 }
 
+fn user_of(function: &str) -> &'static str {
+    if function == RELAY { RELAY } else { WORKER }
+}
+
 impl Rights {
     fn of(function: &str) -> &'static Self {
         static USERS: LazyLock<Users> = LazyLock::new(|| {
             serde_json::from_str(include_str!("../../../rabbitmq/users.json"))
                 .expect("rabbitmq/users.json is part of this program")
         });
-        let user = if function == RELAY { RELAY } else { WORKER };
+        let user = user_of(function);
         USERS.permissions.iter().find(|rights| rights.user == user).expect("users.json has the functions' users")
     }
 
@@ -50,12 +53,23 @@ impl Rights {
     }
 }
 
+/// Configure, write, read: what a function's user is to be given. `set_permissions` takes away what it does not name, and a user
+/// with a name of its own may be the workers' and the relay's at once: it gets what both need.
+fn patterns(function: &str, user: &str) -> [String; 3] {
+    let functions = if user == user_of(function) { &[function][..] } else { &[WORKER, RELAY] };
+    let pattern =
+        |part: fn(&Rights) -> &str| functions.iter().map(|name| part(Rights::of(name))).collect::<Vec<_>>().join("|");
+    [pattern(|rights| &rights.configure), pattern(|rights| &rights.write), pattern(|rights| &rights.read)]
+}
+
 /// Says by which command our user gets all that this function needs, where the broker did not let it.
 pub fn explain_grant(error: Error, nodes: &Nodes, function: &str) -> Error {
     let Error::NotAllowed(reason) = error else { return error };
-    let (Rights { configure, write, read, .. }, vhost, user) = (Rights::of(function), nodes.vhost(), nodes.user());
+    let (vhost, user) = (nodes.vhost(), nodes.user());
+    let [configure, write, read] = patterns(function, user);
     Error::NotAllowed(format!(
-        "{reason}; `rabbitmqctl set_permissions -p '{vhost}' '{user}' '{configure}' '{write}' '{read}'` gives it all that it needs"
+        "{reason}; `rabbitmqctl set_permissions -p '{vhost}' '{user}' '{configure}' '{write}' '{read}'` gives it all that it needs, \
+         in place of all that it has"
     ))
 }
 
@@ -63,32 +77,52 @@ pub fn explain_grant(error: Error, nodes: &Nodes, function: &str) -> Error {
 /// To read from a queue is not tried: that would take messages out of it.
 pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
-        let connection = connect(nodes, name).await?;
-        let (workers, mut refused) = (Topology::read().workers_of(function), Vec::new());
-        let mut note = |tried| match tried {
-            Err(Error::NotAllowed(reason)) => {
-                refused.push(reason);
-                Ok(())
-            }
-            // What is not there is declared, or named, by who looks after the topology.
-            Ok(()) | Err(Error::Missing(_)) => Ok(()),
-            Err(error) => Err(error),
+        let (connection, socket) = connect_with_socket(nodes, name).await?;
+        let is_blocked = |event: &Event| ready(matches!(event, Event::ConnectionBlocked(_)));
+        let mut blocked = connection.events_listener().filter(is_blocked);
+        let limit = Duration::from_secs(super::ANSWER_SECONDS_MAX);
+        let tried = tokio::select! {
+            tried = tokio::time::timeout(limit, try_each(&connection, function)) => tried.ok(),
+            Some(_) = blocked.next() => None,
         };
-        for exchange in Rights::of(function).exchanges() {
-            let is_of_others = exchange.ends_with(".workers") && Some(&exchange) != workers.as_ref();
-            if !is_of_others {
-                note(in_time(publish_to_nobody(&connection, &exchange)).await)?;
-            }
-        }
-        if let Some(workers) = workers {
-            note(own_queue(&connection.create_channel().await?, Some(&workers)).await.map(drop))?;
-        }
+        let Some(refused) = tried.transpose()? else {
+            // A function that only takes in and answers is at work even then. A close would not be read, either.
+            socket.cut();
+            tracing::warn!(
+                "our user's rights are not tried: the broker takes nothing at present, being short of memory or disk"
+            );
+            return Ok(());
+        };
         drop(close(&connection).await);
         match refused.is_empty() {
             true => Ok(()),
             false => Err(explain_grant(Error::NotAllowed(refused.join("; ")), nodes, function)),
         }
     })
+}
+
+/// What is refused, in the broker's words.
+async fn try_each(connection: &Connection, function: &str) -> Result<Vec<String>, Error> {
+    let (workers, mut refused) = (Topology::read().workers_of(function), Vec::new());
+    let mut note = |tried| match tried {
+        Err(Error::NotAllowed(reason)) => {
+            refused.push(reason);
+            Ok(())
+        }
+        // What is not there is declared, or named, by who looks after the topology.
+        Ok(()) | Err(Error::Missing(_)) => Ok(()),
+        Err(error) => Err(error),
+    };
+    for exchange in Rights::of(function).exchanges() {
+        let is_of_others = exchange.ends_with(".workers") && Some(&exchange) != workers.as_ref();
+        if !is_of_others {
+            note(publish_to_nobody(connection, &exchange).await)?;
+        }
+    }
+    if let Some(workers) = workers {
+        note(own_queue(&connection.create_channel().await?, Some(&workers)).await.map(drop))?;
+    }
+    Ok(refused)
 }
 
 /// In a transaction that comes to nothing. To be told no costs the channel.
@@ -114,5 +148,17 @@ mod tests {
             ["purchase", "purchase.workers", "payment", "release", "restock", "dead", "amq.default"]
         );
         assert_eq!(tried("relay"), ["events", "amq.default"]);
+    }
+
+    #[test]
+    fn a_user_that_may_be_the_workers_and_the_relays_is_given_what_both_need() {
+        let (worker, relay) = (Rights::of("payment"), Rights::of("relay"));
+        assert_eq!(patterns("payment", "worker"), [&worker.configure, &worker.write, &worker.read].map(Clone::clone));
+        for function in ["payment", "relay"] {
+            let [configure, write, read] = patterns(function, "turnstile");
+            assert_eq!(configure, format!("{}|{}", worker.configure, relay.configure));
+            assert_eq!(write, format!("{}|{}", worker.write, relay.write));
+            assert_eq!(read, format!("{}|{}", worker.read, relay.read));
+        }
     }
 }

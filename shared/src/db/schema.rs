@@ -1,6 +1,7 @@
 //! The schema: what it was made by, whether it is the one that this program knows, and what the functions may do to it.
 
-use super::{NO_LIMITS, OpenError, answered, pool_with};
+use super::{NO_LIMITS, OpenError, answered, is_locked_out, pool_with};
+use crate::retry::RetryPolicy;
 use sqlx::{
     AssertSqlSafe, PgPool, SqlSafeStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
@@ -31,10 +32,16 @@ const RIGHTS: &str = include_str!("../../../migrations/rights.sql");
 const UNDEFINED_TABLE: &str = "42P01";
 /// The table is the migrator's.
 const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
-/// Who is to have the tables, where `roles.sql` was run and we may become them.
+/// Who is to have the tables, where `roles.sql` was run in this database and we may become them. Roles are all databases', and until
+/// PostgreSQL 15 everybody may make tables: so what counts is a grant to this role, and who has the tables that are there.
 const OWNER: &str = "
 SELECT rolname::text FROM pg_roles
-WHERE rolname = 'turnstile_owner' AND pg_has_role(oid, 'MEMBER') AND has_schema_privilege(oid, current_schema(), 'CREATE')";
+WHERE rolname = 'turnstile_owner' AND pg_has_role(oid, 'MEMBER') AND EXISTS (
+    SELECT FROM pg_namespace, aclexplode(nspacl) AS granted
+    WHERE nspname = current_schema() AND grantee = pg_roles.oid AND privilege_type = 'CREATE'
+) AND NOT EXISTS (SELECT FROM pg_class WHERE pg_class.oid = to_regclass('_sqlx_migrations') AND relowner <> pg_roles.oid)";
+/// How often a migration is tried again that did not get a lock.
+const LOCK_RETRIES_MAX: usize = 4;
 /// One at a time: two that change a table's rights at once are refused.
 const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtext('turnstile_functions'));";
 /// Rights ($1) to tables and functions ($2) that our role lacks, each as it would be granted. What is not there yet is passed over.
@@ -52,7 +59,8 @@ SELECT format('GRANT USAGE ON SCHEMA public TO %I', current_user) WHERE current_
 struct Standing {
     /// The last migration's; 0 where there was none.
     version: i64,
-    is_current: bool,
+    /// The first of ours that is not there. One may come later than those after it.
+    missing: Option<i64>,
 }
 
 /// From which version to which a schema was brought.
@@ -82,12 +90,26 @@ async fn standing(pool: &PgPool) -> Result<Standing, MigrateError> {
         }
     }
     let version = applied.last().map_or(0, |(version, _)| *version);
-    Ok(Standing { version, is_current: applied.len() == MIGRATIONS.len() })
+    let missing = migrations().map(|ours| ours.version).find(|ours| applied.iter().all(|(version, _)| version != ours));
+    Ok(Standing { version, missing })
 }
 
 /// Brings the schema up to date, and gives the functions their rights; twice is once. Safe with many workers starting at once:
 /// an advisory lock lets one do it. Fails where a newer or an altered version of this program made the schema.
 pub async fn migrate(pool: &PgPool) -> Result<Migrated, MigrateError> {
+    for wait in RetryPolicy::SERVER_AWAY.waits().take(LOCK_RETRIES_MAX) {
+        match migrate_once(pool).await {
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) if is_locked_out(&error) => {
+                tracing::info!(%error, "somebody else has a lock that the migration needs; trying again");
+                tokio::time::sleep(wait).await;
+            }
+            migrated => return migrated,
+        }
+    }
+    migrate_once(pool).await
+}
+
+async fn migrate_once(pool: &PgPool) -> Result<Migrated, MigrateError> {
     let found = standing(pool).await?.version;
     let owner: Option<String> = answered(sqlx::query_scalar(OWNER).fetch_optional(pool)).await?;
     // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
@@ -108,12 +130,12 @@ pub async fn migrate(pool: &PgPool) -> Result<Migrated, MigrateError> {
 /// Makes sure that the schema is the one that this program knows; changes it only where `may_migrate`, and only where it must.
 pub(super) async fn ensure(pool: &PgPool, may_migrate: bool) -> Result<(), OpenError> {
     let found = standing(pool).await.map_err(of)?;
-    if found.is_current {
-        return Ok(());
-    }
+    let Some(missing) = found.missing else { return Ok(()) };
     let version = match found.version {
         0 => "the database has no schema of ours".to_owned(),
-        version => format!("the database's schema has version {version}, this program needs version {SCHEMA_VERSION}"),
+        version => {
+            format!("the database's schema has version {version} and lacks version {missing}, which this program needs")
+        }
     };
     let remedy = "run `admin migrate` as a role that may change it, such as migrations/roles.sql makes";
     match may_migrate {
@@ -141,8 +163,9 @@ pub(super) async fn ensure_rights(pool: &PgPool) -> Result<(), OpenError> {
 
 /// Each right, and to what.
 fn rights() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let grants =
-        RIGHTS.lines().filter_map(|line| line.strip_prefix("GRANT ")?.split_once(" TO ")?.0.split_once(" ON "));
+    let grants = RIGHTS
+        .lines()
+        .filter_map(|line| line.strip_prefix("GRANT ")?.strip_suffix(" TO turnstile_functions;")?.split_once(" ON "));
     grants.flat_map(|(privileges, object)| privileges.split(", ").map(move |privilege| (privilege, object)))
 }
 

@@ -54,7 +54,7 @@ fn store(url: &str, role: &str) -> StoreOptions {
 async fn start(url: &str, role: &str, migrate: Migrate) -> Result<(), String> {
     db::open(&store(url, role), "test", 0, migrate).await.map(drop).map_err(|error| match error {
         OpenError::Configuration(text) => text,
-        OpenError::Unreachable(text) => panic!("{text}"),
+        OpenError::Unreachable(text) | OpenError::LockedOut(text) => panic!("{text}"),
     })
 }
 
@@ -69,6 +69,9 @@ async fn only_a_migration_needs_the_tables_owner_and_whoever_may_not_is_told_wha
         let migrated = db::open_and_migrate(&store(&url, MIGRATOR), "test").await.unwrap();
         assert_eq!(migrated, Migrated { found, left: SCHEMA_VERSION });
     }
+    let pool = db::pool(&url, "test", 1).unwrap();
+    execute(&pool, "GRANT EXECUTE ON FUNCTION hold_until_restored(boolean) TO PUBLIC").await;
+    db::open_and_migrate(&store(&url, MIGRATOR), "test").await.unwrap();
     for migrate in [Migrate::Auto, Migrate::Never] {
         start(&url, FUNCTIONS, migrate).await.unwrap();
     }
@@ -81,16 +84,16 @@ async fn only_a_migration_needs_the_tables_owner_and_whoever_may_not_is_told_wha
         (&functions, "DELETE FROM orders"),
         (&reader, "DELETE FROM outbox_failed"),
         (&reader, "SELECT hold_until_restored(true)"),
+        (&reader, "SELECT count(*) FROM buyers"),
     ] {
         let error = sqlx::query(statement).execute(pool).await.unwrap_err().to_string();
         assert!(error.contains("permission denied") || error.contains("must be owner"), "{statement}: {error}");
     }
     sqlx::query("SELECT count(*) FROM orders").execute(&reader).await.unwrap();
-    let pool = db::pool(&url, "test", 1).unwrap();
     execute(&pool, "DELETE FROM _sqlx_migrations WHERE version = 11").await;
     let said = start(&url, FUNCTIONS, Migrate::Auto).await.unwrap_err();
     assert!(
-        said.contains(&format!("this program needs version {SCHEMA_VERSION}")) && said.contains("admin migrate"),
+        said.contains(&format!("has version {SCHEMA_VERSION} and lacks version 11")) && said.contains("admin migrate"),
         "{said}"
     );
 }
@@ -111,18 +114,83 @@ async fn a_role_that_lacks_rights_is_told_all_of_them_as_they_are_granted() {
     start(&url, "few", Migrate::Never).await.unwrap();
 }
 
-#[tokio::test]
-async fn the_roles_take_over_what_is_there_already() {
+/// A database of this name that no roles.sql was run in.
+async fn bare(name: &str) -> String {
     let url = fixture::database().await;
-    execute(&db::pool(&url, "test", 1).unwrap(), "CREATE DATABASE older TEMPLATE template0").await;
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+    sqlx::query(AssertSqlSafe(create)).execute(&db::pool(&url, "test", 1).unwrap()).await.unwrap();
     let (path, query) = url.split_once('?').unwrap();
-    let older = format!("{}/older?{query}", path.rsplit_once('/').unwrap().0);
+    format!("{}/{name}?{query}", path.rsplit_once('/').unwrap().0)
+}
+
+#[tokio::test]
+async fn the_roles_take_over_what_is_there_already_and_nothing_of_anybody_else() {
+    let older = bare("older").await;
     let pool = db::pool(&older, "test", 1).unwrap();
     db::migrate(&pool).await.unwrap();
+    execute(
+        &pool,
+        "CREATE ROLE crm LOGIN; ALTER TABLE buyers OWNER TO crm; CREATE TABLE customers (); ALTER TABLE customers OWNER TO crm;
+         CREATE FUNCTION greet() RETURNS text RETURN 'hello'; ALTER FUNCTION greet() OWNER TO crm; GRANT USAGE ON SCHEMA public TO crm",
+    )
+    .await;
     for _ in 0..2 {
         execute(&pool, include_str!("../../../migrations/roles.sql")).await;
     }
     assert!(start(&older, FUNCTIONS, Migrate::Auto).await.is_err());
     db::open_and_migrate(&store(&older, MIGRATOR), "test").await.unwrap();
     start(&older, FUNCTIONS, Migrate::Auto).await.unwrap();
+
+    let owners = "SELECT string_agg(DISTINCT relname || ' ' || relowner::regrole, ', ') FROM pg_class
+        WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relowner <> 'turnstile_owner'::regrole";
+    assert_eq!(sqlx::query_scalar::<_, String>(owners).fetch_one(&pool).await.unwrap(), "customers crm");
+    let functions = "SELECT string_agg(proname || ' ' || proowner::regrole, ', ') FROM pg_proc
+        WHERE pronamespace = 'public'::regnamespace AND proowner <> 'turnstile_owner'::regrole";
+    assert_eq!(sqlx::query_scalar::<_, String>(functions).fetch_one(&pool).await.unwrap(), "greet crm");
+    let crm = db::pool(&as_role(&older, "crm"), "test", 1).unwrap();
+    execute(&crm, "INSERT INTO buyers VALUES ('b-1', 'vip'); UPDATE buyers SET tier = 'gold'; DELETE FROM buyers")
+        .await;
+    let reader = db::pool(&as_role(&older, READER), "test", 1).unwrap();
+    for others in ["customers", "buyers"] {
+        let select = format!("SELECT count(*) FROM {others}");
+        let error = sqlx::query(AssertSqlSafe(select)).execute(&reader).await.unwrap_err().to_string();
+        assert!(error.contains("permission denied"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn roles_that_were_made_in_another_database_have_no_part_in_this_one() {
+    let owner = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+    let pool = db::pool(&bare("another").await, "test", 1).unwrap();
+    // As everybody may until PostgreSQL 15.
+    execute(&pool, "GRANT CREATE ON SCHEMA public TO PUBLIC").await;
+    db::migrate(&pool).await.unwrap();
+    let first: Vec<String> = sqlx::query_scalar(owner).fetch_all(&pool).await.unwrap();
+    // Nor where the tables are somebody else's.
+    execute(&pool, "GRANT USAGE, CREATE ON SCHEMA public TO turnstile_owner; DROP TABLE redis_fence").await;
+    execute(&pool, "DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    db::migrate(&pool).await.unwrap();
+    let then: Vec<String> = sqlx::query_scalar(owner).fetch_all(&pool).await.unwrap();
+    assert!(first == then && first.len() == 1 && first[0] != "turnstile_owner", "{first:?} {then:?}");
+}
+
+#[tokio::test]
+async fn a_migration_that_gets_no_lock_is_tried_again_and_then_says_so() {
+    let url = fixture::database().await;
+    let pool = db::pool(&url, "test", 1).unwrap();
+    // A sequence counts what is undone, too.
+    execute(
+        &pool,
+        "CREATE SEQUENCE refusals; GRANT USAGE ON refusals TO PUBLIC;
+         CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('refusals') <= 100 THEN RAISE 'not now' USING ERRCODE = 'lock_not_available'; END IF;
+         END $$;
+         CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE FUNCTION', 'GRANT') EXECUTE FUNCTION refuse()",
+    )
+    .await;
+    let error = db::open_and_migrate(&store(&url, MIGRATOR), "test").await.unwrap_err();
+    assert!(matches!(error, OpenError::LockedOut(_)) && error.to_string().contains("try again"), "{error}");
+    execute(&pool, "SELECT setval('refusals', 98)").await;
+    let migrated = db::open_and_migrate(&store(&url, MIGRATOR), "test").await.unwrap();
+    assert_eq!(migrated.left, SCHEMA_VERSION);
 }

@@ -164,6 +164,8 @@ async fn a_user_that_lacks_rights_is_told_all_of_them_and_the_command_that_gives
     let command = said.split('`').nth(1).unwrap().replace('\'', "");
     rabbitmqctl(&command.split(' ').skip(1).collect::<Vec<_>>()).await;
     let _worker = shop.serve("all", &url).await;
+    // The user may be the relay's, too.
+    amqp::try_rights(&Nodes::read(&url).unwrap(), "relay", "relay").await.unwrap();
 }
 
 /// What `rabbitmq/users.json` gives to this user: configure, write, read.

@@ -4,28 +4,32 @@ use crate::buyer::{Buyer, Text, WAIT_MAX, options};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use shared::{
-    amqp::{DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply},
-    devstack::as_user,
+    amqp::{self, DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply},
+    devstack::{Folder, RabbitMq, as_user},
     error::Error,
     handler::{Answer, Handler},
     messages::EventKind,
     worker,
 };
+use std::sync::Arc;
 
-/// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `declare QUEUE`, `bind EXCHANGE` (to a queue of one's own).
+/// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `declare QUEUE`, `bind EXCHANGE` (to what one may write to).
 const TRIED: &str = "
 publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead, publish events,
 publish , consume purchase.0, consume payment, consume release, consume restock, consume dead, consume events.mark,
 declare purchase.0, declare dead, declare reply.buyer.q, declare reply.shop.q, declare reply.stock_keeper.q, declare ,
-bind events, bind purchase.workers, bind purchase";
+declare reply.buyer.x.q, declare reply.shop.x.q, declare reply.stock_keeper.x.q, declare replyxshop.q,
+declare events.subscriber.q, declare events.subscriber.x.q, declare events.shop.q,
+bind events, bind purchase.workers, bind purchase, bind dead";
 /// Of these, what each may.
-const MAY: [(&str, &str); 7] = [
+const MAY: [(&str, &str); 8] = [
     ("buyer", "publish purchase, declare reply.buyer.q"),
-    ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q, bind events"),
+    ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q"),
+    ("subscriber", "declare events.subscriber.q, bind events"),
     ("stock_keeper", "publish restock, declare reply.stock_keeper.q"),
     (
         "worker",
@@ -37,7 +41,7 @@ const MAY: [(&str, &str); 7] = [
     (
         "operator",
         "publish purchase, publish payment, publish release, publish restock, consume purchase.0, consume payment,
-         consume release, consume restock, consume dead, consume events.mark, declare , bind purchase.workers",
+         consume release, consume restock, consume dead, consume events.mark, declare , bind purchase.workers, bind dead",
     ),
     ("monitoring", ""),
 ];
@@ -87,13 +91,47 @@ async fn attempt(channel: &Channel, user: &str, what: &str) -> lapin::Result<()>
         }
         "declare" => channel.queue_declare(name.into(), exclusive, FieldTable::default()).await.map(drop),
         "bind" => {
-            let own = if ["worker", "operator"].contains(&user) { "".to_owned() } else { format!("events.{user}.q") };
-            let own = channel.queue_declare(own.into(), exclusive, FieldTable::default()).await?;
-            let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-            channel.queue_bind(own.name().clone(), name.into(), "".into(), options, none).await
+            // Whoever has no queue to bind has an exchange, or nothing. That they may write to it is not what is tried.
+            let (queue, exchange) = match user {
+                "worker" | "operator" => (Some(""), ""),
+                "subscriber" => (Some("events.subscriber.q"), ""),
+                "stock_keeper" => (None, "restock"),
+                "relay" => (None, "events"),
+                _ => (None, "purchase"),
+            };
+            let none = FieldTable::default();
+            if let Some(queue) = queue {
+                let queue = channel.queue_declare(queue.into(), exclusive, none.clone()).await?.name().clone();
+                return channel.queue_bind(queue, name.into(), "".into(), QueueBindOptions::default(), none).await;
+            }
+            let options = ExchangeBindOptions::default();
+            let bound = channel.exchange_bind(exchange.into(), name.into(), "1".into(), options, none).await;
+            let said = bound.as_ref().err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(user == "monitoring" || said.contains(&format!("exchange '{name}'")), "{user}: {said}");
+            bound
         }
         _ => unreachable!("there is no {verb}"),
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_short_of_memory_keeps_nobody_from_starting() {
+    let broker = RabbitMq::start(&Arc::new(Folder::create().unwrap()), &[], 1).await.unwrap();
+    let let_in = async |share| {
+        let set = broker.rabbitmqctl().args(["set_vm_memory_high_watermark", share]).output().await.unwrap();
+        assert!(set.status.success(), "{set:?}");
+    };
+    let connection = Connection::connect(&broker.url("/"), ConnectionProperties::default()).await.unwrap();
+    amqp::declare(&connection.create_channel().await.unwrap()).await.unwrap();
+    let try_as = async |user| {
+        let nodes = Nodes::read(&as_user(&broker.url("/"), user)).unwrap();
+        amqp::try_rights(&nodes, "test", "relay").await.map_err(|error| error.to_string())
+    };
+    let_in("0").await;
+    try_as("relay").await.unwrap();
+    let_in("0.4").await;
+    try_as("relay").await.unwrap();
+    assert!(try_as("monitoring").await.unwrap_err().contains("'events'"));
 }
 
 #[tokio::test]
