@@ -156,10 +156,7 @@ impl<'a> Session<'a> {
                 self.later.append(&mut batch);
                 batch = std::mem::take(&mut self.later);
             }
-            let limited = care::limited_of(&mut batch, self.queues);
-            if !limited.is_empty() {
-                self.function.metrics.answered(&[], limited.len());
-            }
+            let room = self.put_limited_away(room, &mut batch).await?;
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
                     // What was in hand is not decided: nothing that is held may be acknowledged past it.
@@ -168,7 +165,7 @@ impl<'a> Session<'a> {
                 }
                 return Err(self.consumer.failure().await);
             };
-            outcomes.extend(care::renewed_of(&mut later).chain(limited));
+            outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
             self.later = later;
             let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();

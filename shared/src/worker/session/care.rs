@@ -1,12 +1,13 @@
 //! Care: what came often may be what ends its workers, and is not to take its neighbours to `dead` with it. Told as a whole
 //! in shared/README.md.
 
-use super::{Session, taking_in, undecided};
+use super::{Session, hand_over::Taken, taking_in, undecided};
 use crate::{
     amqp::{Delivery, Error},
     messages::{Code, Rejection},
     worker::{
         process::Outcomes,
+        rebalance::Place,
         settle::{Decided, Outcome},
     },
 };
@@ -16,7 +17,8 @@ use tokio::{sync::mpsc::Permit, time::timeout};
 /// A message delivered this often before may be what ends its workers: its partition is consumed with care. Until then, and it
 /// takes as many faults while it is under way, windows come back whole and in order.
 const SUSPECT_AT_DELIVERIES: u64 = 10;
-/// A message delivered this often before, and alone by now, is taken for what ends its workers, and put into `dead`.
+/// A message delivered this often before, and once more for each worker that is counted, and alone by now, is taken for what ends
+/// its workers, and put into `dead`. Each worker that sees a suspect for the first time costs all that came with it a delivery.
 const DELIVERY_LIMIT: u64 = 30;
 /// A message delivered this often before is near the limit ...
 const NEAR_LIMIT_AT_DELIVERIES: u64 = 20;
@@ -46,6 +48,30 @@ impl<'a> Session<'a> {
             delivery.is_alone = false;
         }
         Ok(())
+    }
+
+    /// Puts what is at the limit into `dead` before anything is done with the rest, which may end us as well; gives room for
+    /// the rest.
+    pub(super) async fn put_limited_away(
+        &mut self,
+        room: Permit<'a, Decided>,
+        batch: &mut Vec<Delivery>,
+    ) -> Result<Permit<'a, Decided>, Error> {
+        let limited = limited_of(batch, self.queues, delivery_limit(self.consumer.place()));
+        if limited.is_empty() {
+            return Ok(room);
+        }
+        self.function.metrics.answered(&[], limited.len());
+        let taken: Vec<_> = limited.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
+        room.send(Decided { outcomes: limited, held: self.shares.held(), undecided: undecided(batch) });
+        self.pushed += 1;
+        self.note(&taken);
+        let (settling, pushed) = (self.settling, self.pushed);
+        let settled = async {
+            settling.settled(pushed).await?;
+            settling.room().await
+        };
+        taking_in(&Mutex::new(&mut self.consumer), settled).await
     }
 
     /// What becomes of a batch, and room for that. What is near its delivery limit, and in hand for a while, is put into its
@@ -81,10 +107,14 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Takes out what is at the limit, to be put into `dead` before anything is done with it. Only what comes alone is judged: of
+fn delivery_limit(place: Option<Place>) -> u64 {
+    DELIVERY_LIMIT + place.map_or(0, |place| place.workers as u64)
+}
+
+/// Takes out what is at the limit. Only what comes alone is judged: of
 /// what came with others, nobody knows which it was.
-pub(super) fn limited_of(batch: &mut Vec<Delivery>, queues: &[String]) -> Vec<(Delivery, Outcome)> {
-    let is_at_limit = |delivery: &mut Delivery| delivery.is_alone && delivery.deliveries_before >= DELIVERY_LIMIT;
+fn limited_of(batch: &mut Vec<Delivery>, queues: &[String], limit: u64) -> Vec<(Delivery, Outcome)> {
+    let is_at_limit = |delivery: &mut Delivery| delivery.is_alone && delivery.deliveries_before >= limit;
     let reject = |delivery: Delivery| {
         let (queue, deliveries) = (&queues[delivery.partition], delivery.deliveries_before);
         tracing::error!(queue, deliveries, "a message came too often, and alone at last: put into `dead`");

@@ -22,7 +22,7 @@ pub struct Protocol {
     pub faults: u8,
     /// Hand-overs, drains, and units that other functions add and remove.
     pub moves: u8,
-    /// What was delivered this often before, and comes alone, is put into `dead`.
+    /// What was delivered this often before, and once more for each worker, and comes alone, is put into `dead`.
     pub delivery_limit: u8,
     pub bug: Option<Bug>,
 }
@@ -53,6 +53,8 @@ pub enum Bug {
     ShortConsumerTimeout,
     /// A suspect is consumed like any message, and what came too often is put into `dead` from among others.
     NoCare,
+    /// What came too often is what would be too often with one worker, however many there are.
+    LimitOfOneWorker,
     /// Whoever becomes active gets one message alone at first, not only where a suspect was seen: what the next one holds when
     /// it dies comes back behind the rest of what the one before it held.
     CareOfAll,
@@ -289,6 +291,11 @@ impl Protocol {
 
     fn item<'a>(&self, state: &'a State, message: Message) -> &'a Item {
         &state.items[self.messages[message].partition]
+    }
+
+    pub(crate) fn is_at_limit(&self, state: &State, message: Message) -> bool {
+        let workers = if self.bug == Some(Bug::LimitOfOneWorker) { 1 } else { self.workers };
+        usize::from(state.fates[message].deliveries) >= usize::from(self.delivery_limit) + workers
     }
 
     fn is_suspect(&self, state: &State, message: Message) -> bool {

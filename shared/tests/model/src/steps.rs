@@ -141,8 +141,13 @@ impl Protocol {
             }
         }
         let judges = process.is_careful || self.bug == Some(Bug::NoCare);
-        let is_judged = |message: &mut Message| judges && state.fates[*message].deliveries >= self.delivery_limit;
+        let is_judged = |message: &mut Message| judges && self.is_at_limit(state, *message);
         let judged: Vec<Message> = taken.extract_if(.., is_judged).collect();
+        // It is settled before the others are taken in hand.
+        for message in judged.iter().copied() {
+            state.fates[message].is_dead = true;
+            state.queues[self.messages[message].partition].acknowledge(worker, message);
+        }
         if taken.iter().any(|message| self.messages[*message].is_poison) {
             return self.cut(state, worker, false);
         }
@@ -150,10 +155,6 @@ impl Protocol {
             delivered.retain(|message| !taken.contains(message) && !judged.contains(message));
         }
         let is_clear = judged.is_empty() && !taken.iter().any(|message| self.is_suspect(state, *message));
-        for message in judged {
-            state.fates[message].is_dead = true;
-            state.queues[self.messages[message].partition].acknowledge(worker, message);
-        }
         state.workers[worker].deciding = self.decide(state, &taken);
         // What follows a message that nothing is known against is consumed a whole window at a time again.
         state.workers[worker].is_careful &= !is_clear;

@@ -61,20 +61,22 @@ fn no_order_of_steps_breaks_a_promise() {
 /// A fault charges what is under way three deliveries at most, each worker one, and each message that kills one.
 #[test]
 fn no_order_of_steps_brings_an_innocent_into_dead() {
-    for (protocol, limit_too_low) in [
-        (poisoned(1, &[0], 0, 5), 4),
-        (poisoned(1, &[1], 1, 8), 7),
-        (poisoned(1, &[0, 2], 1, 9), 8),
-        (poisoned(2, &[0], 0, 6), 5),
-        (poisoned(2, &[1], 1, 9), 8),
-        (poisoned(2, &[0, 2], 1, 10), 9),
+    for protocol in [
+        poisoned(1, &[0], 0, 4),
+        poisoned(1, &[1], 1, 7),
+        poisoned(1, &[0, 2], 1, 8),
+        poisoned(2, &[0], 0, 4),
+        poisoned(2, &[1], 1, 7),
+        poisoned(2, &[0, 2], 1, 8),
+        poisoned(3, &[0], 0, 4),
     ] {
         let broken = |protocol| {
             let found = found(protocol, HasDiscoveries::AnyFailures);
             found.into_iter().filter(|name| *name != MEETS).collect::<Vec<_>>()
         };
         assert_eq!(broken(protocol.clone()), [""; 0]);
-        assert_eq!(broken(Protocol { delivery_limit: limit_too_low, ..protocol }), ["no innocent in `dead`"]);
+        let delivery_limit = protocol.delivery_limit - 1;
+        assert_eq!(broken(Protocol { delivery_limit, ..protocol }), ["no innocent in `dead`"]);
     }
 }
 
@@ -89,7 +91,8 @@ fn a_bug_in_the_protocol_breaks_a_promise_and_is_found() {
         (Bug::HandedOverEarly, one_item(), "first come, first served"),
         (Bug::ShortConsumerTimeout, one_item(), "first come, first served"),
         (Bug::CareOfAll, one_item(), "first come, first served"),
-        (Bug::NoCare, poisoned(2, &[0], 0, 6), "no innocent in `dead`"),
+        (Bug::NoCare, poisoned(2, &[0], 0, 4), "no innocent in `dead`"),
+        (Bug::LimitOfOneWorker, poisoned(3, &[0], 0, 4), "no innocent in `dead`"),
     ] {
         let found = found(Protocol { bug: Some(bug), ..protocol }, HasDiscoveries::AllOf([promise].into()));
         assert!(found.contains(&promise), "{bug:?} breaks another promise than {promise}: {found:?}");
