@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-/// The largest body that is kept in memory, in bytes: requests have some hundred. 8 partitions × 2,000 messages of this size,
-/// with their properties, are below 100 MB.
+/// The largest body that is kept in memory, in bytes: requests have some hundred. 8 partitions × 2,000 messages of this size
+/// are 64 MB, and as much again where their headers are as large as those may be.
 const IN_MEMORY_BYTES_MAX: usize = 4 * 1024;
 /// How much goes into one file, in bytes. Its space is free again with the last of its bodies.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;

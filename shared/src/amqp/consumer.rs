@@ -9,7 +9,7 @@ use super::{
     connect::{Nodes, Socket, connect_with_socket},
     incoming::{End, Incoming},
     membership::{Membership, PADDING_TYPE},
-    properties::header,
+    properties::{header, of_held},
     topology::{Topology, state_or_none},
 };
 use crate::worker::rebalance::Place;
@@ -54,6 +54,8 @@ pub struct Delivery {
     pub tag: u64,
     /// Whether nothing else of its partition is under way to us.
     pub is_alone: bool,
+    /// Whether its queue delivers to one worker at a time, in order.
+    pub has_line: bool,
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
     pub body: Body,
@@ -103,7 +105,12 @@ impl Delivery {
         self.body.is_empty() && self.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PADDING_TYPE)
     }
 
-    fn receive(delivery: lapin::message::Delivery, partition: usize, window: Window, spool: &mut Spool) -> Self {
+    fn receive(
+        delivery: lapin::message::Delivery,
+        (partition, has_line): (usize, bool),
+        window: Window,
+        spool: &mut Spool,
+    ) -> Self {
         // On a first delivery, the header would be the sender's own. Other widths are not sent by any broker that we know.
         let count = header(&delivery.properties, "x-delivery-count").filter(|_| delivery.redelivered);
         let deliveries_before = count.and_then(AMQPValue::as_long_long_int).and_then(|count| u64::try_from(count).ok());
@@ -111,11 +118,12 @@ impl Delivery {
             partition,
             tag: delivery.delivery_tag,
             is_alone: matches!(window, Window::One),
+            has_line,
             deliveries_before: deliveries_before.unwrap_or(0),
             body: spool.keep(delivery.data),
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,
-            properties: delivery.properties,
+            properties: of_held(delivery.properties),
         }
     }
 }
@@ -205,7 +213,8 @@ impl Consumer {
     }
 
     async fn consume(&mut self, partition: usize, window: Window) -> Result<(), Error> {
-        let (queue, channel) = (self.queues[partition].as_str(), &self.channels[partition]);
+        let (queue, has_line) = (self.queues[partition].as_str(), self.has_line[partition]);
+        let channel = &self.channels[partition];
         let prefetch = if let Window::One = window { 1 } else { self.prefetch };
         channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
         let mut arguments = FieldTable::default();
@@ -218,7 +227,7 @@ impl Consumer {
         let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
         let mut spool = Spool::default();
         let deliveries = consumer.map(move |delivery| match delivery {
-            Ok(delivery) => Ok(Delivery::receive(delivery, partition, window, &mut spool)),
+            Ok(delivery) => Ok(Delivery::receive(delivery, (partition, has_line), window, &mut spool)),
             Err(error) => Err(End::Failed(error.into())),
         });
         self.incoming.add(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());

@@ -106,6 +106,7 @@ mod tests {
             partition,
             tag,
             is_alone: false,
+            has_line: true,
             deliveries_before: 0,
             body: Vec::new().into(),
             exchange: <_>::default(),

@@ -63,8 +63,9 @@ pub enum Error {
     PluginMissing,
     #[error(
         "RabbitMQ has {name}, but not as rabbitmq/definitions.json says ({reason}); if it is left over from an older \
-         version, let the workers of that version empty it, delete it (`rabbitmqctl delete_queue {name}`) and start again; if it belongs to \
-         somebody else, use a virtual host of our own"
+         version, stop the senders, let the workers of that version empty it, stop all of them, run \
+         `rabbitmqctl delete_queue {name} --if-empty --if-unused`, and start again (functions/README.md, \"Upgrading\"); if it belongs \
+         to somebody else, use a virtual host of our own"
     )]
     Differs { name: String, reason: String },
     #[error("RabbitMQ does not let our user do that ({0}); rabbitmq/users.json has the rights of each user")]
@@ -86,6 +87,9 @@ impl From<lapin::Error> for Error {
             // The same word is there for a queue whose node does not answer.
             Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)) if reason.contains("NOT_FOUND - no ") => {
                 Self::Missing(reason)
+            }
+            None if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {
+                Self::Lost(format!("what it sent cannot be read, which is a bug of ours: {reason}"))
             }
             Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => Self::Lost(reason),
         }

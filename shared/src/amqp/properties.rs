@@ -24,12 +24,58 @@ const INVALID_HEADERS_BYTES_MAX: usize = 4 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
 /// Headers by which a quorum queue says how often it has delivered a message.
-const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+pub(super) const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// Beginnings of the headers that say how a message came to `dead`.
 const HEADERS_OF_THE_WAY: [&str; 4] = ["x-dead-", "x-death", "x-first-death-", "x-last-death-"];
 /// What a client writes to be answered on its own channel. The broker puts the channel's address in its place; the bare
 /// word could only be published by a channel that waits for the reply.
 pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+/// The most of its headers that a message which is under way to us keeps, in bytes; each value counts for some.
+const HELD_HEADERS_BYTES_MAX: usize = 4 * 1024;
+const VALUE_BYTES: usize = 32;
+
+/// Less its headers, but for those of its trace, where they would take much memory: thousands of messages are under way.
+pub(super) fn of_held(properties: BasicProperties) -> BasicProperties {
+    if properties.headers().as_ref().is_none_or(|headers| bytes_of(headers) <= HELD_HEADERS_BYTES_MAX) {
+        return properties;
+    }
+    let mut headers = trace_headers(&properties).unwrap_or_default();
+    say_left_out(&mut headers);
+    properties.with_headers(headers)
+}
+
+fn bytes_of(headers: &FieldTable) -> usize {
+    headers.inner().iter().map(|(name, value)| name.as_str().len() + bytes_of_value(value)).sum()
+}
+
+fn bytes_of_value(value: &AMQPValue) -> usize {
+    let more = match value {
+        AMQPValue::LongString(text) => text.len(),
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => bytes.len(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(bytes_of_value).sum(),
+        AMQPValue::FieldTable(table) => bytes_of(table),
+        AMQPValue::Boolean(_)
+        | AMQPValue::ShortShortInt(_)
+        | AMQPValue::ShortShortUInt(_)
+        | AMQPValue::ShortInt(_)
+        | AMQPValue::ShortUInt(_)
+        | AMQPValue::LongInt(_)
+        | AMQPValue::LongUInt(_)
+        | AMQPValue::LongLongInt(_)
+        | AMQPValue::Float(_)
+        | AMQPValue::Double(_)
+        | AMQPValue::DecimalValue(_)
+        | AMQPValue::Timestamp(_)
+        | AMQPValue::Void => 0,
+    };
+    VALUE_BYTES + more
+}
+
+fn say_left_out(headers: &mut FieldTable) {
+    headers.insert("x-dead-headers".into(), AMQPValue::LongString("too large to keep".into()));
+}
 
 pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
     properties.headers().as_ref()?.inner().get(name)
@@ -56,7 +102,7 @@ pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &R
     let bytes_max = if reason.code.is_of_sender() { INVALID_HEADERS_BYTES_MAX } else { DEAD_HEADERS_BYTES_MAX };
     if serde_json::to_vec(&headers).map_or(true, |bytes| bytes.len() > bytes_max) {
         headers = FieldTable::default();
-        headers.insert("x-dead-headers".into(), AMQPValue::LongString("too large to keep".into()));
+        say_left_out(&mut headers);
     }
     let reasons =
         [("x-dead-reason", reason.code.as_str()), ("x-dead-message", &reason.message), ("x-dead-queue", queue)];
@@ -165,6 +211,23 @@ mod tests {
             assert_eq!(header(&copy, "pad").is_some(), is_kept, "{code:?}, {bytes}");
             assert_eq!(header(&copy, "x-dead-headers").is_some(), !is_kept);
         }
+    }
+
+    #[test]
+    fn of_headers_that_would_take_much_memory_those_of_the_trace_are_held() {
+        let of = |name: &str, value: AMQPValue| {
+            let mut headers = FieldTable::default();
+            headers.insert(name.into(), value).insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
+            BasicProperties::default().with_headers(headers).with_reply_to("r".into())
+        };
+        let text = |bytes| AMQPValue::LongString("x".repeat(bytes).into());
+        for large in [text(HELD_HEADERS_BYTES_MAX), AMQPValue::FieldArray(vec![AMQPValue::Void; 200].into())] {
+            let held = of_held(of("x", large));
+            assert!(header(&held, "x").is_none() && header(&held, "traceparent").is_some());
+            assert!(header(&held, "x-dead-headers").is_some() && held.reply_to().is_some());
+        }
+        let small = of("x", text(3_000));
+        assert_eq!(of_held(small.clone()), small);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! reads nested headers by recursion, and a sender may write both.
 //!
 //! Invariants: bytes are changed in place, none is added and none removed; and what the library would have read, nested no
-//! deeper than [`DEPTH_MAX`], passes as it is. A table that makes no sense is left alone: the broker reads each before it
-//! takes a message, and knows no type that the library does not.
+//! deeper than [`DEPTH_MAX`] and of no more values than [`VALUES_MAX`], passes as it is. The library sees no properties that were
+//! not walked through. (That none can be is not to be expected: the broker reads them before it takes a message.)
 
+use super::properties::COUNT_HEADERS;
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
@@ -23,6 +24,9 @@ use std::{
 const SUBSTITUTE: u8 = 0x1A;
 /// Tables and arrays deeper than this are read as text: those are bytes, and their contents are no longer looked at.
 const DEPTH_MAX: usize = 8;
+/// How many values a message's headers may have, also in tables and arrays. What is more is read as text: of a value of one byte
+/// the library makes one of 32.
+const VALUES_MAX: usize = 256;
 /// What is read at once; a frame that is larger takes more.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -194,11 +198,16 @@ fn mend_method(payload: &mut [u8]) -> Option<()> {
     fields.iter().try_for_each(|field| cursor.mend(*field))
 }
 
+/// Properties that cannot be walked through to their end are cleared: the library would read them by recursion.
 fn mend_content_header(payload: &mut [u8]) -> Option<()> {
     let mut cursor = Cursor { bytes: payload, at: CONTENT_HEAD_BYTES };
     let flags = cursor.number(2)?;
     let is_there = |(place, _): &(usize, &Field)| flags & (1 << (15 - place)) != 0;
-    PROPERTIES.iter().enumerate().filter(is_there).try_for_each(|(_, field)| cursor.mend(*field))
+    let mended = PROPERTIES.iter().enumerate().filter(is_there).try_for_each(|(_, field)| cursor.mend(*field));
+    if mended.is_none() {
+        payload[CONTENT_HEAD_BYTES..][..2].fill(0);
+    }
+    mended
 }
 
 /// Goes through fields, one behind the other. `None`: they end too early, or are none.
@@ -211,7 +220,15 @@ impl Cursor<'_> {
     fn mend(&mut self, field: Field) -> Option<()> {
         match field {
             Short => self.mend_short(),
-            Table => self.mend_table(),
+            Table => {
+                let end = self.end()?;
+                let begin = self.at;
+                if self.mend_table(end).is_none() {
+                    self.make_text(begin, end)?;
+                }
+                self.at = end;
+                Some(())
+            }
             Other(bytes) => self.pass(bytes),
         }
     }
@@ -224,19 +241,43 @@ impl Cursor<'_> {
     }
 
     /// The names in a table, and in all that is in it.
-    fn mend_table(&mut self) -> Option<()> {
-        // Of each table or array that we are in: where it ends, and whether its values have names.
-        let mut open = [(0, false); DEPTH_MAX];
-        open[0] = (self.end()?, true);
-        let mut depth = 1;
-        while depth > 0 {
-            let (end, is_named) = open[depth - 1];
-            if self.at >= end {
-                depth -= 1;
-                continue;
+    fn mend_table(&mut self, end: usize) -> Option<()> {
+        let (mut values, mut seen) = (0, [false; COUNT_HEADERS.len()]);
+        // Where what is too much begins, while it goes on.
+        let mut rest = None;
+        while self.at < end {
+            let entry = self.at;
+            self.mend_short()?;
+            let name = &mut self.bytes[entry + 1..self.at];
+            // The broker writes the first of these, and a sender may have written more behind it; the library keeps the last.
+            let place = COUNT_HEADERS.iter().position(|known| known.as_bytes() == name);
+            let is_first = place.is_some_and(|place| !std::mem::replace(&mut seen[place], true));
+            if place.is_some() && !is_first {
+                name[0] = SUBSTITUTE;
             }
-            if is_named {
-                self.mend_short()?;
+            self.mend_value(&mut values)?;
+            if is_first || values <= VALUES_MAX {
+                self.make_text(rest.take().unwrap_or(entry), entry)?;
+            } else {
+                rest.get_or_insert(entry);
+            }
+        }
+        self.make_text(rest.unwrap_or(end), end)?;
+        (self.at == end).then_some(())
+    }
+
+    /// A value, and all that is in it. Where that is too much, it becomes one text.
+    fn mend_value(&mut self, values: &mut usize) -> Option<()> {
+        let (begin, values_before) = (self.at, *values);
+        // Of each table or array that we are in: where it ends, and whether its values have names. The first is the message's.
+        let mut open = [(0, false); DEPTH_MAX];
+        let mut depth = 0;
+        loop {
+            *values += 1;
+            if depth > 0 && *values > VALUES_MAX {
+                (self.bytes[begin], self.at, *values) = (b'S', begin + 1, values_before + 1);
+                self.at = self.end()?;
+                return Some(());
             }
             let place = self.at;
             match u8::try_from(self.number(1)?).ok()? {
@@ -246,9 +287,9 @@ impl Cursor<'_> {
                 b'I' | b'i' | b'f' => self.pass(4),
                 b'D' => self.pass(5),
                 b'L' | b'l' | b'd' | b'T' => self.pass(8),
-                kind @ (b'F' | b'A') if depth < DEPTH_MAX => {
-                    open[depth] = (self.end()?, kind == b'F');
+                kind @ (b'F' | b'A') if depth + 1 < DEPTH_MAX => {
                     depth += 1;
+                    open[depth] = (self.end()?, kind == b'F');
                     Some(())
                 }
                 kind @ (b'S' | b'x' | b'F' | b'A') => {
@@ -259,6 +300,36 @@ impl Cursor<'_> {
                 }
                 _ => None,
             }?;
+            while depth > 0 && self.at >= open[depth].0 {
+                // Something in it was longer than all of it.
+                (self.at == open[depth].0).then_some(())?;
+                depth -= 1;
+            }
+            if depth == 0 {
+                return Some(());
+            }
+            if open[depth].1 {
+                self.mend_short()?;
+            }
+        }
+    }
+
+    /// Makes one entry of these bytes of a table, whose name is no name. `None`: no entry is so short.
+    fn make_text(&mut self, begin: usize, end: usize) -> Option<()> {
+        let entry = &mut self.bytes[begin..end];
+        match entry {
+            [] => (),
+            [_] => return None,
+            [name_bytes, name @ .., kind] if name.len() < 5 => {
+                (*name_bytes, *kind) = (u8::try_from(name.len()).ok()?, b'V');
+                name.fill(SUBSTITUTE);
+            }
+            [name_bytes, name, kind, size @ ..] => {
+                (*name_bytes, *name, *kind) = (1, SUBSTITUTE, b'S');
+                let (size, text) = size.split_first_chunk_mut::<4>()?;
+                *size = u32::try_from(text.len()).ok()?.to_be_bytes();
+            }
+            _ => return None,
         }
         Some(())
     }

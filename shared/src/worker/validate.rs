@@ -20,10 +20,14 @@ pub(super) fn validate(delivery: &Delivery, refuses_default_exchange: bool) -> R
             "The message came by the default exchange; publish it to the exchange that has its function's name.";
         return Err(Rejection::new(Code::NotAllowed, message));
     }
+    if delivery.has_line && delivery.priority().is_some_and(|priority| priority > PRIORITY_MAX) {
+        let message = format!("The priority is above {PRIORITY_MAX}; leave it out: first come, first served.");
+        return Err(Rejection::new(Code::PriorityNotAllowed, message));
+    }
     check(delivery.reply_to(), delivery.correlation_id(), delivery.content_type(), delivery.content_encoding())
 }
 
-/// The highest priority that jumps nothing: from 5 on, RabbitMQ 4 delivers a message before those that have none, which count
+/// The highest priority that jumps nothing where a queue has an order: from 5 on, RabbitMQ 4 delivers a message before those that have none, which count
 /// as 4. (4.3 delivers those below 4 after them; 3.10 knows none.)
 const PRIORITY_MAX: u8 = 4;
 
@@ -34,10 +38,6 @@ pub(super) fn check_line(delivery: &Delivery, item: Option<&str>) -> Result<(), 
         let message = "The routing key is not the item, or the message went straight to a queue; publish it to the exchange \
                        purchase, with the item as routing key.";
         return Err(Rejection::new(Code::WrongRoutingKey, message));
-    }
-    if delivery.priority().is_some_and(|priority| priority > PRIORITY_MAX) {
-        let message = format!("The priority is above {PRIORITY_MAX}; leave it out: first come, first served.");
-        return Err(Rejection::new(Code::PriorityNotAllowed, message));
     }
     Ok(())
 }

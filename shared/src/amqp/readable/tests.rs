@@ -1,8 +1,11 @@
 use super::*;
 use amq_protocol::frame::{AMQPFrame, parse_frame};
-use lapin::types::AMQPValue;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, ShortString},
+};
 use proptest::{collection::vec, prelude::*, sample::select};
-use std::task::Waker;
+use std::{collections::BTreeMap, task::Waker};
 
 /// Gives so many bytes at a time.
 struct Chunks<'a>(&'a [u8], usize);
@@ -59,13 +62,14 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 
 /// A value of a header, with its type.
 fn value() -> impl Strategy<Value = Vec<u8>> {
-    let leaf = prop_oneof![
-        Just(b"V".to_vec()),
-        any::<u8>().prop_map(|byte| vec![b't', byte]),
-        any::<u64>().prop_map(|number| [&b"l"[..], &number.to_be_bytes()].concat()),
-        text().prop_map(|text| [&b"S"[..], &sized(&text)].concat()),
-    ];
-    leaf.prop_recursive(6, 40, 4, |inner| {
+    let numbers = "t1 b1 B1 s2 U2 u2 I4 i4 f4 D5 L8 l8 d8 T8 V0".split(' ').collect::<Vec<_>>();
+    let number = (select(numbers), vec(any::<u8>(), 8)).prop_map(|(kind, bytes)| {
+        let [kind, size] = *kind.as_bytes() else { panic!("a kind and its size") };
+        [&[kind], &bytes[..usize::from(size - b'0')]].concat()
+    });
+    let texts = (select(vec![b'S', b'x']), text()).prop_map(|(kind, text)| [&[kind][..], &sized(&text)].concat());
+    // At most 120 values in a message: fewer than is too much.
+    prop_oneof![number, texts].prop_recursive(3, 12, 3, |inner| {
         let array = vec(inner.clone(), 0..4).prop_map(|values| [&b"A"[..], &sized(&values.concat())].concat());
         let table = table(inner).prop_map(|table| [b"F".to_vec(), table].concat());
         prop_oneof![array, table]
@@ -81,7 +85,7 @@ fn table(value: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>
 fn message() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let properties = (any::<u16>(), vec(text(), PROPERTIES.len()), table(value()));
     (text(), properties, vec(any::<u8>(), 0..99)).prop_map(|(key, (flags, texts, headers), body)| {
-        let flags = flags & !0b11;
+        // The two lowest say nothing to the library, nor to us.
         let fields = PROPERTIES.iter().zip(texts).enumerate().filter(|(place, _)| flags & (1 << (15 - place)) != 0);
         let values = fields.flat_map(|(_, (field, text))| match field {
             Short => short(&text),
@@ -110,6 +114,24 @@ proptest! {
     }
 
     #[test]
+    fn headers_that_make_no_sense_are_cleared_and_what_stands_beside_them_is_read(
+        bytes in prop_oneof![vec(any::<u8>(), 0..60), vec(select(b"AFSVx\0\x01\x02\x05".to_vec()), 0..60)],
+        cut in any::<usize>(), whole in table(value()), flags in any::<u16>(),
+    ) {
+        let id = short(b"c");
+        for table in [sized(&bytes), whole[..cut % (whole.len() + 1)].to_vec(), [&sized(&bytes[..bytes.len() / 2]), &bytes[..]].concat()] {
+            let sent = content_header(flags | 1 << 13 | 1 << 10, &[&table[..], &id[..]].concat());
+            let read = read(&sent, 70, 70);
+            // It is read, or the library sees nothing of it, and says so.
+            let is_read = parse_frame(&read[..]).is_ok();
+            prop_assert!(is_read || matches!(parse_frame(&read[..]), Err(error) if !format!("{error:?}").starts_with("Incomplete") && read[19..21] == [0, 0]), "{sent:?} {read:?}");
+        }
+        let sent = content_header(1 << 13 | 1 << 10, &[sized(&bytes), id].concat());
+        // Of one byte, no table can be made.
+        prop_assert!(bytes.len() == 1 || header_of(&read(&sent, 70, 70)).correlation_id().is_some());
+    }
+
+    #[test]
     fn no_bytes_make_it_panic_or_wait_for_ever(kind in 0_u8..10, bytes in vec(any::<u8>(), 0..300)) {
         for bytes in [frame(kind, &bytes), frame(kind, &[&[0, 60, 0, 60], &bytes[..]].concat()), deliver(b"")] {
             prop_assert_eq!(read(&bytes, 7, 300).len(), bytes.len());
@@ -125,13 +147,60 @@ fn a_byte_that_is_not_utf_8_becomes_a_control_character_and_headers_that_are_too
     let large = frame(BODY_FRAME, &vec![b'\xff'; 3 * BUFFER_BYTES]);
     let read = read(&[&sent[..], &large].concat(), 50_000, 50_000);
     assert!(read[sent.len()..] == large, "bodies are left alone");
-    let (_, AMQPFrame::Header(_, header)) = parse_frame(&read[..sent.len()]).unwrap() else { panic!("a header") };
-    assert_eq!(header.properties.correlation_id().as_ref().unwrap().as_str(), "a\u{1a}b\u{1a}\u{1a}");
-    let mut value = header.properties.headers().as_ref().unwrap().inner().get("de\u{1a}\u{1a}p").unwrap();
+    let properties = header_of(&read[..sent.len()]);
+    assert_eq!(properties.correlation_id().as_ref().unwrap().as_str(), "a\u{1a}b\u{1a}\u{1a}");
+    let mut value = properties.headers().as_ref().unwrap().inner().get("de\u{1a}\u{1a}p").unwrap();
     for _ in 1..DEPTH_MAX {
         value = &value.as_array().unwrap().as_slice()[0];
     }
     assert!(matches!(value, AMQPValue::LongString(text) if text.len() > 100_000), "the rest of it");
+}
+
+/// What the library makes of a content header.
+fn header_of(frame: &[u8]) -> BasicProperties {
+    let (_, AMQPFrame::Header(_, header)) = parse_frame(frame).unwrap() else { panic!("a header") };
+    header.properties
+}
+
+/// The headers of a message with these entries, as the library reads them.
+fn headers_of(entries: &[Vec<u8>]) -> BTreeMap<ShortString, AMQPValue> {
+    let sent = content_header(1 << 13, &sized(&entries.concat()));
+    header_of(&read(&sent, 50_000, 50_000)).headers().as_ref().unwrap().inner().clone()
+}
+
+fn count(name: &str, deliveries: u64) -> Vec<u8> {
+    [short(name.as_bytes()), b"l".to_vec(), deliveries.to_be_bytes().to_vec()].concat()
+}
+
+#[test]
+fn of_a_delivery_count_the_first_is_read_which_the_broker_writes() {
+    for name in COUNT_HEADERS {
+        let headers = headers_of(&[count(name, 1), count("n", 7), count(name, 99), count(name, 98)]);
+        assert_eq!(headers[name], AMQPValue::LongLongInt(1));
+        assert_eq!(headers["n"], AMQPValue::LongLongInt(7));
+        assert_eq!(headers.len(), 3, "and the others are there by another name: {headers:?}");
+    }
+}
+
+#[test]
+fn of_more_values_than_a_message_may_have_the_library_makes_text() {
+    let void = |name: usize| [short(name.to_string().as_bytes()), b"V".to_vec()].concat();
+    let array = [short(b"bomb"), [&b"A"[..], &sized(&[b'V'; 130_000])].concat()].concat();
+    let in_tables = (0..7).fold(vec![b'V'; 129_000], |inner, _| [&b"A"[..], &sized(&inner)].concat());
+    let deep = [short(b"deep"), in_tables].concat();
+    for bomb in [array, deep] {
+        let headers = headers_of(&[count("before", 1), bomb, count("after", 2)]);
+        let text = headers.values().find_map(AMQPValue::as_long_string).unwrap();
+        assert!(headers.len() == 3 && text.len() >= 129_000 && headers["after"] == AMQPValue::LongLongInt(2));
+    }
+    for many in [15_000, VALUES_MAX + 3] {
+        let mut entries: Vec<_> = (0..many).map(void).collect();
+        entries.insert(many - 2, count("x-delivery-count", 3));
+        let headers = headers_of(&entries);
+        assert_eq!(headers["x-delivery-count"], AMQPValue::LongLongInt(3), "what the broker wrote is read");
+        assert!(headers.len() <= VALUES_MAX + 3, "{}", headers.len());
+    }
+    assert_eq!(headers_of(&(0..VALUES_MAX).map(void).collect::<Vec<_>>()).len(), VALUES_MAX);
 }
 
 #[test]
