@@ -39,14 +39,23 @@ pub struct Evidence {
     /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
     pub dead_growth: i64,
     pub endings: Vec<Ending>,
-    /// What somebody was answered who tried to jump the line; `None` where nobody tried, or nobody answered.
-    pub jumper: Option<Code>,
+    pub jumper: Jumper,
     pub database: DatabaseState,
     pub follow_ups: FollowUps,
     /// What the payment gateway did.
     pub ledger: Ledger,
     /// What was published.
     pub events: Events,
+}
+
+/// What became of somebody who tried to jump the line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Jumper {
+    /// Nobody was there to be asked.
+    #[default]
+    NotTried,
+    Unanswered,
+    Told(Code),
 }
 
 /// How far a sale went, and so what is judged of it: this and all before it.

@@ -46,6 +46,13 @@ pub fn forged_death(app_id: &[u8]) -> Vec<u8> {
     properties(&[(Property::Headers, &table), (Property::AppId, app_id)])
 }
 
+/// The header `x-delivery-count`, as often as there are counts.
+pub fn delivery_counts(counts: &[u64]) -> Vec<u8> {
+    let entry = |count: &u64| [&short(b"x-delivery-count")[..], b"l", &count.to_be_bytes()].concat();
+    let table: Vec<u8> = counts.iter().flat_map(entry).collect();
+    properties(&[(Property::Headers, &table)])
+}
+
 /// One header: an array in an array in an array, `depth` deep.
 pub fn nested_headers(depth: usize) -> Vec<u8> {
     let mut table = short(b"deep");

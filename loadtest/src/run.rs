@@ -18,7 +18,7 @@ use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
 use crate::audit::database_state::{self, DatabaseState};
-use crate::audit::{Evidence, Scope};
+use crate::audit::{Evidence, Jumper, Scope};
 use crate::buyers::Buyers;
 use crate::database;
 use crate::failure::Failure;
@@ -228,13 +228,16 @@ impl Running<'_> {
         injector.finish(&mut answered, &mut workers).await?;
         workers.sample_memory();
         let memory = workers.memory();
-        let jumper =
-            if workers.all_ended() { None } else { jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await? };
+        let jumper = if workers.all_ended() {
+            Jumper::NotTried
+        } else {
+            jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await?
+        };
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         // But for the one who was to be refused, and for what means ill.
-        let refused = i64::from(jumper.is_some()) + i64::try_from(hostile_messages).unwrap_or(i64::MAX);
+        let refused = i64::from(jumper != Jumper::NotTried) + i64::try_from(hostile_messages).unwrap_or(i64::MAX);
         let ([nobodys, senders], [nobodys_before, senders_before]) = (probe.dead().await?, self.dead_before);
         let dead_growth = nobodys - nobodys_before + (senders - senders_before - refused).max(0);
         probe.close().await;

@@ -8,7 +8,7 @@ use shared::order::State;
 
 use super::database_state::DatabaseState;
 use super::stock::Stock;
-use super::{Case, Evidence, Invariant, invariant};
+use super::{Case, Evidence, Invariant, Jumper, invariant};
 
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
@@ -22,7 +22,11 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     let unnamed = usize::try_from(answers.stranger_count).unwrap_or(usize::MAX) - answers.strangers.len();
     let strangers = answers.strangers.iter().map(String::as_str).chain(repeat_n("", unnamed));
     let dead = format!("{dead_growth} messages more than before; `admin dead list` has their reasons");
-    let jumped = jumper.filter(|code| *code != Code::WrongRoutingKey).map(Code::as_str);
+    let jumped = match jumper {
+        Jumper::NotTried | Jumper::Told(Code::WrongRoutingKey) => None,
+        Jumper::Unanswered => Some("no answer"),
+        Jumper::Told(code) => Some(code.as_str()),
+    };
     let unclean = endings.iter().filter(|ending| !ending.clean);
     let unclean = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how));
     vec![

@@ -100,8 +100,13 @@ const FAULTS: &[Fault] = &[
         "",
     ),
     ("a message is in the queue `dead`", |sale| sale.dead_growth = 1, "nothing_dead"),
-    ("somebody buys by another routing key", |sale| sale.jumper = Some(Code::Reserved), "nobody_jumps_the_line"),
-    ("somebody tries to", |sale| sale.jumper = Some(Code::WrongRoutingKey), ""),
+    (
+        "somebody buys by another routing key",
+        |sale| sale.jumper = Jumper::Told(Code::Reserved),
+        "nobody_jumps_the_line",
+    ),
+    ("they get no answer", |sale| sale.jumper = Jumper::Unanswered, "nobody_jumps_the_line"),
+    ("they are refused", |sale| sale.jumper = Jumper::Told(Code::WrongRoutingKey), ""),
     ("a worker did not drain", |sale| sale.endings[0].clean = false, "workers_drained"),
 ];
 

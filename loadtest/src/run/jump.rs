@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
-use shared::messages::{Code, PURCHASE_EXCHANGE, PurchaseRequest, Verdict};
+use shared::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Verdict};
 use uuid::Uuid;
 
+use crate::audit::Jumper;
 use crate::failure::Failure;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What they are answered; `None`: nothing, as nobody is there.
-pub(super) async fn jump(amqp_url: &str, item: &str) -> Result<Option<Code>, Failure> {
+/// What they are told.
+pub(super) async fn jump(amqp_url: &str, item: &str) -> Result<Jumper, Failure> {
     let (request_id, item) = (Uuid::now_v7().to_string(), item.to_owned());
     let request = PurchaseRequest { request_id, item, buyer: "jumper".to_owned(), quantity: 1, deadline: None };
     let body = serde_json::to_string(&request).expect("a request has only strings and numbers");
@@ -22,7 +23,9 @@ pub(super) async fn jump(amqp_url: &str, item: &str) -> Result<Option<Code>, Fai
         body: &body,
     };
     Ok(match amqp::request_reply(&Nodes::read(amqp_url)?, "turnstile-loadtest jumper", request, WAIT_MAX).await? {
-        RequestOutcome::Verdict(reply) => serde_json::from_slice(&reply).ok().map(|verdict: Verdict| verdict.code),
-        RequestOutcome::NotYet | RequestOutcome::NoQueue => None,
+        RequestOutcome::Verdict(reply) => {
+            serde_json::from_slice(&reply).map_or(Jumper::Unanswered, |verdict: Verdict| Jumper::Told(verdict.code))
+        }
+        RequestOutcome::NotYet | RequestOutcome::NoQueue => Jumper::Unanswered,
     })
 }

@@ -248,6 +248,19 @@ async fn a_forged_delivery_count_is_not_believed() {
     assert!(shop.replies(20).await.values().all(|reply| reply.code() == "reserved"));
     assert_eq!(worker.stop().await.unwrap().code(), Some(0));
     assert!(!shop.log("w").await.contains("anew"), "nothing made the worker suspicious");
+    // Delivered again, the broker writes its own over the first of two.
+    let body = request("twice", "ticket", 1);
+    raw::publish(&shop.amqp_url, "purchase", "ticket", body.as_bytes(), &raw::delivery_counts(&[50, 50]))
+        .await
+        .unwrap();
+    let mut killed = shop.worker("killed", &[("TURNSTILE_PAUSE_AT", "handling twice")]).await;
+    shop.paused("killed").await;
+    killed.kill().await.unwrap();
+    let _next = shop.worker("next", &[]).await;
+    let recorded = "SELECT count(*) FROM verdicts WHERE request_id = 'twice'";
+    until("it is decided", async || shop.count(recorded).await == 1).await;
+    let log = shop.log("next").await;
+    assert!(!log.contains("suspiciously"), "{log}");
 }
 
 #[tokio::test]

@@ -19,6 +19,10 @@ async fn an_item_that_sold_out_is_restocked_by_message_and_the_next_buyer_gets_a
     assert_eq!(restock(&mut shop, "s-4", r#""op":"close""#).await.code(), "closed");
     assert_eq!(shop.purchase("late").await.code(), "sale_closed");
     assert_eq!(restock(&mut shop, "s-5", r#""op":"remove","quantity":1"#).await.code(), "removed");
+    // Stock has an order, too, which RabbitMQ 4 would let a priority jump.
+    let first = request("s-6", r#""op":"add","quantity":1"#);
+    shop.send_to(RESTOCK_QUEUE, "", first.as_bytes(), shop.properties("s-6").with_priority(5)).await;
+    assert_eq!(shop.reply_to("s-6").await.code(), "priority_not_allowed");
     assert_eq!(shop.stock("ticket").await, (0, 2));
 }
 
