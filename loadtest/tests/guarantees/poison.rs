@@ -1,26 +1,17 @@
 //! Messages made to break a client, a worker, or the sale of everybody else.
 
 use crate::support::{
-    free_address, get,
-    queue::{consume, table, text},
-    sale::rabbitmqctl,
-    shop::{Reply, Shop, memory_of, request, until},
+    queue::{table, text},
+    shop::{Shop, request, until},
 };
-use futures_util::StreamExt;
-use lapin::{
-    BasicProperties,
-    options::{BasicGetOptions, BasicPublishOptions},
-    types::AMQPValue,
-};
+use lapin::types::AMQPValue;
 use loadtest::raw;
 use shared::{
     amqp::{self, Nodes},
-    devstack::{Supervised, fixture},
     messages::BODY_BYTES_MAX,
     topology::Topology,
 };
-use std::{collections::HashSet, time::Duration};
-use uuid::Uuid;
+use std::time::Duration;
 
 #[tokio::test]
 async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and_cost_nobody_a_connection() {
@@ -128,112 +119,6 @@ async fn what_would_make_a_reply_or_a_dead_copy_unpublishable_stops_nobody() {
     }
     assert!(replies.values().all(|reply| reply.properties.headers().is_none()), "nothing of that size is carried on");
     assert_eq!(shop.dead(2).await.len(), 2);
-}
-
-#[tokio::test]
-async fn reply_addresses_that_end_the_brokers_connections_cost_nobody_else_an_answer_or_the_engine_its_connection() {
-    const PREFIX: &str = "amq.rabbitmq.reply-to.";
-    let items: Vec<String> = (0..40).map(|number| format!("item-{number}")).collect();
-    let mut shop = Shop::open(&items.iter().map(|item| (item.as_str(), 100)).collect::<Vec<_>>()).await;
-    let _worker = shop.worker("w", &[]).await;
-    let mut direct = consume(&shop.channel, "amq.rabbitmq.reply-to").await;
-    // What the broker makes of it, and what was answered once.
-    let of_direct = |shop: &Shop, id: &str| shop.properties(id).with_reply_to("amq.rabbitmq.reply-to".into());
-    shop.send_to("", shop.reply_queue.as_str(), b"{}", of_direct(&shop, "address")).await;
-    let ours = shop.reply().await.properties.reply_to().clone().unwrap();
-    let (process, key) = ours.as_str().strip_prefix(PREFIX).unwrap().split_once('.').unwrap();
-    shop.send("item-0", request("first", "item-0", 1).as_bytes(), of_direct(&shop, "first")).await;
-    assert_eq!(Reply::of(direct.next().await.unwrap().unwrap()).code(), "reserved");
-    shop.buy("named", "item-0").await;
-    assert_eq!(shop.reply_to("named").await.code(), "reserved");
-    let mut connections = Vec::new();
-    until("the broker lists it", async || {
-        connections = publishing(&shop).await;
-        connections.len() == 1
-    })
-    .await;
-
-    // The process id's number begins twelve bytes before the end; no process of Erlang/OTP 25 has one that large.
-    let bytes = process.len() / 4 * 3 - process.matches('=').count();
-    let mut large = process.to_owned();
-    let number = ((bytes - 12) * 8).div_ceil(6);
-    large.replace_range(number..number + 2, "//");
-    for number in 0..200 {
-        // Another node each, none of which is there.
-        let node = process_of_node(1_000 + number);
-        for (kind, process) in ["AAAA", node.as_str(), &large].into_iter().enumerate() {
-            let id = format!("bad-{kind}-{number}");
-            let properties = shop.properties(&id).with_reply_to(format!("{PREFIX}{process}.{key}").into());
-            let item = &items[number % 10];
-            shop.send(item, request(&id, item, 1).as_bytes(), properties).await;
-        }
-        let (id, item) = (format!("good-{number}"), &items[10 + number % 30]);
-        let properties = if number % 2 == 0 { of_direct(&shop, &id) } else { shop.properties(&id) };
-        shop.send(item, request(&id, item, 1).as_bytes(), properties).await;
-    }
-    let mut answered = HashSet::new();
-    while answered.len() < 200 {
-        let reply = tokio::select! {
-            reply = direct.next() => Reply::of(reply.unwrap().unwrap()),
-            reply = shop.reply() => reply,
-        };
-        assert_eq!(reply.code(), "reserved", "{}", reply.correlation_id);
-        assert!(answered.insert(reply.correlation_id), "nobody is answered twice");
-    }
-    assert_eq!(publishing(&shop).await, connections, "the engine's connection stays");
-    let recorded = "SELECT count(*) FROM verdicts WHERE request_id LIKE 'bad-1-%' OR request_id LIKE 'bad-2-%'";
-    until("the verdicts of those that RabbitMQ might have made are on record", async || {
-        shop.count(recorded).await == 400
-    })
-    .await;
-    assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id LIKE 'bad-0-%'").await, 0);
-    until("what it cannot have made is kept", async || shop.depth("dead.invalid").await == 200).await;
-}
-
-#[tokio::test]
-async fn under_an_attack_that_began_before_it_a_worker_answers_direct_replies_and_does_so_first() {
-    let mut shop = Shop::open(&[("ticket", 100)]).await;
-    let mut direct = consume(&shop.channel, "amq.rabbitmq.reply-to").await;
-    let properties = shop.properties("first").with_reply_to("amq.rabbitmq.reply-to".into());
-    shop.send("ticket", request("first", "ticket", 1).as_bytes(), properties).await;
-    shop.buy("named", "ticket").await;
-    for number in 0..20 {
-        let id = format!("bad-{number}");
-        let address = format!("amq.rabbitmq.reply-to.{}.AAECAwQFBgcICQoLDA0ODw==", process_of_node(1_000 + number / 2));
-        let properties = shop.properties(&id).with_reply_to(address.into());
-        shop.send("ticket", request(&id, "ticket", 1).as_bytes(), properties).await;
-    }
-    // Nobody's reply waits for what is tried out.
-    let _worker = shop.worker("w", &[("TURNSTILE_PAUSE_AT", "trying nodes out")]).await;
-    assert_eq!(Reply::of(direct.next().await.unwrap().unwrap()).correlation_id, "first");
-    assert_eq!(shop.reply_to("named").await.code(), "reserved");
-    shop.paused("w").await;
-}
-
-/// A process id, in base64, of a node of this number (of four digits).
-fn process_of_node(number: usize) -> String {
-    let process = format!("\u{83}Xv\0\nreply@{number}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}");
-    base64(&process.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>())
-}
-
-/// Of a multiple of three bytes.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (triples, []) = bytes.as_chunks::<3>() else { panic!("a multiple of three bytes") };
-    let of_triple = |[first, second, third]: &[u8; 3]| {
-        let bits = usize::from(*first) << 16 | usize::from(*second) << 8 | usize::from(*third);
-        [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]))
-    };
-    triples.iter().flat_map(of_triple).collect()
-}
-
-/// The worker's connections for all but replies to nodes that were not heard of, as the broker knows them.
-async fn publishing(shop: &Shop) -> Vec<String> {
-    let vhost = shop.amqp_url.rsplit('/').next().unwrap();
-    let listed =
-        rabbitmqctl(fixture::rabbitmq().await, &["list_connections", "vhost", "pid", "client_properties"]).await;
-    let ours = |line: &&str| line.starts_with(&format!("{vhost}\t")) && line.contains("turnstile-purchase w publish");
-    listed.lines().filter(ours).map(ToOwned::to_owned).collect()
 }
 
 #[tokio::test]
@@ -355,82 +240,4 @@ async fn malformed_messages_are_answered_and_kept_while_their_batch_goes_on() {
     sent.sort();
     assert_eq!(kept, sent, "each is kept as it was sent, with its reason");
     assert_eq!(shop.stock("ticket").await, (91, 9), "only the good ones bought something");
-}
-
-#[tokio::test]
-async fn what_senders_do_wrong_is_kept_in_bounds_and_never_in_place_of_what_is_nobodys_fault() {
-    let mut shop = Shop::open(&[("ticket", 100)]).await;
-    let nobodys = table(&[("x-dead-reason", text("not_handled")), ("x-dead-queue", text("purchase.0"))]);
-    shop.send_to("dead", "", b"{}", BasicProperties::default().with_headers(nobodys)).await;
-    let address = free_address().await;
-    let _worker = shop.worker("w", &[("METRICS_ADDRESS", &address)]).await;
-    let length_max = Topology::read().length_max("dead.invalid").unwrap();
-    for number in 0..length_max + 50 {
-        let (options, body) = (BasicPublishOptions::default(), number.to_string());
-        let none = BasicProperties::default();
-        drop(shop.channel.basic_publish("".into(), "dead.invalid".into(), options, body.as_bytes(), none).await);
-    }
-    shop.channel.wait_for_confirms().await.unwrap();
-    shop.send("ticket", b"{", shop.properties("bad")).await;
-    assert_eq!(shop.reply_to("bad").await.code(), "malformed");
-    assert_eq!(shop.purchase("good").await.code(), "reserved");
-    assert_eq!((shop.depth("dead").await, u64::from(shop.depth("dead.invalid").await)), (1, length_max));
-    let oldest = shop.channel.basic_get("dead.invalid".into(), BasicGetOptions { no_ack: true }).await.unwrap();
-    assert_eq!(oldest.unwrap().delivery.data, b"51", "the oldest have left");
-    for (queue, waiting) in [("dead", 1), ("dead.invalid", length_max - 1)] {
-        let line = format!(r#"turnstile_dead_messages{{function="purchase",queue="{queue}"}} {waiting}"#);
-        until("the metrics show it", async || get(&address, "/metrics").await.lines().any(|shown| shown == line)).await;
-    }
-    assert!(shop.log("w").await.contains("a queue of dead letters is nearly full"));
-}
-
-#[tokio::test]
-async fn whoever_may_send_heartbeats_makes_no_partition_move_and_fills_no_memory() {
-    let mut shop = Shop::open(&[("ticket", 100)]).await;
-    let first = shop.worker("w1", &[]).await;
-    until("the first has all partitions", async || shop.log("w1").await.contains("consuming")).await;
-    let workers = [first, shop.worker("w2", &[]).await];
-    let moved = async || {
-        let logs = [shop.log("w1").await, shop.log("w2").await].concat();
-        logs.matches("handed a partition over").count()
-    };
-    until("they have shared the partitions out", async || moved().await == 4).await;
-    let memory_before = workers.each_ref().map(memory_bytes_of);
-    let none = BasicProperties::default;
-    let heartbeat = async |body: &[u8], properties: BasicProperties| {
-        let options = BasicPublishOptions::default();
-        drop(shop.channel.basic_publish("purchase.workers".into(), "".into(), options, body, properties).await);
-    };
-    let large = "w".repeat(100_000);
-    for number in 0..1_000 {
-        heartbeat(format!("{number} {large}").as_bytes(), none().with_user_id("guest".into())).await;
-    }
-    for _ in 0..20_000 {
-        heartbeat(format!("turnstile-purchase w {}", Uuid::now_v7()).as_bytes(), none()).await;
-    }
-    shop.channel.wait_for_confirms().await.unwrap();
-    // Until a third worker has its share, 30 are there that nobody has started.
-    let (third, invented) = (shop.worker("w3", &[]).await, [(); 30].map(|()| Uuid::now_v7()));
-    until("a third worker has its share", async || {
-        for process in invented {
-            heartbeat(format!("turnstile-purchase invented {process}").as_bytes(), none()).await;
-        }
-        shop.channel.wait_for_confirms().await.unwrap();
-        moved().await >= 6
-    })
-    .await;
-    assert_eq!(moved().await, 6);
-    for (worker, before) in workers.iter().zip(memory_before) {
-        let more = memory_bytes_of(worker).saturating_sub(before);
-        assert!(more < 32 * 1024 * 1024, "{more} bytes more");
-    }
-    assert_eq!(shop.purchase("r").await.code(), "reserved");
-    drop(third);
-}
-
-/// What a process took of memory at most.
-fn memory_bytes_of(process: &Supervised) -> u64 {
-    let peak = memory_of(process);
-    let kilobytes = peak.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
-    kilobytes.unwrap_or_else(|| panic!("it begins with a number: {peak}")) * 1024
 }

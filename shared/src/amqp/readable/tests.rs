@@ -1,4 +1,5 @@
-use super::*;
+use super::{fields::*, *};
+use crate::amqp::properties::COUNT_HEADERS;
 use amq_protocol::frame::{AMQPFrame, parse_frame};
 use lapin::{
     BasicProperties,
