@@ -36,7 +36,7 @@ pub struct Evidence {
     pub scope: Scope,
     pub schedule: Arc<Schedule>,
     pub answers: Answers,
-    /// How many messages the queue `dead` gained; every request of a sale is valid, so none belongs there.
+    /// How many messages the queue `dead` gained. (Of a request that ends in `dead.invalid` there is no record.)
     pub dead_growth: i64,
     pub endings: Vec<Ending>,
     pub jumper: Jumper,

@@ -1,6 +1,6 @@
 //! A sender who means ill, beside the buyers: with the rights of a buyer, they send everything that we know to hurt, in turn.
 //!
-//! None of it is a request that could be granted, so whatever arrives is refused, and at most that many messages are in `dead`.
+//! None of it is a request that could be granted, so whatever arrives is refused, and kept in `dead.invalid`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::schedule::Schedule;
 
 const FUNCTION: &str = "purchase";
-const DEAD: [&str; 2] = ["dead", "dead.invalid"];
+const DEAD: &str = "dead";
 /// What opens an AMQP 0-9-1 connection; the broker answers with its properties, the version among them.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\0\0\x09\x01";
 /// The key of the version in those properties, a short string, and the type of its value, a long string.
@@ -71,10 +71,9 @@ impl Probe {
         Ok(partitions)
     }
 
-    /// How many messages are dead through nobody's fault, and through their senders'.
-    pub(crate) async fn dead(&self) -> Result<[i64; 2], Failure> {
-        let [nobodys, senders] = DEAD;
-        Ok([self.ask(nobodys).await?.message_count().into(), self.ask(senders).await?.message_count().into()])
+    /// How many messages are dead through nobody's fault. (What is a sender's, they were told: the replies say it.)
+    pub(crate) async fn dead(&self) -> Result<i64, Failure> {
+        Ok(self.ask(DEAD).await?.message_count().into())
     }
 
     /// A broker that is gone already needs no goodbye.

@@ -93,7 +93,7 @@ pub struct Running<'a> {
     /// From when the sale is open.
     hostile: Option<Hostile>,
     hostile_rate: u32,
-    dead_before: [i64; 2],
+    dead_before: i64,
     /// As far as it is known.
     outcome: Outcome,
 }
@@ -236,10 +236,7 @@ impl Running<'_> {
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
-        // But for the one who was to be refused, and for what means ill.
-        let refused = i64::from(jumper != Jumper::NotTried) + i64::try_from(hostile_messages).unwrap_or(i64::MAX);
-        let ([nobodys, senders], [nobodys_before, senders_before]) = (probe.dead().await?, self.dead_before);
-        let dead_growth = nobodys - nobodys_before + (senders - senders_before - refused).max(0);
+        let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
         let scope = match (&orders, &self.outcome.servers.postgresql) {
             (Some(_), _) => Scope::Orders,
