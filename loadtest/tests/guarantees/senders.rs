@@ -6,6 +6,7 @@ use crate::support::{
     sale::{TIME_MAX, assert_passed, endpoints, rabbitmqctl, workers},
     shop::{Reply, Shop, memory_of, request, until},
 };
+use base64::prelude::{BASE64_STANDARD, Engine};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties,
@@ -115,20 +116,10 @@ async fn under_an_attack_that_began_before_it_a_worker_answers_direct_replies_an
 /// A process id, in base64, of a node of this number (of four digits).
 fn process_of_node(number: usize) -> String {
     let process = format!("\u{83}Xv\0\nreply@{number}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}");
-    base64(&process.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>())
+    BASE64_STANDARD.encode(process.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>())
 }
 
 /// Of a multiple of three bytes.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (triples, []) = bytes.as_chunks::<3>() else { panic!("a multiple of three bytes") };
-    let of_triple = |[first, second, third]: &[u8; 3]| {
-        let bits = usize::from(*first) << 16 | usize::from(*second) << 8 | usize::from(*third);
-        [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]))
-    };
-    triples.iter().flat_map(of_triple).collect()
-}
-
 /// The worker's connections for all but replies to nodes that were not heard of, as the broker knows them.
 async fn publishing(shop: &Shop) -> Vec<String> {
     let vhost = shop.amqp_url.rsplit('/').next().unwrap();

@@ -67,7 +67,8 @@ impl DeadMessage {
     pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
         let exchange = exchange_into(queue);
         // The others go by no routing key; and of what is no purchase, nothing can come but that.
-        let purchase = PurchaseRequest::decode(&self.body, Some("any")).ok().filter(|_| exchange == PURCHASE_EXCHANGE);
+        let purchase = || PurchaseRequest::decode(&self.body, Some("any")).ok();
+        let purchase = (exchange == PURCHASE_EXCHANGE).then(purchase).flatten();
         (exchange, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
     }
 }

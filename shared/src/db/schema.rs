@@ -82,15 +82,17 @@ async fn standing(pool: &PgPool) -> Result<Standing, MigrateError> {
         Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => vec![],
         applied => applied?,
     };
+    // Each is read whole for its checksum.
+    let known: Vec<Migration> = migrations().collect();
     for (version, checksum) in &applied {
-        match migrations().find(|ours| ours.version == *version) {
+        match known.iter().find(|ours| ours.version == *version) {
             None => return Err(MigrateError::VersionMissing(*version)),
             Some(ours) if *ours.checksum != **checksum => return Err(MigrateError::VersionMismatch(*version)),
             Some(_) => (),
         }
     }
     let version = applied.last().map_or(0, |(version, _)| *version);
-    let missing = migrations().map(|ours| ours.version).find(|ours| applied.iter().all(|(version, _)| version != ours));
+    let missing = known.iter().map(|ours| ours.version).find(|ours| applied.iter().all(|(version, _)| version != ours));
     Ok(Standing { version, missing })
 }
 

@@ -3,10 +3,19 @@
 //! `amq.rabbitmq.reply-to.PROCESS.KEY`, PROCESS being an Erlang process id in base64, of a node that a number stands for. RabbitMQ
 //! before 4.2 ends the connection of whoever publishes to one that it cannot make sense of.
 
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
 use std::{
     collections::HashSet,
     time::{Duration, Instant},
 };
+
+/// As Erlang reads it, which looks at no bits behind the last byte.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// The most nodes that are remembered: more are somebody's noise.
 const NODES_MAX: usize = 1_000;
@@ -85,7 +94,7 @@ pub(super) fn reply_node(reply_to: &str) -> Option<Result<ReplyNode, ()>> {
     let address = reply_to.strip_prefix(PREFIX)?;
     let node = address.split_once('.').filter(|(_, key)| is_key(key)).and_then(|(process, _)| {
         let mut bytes = [0; BYTES_MAX];
-        let length = decode(process, &mut bytes)?;
+        let length = BASE64.decode_slice(process, &mut bytes).ok()?;
         node_of(&bytes[..length])
     });
     Some(node.ok_or(()))
@@ -109,32 +118,6 @@ fn node_of(process: &[u8]) -> Option<ReplyNode> {
     let [id, serial, _] = *numbers else { return None };
     let is_plain = u32::from_be_bytes(id) >> ID_BITS == 0 && u32::from_be_bytes(serial) >> SERIAL_BITS == 0;
     Some(ReplyNode { number, is_plain })
-}
-
-/// How many bytes base64 stands for.
-fn decode(text: &str, bytes: &mut [u8; BYTES_MAX]) -> Option<usize> {
-    let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
-    if !text.len().is_multiple_of(4) || text.len() / 4 * 3 > BYTES_MAX {
-        return None;
-    }
-    let (mut bits, mut count, mut length) = (0_u32, 0, 0);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        (bits, count) = (bits << 6 | u32::from(value), count + 6);
-        if count >= 8 {
-            count -= 8;
-            bytes[length] = (bits >> count).to_be_bytes()[3];
-            length += 1;
-        }
-    }
-    Some(length)
 }
 
 #[cfg(test)]
