@@ -31,6 +31,7 @@ fn reserve(request: &PurchaseRequest, now: OffsetDateTime) -> Result<Answer, Err
     let (item, quantity) = (request.item.clone(), request.quantity);
     let verdict = Verdict {
         request_id: Some(request.request_id.clone()),
+        item: Some(item.clone()),
         status: Code::Reserved.status(),
         code: Code::Reserved,
         message: format!("{quantity} of {item} held, without a database."),

@@ -29,7 +29,8 @@ public class Buy {
                 if (id.equals(reply.getProperties().getCorrelationId())) replied.complete(new String(reply.getBody(), "UTF-8"));
             }, tag -> {});
             AMQP.BasicProperties properties = MessageProperties.PERSISTENT_BASIC.builder()
-                .contentType("application/json").replyTo(replies).correlationId(id).build();
+                .contentType("application/json").replyTo(replies).correlationId(id)
+                .userId(factory.getUsername()).build(); // the broker takes no other: id and order are this user's own
             // The routing key is the item: requests for one item share a queue, which keeps them in order.
             channel.basicPublish("purchase", item, true, properties, request.getBytes("UTF-8"));
             channel.waitForConfirmsOrDie(30_000);

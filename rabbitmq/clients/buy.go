@@ -43,6 +43,7 @@ func main() {
 	// The routing key is the item: requests for one item share a queue, which keeps them in order.
 	must(channel.PublishWithDeferredConfirmWithContext(ctx, "purchase", item, true, false, amqp.Publishing{
 		ContentType: "application/json", DeliveryMode: amqp.Persistent, ReplyTo: replies.Name, CorrelationId: id, Body: body,
+		UserId: must(amqp.ParseURI(os.Getenv("AMQP_URL"))).Username, // the broker takes no other: id and order are this user's own
 	})).Wait()
 
 	select {

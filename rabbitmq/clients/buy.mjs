@@ -16,7 +16,7 @@ async function connect([url, ...others]) {
   return await (others.length > 0 ? connecting.catch(() => connect(others)) : connecting);
 }
 
-async function buy(connection, request) {
+async function buy(connection, userId, request) {
   const channel = await connection.createConfirmChannel();
   const verdict = new Promise((resolve, reject) => {
     const fail = (why) => (error) => reject(error instanceof Error ? error : new Error(why));
@@ -34,6 +34,7 @@ async function buy(connection, request) {
       mandatory: true, // comes back ("return") if there is no queue to take it
       replyTo: REPLY_TO,
       correlationId: request.request_id,
+      userId, // the connection's user, RabbitMQ takes no other: the id and the order are theirs alone
     }, (error) => error && reject(error)); // the broker's confirm, or why there is none
   });
   return await verdict;
@@ -47,7 +48,8 @@ if (!Number.isInteger(Number(quantity))) {
 try {
   const urls = process.env.AMQP_URL ?? "amqp://guest:guest@localhost:5672/%2f";
   const connection = await connect(urls.split(","));
-  const verdict = await buy(connection, { request_id: requestId, item, buyer, quantity: Number(quantity) });
+  const user = decodeURIComponent(new URL(urls.split(",")[0]).username);
+  const verdict = await buy(connection, user, { request_id: requestId, item, buyer, quantity: Number(quantity) });
   await connection.close();
   console.log(verdict);
   process.exitCode = JSON.parse(verdict).status === "reserved" ? 0 : 1;

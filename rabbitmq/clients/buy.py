@@ -32,6 +32,7 @@ def buy(amqp_url, request):
             delivery_mode=pika.DeliveryMode.Persistent,
             reply_to=REPLY_TO,
             correlation_id=request["request_id"],
+            user_id=nodes[0].credentials.username,  # RabbitMQ takes no other: the id and the order are this user's own
         )
         # The routing key is the item: requests for one item share a queue, which keeps them in order.
         channel.basic_publish("purchase", request["item"], json.dumps(request), properties, mandatory=True)

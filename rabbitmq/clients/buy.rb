@@ -29,7 +29,8 @@ exchange.publish(
   persistent: true,
   mandatory: true,
   reply_to: replies.name,
-  correlation_id: request_id
+  correlation_id: request_id,
+  user_id: connection.user # RabbitMQ takes no other: the id and the order are this user's own
 )
 abort "the broker did not take it" unless channel.wait_for_confirms
 

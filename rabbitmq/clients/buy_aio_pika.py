@@ -28,6 +28,7 @@ async def buy(amqp_url, request):
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             reply_to=replies.name,
             correlation_id=request["request_id"],
+            user_id=connection.url.user,  # RabbitMQ takes no other: the id and the order are this user's own
         )
         # The routing key is the item: requests for one item share a queue, which keeps them in order.
         await (await channel.get_exchange("purchase")).publish(message, routing_key=request["item"])

@@ -31,6 +31,7 @@ def buy(amqp_url, request):
                 mandatory=True,
                 reply_to=replies.name,
                 correlation_id=request["request_id"],
+                user_id=connection.userid,  # RabbitMQ takes no other: the id and the order are this user's own
             )
             while not verdicts:
                 connection.drain_events(timeout=30)

@@ -35,6 +35,15 @@ pub struct WorkerOptions {
     /// What this worker is called in RabbitMQ's connection list, in PostgreSQL's activity list, in logs and in replies.
     #[arg(long, env = "WORKER_ID", default_value_t = default_worker_id(), value_parser = worker_id)]
     pub worker_id: String,
+    /// Users of the broker that act for all, with commas between them: the shop's own servers. They may cancel and pay for anybody's
+    /// orders. Where this is set, even to nothing, others have replies sent to direct reply-to and to `reply.USER.NAME` alone, USER
+    /// being their `user_id`.
+    #[arg(long, env = "TRUSTED_USERS", value_delimiter = ',', value_name = "USER,…")]
+    pub trusted_users: Option<Vec<String>>,
+    /// Users of the broker that may send messages again for their senders, as `admin dead replay` does, with commas between them; and
+    /// the workers' own.
+    #[arg(long, env = "REPLAY_USERS", value_delimiter = ',', default_value = "operator", value_name = "USER,…")]
+    pub replay_users: Vec<String>,
     /// The most requests decided in one go.
     #[arg(long, env = "BATCH_MAX", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5_000))]
     pub batch_max: u16,
@@ -87,6 +96,13 @@ pub struct StoreOptions {
     #[arg(long, env = "DATABASE_CONNECTIONS_MAX", default_value_t = 4, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=100))]
     pub database_connections_max: u32,
+}
+
+impl WorkerOptions {
+    /// Whether this user of the broker may act for all.
+    pub fn trusts(&self, user: &str) -> bool {
+        self.trusted_users.iter().flatten().any(|trusted| trusted == user)
+    }
 }
 
 /// An option, or several together, that no program could run with; the text says which, and what to do.

@@ -223,7 +223,8 @@ ORDER BY coalesce(items.id, sums.item)",
 SELECT format('%s (request %s)', id, request_id) FROM orders
 WHERE created_at > now() - make_interval(days => $2::int) + interval '1 hour' AND NOT EXISTS (
     SELECT FROM verdicts
-    WHERE verdicts.request_id = orders.request_id AND verdicts.status = 'reserved' AND verdicts.item = orders.item)
+    WHERE split_part(verdicts.request_id, ' ', 1) = orders.request_id AND coalesce(verdicts.sender, '') = orders.sender
+      AND verdicts.status = 'reserved' AND verdicts.item = orders.item)
 ORDER BY id",
     },
     Check {
@@ -233,7 +234,8 @@ ORDER BY id",
 SELECT format('request %s (item %s)', request_id, item) FROM verdicts
 WHERE status = 'reserved' AND NOT EXISTS (
     SELECT FROM orders
-    WHERE orders.request_id = verdicts.request_id AND orders.item = verdicts.item
+    WHERE orders.request_id = split_part(verdicts.request_id, ' ', 1) AND orders.sender = coalesce(verdicts.sender, '')
+      AND orders.item = verdicts.item
       AND strpos(verdicts.reply, format('"order":{"id":"%s"', orders.id)) > 0)
 ORDER BY request_id"#,
     },

@@ -55,6 +55,10 @@ pub struct QueueOptions {
     /// The most messages to look through, those that are there longest; meanwhile others do not see them.
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     look_max: u16,
+    /// The broker's users that the workers are, with commas between them: by their word, and that of the user whom AMQP_URL names, a
+    /// message is sent again for its sender.
+    #[arg(long, env = "WORKER_USERS", value_delimiter = ',', default_value = "worker", value_name = "USER,…")]
+    worker_users: Vec<String>,
     #[command(flatten)]
     broker: BrokerOptions,
 }
@@ -97,7 +101,7 @@ fn id(text: &str) -> Result<String, String> {
 }
 
 async fn take(queue: &QueueOptions) -> Result<(DeadLetterQueue, Taken), Failure> {
-    let dead = DeadLetterQueue::open(&Nodes::read(&queue.broker.amqp_url)?, NAME).await?;
+    let dead = DeadLetterQueue::open(&Nodes::read(&queue.broker.amqp_url)?, NAME, &queue.worker_users).await?;
     let taken = dead.take(queue.look_max).await?;
     Ok((dead, taken))
 }
@@ -193,6 +197,8 @@ enum Outcome {
     KeptWithoutOrigin,
     /// The broker has no such queue.
     KeptWithoutQueue,
+    /// Nobody who may says who sent it.
+    KeptWithoutSender,
 }
 
 impl Outcome {
@@ -204,13 +210,14 @@ impl Outcome {
             Self::Dropped => "dropped",
             Self::KeptWithoutOrigin => "kept: it does not say which queue it came from",
             Self::KeptWithoutQueue => "kept: there is no such queue",
+            Self::KeptWithoutSender => "kept: who says who sent it is none of --worker-users",
         }
     }
 
     fn is_done(self) -> bool {
         match self {
             Self::Replayed | Self::ReplayedWithoutReply | Self::Dropped => true,
-            Self::KeptWithoutOrigin | Self::KeptWithoutQueue => false,
+            Self::KeptWithoutOrigin | Self::KeptWithoutQueue | Self::KeptWithoutSender => false,
         }
     }
 }
@@ -250,6 +257,7 @@ async fn replay(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcom
         Replayed::Sent { queue, keeps_reply_to: false } => (Outcome::ReplayedWithoutReply, Some(queue)),
         Replayed::NoOrigin => (Outcome::KeptWithoutOrigin, None),
         Replayed::NoQueue(queue) => (Outcome::KeptWithoutQueue, Some(queue)),
+        Replayed::NoSender => (Outcome::KeptWithoutSender, message.queue.clone()),
     })
 }
 

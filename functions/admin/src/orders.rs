@@ -22,7 +22,7 @@ use uuid::Uuid;
 /// Those among the latest $1 orders that are of item $2 and in state $3, where given; at most $4. The limit within is what
 /// bounds the reading.
 pub const FIND: &str = "
-SELECT id, request_id, item, buyer, quantity, state, hold_until, created_at
+SELECT id, request_id, nullif(sender, '') AS sender, item, buyer, quantity, state, hold_until, created_at
 FROM (SELECT * FROM orders ORDER BY id DESC LIMIT $1) AS latest
 WHERE ($2::text IS NULL OR item = $2) AND ($3::text IS NULL OR state = $3)
 ORDER BY id DESC LIMIT $4";
@@ -33,11 +33,12 @@ SELECT created_at FROM orders ORDER BY id DESC OFFSET $1 LIMIT 1";
 
 /// Of one order: itself, what became of it, and its payment. $1 is its id.
 pub const ORDER: &str = "
-SELECT id, request_id, item, buyer, quantity, state, hold_until, created_at FROM orders WHERE id = $1";
+SELECT id, request_id, nullif(sender, '') AS sender, item, buyer, quantity, state, hold_until, created_at
+FROM orders WHERE id = $1";
 pub const HISTORY: &str = "
 SELECT from_state, to_state, cause, request_id, at FROM order_history WHERE order_id = $1 ORDER BY at";
 pub const PAYMENT: &str = "
-SELECT request_id, payment_method, asked_at, charge_id FROM payments WHERE order_id = $1";
+SELECT split_part(request_id, ' ', 1) AS request_id, payment_method, asked_at, charge_id FROM payments WHERE order_id = $1";
 
 #[derive(Debug, Args)]
 pub struct ListOptions {
@@ -68,6 +69,8 @@ pub struct Orders {
 struct Order {
     id: Uuid,
     request_id: String,
+    /// The broker's user who bought it, where the purchase said so.
+    sender: Option<String>,
     item: String,
     buyer: String,
     quantity: i64,
@@ -179,7 +182,7 @@ pub(crate) async fn one(OrderOptions { order: id, store }: OrderOptions) -> Resu
     let found = found.await?;
     let found =
         found.ok_or_else(|| Failure::Broken(anyhow!("there is no order {id}; `admin orders` lists the latest")))?;
-    let lines = "id state item quantity buyer request_id created_at hold_until payment";
+    let lines = "id state item quantity buyer request_id sender created_at hold_until payment";
     let tables = &[("history", "", "at from_state to_state cause request_id")];
     Ok(Layout { lines, tables }.of(json!(found)))
 }

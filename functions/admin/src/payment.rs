@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// The payment of the order $1: the one under way, or the last one.
 pub const PAYMENT: &str = "
-SELECT id AS order_id, state, item, quantity, hold_until, payments.request_id, payment_method, is_under_way, asked_at, said,
+SELECT id AS order_id, state, item, quantity, hold_until, split_part(payments.request_id, ' ', 1) AS request_id, payment_method, is_under_way, asked_at, said,
        CASE WHEN is_under_way THEN next_ask_at END AS next_ask_at, CASE WHEN is_under_way THEN void_at END AS void_at,
        charge_id
 FROM payments JOIN orders ON orders.id = payments.order_id WHERE payments.order_id = $1";

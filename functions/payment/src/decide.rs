@@ -4,15 +4,16 @@
 //! request pays for one order; the gateway is asked only about orders whose units are held; and money that was taken ends
 //! as a paid order, or is given back.
 
+use self::paying::Paying;
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, End, EndRequest, PaymentRequest, Rejection, Settlement, Verdict, time::text};
+use shared::messages::{Code, End, EndRequest, Identity, PaymentRequest, Rejection, Settlement, Verdict, time::text};
 use shared::order::{
     Cause, Refusal, State,
     store::{Order, Units},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// What the database said.
@@ -41,9 +42,12 @@ impl Payment {
         Self { request: request.clone(), is_under_way: true, is_put_off: false }
     }
 
-    /// Whether it is under way by this very request.
+    /// Whether it is under way by this very request, which is for the same order.
     fn is_by(&self, request: &PaymentRequest) -> bool {
-        self.is_under_way && self.request == *request
+        let ours = &self.request;
+        self.is_under_way
+            && (&ours.request_id, &ours.payment_method) == (&request.request_id, &request.payment_method)
+            && request.is_by(ours.user())
     }
 }
 
@@ -62,6 +66,8 @@ pub struct Begun<'a> {
 pub struct Ask<'a> {
     pub request: &'a PaymentRequest,
     pub charge: Charge,
+    /// Its payment's id: its own, or where another sender's payment under way has that, as its sender's.
+    pub key: std::borrow::Cow<'a, str>,
     /// Its order becomes `paying`; else it was asked about before.
     pub is_new: bool,
 }
@@ -69,26 +75,23 @@ pub struct Ask<'a> {
 /// Decides `requests` in order, before the gateway is asked.
 pub fn begin<'a>(requests: &'a [PaymentRequest], snapshot: &mut Snapshot<'a>) -> Begun<'a> {
     let mut begun = Begun::default();
-    let under_way = snapshot.payments.values().filter(|payment| payment.is_under_way);
-    let mut paying: HashSet<String> = under_way.map(|payment| payment.request.request_id.clone()).collect();
+    let mut paying = Paying::of(snapshot.payments.values());
     for request in requests {
-        let answer = begin_one(request, snapshot, &mut paying, &mut begun.asks);
-        begun.answers.push(answer);
+        begun.answers.push(begin_one(request, snapshot, &mut paying, &mut begun.asks));
     }
     begun
 }
 
-/// `paying` are the ids of the requests whose payments are under way.
 fn begin_one<'a>(
     request: &'a PaymentRequest,
     snapshot: &mut Snapshot<'a>,
-    paying: &mut HashSet<String>,
+    paying: &mut Paying,
     asks: &mut BTreeMap<Uuid, Ask<'a>>,
 ) -> Option<Answer> {
     let id = request.order_id;
-    let ask = |order: &Order, is_new| {
+    let ask = |order: &Order, key, is_new| {
         let (item, payment_method) = (order.item.clone(), request.payment_method.clone());
-        Ask { request, charge: Charge { order_id: id, item, quantity: order.quantity, payment_method }, is_new }
+        Ask { request, charge: Charge { order_id: id, item, quantity: order.quantity, payment_method }, key, is_new }
     };
     let order = snapshot.orders.get_mut(&id);
     // Its own payment goes on, whatever became of the order meanwhile: the gateway may have taken the money. Also where
@@ -99,29 +102,31 @@ fn begin_one<'a>(
         if payment.is_put_off {
             return Some(Answer::Requeue);
         }
-        asks.entry(id).or_insert_with(|| ask(order, false));
+        asks.entry(id).or_insert_with(|| ask(order, request.request_id.as_str().into(), false));
         return None;
     }
     if let Some(answer) = snapshot.verdicts.answer(request) {
         return Some(answer);
     }
     // By this id, but not this order, or not by this method.
-    if paying.contains(&request.request_id) {
-        return Some(Answer::Rejected(Rejection::reused(&request.request_id, &[])));
+    if paying.has(request) {
+        return Some(Answer::Rejected(Rejection::reused(request, &[])));
     }
+    // Another sender's is as if there were none.
+    let order = order.filter(|order| order.is_open_to(request.sender()));
     let refusal = match order.map(|order| (order.state.after(Cause::PaymentBegun), order)) {
         None => unknown(id),
         Some((Err(refusal), _)) => refused(id, refusal),
         Some((Ok(_), order)) if order.hold_until <= snapshot.verdicts.now => refused(id, Refusal::AlreadyExpired),
         Some((Ok(next), order)) => {
             order.state = next;
-            asks.insert(id, ask(order, true));
+            asks.insert(id, ask(order, paying.key(request), true));
             snapshot.payments.insert(id, Payment::of(request));
-            paying.insert(request.request_id.clone());
+            paying.add(request);
             return None;
         }
     };
-    Some(record(&mut snapshot.verdicts, request, refusal))
+    Some(record(snapshot, request, refusal))
 }
 
 /// What becomes of payments. The transitions are made in the order of these fields.
@@ -174,13 +179,14 @@ pub fn settle<'a>(
             answer
         } else if payer.is_some_and(|payer| payer.request_id == request.request_id) {
             // The payer's own verdict is to have this id.
-            Answer::Rejected(Rejection::reused(&request.request_id, &[]))
+            Answer::Rejected(Rejection::reused(request, &[]))
         } else if finished.over.contains_key(&id) || finished.to_void.contains(&id) {
             // What is written at once has no order, so an order's payment is ended once in a transaction.
             Answer::Later
         } else {
             let (code, text) = finished.settle(request, payer, snapshot);
-            verdicts.add(request, &Verdict::decided(&request.request_id, code, text, verdicts.now))
+            let item = snapshot.orders.get(&id).map(|order| order.item.clone());
+            verdicts.add(request, Verdict { item, ..Verdict::decided(&request.request_id, code, text, verdicts.now) })
         };
         finished.answers.push(Some(answer));
     }
@@ -232,7 +238,7 @@ impl<'a> Finished<'a> {
         }
         let recorded = snapshot.verdicts.answer(request);
         // A verdict on record stays as it is.
-        Some(recorded.unwrap_or_else(|| record(&mut snapshot.verdicts, request, verdict)))
+        Some(recorded.unwrap_or_else(|| record(snapshot, request, verdict)))
     }
 
     /// The order becomes paid, where its units are there to be sold. `None`: they are not.
@@ -304,9 +310,15 @@ fn unpaid(id: Uuid, order: Option<&mut Order>, is_ours: bool, cause: Cause) -> R
 }
 
 /// Has a verdict recorded for a request that has none.
-fn record<'a>(verdicts: &mut Verdicts<'a>, request: &'a PaymentRequest, (code, message): (Code, String)) -> Answer {
-    let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-    verdicts.add(request, &verdict)
+fn record<'a>(
+    Snapshot { orders, verdicts, .. }: &mut Snapshot<'a>,
+    request: &'a PaymentRequest,
+    (code, message): (Code, String),
+) -> Answer {
+    // Of an order that the sender knows.
+    let order = orders.get(&request.order_id).filter(|_| code != Code::UnknownOrder);
+    let item = order.map(|order| order.item.clone());
+    verdicts.add(request, Verdict { item, ..Verdict::decided(&request.request_id, code, message, verdicts.now) })
 }
 
 /// Why an order cannot be paid for, for programs and for people.
@@ -333,5 +345,6 @@ fn units_are(Order { quantity, item, .. }: &Order) -> String {
     format!("{quantity} {units} of {item} {are}")
 }
 
+mod paying;
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ impl Payment {
             }
             let answer = |request: &EndRequest| match may(request) {
                 true => settled.next().expect("one answer for each"),
-                false => Answer::Rejected(not_allowed(&request.request_id)),
+                false => Answer::Rejected(not_allowed(request)),
             };
             Ok(requests.iter().map(answer).collect())
         })
@@ -168,7 +168,7 @@ fn outcomes<'a>(
     known.collect()
 }
 
-fn not_allowed(request_id: &str) -> Rejection {
+fn not_allowed(request: &EndRequest) -> Rejection {
     let message = "Only a user that payment's SETTLE_USERS names may end a payment, by a message with its user_id.";
-    Rejection::new(Code::NotAllowed, message).of(request_id)
+    Rejection::new(Code::NotAllowed, message).on(request)
 }

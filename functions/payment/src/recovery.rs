@@ -5,7 +5,7 @@
 //! Invariants: the clock is the database's; all instances together ask no faster than [`ASKS_A_SECOND`]; and a payment that
 //! somebody else has in hand is passed over, not waited for.
 
-use crate::{Payment, gateway::Charge, pending::Answered, processor::Asked};
+use crate::{Payment, gateway::Charge, pending::Answered, processor::Asked, store::request_of};
 use futures_util::future::join_all;
 use shared::{db::on_connection, error::Error, fail_point::pause_at, messages::PaymentRequest, upkeep::Upkeep};
 use std::time::Duration;
@@ -36,9 +36,9 @@ WITH pace AS MATERIALIZED (
                                interval '2 s'), interval '320 s'),
         CASE WHEN void_at > now() THEN void_at END)
     FROM due WHERE payments.order_id = due.order_id
-    RETURNING payments.order_id, request_id, payment_method, void_at <= now() AS is_over
+    RETURNING payments.order_id, request_id, payment_method, sender, void_at <= now() AS is_over
 )
-SELECT order_id, taken.request_id, payment_method, item, quantity, is_over OR orders.state <> 'paying' AS is_to_void
+SELECT order_id, taken.request_id, payment_method, taken.sender, item, quantity, is_over OR orders.state <> 'paying' AS is_to_void
 FROM taken JOIN orders ON orders.id = order_id";
 
 /// A payment whose turn it is.
@@ -47,6 +47,7 @@ struct Due {
     #[sqlx(flatten)]
     charge: Charge,
     request_id: String,
+    sender: Option<String>,
     /// Else it is to be charged.
     is_to_void: bool,
 }
@@ -111,10 +112,6 @@ impl Payment {
 impl Due {
     fn request(&self) -> PaymentRequest {
         let Charge { order_id, payment_method, .. } = &self.charge;
-        PaymentRequest {
-            request_id: self.request_id.clone(),
-            order_id: *order_id,
-            payment_method: payment_method.clone(),
-        }
+        request_of(self.request_id.clone(), *order_id, payment_method.clone(), self.sender.clone())
     }
 }

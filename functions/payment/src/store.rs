@@ -11,7 +11,7 @@ use crate::{
 use shared::{
     handler::Answer,
     idempotency::{self, Verdicts},
-    messages::{EndRequest, Identity, PaymentRequest},
+    messages::{EndRequest, Identity, PaymentRequest, Sender},
     order::{
         Cause,
         store::{Destination, Order, Transition, Units, lock_items, lock_orders, move_on},
@@ -19,28 +19,30 @@ use shared::{
     transaction::Transaction,
 };
 use sqlx::PgConnection;
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 use uuid::Uuid;
 
-/// Of the orders $1, and of the requests $2 where they pay for another one.
+/// Of the orders $1, and of the requests $2, by all keys that they may have, where they pay for another one.
 pub const READ_PAYMENTS: &str = "
-SELECT request_id, order_id, payment_method, is_under_way, said IS NOT NULL OR void_at <= now()
+SELECT request_id, order_id, payment_method, sender, is_under_way, said IS NOT NULL OR void_at <= now()
 FROM payments WHERE order_id = ANY($1)
 UNION
-SELECT request_id, order_id, payment_method, is_under_way, said IS NOT NULL OR void_at <= now()
+SELECT request_id, order_id, payment_method, sender, is_under_way, said IS NOT NULL OR void_at <= now()
 FROM payments WHERE is_under_way AND request_id = ANY($2)";
 
-/// $1 to $4 belong together; an order that was paid for before, in vain, has a row. $6 is how many seconds later it counts as
-/// lost, $7 after how many it is voided.
+/// $1 to $5 belong together; an order that was paid for before, in vain, has a row. $7 is how many seconds later it counts as
+/// lost, $8 after how many it is voided.
 pub const PUT_UNDER_WAY: &str = "
-INSERT INTO payments (order_id, request_id, fingerprint, payment_method, asked_at, next_ask_at, void_at)
-SELECT new.order_id, new.request_id, new.fingerprint, new.payment_method, $5::timestamptz,
-       $5 + make_interval(secs => least($6::float8, $7::float8)), $5 + make_interval(secs => $7)
-FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[]) AS new (order_id, request_id, fingerprint, payment_method)
+INSERT INTO payments (order_id, request_id, fingerprint, payment_method, sender, asked_at, next_ask_at, void_at)
+SELECT new.order_id, new.request_id, new.fingerprint, new.payment_method, new.sender, $6::timestamptz,
+       $6 + make_interval(secs => least($7::float8, $8::float8)), $6 + make_interval(secs => $8)
+FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+     AS new (order_id, request_id, fingerprint, payment_method, sender)
 ON CONFLICT (order_id) DO UPDATE SET
     request_id     = EXCLUDED.request_id,
     fingerprint    = EXCLUDED.fingerprint,
     payment_method = EXCLUDED.payment_method,
+    sender         = EXCLUDED.sender,
     asked_at       = EXCLUDED.asked_at,
     next_ask_at    = EXCLUDED.next_ask_at,
     void_at        = EXCLUDED.void_at,
@@ -60,7 +62,7 @@ UPDATE payments SET said = new.said, next_ask_at = CASE
     WHEN payments.said IS NULL THEN least(now() + interval '2 s', greatest(payments.void_at, now()))
     ELSE payments.next_ask_at END
 FROM UNNEST($1::uuid[], $2::text[], $3::text[]) AS new (order_id, request_id, said)
-WHERE payments.order_id = new.order_id AND payments.request_id = new.request_id
+WHERE payments.order_id = new.order_id AND split_part(payments.request_id, ' ', 1) = new.request_id
   AND payments.said IS DISTINCT FROM new.said
 RETURNING payments.order_id";
 
@@ -92,9 +94,10 @@ impl<'a> Transaction for Begin<'a> {
         if !new.is_empty() {
             sqlx::query(PUT_UNDER_WAY)
                 .bind(new.iter().map(|ask| ask.request.order_id).collect::<Vec<_>>())
-                .bind(new.iter().map(|ask| ask.request.request_id.as_str()).collect::<Vec<_>>())
+                .bind(new.iter().map(|ask| &*ask.key).collect::<Vec<_>>())
                 .bind(new.iter().map(|ask| ask.request.fingerprint()).collect::<Vec<_>>())
                 .bind(new.iter().map(|ask| ask.request.payment_method.as_str()).collect::<Vec<_>>())
+                .bind(new.iter().map(|ask| ask.request.user()).collect::<Vec<_>>())
                 .bind(now)
                 .bind(lost_seconds)
                 .bind(seconds_max)
@@ -137,7 +140,7 @@ impl Transaction for Settle<'_> {
 
     async fn attempt(&self, connection: &mut PgConnection) -> Result<Vec<Answer>, sqlx::Error> {
         let order_ids = self.0.iter().map(|request| request.order_id).collect();
-        let (orders, payments) = lock(connection, order_ids, &[]).await?;
+        let (orders, payments) = lock(connection, order_ids, Vec::new()).await?;
         let payers: HashMap<Uuid, PaymentRequest> =
             payments.iter().map(|(order_id, payment)| (*order_id, payment.request.clone())).collect();
         let verdicts = idempotency::store::read(connection, payers.values()).await?;
@@ -190,8 +193,8 @@ async fn read<'a>(
     requests: impl Iterator<Item = &'a PaymentRequest> + Clone + Send,
 ) -> Result<Snapshot<'a>, sqlx::Error> {
     let order_ids = requests.clone().map(|request| request.order_id).collect();
-    let request_ids: Vec<&str> = requests.clone().map(|request| request.request_id.as_str()).collect();
-    let (orders, payments) = lock(connection, order_ids, &request_ids).await?;
+    let request_keys = requests.clone().flat_map(idempotency::keys).collect();
+    let (orders, payments) = lock(connection, order_ids, request_keys).await?;
     Ok(Snapshot { orders, payments, verdicts: idempotency::store::read(connection, requests).await? })
 }
 
@@ -200,14 +203,21 @@ async fn read<'a>(
 async fn lock(
     connection: &mut PgConnection,
     order_ids: Vec<Uuid>,
-    request_ids: &[&str],
+    request_keys: Vec<Cow<'_, str>>,
 ) -> Result<(HashMap<Uuid, Order>, HashMap<Uuid, Payment>), sqlx::Error> {
     let orders = lock_orders(connection, &order_ids).await?;
-    let payments = sqlx::query_as(READ_PAYMENTS).bind(order_ids).bind(request_ids);
-    let payments: Vec<(String, Uuid, String, bool, bool)> = payments.fetch_all(connection).await?;
-    let payments = payments.into_iter().map(|(request_id, order_id, payment_method, is_under_way, is_put_off)| {
-        let request = PaymentRequest { request_id, order_id, payment_method };
-        (order_id, Payment { request, is_under_way, is_put_off })
-    });
+    let payments = sqlx::query_as(READ_PAYMENTS).bind(order_ids).bind(request_keys);
+    let payments: Vec<(String, Uuid, String, Option<String>, bool, bool)> = payments.fetch_all(connection).await?;
+    let payments =
+        payments.into_iter().map(|(request_id, order_id, payment_method, user, is_under_way, is_put_off)| {
+            let request = request_of(request_id, order_id, payment_method, user);
+            (order_id, Payment { request, is_under_way, is_put_off })
+        });
     Ok((orders, payments.collect()))
+}
+
+/// The request of a payment, by its row.
+pub(crate) fn request_of(key: String, order_id: Uuid, payment_method: String, user: Option<String>) -> PaymentRequest {
+    let request_id = key.split_once(' ').map_or(&*key, |(id, _)| id).to_owned();
+    PaymentRequest { request_id, order_id, payment_method, sender: user.map(|user| Sender { user, is_trusted: false }) }
 }

@@ -75,7 +75,7 @@ pub fn decide<'a, 'b>(
     for request in requests.iter().copied() {
         let answer = match verdicts.answer(request) {
             Some(answer) => answer,
-            None => verdicts.add(request, &batch.verdict(request, &mut new_order_id)),
+            None => verdicts.add(request, batch.verdict(request, &mut new_order_id)),
         };
         batch.decided.answers.push(answer);
     }

@@ -8,23 +8,23 @@ use crate::{
     rules::{BuyerHistory, Rules},
 };
 use shared::{
-    idempotency::{Recorded, Verdicts},
-    messages::{EventKind, PurchaseRequest},
+    idempotency::{self, Recorded, Verdicts},
+    messages::{EventKind, Identity, PurchaseRequest},
 };
 use sqlx::{FromRow, PgConnection, Row};
 use std::collections::HashMap;
 
 /// The items with their rules, and the time: one row at least, also where no item is known. And, behind them, the verdicts on
-/// record for the request ids: in one statement, because a round trip costs as much as what it asks for.
+/// record under the requests' keys: in one statement, because a round trip costs as much as what it asks for.
 const READ: &str = "
 SELECT clock.now, items.id, items.version, items.available, items.hold_ms, items.opens_at, items.closes_at,
        items.tiers, items.cooldown_ms, items.max_per_buyer,
-       NULL AS request_id, NULL::uuid AS fingerprint, NULL::uuid AS content, NULL AS item, NULL AS reply
+       NULL AS request_id, NULL::uuid AS fingerprint, NULL::uuid AS content, NULL AS sender, NULL AS item, NULL AS reply
 FROM (SELECT clock_timestamp() AS now) AS clock
 LEFT JOIN items ON items.id = ANY($1)
 UNION ALL
 SELECT clock_timestamp(), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       request_id, fingerprint, content, item, reply
+       request_id, fingerprint, content, sender, item, reply
 FROM verdicts WHERE request_id = ANY($2)";
 
 /// Who has the orders of these verdicts. Each order is looked up by itself: a subquery in the list cannot become a join.
@@ -84,20 +84,20 @@ WITH decided AS (
     END
     RETURNING items.id, items.version - 1 AS version, items.counts_orders
 ), ordered AS (
-    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at, is_counted)
-    SELECT new.id, new.request_id, new.item, new.buyer, new.quantity, new.hold_until, $9, decided.counts_orders
-    FROM UNNEST($10::uuid[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[])
-         AS new (id, request_id, item, buyer, quantity, hold_until)
+    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at, is_counted, sender)
+    SELECT new.id, new.request_id, new.item, new.buyer, new.quantity, new.hold_until, $9, decided.counts_orders, new.sender
+    FROM UNNEST($10::uuid[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[], $16::text[])
+         AS new (id, request_id, item, buyer, quantity, hold_until, sender)
     JOIN decided ON decided.id = new.item
     RETURNING id
 ), published AS (
-    INSERT INTO outbox (kind, order_ids) SELECT $16, array_agg(id ORDER BY id) FROM ordered HAVING count(*) > 0
+    INSERT INTO outbox (kind, order_ids) SELECT $17, array_agg(id ORDER BY id) FROM ordered HAVING count(*) > 0
 ), recorded AS (
-    INSERT INTO verdicts (request_id, item, fingerprint, content, status, reply, decided_at)
+    INSERT INTO verdicts (request_id, item, fingerprint, content, status, reply, decided_at, sender)
     SELECT new.request_id, new.item, new.fingerprint, new.content, new.status,
-           concat(new.before, decided.version, new.behind), $9
-    FROM UNNEST($17::text[], $18::text[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[])
-         AS new (request_id, item, fingerprint, content, status, before, behind)
+           concat(new.before, decided.version, new.behind), $9, new.sender
+    FROM UNNEST($18::text[], $19::text[], $20::uuid[], $21::uuid[], $22::text[], $23::text[], $24::text[], $25::text[])
+         AS new (request_id, item, fingerprint, content, status, before, behind, sender)
     LEFT JOIN decided ON decided.id = new.item
     WHERE decided.id IS NOT NULL OR new.behind IS NULL
 )
@@ -134,25 +134,22 @@ pub async fn read<'a>(
     connection: &mut PgConnection,
     requests: &[&'a PurchaseRequest],
 ) -> Result<(Snapshot, Verdicts<'a>), sqlx::Error> {
-    let ids: Vec<&str> = requests.iter().map(|request| request.request_id.as_str()).collect();
-    let rows = sqlx::query(READ).bind(item_ids(requests)).bind(ids).fetch_all(&mut *connection).await?;
+    let keys: Vec<_> = requests.iter().flat_map(|request| idempotency::keys(*request)).collect();
+    let rows = sqlx::query(READ).bind(item_ids(requests)).bind(keys).fetch_all(&mut *connection).await?;
     let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("now")?;
     let (mut items, mut recorded) = (HashMap::with_capacity(rows.len()), HashMap::new());
     for row in &rows {
         if let Some(id) = row.try_get::<Option<String>, _>("id")? {
             items.insert(id, Item::from_row(row)?);
-        } else if let Some(request_id) = row.try_get("request_id")? {
-            recorded.insert(request_id, Recorded::from_row(row)?);
+        } else if let Some(key) = row.try_get("request_id")? {
+            recorded.insert(key, Recorded::from_row(row)?);
         }
     }
-    let is_other = |request: &&PurchaseRequest| {
-        recorded.get(&request.request_id).is_some_and(|recorded: &Recorded| !recorded.is_of(*request))
-    };
-    let others: Vec<&str> =
-        requests.iter().copied().filter(is_other).map(|request| request.request_id.as_str()).collect();
+    let mut verdicts = Verdicts::at(now, recorded);
+    let others = verdicts.of_others(requests);
     if !others.is_empty() {
-        for (request_id, buyer) in read_owners(connection, others).await? {
-            recorded.entry(request_id).and_modify(|recorded| recorded.buyer = buyer);
+        for (key, buyer) in read_owners(connection, others).await? {
+            verdicts.note_buyer(&key, buyer);
         }
     }
     let (mut pairs, mut buyers) = (Vec::new(), Vec::new());
@@ -171,7 +168,7 @@ pub async fn read<'a>(
         read_histories(connection, distinct(pairs), &mut items).await?;
     }
     let tiers = if buyers.is_empty() { HashMap::new() } else { read_tiers(connection, distinct(buyers)).await? };
-    Ok((Snapshot { items, tiers }, Verdicts::at(now, recorded)))
+    Ok((Snapshot { items, tiers }, verdicts))
 }
 
 /// Locks the requests' items until the transaction ends.
@@ -212,14 +209,16 @@ pub async fn commit<'a>(
         .bind(orders.iter().map(|order| order.request.buyer.as_str()).collect::<Vec<_>>())
         .bind(orders.iter().map(|order| i64::from(order.request.quantity)).collect::<Vec<_>>())
         .bind(orders.iter().map(|order| order.hold_until).collect::<Vec<_>>())
+        .bind(orders.iter().map(|order| order.request.user().unwrap_or_default()).collect::<Vec<_>>())
         .bind(EventKind::OrderReserved.as_str())
-        .bind(new.iter().map(|new| new.request_id).collect::<Vec<_>>())
+        .bind(new.iter().map(|new| &*new.key).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.about.item).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.recorded.fingerprint).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.recorded.content).collect::<Vec<_>>())
         .bind(new.iter().map(|new| new.status.as_str()).collect::<Vec<_>>())
         .bind(before)
         .bind(behind)
+        .bind(new.iter().map(|new| new.sender).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
     Ok(rows.into_iter().collect())
@@ -270,9 +269,9 @@ async fn read_histories(
 
 async fn read_owners(
     connection: &mut PgConnection,
-    request_ids: Vec<&str>,
+    keys: Vec<String>,
 ) -> Result<Vec<(String, Option<String>)>, sqlx::Error> {
-    sqlx::query_as(READ_OWNERS).bind(request_ids).fetch_all(connection).await
+    sqlx::query_as(READ_OWNERS).bind(keys).fetch_all(connection).await
 }
 
 async fn read_tiers(connection: &mut PgConnection, buyers: Vec<&str>) -> Result<HashMap<String, String>, sqlx::Error> {

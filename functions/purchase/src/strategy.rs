@@ -225,7 +225,7 @@ impl<'a> Attempt<'a> {
     ) -> Self {
         let changes = &decided.changes;
         let held = |request: &PurchaseRequest, answer: Answer| {
-            let item = verdicts.added(&request.request_id).and_then(|new| new.about.item);
+            let item = verdicts.added(request).and_then(|new| new.about.item);
             let Some((item, change)) = item.and_then(|item| changes.get_key_value(item)) else { return Some(answer) };
             let version = *committed.get(*item)?;
             Some(match answer {

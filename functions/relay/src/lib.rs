@@ -49,7 +49,14 @@ const PROGRAM: Program = Program {
     after_help: "Start a second one, on another host, in case of a failure: one at a time publishes, the others stand by. \
                  SIGTERM and Ctrl-C finish the round in hand, then the program exits with 0.\n\n\
                  Exit codes: 0 done, 2 usage, 69 a server is unreachable, 78 configuration.",
-    without: &["batch_max", "database_connections_max", "metrics_address", "refuse_default_exchange"],
+    without: &[
+        "batch_max",
+        "database_connections_max",
+        "metrics_address",
+        "refuse_default_exchange",
+        "trusted_users",
+        "replay_users",
+    ],
 };
 
 /// The pause between two looks where nobody notifies: at random within a second. Whoever commits notifies a moment later,

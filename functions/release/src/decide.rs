@@ -4,7 +4,7 @@
 
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, ReleaseRequest, Verdict};
+use shared::messages::{Code, Identity, ReleaseRequest, Verdict};
 use shared::order::{
     Cause, Refusal,
     store::{Order, Units},
@@ -32,8 +32,12 @@ pub fn decide<'a>(
     let mut plan = Plan::default();
     for request in requests {
         let answer = verdicts.answer(request).unwrap_or_else(|| {
-            let (code, message) = cancel(request, orders.get_mut(&request.order_id), &mut plan);
-            verdicts.add(request, &Verdict::decided(&request.request_id, code, message, verdicts.now))
+            // Another sender's is as if there were none.
+            let mut order = orders.get_mut(&request.order_id).filter(|order| order.is_open_to(request.sender()));
+            let (code, message) = cancel(request, order.as_deref_mut(), &mut plan);
+            let item = order.map(|order| order.item.clone());
+            verdicts
+                .add(request, Verdict { item, ..Verdict::decided(&request.request_id, code, message, verdicts.now) })
         });
         plan.answers.push(answer);
     }

@@ -46,7 +46,7 @@ pub fn decide<'a>(
             }
             Outcome::Refused(code, message) => (code, message),
             Outcome::Invalid(message) => {
-                let rejection = Rejection::new(Code::InvalidField, message).of(&request.request_id);
+                let rejection = Rejection::new(Code::InvalidField, message).on(request);
                 plan.answers.push(Answer::Rejected(rejection));
                 continue;
             }
@@ -56,7 +56,7 @@ pub fn decide<'a>(
             }
         };
         let verdict = Verdict::decided(&request.request_id, code, message, verdicts.now);
-        plan.answers.push(verdicts.add(request, &Verdict { item_version, ..verdict }));
+        plan.answers.push(verdicts.add(request, Verdict { item_version, ..verdict }));
     }
     if uncounted.is_empty() { Ok(plan) } else { Err(uncounted) }
 }

@@ -115,6 +115,7 @@ impl Publisher {
         let properties = BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)
+            .with_user_id(nodes.user().into())
             .with_reply_to(reply_to.clone())
             .with_app_id(APP_ID.into());
         Ok(Self { connection, channel, reply_to, properties, confirms: VecDeque::new() })
@@ -169,6 +170,7 @@ async fn publish(
             buyer: Schedule::buyer(index),
             quantity: due.quantity,
             deadline: None,
+            sender: None,
         };
         body.clear();
         serde_json::to_writer(&mut body, &request)?;

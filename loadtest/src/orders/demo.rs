@@ -125,6 +125,7 @@ impl Script {
             buyer: buyer.to_owned(),
             quantity: 1,
             deadline: None,
+            sender: None,
         };
         let to = (PURCHASE_EXCHANGE, request.item.as_str());
         Ok(self.ask(to, &request.request_id, &request, what, expected).await?.order)
@@ -132,7 +133,7 @@ impl Script {
 
     async fn pay(&mut self, buyer: &str, order_id: Uuid) -> Result<(), Failure> {
         let (request_id, payment_method) = (Uuid::now_v7().to_string(), format!("card-of-{buyer}"));
-        let request = PaymentRequest { request_id, order_id, payment_method };
+        let request = PaymentRequest { request_id, order_id, payment_method, sender: None };
         let what = format!("{buyer} pays");
         let verdict = self.ask((PAYMENT_QUEUE, ""), &request.request_id, &request, &what, Code::Paid).await?;
         if verdict.code == Code::Paid {

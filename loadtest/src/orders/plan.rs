@@ -171,9 +171,9 @@ impl FollowUp {
             FollowUpKind::Pay => {
                 // Of each buyer another.
                 let payment_method = format!("card-of-{}", Schedule::buyer(self.index));
-                serde_json::to_vec(&PaymentRequest { request_id, order_id, payment_method })
+                serde_json::to_vec(&PaymentRequest { request_id, order_id, payment_method, sender: None })
             }
-            FollowUpKind::Cancel => serde_json::to_vec(&ReleaseRequest { request_id, order_id }),
+            FollowUpKind::Cancel => serde_json::to_vec(&ReleaseRequest { request_id, order_id, sender: None }),
         };
         body.expect("a request has only strings")
     }
@@ -224,7 +224,7 @@ mod tests {
         assert_ne!(request_id, purchase);
         let body = |kind| FollowUp { index: 3, request_id, order_id, kind, at: Duration::ZERO }.body();
         let (request_id, payment_method) = (request_id.to_string(), "card-of-buyer-3".to_owned());
-        let pays = PaymentRequest { request_id: request_id.clone(), order_id, payment_method };
+        let pays = PaymentRequest { request_id: request_id.clone(), order_id, payment_method, sender: None };
         let decoded = PaymentMessage::decode(&body(FollowUpKind::Pay), None);
         assert_eq!(decoded, Ok(PaymentMessage::Pay(pays)));
         let cancels = ReleaseRequest::decode(&body(FollowUpKind::Cancel), None).unwrap();

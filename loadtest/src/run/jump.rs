@@ -14,7 +14,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// What they are told.
 pub(super) async fn jump(amqp_url: &str, item: &str) -> Result<Jumper, Failure> {
     let (request_id, item) = (Uuid::now_v7().to_string(), item.to_owned());
-    let request = PurchaseRequest { request_id, item, buyer: "jumper".to_owned(), quantity: 1, deadline: None };
+    let request =
+        PurchaseRequest { request_id, item, buyer: "jumper".to_owned(), quantity: 1, deadline: None, sender: None };
     let body = serde_json::to_string(&request).expect("a request has only strings and numbers");
     let request = OutgoingRequest {
         exchange: PURCHASE_EXCHANGE,

@@ -7,6 +7,7 @@ mod crashes;
 mod events;
 mod holds;
 mod idempotency;
+mod identity;
 mod limits;
 mod order;
 mod outages;

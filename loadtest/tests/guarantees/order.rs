@@ -77,7 +77,7 @@ async fn whoever_comes_by_another_way_than_the_line_is_refused_and_replayed_into
     until("the refused are in dead.invalid", async || shop.depth("dead.invalid").await == 22).await;
     // An operator sends them again: each gets in line.
     let nodes = Nodes::read(&shop.amqp_url).unwrap();
-    let dead = DeadLetterQueue::open(&nodes, "test").await.unwrap();
+    let dead = DeadLetterQueue::open(&nodes, "test", &[]).await.unwrap();
     for message in dead.take(100).await.unwrap().messages {
         assert!(matches!(dead.replay(&message).await.unwrap(), Replayed::Sent { .. }), "{message:?}");
     }

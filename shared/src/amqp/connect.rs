@@ -59,7 +59,7 @@ impl Nodes {
 
     /// What the broker calls us, as far as it has said; else the user that the node is told that is tried first: whoever has just
     /// connected is that one.
-    pub(super) fn user(&self) -> &str {
+    pub fn user(&self) -> &str {
         let (_, uri) = self.in_turn().next().expect("a list has a node at least");
         self.called.get().unwrap_or(&uri.authority.userinfo.username)
     }

@@ -4,12 +4,11 @@
 //! acknowledgement settles a whole batch of a partition.
 
 use super::{
-    Acknowledger, Body, Error, answered,
+    Acknowledger, Delivery, Error, answered,
     body::Spool,
     connect::{Nodes, Socket, connect_with_socket},
     incoming::{End, Incoming},
-    membership::{Membership, PADDING_TYPE},
-    properties::{header, of_held},
+    membership::Membership,
     topology::{Topology, state_or_none},
 };
 use crate::worker::rebalance::Place;
@@ -19,7 +18,7 @@ use futures_util::{
     stream,
 };
 use lapin::{
-    BasicProperties, Channel, Connection,
+    Channel, Connection,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
@@ -46,88 +45,6 @@ enum Window {
     Whole,
 }
 
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Which of the consumer's queues it came from.
-    pub partition: usize,
-    /// Its number on that queue's channel.
-    pub tag: u64,
-    /// Whether nothing else of its partition is under way to us.
-    pub is_alone: bool,
-    /// Whether its queue delivers to one worker at a time, in order.
-    pub has_line: bool,
-    /// How often it had been delivered before, without having been settled.
-    pub deliveries_before: u64,
-    pub body: Body,
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
-    pub(super) properties: BasicProperties,
-}
-
-impl Delivery {
-    pub fn reply_to(&self) -> Option<&str> {
-        self.properties.reply_to().as_ref().map(ShortString::as_str)
-    }
-
-    pub fn correlation_id(&self) -> Option<&str> {
-        self.properties.correlation_id().as_ref().map(ShortString::as_str)
-    }
-
-    pub fn message_id(&self) -> Option<&str> {
-        self.properties.message_id().as_ref().map(ShortString::as_str)
-    }
-
-    /// Who sent it, where the message says so: the broker takes none that names another than its connection's user.
-    pub fn user_id(&self) -> Option<&str> {
-        self.properties.user_id().as_ref().map(ShortString::as_str)
-    }
-
-    /// The exchange and the routing key by which it came. No exchange: the default one, by which whoever may publish there reaches
-    /// any queue.
-    pub fn way(&self) -> (&str, &str) {
-        (self.exchange.as_str(), self.routing_key.as_str())
-    }
-
-    pub fn priority(&self) -> Option<u8> {
-        *self.properties.priority()
-    }
-
-    pub fn content_type(&self) -> Option<&str> {
-        self.properties.content_type().as_ref().map(ShortString::as_str)
-    }
-
-    pub fn content_encoding(&self) -> Option<&str> {
-        self.properties.content_encoding().as_ref().map(ShortString::as_str)
-    }
-
-    /// Whether it only fills a window, and asks for nothing.
-    pub fn is_padding(&self) -> bool {
-        self.body.is_empty() && self.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == PADDING_TYPE)
-    }
-
-    fn receive(
-        delivery: lapin::message::Delivery,
-        (partition, has_line): (usize, bool),
-        window: Window,
-        spool: &mut Spool,
-    ) -> Self {
-        // On a first delivery, the header would be the sender's own. Other widths are not sent by any broker that we know.
-        let count = header(&delivery.properties, "x-delivery-count").filter(|_| delivery.redelivered);
-        let deliveries_before = count.and_then(AMQPValue::as_long_long_int).and_then(|count| u64::try_from(count).ok());
-        Self {
-            partition,
-            tag: delivery.delivery_tag,
-            is_alone: matches!(window, Window::One),
-            has_line,
-            deliveries_before: deliveries_before.unwrap_or(0),
-            body: spool.keep(delivery.data),
-            exchange: delivery.exchange,
-            routing_key: delivery.routing_key,
-            properties: of_held(delivery.properties),
-        }
-    }
-}
-
 /// The subscription to a set of queues, on a connection of its own.
 pub struct Consumer {
     connection: Connection,
@@ -138,6 +55,8 @@ pub struct Consumer {
     has_line: Vec<bool>,
     /// The most messages under way from a queue.
     prefetch: u16,
+    /// Users of the broker whose word on who sent a message is taken.
+    replayers: Arc<[String]>,
     channels: Vec<Channel>,
     /// How often the queue of each partition was gone. What its subscriptions are called tells them apart: an acknowledgement of
     /// what came before would be taken for one of what came after.
@@ -150,13 +69,15 @@ pub struct Consumer {
 
 impl Consumer {
     /// Connects, to subscribe to `queues`; each will have up to `prefetch` messages under way to us. `workers` names the
-    /// exchange by which the workers count each other; from here on, this one is counted.
+    /// exchange by which the workers count each other; from here on, this one is counted. `replayers`, and our own user, may
+    /// publish for others.
     pub fn open<'a>(
         nodes: &'a Nodes,
         name: &'a str,
         queues: &'a [String],
         prefetch: u16,
         workers: Option<String>,
+        replayers: &'a [String],
     ) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let (connection, socket) = connect_with_socket(nodes, &format!("{name} consume")).await?;
@@ -176,6 +97,7 @@ impl Consumer {
                 queues: queues.to_vec(),
                 has_line: queues.iter().map(|queue| topology.has_single_active_consumer(queue)).collect(),
                 prefetch,
+                replayers: replayers.iter().cloned().chain([nodes.user().to_owned()]).collect(),
                 generations: vec![0; queues.len()],
                 leaving: channels.iter().map(|_| Default::default()).collect(),
                 channels,
@@ -225,9 +147,10 @@ impl Consumer {
         self.leaving[partition][window as usize] = Arc::clone(&leaving);
         // A stream that ends would be merged away in silence, and its partition with it.
         let last = async move { (!leaving.load(Ordering::Relaxed)).then_some(Err(End::Cancelled(partition))) };
-        let mut spool = Spool::default();
+        let (is_alone, mut spool) = (matches!(window, Window::One), Spool::default());
+        let replayers = Arc::clone(&self.replayers);
         let deliveries = consumer.map(move |delivery| match delivery {
-            Ok(delivery) => Ok(Delivery::receive(delivery, (partition, has_line), window, &mut spool)),
+            Ok(delivery) => Ok(Delivery::receive(delivery, (partition, has_line), is_alone, &mut spool, &replayers)),
             Err(error) => Err(End::Failed(error.into())),
         });
         self.incoming.add(deliveries.chain(stream::once(last).filter_map(future::ready)).boxed());

@@ -44,19 +44,26 @@ pub enum Replayed {
     NoOrigin,
     /// The broker has no such queue. It stays.
     NoQueue(String),
+    /// It names a sender, by the word of somebody who may not. It stays.
+    NoSender,
 }
 
 pub struct DeadLetterQueue {
     connection: Connection,
     channel: Channel,
+    /// The broker's user that we are.
+    user: String,
+    /// Those that the workers are.
+    workers: Vec<String>,
 }
 
 impl DeadLetterQueue {
-    pub fn open<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Self, Error>> {
+    /// `workers` are the broker's users by whose word, and our own, it is known who sent a message.
+    pub fn open<'a>(nodes: &'a Nodes, name: &'a str, workers: &'a [String]) -> BoxFuture<'a, Result<Self, Error>> {
         Box::pin(async move {
             let connection = connect(nodes, name).await?;
             let channel = confirming_channel(&connection).await?;
-            Ok(Self { connection, channel })
+            Ok(Self { connection, channel, user: nodes.user().to_owned(), workers: workers.to_vec() })
         })
     }
 
@@ -98,7 +105,9 @@ impl DeadLetterQueue {
     pub fn replay<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<Replayed, Error>> {
         Box::pin(async move {
             let Some(queue) = message.queue.clone() else { return Ok(Replayed::NoOrigin) };
-            let (properties, keeps_reply_to) = of_replay(&message.raw);
+            let Some((properties, keeps_reply_to)) = of_replay(&message.raw, &self.user, &self.workers) else {
+                return Ok(Replayed::NoSender);
+            };
             let (exchange, key) = message.way_back(&queue);
             let published = publish_mandatory(&self.channel, exchange, &key, &message.body, properties);
             if !confirmed_in_time(published).await? {

@@ -112,6 +112,7 @@ mod tests {
             exchange: <_>::default(),
             routing_key: <_>::default(),
             properties: <_>::default(),
+            is_passed_on: false,
         }
     }
 

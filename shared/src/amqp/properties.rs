@@ -3,7 +3,7 @@
 use crate::messages::Rejection;
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 use std::collections::BTreeMap;
 
@@ -23,13 +23,17 @@ const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
 const INVALID_HEADERS_BYTES_MAX: usize = 4 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// Of a message that somebody publishes for its sender: who that is. RabbitMQ takes no `user_id` but the publisher's own.
+const SENDER_HEADER: &str = "x-sent-by";
+/// Of a message in `dead` that names a sender in the header above: who published it, and may not do so for others.
+const CLAIMED_BY_HEADER: &str = "x-dead-user";
 /// Headers by which a quorum queue says how often it has delivered a message.
 pub(super) const COUNT_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// Beginnings of the headers that say how a message came to `dead`.
 const HEADERS_OF_THE_WAY: [&str; 4] = ["x-dead-", "x-death", "x-first-death-", "x-last-death-"];
-/// What a client writes to be answered on its own channel. The broker puts the channel's address in its place; the bare
-/// word could only be published by a channel that waits for the reply.
-pub(super) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// What a client writes to be answered on its own channel. The broker puts the channel's address in its place, which begins
+/// so; the bare word could only be published by a channel that waits for the reply.
+pub(crate) const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// The most of its headers that a message which is under way to us keeps, in bytes; each value counts for some.
 const HELD_HEADERS_BYTES_MAX: usize = 4 * 1024;
@@ -94,10 +98,45 @@ pub(super) fn trace_headers(request: &BasicProperties) -> Option<FieldTable> {
     Some(headers).filter(|headers| !headers.inner().is_empty())
 }
 
+/// The sender that a message names besides its `user_id`.
+pub(super) fn sent_by(properties: &BasicProperties) -> Option<ShortString> {
+    let sender = header(properties, SENDER_HEADER)?.as_long_string()?;
+    ShortString::try_new(sender.to_string()).ok()
+}
+
+/// A message's properties, as if its sender had published it, where one of the `replayers` has done so for them. The flag: whether
+/// that is so.
+pub(super) fn as_sent(properties: BasicProperties, replayers: &[String]) -> (BasicProperties, bool) {
+    let may = |user: &ShortString| replayers.iter().any(|replayer| replayer == user.as_str());
+    if !properties.user_id().as_ref().is_some_and(may) {
+        return (properties, false);
+    }
+    let Some(sender) = sent_by(&properties) else { return (properties, false) };
+    let headers = headers_without(&properties, |name| name == SENDER_HEADER);
+    (properties.with_user_id(sender).with_headers(headers), true)
+}
+
+/// Published by us for its sender, where it has one that is not us.
+fn for_sender(properties: BasicProperties, sender: &Option<ShortString>, us: &str) -> BasicProperties {
+    match sender {
+        Some(sender) if sender.as_str() != us => in_name_of(properties, sender, us),
+        Some(_) => properties.with_user_id(us.into()),
+        None => properties,
+    }
+}
+
+fn in_name_of(properties: BasicProperties, sender: &ShortString, us: &str) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(SENDER_HEADER.into(), AMQPValue::LongString(sender.as_str().into()));
+    properties.with_user_id(us.into()).with_headers(headers)
+}
+
 /// The message's own properties, less what would make the broker refuse, drop or reroute the copy, and less what would have
-/// it taken for one that the broker moved.
-pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &Rejection) -> BasicProperties {
-    let mut headers = headers_without(original, |name| ROUTING_HEADERS.contains(&name) || name == DEATH_HEADER);
+/// it taken for one that the broker moved. `us` is our user, by whose word its sender is believed: anybody may write to `dead`.
+pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &Rejection, us: &str) -> BasicProperties {
+    let ours = [DEATH_HEADER, SENDER_HEADER, CLAIMED_BY_HEADER];
+    let is_left_out = |name: &str| ROUTING_HEADERS.contains(&name) || ours.contains(&name);
+    let mut headers = headers_without(original, is_left_out);
     // Headers travel in one frame, whose size the broker limits: with ours on top, the copy could not be published.
     let bytes_max = if reason.code.is_of_sender() { INVALID_HEADERS_BYTES_MAX } else { DEAD_HEADERS_BYTES_MAX };
     if serde_json::to_vec(&headers).map_or(true, |bytes| bytes.len() > bytes_max) {
@@ -109,34 +148,54 @@ pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &R
     for (name, value) in reasons {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    with(carried(original), original.reply_to(), BasicProperties::with_reply_to).with_headers(headers)
+    let copy = with(carried(original), original.reply_to(), BasicProperties::with_reply_to);
+    // Who claimed to send for another, and might not, may be an operator whose right is missing: neither name is lost.
+    let Some(claimed) = sent_by(original) else {
+        return for_sender(copy.with_headers(headers), original.user_id(), us);
+    };
+    let user = original.user_id().as_ref().map(ShortString::as_str).unwrap_or_default();
+    headers.insert(CLAIMED_BY_HEADER.into(), AMQPValue::LongString(user.into()));
+    in_name_of(copy.with_headers(headers), &claimed, us)
 }
 
 /// The message's own properties and headers, less those that would send copies elsewhere, and less the broker's own count
-/// of deliveries, which begins anew.
-pub(super) fn of_requeue(original: &BasicProperties) -> BasicProperties {
+/// of deliveries, which begins anew. `us` is our user.
+pub(super) fn of_requeue(original: &BasicProperties, us: &str) -> BasicProperties {
     let is_left_out = |name: &str| ROUTING_HEADERS.contains(&name) || COUNT_HEADERS.contains(&name);
     let headers = original.headers().as_ref().map(|_| headers_without(original, is_left_out));
     let properties = with(carried(original), original.reply_to(), BasicProperties::with_reply_to);
     let properties = with(properties, original.expiration(), BasicProperties::with_expiration);
-    with(marked(properties, original), &headers, BasicProperties::with_headers)
+    for_sender(with(marked(properties, original), &headers, BasicProperties::with_headers), original.user_id(), us)
 }
 
 /// The message's own properties, less what the transport wrote into them. The flag: whether the reply address is among
-/// them.
-pub(super) fn of_replay(original: &BasicProperties) -> (BasicProperties, bool) {
+/// them. Its sender is who published it, but where that was one of the `workers`, or `us`, for somebody else. `None`: somebody else
+/// put it into `dead`, or had it put there, with a sender that they made up.
+pub(super) fn of_replay(original: &BasicProperties, us: &str, workers: &[String]) -> Option<(BasicProperties, bool)> {
     let is_left_out = |name: &str| {
         let is_of_the_way = HEADERS_OF_THE_WAY.iter().any(|prefix| name.starts_with(prefix));
-        is_of_the_way || COUNT_HEADERS.contains(&name) || ROUTING_HEADERS.contains(&name)
+        is_of_the_way || COUNT_HEADERS.contains(&name) || ROUTING_HEADERS.contains(&name) || name == SENDER_HEADER
+    };
+    let is_ours = |user: &str| user == us || workers.iter().any(|worker| worker == user);
+    let sender = match sent_by(original) {
+        None => original.user_id().clone(),
+        Some(sender) => {
+            let user = original.user_id().as_ref().map(ShortString::as_str).unwrap_or_default();
+            let claimed_by =
+                header(original, CLAIMED_BY_HEADER).map(|user| user.as_long_string().map(ToString::to_string));
+            let may = is_ours(user) && claimed_by.is_none_or(|user| user.is_some_and(|user| is_ours(&user)));
+            Some(Some(sender).filter(|_| may)?)
+        }
     };
     let headers = Some(headers_without(original, is_left_out)).filter(|headers| !headers.inner().is_empty());
     let reply_to = original.reply_to().clone().filter(|queue| queue.as_str() != DIRECT_REPLY_TO);
     let properties = with(marked(carried(original), original), &headers, BasicProperties::with_headers);
-    (with(properties, &reply_to, BasicProperties::with_reply_to), reply_to.is_some())
+    let properties = with(properties, &reply_to, BasicProperties::with_reply_to);
+    Some((for_sender(properties, &sender, us), reply_to.is_some()))
 }
 
-/// What says whose message it is, and what is in it. `expiration` would let the copy vanish, and `user_id` must be the
-/// publisher's own.
+/// What says whose message it is, and what is in it. `expiration` would let the copy vanish; for `user_id` see
+/// [`for_sender`].
 fn carried(original: &BasicProperties) -> BasicProperties {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     let properties = with(properties, original.content_type(), BasicProperties::with_content_type);
@@ -189,11 +248,72 @@ mod tests {
             .with_reply_to("amq.rabbitmq.reply-to.g1hkAB".into())
             .with_timestamp(7)
             .with_type("t".into());
-        let dead = of_its_own.clone().with_headers(headers).with_expiration("1".into()).with_user_id("u".into());
+        let dead = of_its_own.clone().with_headers(headers).with_expiration("1".into());
         let mut kept = FieldTable::default();
         kept.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
         let expected = of_its_own.with_headers(kept).with_delivery_mode(PERSISTENT);
-        assert_eq!(of_replay(&dead), (expected, true));
+        assert_eq!(of_replay(&dead, "us", &[]), Some((expected, true)));
+    }
+
+    fn sender_of(properties: &BasicProperties) -> (Option<String>, Option<String>) {
+        let user = properties.user_id().as_ref().map(|user| user.to_string());
+        (user, sent_by(properties).map(|sender| sender.to_string()))
+    }
+
+    fn named(user: &str, sender: Option<&str>) -> (Option<String>, Option<String>) {
+        (Some(user.to_owned()), sender.map(ToOwned::to_owned))
+    }
+
+    fn claiming(sender: &str) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert(SENDER_HEADER.into(), AMQPValue::LongString(sender.into()));
+        BasicProperties::default().with_headers(headers)
+    }
+
+    #[test]
+    fn a_copy_keeps_the_sender_of_the_original_through_dead_and_back() {
+        let (rejection, workers) = (Rejection::new(Code::Malformed, ""), ["worker".to_owned()]);
+        let replayers = [workers[0].clone(), "operator".to_owned()];
+        let eves = BasicProperties::default().with_user_id("eve".into());
+        let copy = of_dead_letter(&eves, "restock", &rejection, "worker");
+        assert_eq!(sender_of(&copy), named("worker", Some("eve")));
+        let (replayed, _) = of_replay(&copy, "operator", &workers).unwrap();
+        assert_eq!(sender_of(&replayed), named("operator", Some("eve")));
+        let (sent, is_passed_on) = as_sent(replayed.clone(), &replayers);
+        assert_eq!((sender_of(&sent), is_passed_on), (named("eve", None), true));
+        let again = of_requeue(&sent, "worker");
+        assert_eq!(sender_of(&again), named("worker", Some("eve")));
+        // The operator's right is missing: they can send it again when they have it.
+        assert_eq!(as_sent(replayed.clone(), &workers), (replayed.clone(), false));
+        let refused = of_dead_letter(&replayed, "restock", &rejection, "worker");
+        assert_eq!(of_replay(&refused, "operator", &workers).unwrap().0, replayed);
+        // Who is one and the same needs nobody's word.
+        let ours = of_dead_letter(&eves, "restock", &rejection, "eve");
+        assert_eq!(
+            (sender_of(&ours), sender_of(&of_replay(&ours, "eve", &[]).unwrap().0)),
+            (named("eve", None), named("eve", None))
+        );
+        let nobodys = of_dead_letter(&BasicProperties::default(), "restock", &rejection, "worker");
+        assert_eq!(sender_of(&nobodys), (None, None));
+    }
+
+    #[test]
+    fn a_sender_who_is_made_up_is_sent_nothing_again_for() {
+        let (rejection, workers) = (Rejection::new(Code::NotAllowed, ""), ["worker".to_owned()]);
+        for (user, sender) in [(None, "ann"), (Some("eve"), "ann"), (Some("eve"), "operator"), (Some("eve"), "worker")]
+        {
+            let mut forged = claiming(sender);
+            if let Some(user) = user {
+                forged = forged.with_user_id(user.into());
+            }
+            // Straight into `dead`, or by way of a function.
+            assert_eq!(of_replay(&forged, "operator", &workers), None, "{user:?}");
+            assert!(!as_sent(forged.clone(), &workers).1, "{user:?}");
+            let kept = of_dead_letter(&forged, "release", &rejection, "worker");
+            assert_eq!(header(&kept, CLAIMED_BY_HEADER), Some(&AMQPValue::LongString(user.unwrap_or_default().into())));
+            assert_eq!(sender_of(&kept), named("worker", Some(sender)), "both names");
+            assert_eq!(of_replay(&kept, "operator", &workers), None, "{user:?}");
+        }
     }
 
     #[test]
@@ -207,7 +327,7 @@ mod tests {
             let mut headers = FieldTable::default();
             headers.insert("pad".into(), AMQPValue::LongString("x".repeat(bytes).into()));
             let original = BasicProperties::default().with_headers(headers);
-            let copy = of_dead_letter(&original, "purchase.0", &Rejection::new(code, "why"));
+            let copy = of_dead_letter(&original, "purchase.0", &Rejection::new(code, "why"), "us");
             assert_eq!(header(&copy, "pad").is_some(), is_kept, "{code:?}, {bytes}");
             assert_eq!(header(&copy, "x-dead-headers").is_some(), !is_kept);
         }
@@ -233,8 +353,8 @@ mod tests {
     #[test]
     fn an_address_that_only_its_own_channel_could_use_is_taken_off() {
         let bare = BasicProperties::default().with_reply_to(DIRECT_REPLY_TO.into());
-        let (properties, keeps_reply_to) = of_replay(&bare);
+        let (properties, keeps_reply_to) = of_replay(&bare, "us", &[]).unwrap();
         assert_eq!((properties.reply_to(), keeps_reply_to), (&None, false));
-        assert!(!of_replay(&BasicProperties::default()).1, "there was none");
+        assert!(!of_replay(&BasicProperties::default(), "us", &[]).unwrap().1, "there was none");
     }
 }

@@ -174,13 +174,13 @@ impl Publisher {
         let (of, exchange, key, bytes_max, properties) = match message {
             Outgoing::Reply { .. } => return Ok(()),
             Outgoing::Requeue { of, queue } => {
-                (of, exchange_into(queue), of.way().1, usize::MAX, of_requeue(&of.properties))
+                (of, exchange_into(queue), of.way().1, usize::MAX, of_requeue(&of.properties, &self.user))
             }
             Outgoing::DeadLetter { of, queue, reason } => {
                 // What is a sender's fault must not take the room of what is nobody's.
                 let (exchange, key) =
                     if reason.code.is_of_sender() { ("", INVALID_QUEUE) } else { (DEAD_EXCHANGE, *queue) };
-                (of, exchange, key, BODY_BYTES_MAX, of_dead_letter(&of.properties, queue, reason))
+                (of, exchange, key, BODY_BYTES_MAX, of_dead_letter(&of.properties, queue, reason, &self.user))
             }
         };
         let body = of.body.read().map_err(|error| Error::Lost(format!("a body cannot be read back: {error}")))?;

@@ -10,7 +10,7 @@ use sqlx::{
 use std::borrow::Cow;
 
 /// Its history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "purchase", include_str!("../../../migrations/0001_purchase.sql")),
     (2, "release", include_str!("../../../migrations/0002_release.sql")),
     (3, "payment", include_str!("../../../migrations/0003_payment.sql")),
@@ -22,6 +22,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (9, "ids", include_str!("../../../migrations/0009_ids.sql")),
     (10, "pending_payments", include_str!("../../../migrations/0010_pending_payments.sql")),
     (11, "restored", include_str!("../../../migrations/0011_restored.sql")),
+    (12, "senders", include_str!("../../../migrations/0012_senders.sql")),
     (13, "roles", include_str!("../../../migrations/0013_roles.sql")),
 ];
 /// The one that this program knows.

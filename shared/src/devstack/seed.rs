@@ -4,7 +4,7 @@ use super::{FUNCTIONS, fixture};
 use crate::{
     db,
     handler::Answer,
-    messages::{Code, Identity, Status, Verdict},
+    messages::{Code, Identity, Sender, Status, Verdict},
     order::State,
 };
 use futures_util::future::join_all;
@@ -94,6 +94,16 @@ pub async fn hold(pool: &PgPool, item: &str, quantity: i64, due: Due) -> Uuid {
     let insert = sqlx::query(ORDER).bind(id).bind(item).bind(quantity).bind(seconds);
     insert.execute(pool).await.expect("the order is sound");
     id
+}
+
+/// A sender who may act for themself alone.
+pub fn by(user: &str) -> Sender {
+    Sender { user: user.to_owned(), is_trusted: false }
+}
+
+/// Has all orders be bought by this user.
+pub async fn sold_to(pool: &PgPool, user: &str) {
+    sqlx::query("UPDATE orders SET sender = $1").bind(user).execute(pool).await.expect("it can be changed");
 }
 
 /// Orders that hold one unit each, of these items.

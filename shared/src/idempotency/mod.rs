@@ -8,6 +8,11 @@
 //! by. So that old workers and new ones know each other's verdicts, a fingerprint is recorded as they make it, and the one
 //! without the deadline beside it. Of what they recorded themselves, perhaps with a deadline, which nobody knows, a request
 //! is a repeat where nothing that is known differs: its item, and where units were reserved, buyer and quantity.
+//!
+//! An id is its sender's own. Whoever uses it first has their verdict under the id itself, where versions up to 0.2 find it,
+//! too; another sender has theirs under [`Identity::own_key`]. Both are looked for, always: who was first may be past their time. Who has
+//! no sender has nothing but the id itself, so to them an id that a sender has used is a reused one. What those versions
+//! recorded is anybody's.
 
 pub mod store;
 
@@ -15,7 +20,11 @@ use crate::{
     handler::Answer,
     messages::{About, Identity, Rejection, Status, Verdict},
 };
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, hash_map::Entry},
+    iter,
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -26,6 +35,8 @@ pub struct Recorded {
     pub fingerprint: Uuid,
     /// The fingerprint without the deadline, where that is another. [`Uuid::nil`]: one of those versions recorded it.
     pub content: Option<Uuid>,
+    /// "": one of those versions recorded it.
+    pub sender: Option<String>,
     /// The item that it is about, where it names one; who has the order, where that was asked.
     pub item: Option<String>,
     #[sqlx(default)]
@@ -38,6 +49,9 @@ pub struct Recorded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVerdict<'a> {
     pub request_id: &'a str,
+    pub sender: Option<&'a str>,
+    /// Under which it is recorded.
+    pub key: Cow<'a, str>,
     /// What it will be known to be about: only who has an order is on record.
     pub about: About<'a>,
     pub status: Status,
@@ -50,11 +64,17 @@ pub struct NewVerdict<'a> {
 pub struct Verdicts<'a> {
     /// The moment of the batch, by the database's clock.
     pub now: OffsetDateTime,
-    /// What is on record of the batch's request ids.
+    /// What is on record of the batch's request ids, by key.
     recorded: HashMap<String, Recorded>,
     new: Vec<NewVerdict<'a>>,
-    /// The place of each request id in `new`.
+    /// The place in `new` where each request id is first.
     places: HashMap<&'a str, usize>,
+}
+
+/// The keys under which a request's verdict may be on record.
+pub fn keys(request: &impl Identity) -> impl Iterator<Item = Cow<'_, str>> {
+    let own = request.sender().map(|_| request.own_key());
+    iter::once(Cow::Borrowed(request.request_id())).chain(own)
 }
 
 impl<'a> Verdicts<'a> {
@@ -64,12 +84,15 @@ impl<'a> Verdicts<'a> {
 
     /// The answer to a request whose id has a verdict; `None`: it is to be decided.
     pub fn answer(&self, request: &impl Identity) -> Option<Answer> {
-        let id = request.request_id();
-        let added = self.added(id);
-        let recorded = match added {
-            Some(new) => &new.recorded,
-            None => self.recorded.get(id)?,
+        let added = self.added(request);
+        let (recorded, sender) = match added {
+            Some(new) => (&new.recorded, new.sender),
+            None => self.on_record(request).map(|(_, recorded)| (recorded, recorded.sender.as_deref()))?,
         };
+        // Of another's, nothing is said.
+        if !request.is_by(sender) {
+            return Some(Answer::Rejected(Rejection::reused(request, &["sender"])));
+        }
         if recorded.is_of(request) {
             return Some(Answer::Verdict(recorded.reply.clone()));
         }
@@ -86,13 +109,41 @@ impl<'a> Verdicts<'a> {
         Some(if may_be_of_another_deadline && is_purchase && differing.is_empty() {
             Answer::Verdict(recorded.reply.clone())
         } else {
-            Answer::Rejected(Rejection::reused(id, &differing))
+            Answer::Rejected(Rejection::reused(request, &differing))
         })
     }
 
+    /// What is on record of a request's id, and its key; another sender's only where this one could have none of their own.
+    fn on_record(&self, request: &impl Identity) -> Option<(&str, &Recorded)> {
+        if self.recorded.is_empty() {
+            return None;
+        }
+        let get = |key: &str| self.recorded.get_key_value(key).map(|(key, recorded)| (key.as_str(), recorded));
+        let first = get(request.request_id());
+        match first {
+            Some((_, recorded)) if request.is_by(recorded.sender.as_deref()) => first,
+            Some(_) | None if request.sender().is_some() => get(&request.own_key()),
+            Some(_) | None => first,
+        }
+    }
+
+    /// The keys of what is on record of the ids of these requests, and of other content.
+    pub fn of_others<R: Identity>(&self, requests: &[&R]) -> Vec<String> {
+        let recorded = requests.iter().filter_map(|request| Some((request, self.on_record(*request)?)));
+        recorded.filter(|(request, (_, found))| !found.is_of(**request)).map(|(_, (key, _))| key.to_owned()).collect()
+    }
+
+    /// Notes who has the order of the verdict with this key.
+    pub fn note_buyer(&mut self, key: &str, buyer: Option<String>) {
+        if let Some(recorded) = self.recorded.get_mut(key) {
+            recorded.buyer = buyer;
+        }
+    }
+
     /// Adds the verdict of a request that has none, and answers with it.
-    pub fn add(&mut self, request: &'a impl Identity, verdict: &Verdict) -> Answer {
-        let reply = serde_json::to_string(verdict).expect("a verdict is representable as JSON");
+    pub fn add(&mut self, request: &'a impl Identity, mut verdict: Verdict) -> Answer {
+        verdict.item = verdict.item.or_else(|| request.about().item.map(ToOwned::to_owned));
+        let reply = serde_json::to_string(&verdict).expect("a verdict is representable as JSON");
         let content = request.fingerprint();
         let (fingerprint, content) = match request.fingerprint_with_deadline() {
             Some(fingerprint) => (fingerprint, Some(content)),
@@ -101,14 +152,28 @@ impl<'a> Verdicts<'a> {
         let recorded = Recorded { fingerprint, content, reply: reply.clone(), ..Recorded::default() };
         let (request_id, about) = (request.request_id(), request.about());
         let about = if verdict.order.is_some() { about } else { About { item: about.item, ..About::default() } };
-        self.places.insert(request_id, self.new.len());
-        self.new.push(NewVerdict { request_id, about, status: verdict.status, recorded });
+        let is_taken = self.recorded.contains_key(request_id);
+        let key = match self.places.entry(request_id) {
+            Entry::Vacant(place) if !is_taken => {
+                place.insert(self.new.len());
+                Cow::Borrowed(request_id)
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.new.len());
+                request.own_key()
+            }
+            Entry::Occupied(_) => request.own_key(),
+        };
+        self.new.push(NewVerdict { request_id, sender: request.user(), key, about, status: verdict.status, recorded });
         Answer::Verdict(reply)
     }
 
-    /// What the batch adds for this request id.
-    pub fn added(&self, request_id: &str) -> Option<&NewVerdict<'a>> {
-        self.places.get(request_id).map(|place| &self.new[*place])
+    /// What the batch adds for this request's id; another sender's only where this one could have none of their own.
+    pub fn added(&self, request: &impl Identity) -> Option<&NewVerdict<'a>> {
+        let (id, user) = (request.request_id(), request.user());
+        let first = *self.places.get(id)?;
+        let own = self.new[first..].iter().find(|new| new.request_id == id && new.sender == user);
+        own.or_else(|| self.new.get(first).filter(|_| user.is_none()))
     }
 
     /// What the batch adds, in its order.
@@ -136,10 +201,14 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Code, ReleaseRequest};
+    use crate::messages::{Code, ReleaseRequest, Sender};
 
     fn request(id: &str, order: u128) -> ReleaseRequest {
-        ReleaseRequest { request_id: id.to_owned(), order_id: Uuid::from_u128(order) }
+        ReleaseRequest { request_id: id.to_owned(), order_id: Uuid::from_u128(order), sender: None }
+    }
+
+    fn by(user: &str, request: ReleaseRequest) -> ReleaseRequest {
+        ReleaseRequest { sender: Some(Sender { user: user.to_owned(), is_trusted: false }), ..request }
     }
 
     #[test]
@@ -151,17 +220,56 @@ mod tests {
         let mut verdicts = Verdicts::at(now, HashMap::from([("old".to_owned(), recorded)]));
         assert_eq!(verdicts.answer(&new), None, "it is to be decided");
         let verdict = Verdict::decided("new", Code::UnknownOrder, "There is none.", now);
-        let first = verdicts.add(&new, &verdict);
+        let first = verdicts.add(&new, verdict.clone());
         for (again, expected) in [
             (request("old", 1), Answer::Verdict("as it was sent".to_owned())),
-            (request("old", 2), Answer::Rejected(Rejection::reused("old", &[]))),
+            (request("old", 2), Answer::Rejected(Rejection::reused(&old, &[]))),
             (request("new", 1), first),
-            (request("new", 2), Answer::Rejected(Rejection::reused("new", &[]))),
+            (request("new", 2), Answer::Rejected(Rejection::reused(&new, &[]))),
         ] {
             assert_eq!(verdicts.answer(&again), Some(expected), "{again:?}");
         }
         assert_eq!(verdicts.all_added().len(), 1);
-        assert_eq!(verdicts.added("new").map(|new| new.status), Some(verdict.status));
-        assert_eq!(verdicts.added("old"), None);
+        assert_eq!(verdicts.added(&new).map(|new| new.status), Some(verdict.status));
+        assert_eq!(verdicts.added(&old), None);
+    }
+
+    #[test]
+    fn an_id_is_its_senders_own_and_what_older_versions_recorded_is_anybodys() {
+        let plain = request("id", 1);
+        let (ann, bob, eve) = (by("ann", plain.clone()), by("bob", plain.clone()), by("eve", plain.clone()));
+        let recorded = |sender: Option<&str>, reply: &str| Recorded {
+            fingerprint: plain.fingerprint(),
+            sender: sender.map(ToOwned::to_owned),
+            reply: reply.to_owned(),
+            ..Recorded::default()
+        };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let of = |sender| Verdicts::at(now, HashMap::from([("id".to_owned(), recorded(sender, "first"))]));
+        let (own, reused) =
+            (Answer::Verdict("first".to_owned()), Answer::Rejected(Rejection::reused(&plain, &["sender"])));
+        for (sender, to_nobody, to_ann, to_bob) in [
+            (None, Some(&own), None, None),
+            (Some("ann"), Some(&reused), Some(&own), None),
+            (Some(""), Some(&own), Some(&own), Some(&own)),
+        ] {
+            let found = [&plain, &ann, &bob].map(|request| of(sender).answer(request));
+            assert_eq!(found.each_ref().map(Option::as_ref), [to_nobody, to_ann, to_bob], "{sender:?}");
+        }
+        // The first one's time is past, or it is not.
+        for first in [None, Some(("id".to_owned(), recorded(Some("ann"), "first")))] {
+            let second = ("id bob".to_owned(), recorded(Some("bob"), "second"));
+            let verdicts = Verdicts::at(now, first.into_iter().chain([second]).collect());
+            assert_eq!(verdicts.answer(&bob), Some(Answer::Verdict("second".to_owned())));
+        }
+        let mut verdicts = of(Some("ann"));
+        for request in [&bob, &eve] {
+            let verdict =
+                Verdict::decided("id", Code::UnknownOrder, request.sender.as_ref().unwrap().user.as_str(), now);
+            let answer = verdicts.add(request, verdict);
+            assert_eq!(verdicts.answer(request), Some(answer), "each its own");
+        }
+        let keys: Vec<&str> = verdicts.all_added().iter().map(|new| &*new.key).collect();
+        assert_eq!((keys, verdicts.answer(&plain)), (vec!["id bob", "id eve"], Some(reused)));
     }
 }

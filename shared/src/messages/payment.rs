@@ -1,7 +1,7 @@
 //! Requests to pay for an order, and to end a payment that its gateway does not end.
 
 use super::request::{
-    Identity, Request, invalid, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
+    Identity, Request, Sender, invalid, read_id, read_object, read_opaque_id, read_order_id, read_request_id, read_text,
 };
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct PaymentRequest {
     pub order_id: Uuid,
     /// The gateway's name for what to charge, such as a token of a card; never a card's number.
     pub payment_method: String,
+    #[serde(skip)]
+    pub sender: Option<Sender>,
 }
 
 /// From the gateway, or an operator: how a payment that is under way ends.
@@ -40,7 +42,8 @@ pub struct EndRequest {
     pub order_id: Uuid,
     #[serde(flatten)]
     pub end: End,
-    /// Who sent it, by the broker's word; no part of the content.
+    /// The broker's user who published it themselves, where the message says so. Nobody does it in another's name; and the id is
+    /// everybody's who may.
     #[serde(skip)]
     pub user: Option<String>,
 }
@@ -75,15 +78,15 @@ impl Request for PaymentMessage {
                 return Ok(Self::End(EndRequest { request_id: request_id.clone(), order_id, end, user: None }));
             }
             let payment_method = read_opaque_id("payment_method", fields.payment_method)?;
-            Ok(Self::Pay(PaymentRequest { request_id: request_id.clone(), order_id, payment_method }))
+            Ok(Self::Pay(PaymentRequest { request_id: request_id.clone(), order_id, payment_method, sender: None }))
         })();
-        checked.map_err(|rejection: Rejection| rejection.of(&request_id))
+        checked.map_err(|rejection: Rejection| rejection.of(&request_id, None))
     }
 
-    fn sent_by(&mut self, user: Option<&str>) {
+    fn sent_by(&mut self, sender: Sender, is_passed_on: bool) {
         match self {
-            Self::Pay(_) => (),
-            Self::End(end) => end.user = user.map(ToOwned::to_owned),
+            Self::Pay(request) => request.sender = Some(sender),
+            Self::End(request) => request.user = Some(sender.user).filter(|_| !is_passed_on),
         }
     }
 }
@@ -93,6 +96,13 @@ impl Identity for PaymentMessage {
         match self {
             Self::Pay(request) => request.request_id(),
             Self::End(request) => request.request_id(),
+        }
+    }
+
+    fn sender(&self) -> Option<&Sender> {
+        match self {
+            Self::Pay(request) => request.sender(),
+            Self::End(_) => None,
         }
     }
 
@@ -107,6 +117,10 @@ impl Identity for PaymentMessage {
 impl Identity for PaymentRequest {
     fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    fn sender(&self) -> Option<&Sender> {
+        self.sender.as_ref()
     }
 
     fn fingerprint(&self) -> Uuid {
@@ -173,4 +187,21 @@ fn read_reason(value: Option<Value>) -> Result<String, Rejection> {
         return Err(invalid(message));
     }
     Ok(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_payment_ends_is_told_by_nobody_in_anothers_name() {
+        let order = Uuid::nil();
+        let end = format!(r#"{{"request_id":"e-1","order_id":"{order}","op":"void"}}"#);
+        for (is_passed_on, expected) in [(false, Some("bank")), (true, None)] {
+            let mut message = PaymentMessage::decode(end.as_bytes(), None).ok().expect("it is one");
+            message.sent_by(Sender { user: "bank".to_owned(), is_trusted: true }, is_passed_on);
+            let PaymentMessage::End(request) = &message else { panic!("{message:?}") };
+            assert_eq!((request.user.as_deref(), message.sender(), &*message.own_key()), (expected, None, "e-1"));
+        }
+    }
 }

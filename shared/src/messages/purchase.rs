@@ -1,7 +1,7 @@
 //! A request for units of an item.
 
 use super::request::{
-    About, Identity, Request, malformed, read_id, read_object, read_opaque_id, read_request_id, required, whole,
+    About, Identity, Request, Sender, malformed, read_id, read_object, read_opaque_id, read_request_id, required, whole,
 };
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ pub struct PurchaseRequest {
     /// After this moment the buyer no longer wants the units. No part of the content: it is new each time that they ask.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub deadline: Option<OffsetDateTime>,
+    #[serde(skip)]
+    pub sender: Option<Sender>,
 }
 
 impl Request for PurchaseRequest {
@@ -36,19 +38,28 @@ impl Request for PurchaseRequest {
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         let fields: Fields = read_object(body)?;
         let request_id = read_request_id(fields.request_id, message_id)?;
+        let item = read_id("item", fields.item).map_err(|rejection| rejection.of(&request_id, None))?;
         let checked = (|| {
-            let item = read_id("item", fields.item)?;
             let buyer = read_opaque_id("buyer", fields.buyer)?;
-            Ok((item, buyer, read_quantity(fields.quantity)?, read_deadline(fields.deadline)?))
+            Ok((buyer, read_quantity(fields.quantity)?, read_deadline(fields.deadline)?))
         })();
-        let (item, buyer, quantity, deadline) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
-        Ok(Self { request_id, item, buyer, quantity, deadline })
+        let (buyer, quantity, deadline) =
+            checked.map_err(|rejection: Rejection| rejection.of(&request_id, Some(&item)))?;
+        Ok(Self { request_id, item, buyer, quantity, deadline, sender: None })
+    }
+
+    fn sent_by(&mut self, sender: Sender, _is_passed_on: bool) {
+        self.sender = Some(sender);
     }
 }
 
 impl Identity for PurchaseRequest {
     fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    fn sender(&self) -> Option<&Sender> {
+        self.sender.as_ref()
     }
 
     fn fingerprint(&self) -> Uuid {

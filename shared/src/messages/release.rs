@@ -1,6 +1,6 @@
 //! A request to cancel an order: its units are on sale again.
 
-use super::request::{Identity, Request, read_object, read_order_id, read_request_id};
+use super::request::{Identity, Request, Sender, read_object, read_order_id, read_request_id};
 use super::verdict::Rejection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,6 +17,8 @@ pub struct ReleaseRequest {
     pub request_id: String,
     /// As the verdict `reserved` has it.
     pub order_id: Uuid,
+    #[serde(skip)]
+    pub sender: Option<Sender>,
 }
 
 impl Request for ReleaseRequest {
@@ -25,14 +27,22 @@ impl Request for ReleaseRequest {
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         let fields: Fields = read_object(body)?;
         let request_id = read_request_id(fields.request_id, message_id)?;
-        let order_id = read_order_id(fields.order_id).map_err(|rejection| rejection.of(&request_id))?;
-        Ok(Self { request_id, order_id })
+        let order_id = read_order_id(fields.order_id).map_err(|rejection| rejection.of(&request_id, None))?;
+        Ok(Self { request_id, order_id, sender: None })
+    }
+
+    fn sent_by(&mut self, sender: Sender, _is_passed_on: bool) {
+        self.sender = Some(sender);
     }
 }
 
 impl Identity for ReleaseRequest {
     fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    fn sender(&self) -> Option<&Sender> {
+        self.sender.as_ref()
     }
 
     fn fingerprint(&self) -> Uuid {

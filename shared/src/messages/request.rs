@@ -5,6 +5,7 @@
 use super::verdict::{Code, Rejection};
 use serde::de::DeserializeOwned;
 use serde_json::{Number, Value};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// The largest body of a request, in bytes.
@@ -27,16 +28,47 @@ pub trait Request: Identity + Sized {
     /// panics; a [`Rejection`] names the first thing wrong, with the request id where one could be read.
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection>;
 
-    /// Told by the broker: the user who sent it, where the message says so. Of no concern to most kinds.
-    fn sent_by(&mut self, user: Option<&str>) {
-        let _ = user;
+    /// Told by the broker: who sent it, where the message says so; or by who has published it for them, and may.
+    fn sent_by(&mut self, sender: Sender, _is_passed_on: bool) {
+        drop(sender);
     }
+}
+
+/// Who sent a request, by the broker's word; no part of its content. A message that does not say so has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// A user of the broker. Nobody is called "": it stands for whoever sent what versions up to 0.2 have recorded.
+    pub user: String,
+    /// Whether they may cancel and pay for what anybody has ordered.
+    pub is_trusted: bool,
 }
 
 /// What tells one request from another.
 pub trait Identity: Send + Sync {
-    /// Chosen by the sender; the same id always gets the same verdict.
+    /// Chosen by the sender; the same id of the same sender always gets the same verdict.
     fn request_id(&self) -> &str;
+
+    fn sender(&self) -> Option<&Sender> {
+        None
+    }
+
+    /// The broker's user who sent it.
+    fn user(&self) -> Option<&str> {
+        self.sender().map(|sender| sender.user.as_str())
+    }
+
+    /// Whether it is of the same sender as what is on record as this user's.
+    fn is_by(&self, recorded: Option<&str>) -> bool {
+        recorded == Some("") || recorded == self.user()
+    }
+
+    /// Its id as nobody else can have it: no id has a space in it.
+    fn own_key(&self) -> Cow<'_, str> {
+        match self.user().filter(|user| !user.is_empty()) {
+            Some(user) => Cow::Owned([self.request_id(), user].join(" ")),
+            None => Cow::Borrowed(self.request_id()),
+        }
+    }
 
     /// Identifies the content (what is asked for: neither the request id nor a deadline): equal content, equal fingerprint.
     /// Stored with the verdict, so what it is made of never changes.
@@ -50,6 +82,25 @@ pub trait Identity: Send + Sync {
     /// What of the content stands in plain words, too, where a verdict is recorded.
     fn about(&self) -> About<'_> {
         About::default()
+    }
+}
+
+impl Rejection {
+    /// Of a request whose id is another one's; `differing` are the fields that are known to be what makes it another.
+    pub fn reused(request: &impl Identity, differing: &[&str]) -> Self {
+        let another = || format!("another {}", differing.join(" and "));
+        let what = if differing.is_empty() { "other content".to_owned() } else { another() };
+        // Not "use a new id": who only wants to ask again would buy twice.
+        let message = format!(
+            "This request id has a verdict, or will have one, for a request with {what}. Send that request again \
+             to have its verdict; only what is to be bought or done besides takes a new id."
+        );
+        Self::new(Code::RequestIdReused, message).on(request)
+    }
+
+    /// The same, of this request.
+    pub fn on(self, request: &impl Identity) -> Self {
+        self.of(request.request_id(), request.about().item)
     }
 }
 

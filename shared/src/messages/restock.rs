@@ -35,7 +35,8 @@ const TIMES: RangeInclusive<OffsetDateTime> = datetime!(0001-01-01 00:00 UTC)..=
 /// Names the space of fingerprints (UUIDv5): its own, so that an id used for another kind of request is told apart.
 const FINGERPRINT_SPACE: Uuid = Uuid::from_u128(0x91c4_0f6d_3e27_5b18_a4d9_7265_7374_6f63);
 
-/// Serialised, it is the body of a message.
+/// Serialised, it is the body of a message. Its id is the stock keepers', whoever of them sends it: who begins to say so must not
+/// restock twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestockRequest {
     pub request_id: String,
@@ -112,11 +113,9 @@ impl Request for RestockRequest {
     fn decode(body: &[u8], message_id: Option<&str>) -> Result<Self, Rejection> {
         let mut fields: Fields = read_object(body)?;
         let request_id = read_request_id(fields.request_id.take(), message_id)?;
-        let checked = (|| {
-            nothing_unknown(&fields)?;
-            Ok((read_id("item", fields.item.take())?, read_operation(fields)?))
-        })();
-        let (item, operation) = checked.map_err(|rejection: Rejection| rejection.of(&request_id))?;
+        let checked = nothing_unknown(&fields).and_then(|()| read_id("item", fields.item.take()));
+        let item = checked.map_err(|rejection| rejection.of(&request_id, None))?;
+        let operation = read_operation(fields).map_err(|rejection| rejection.of(&request_id, Some(&item)))?;
         Ok(Self { request_id, item, operation })
     }
 }

@@ -151,6 +151,9 @@ pub struct Verdict {
     /// Absent only where none could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// What it is about; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
     pub status: Status,
     /// Why, for programs.
     pub code: Code,
@@ -174,7 +177,8 @@ impl Verdict {
     }
 
     fn undated(request_id: Option<String>, code: Code, message: String) -> Self {
-        Self { request_id, status: code.status(), code, message, order: None, item_version: None, decided_at: None }
+        let (item, order, item_version, decided_at) = (None, None, None, None);
+        Self { request_id, item, status: code.status(), code, message, order, item_version, decided_at }
     }
 }
 
@@ -193,8 +197,9 @@ pub struct Order {
 /// Why a message cannot be decided; it is answered where it can be, and kept in `dead`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The request's id, where one could be read.
+    /// The request's id, where one could be read, and its item.
     pub request_id: Option<String>,
+    pub item: Option<String>,
     /// One of the codes whose status is [`Status::Invalid`].
     pub code: Code,
     /// For people.
@@ -205,29 +210,18 @@ impl Rejection {
     /// Of a message whose request id is not known.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         debug_assert_eq!(code.status(), Status::Invalid);
-        Self { request_id: None, code, message: message.into() }
+        Self { request_id: None, item: None, code, message: message.into() }
     }
 
-    /// Of a request whose id is another one's; `differing` are the fields that are known to be what makes it another.
-    pub fn reused(request_id: &str, differing: &[&str]) -> Self {
-        let another = || format!("another {}", differing.join(" and "));
-        let what = if differing.is_empty() { "other content".to_owned() } else { another() };
-        // Not "use a new id": who only wants to ask again would buy twice.
-        let message = format!(
-            "This request id has a verdict, or will have one, for a request with {what}. Send that request again \
-             to have its verdict; only what is to be bought or done besides takes a new id."
-        );
-        Self::new(Code::RequestIdReused, message).of(request_id)
-    }
-
-    /// The same, of this request.
-    pub fn of(self, request_id: &str) -> Self {
-        Self { request_id: Some(request_id.to_owned()), ..self }
+    /// The same, of the request with this id, as far as it can be read.
+    pub fn of(self, request_id: &str, item: Option<&str>) -> Self {
+        Self { request_id: Some(request_id.to_owned()), item: item.map(ToOwned::to_owned), ..self }
     }
 
     /// The reply's body. It has no time in it, so the same bad message gets the same bytes.
     pub fn verdict(&self) -> Verdict {
-        Verdict::undated(self.request_id.clone(), self.code, self.message.clone())
+        let item = self.item.clone();
+        Verdict { item, ..Verdict::undated(self.request_id.clone(), self.code, self.message.clone()) }
     }
 }
 

@@ -4,7 +4,10 @@
 //! history, its units and its event move together, and only from the state that the cause leads from.
 
 use super::{Cause, State};
-use crate::outbox::{kind_of, record_orders};
+use crate::{
+    messages::Sender,
+    outbox::{kind_of, record_orders},
+};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;
@@ -12,7 +15,7 @@ use uuid::Uuid;
 
 /// Held until the transaction ends.
 pub const LOCK_ORDERS: &str = "
-SELECT id, state, item, quantity, hold_until FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+SELECT id, state, item, quantity, hold_until, sender FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
 /// $1 and $2 belong together: the order, and the request. From the state $3 to $4, because of $5, at $6.
 pub const MOVE_ON: &str = "
@@ -55,6 +58,15 @@ pub struct Order {
     pub item: String,
     pub quantity: i64,
     pub hold_until: OffsetDateTime,
+    /// Who bought it; empty where the purchase did not say so.
+    pub sender: String,
+}
+
+impl Order {
+    /// Whether this sender may know of it, cancel it and pay for it.
+    pub fn is_open_to(&self, sender: Option<&Sender>) -> bool {
+        self.sender.is_empty() || sender.is_some_and(|sender| sender.is_trusted || sender.user == self.sender)
+    }
 }
 
 /// Orders that one cause moves on, each with the request that asked for it.

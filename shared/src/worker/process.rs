@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     fail_point::pause_at,
     handler::{Answer, Handler},
-    messages::{Code, Identity, Rejection, Request},
+    messages::{Code, Identity, Rejection, Request, Sender},
     metrics::Registry,
     retry::{RetryPolicy, Waits},
 };
@@ -103,7 +103,8 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
     for (delivery, outcome) in read {
         let outcome = outcome.or_else(|| match answered.next().expect("one answer for each request") {
             (request, Answer::Verdict(body)) => {
-                Some(Outcome::Answered { body, request_id: request.request_id().to_owned() })
+                let request_id = delivery.correlation_id().is_none().then(|| request.request_id().to_owned());
+                Some(Outcome::Answered { body, request_id })
             }
             (_, Answer::Rejected(rejection)) => Some(Outcome::Rejected(rejection)),
             (_, Answer::Requeue) => Some(Outcome::Requeued),
@@ -138,19 +139,23 @@ async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow
 
 fn read_request<H: Handler>(delivery: &Delivery, body: &[u8], around: Around<'_>) -> Result<H::Request, Outcome> {
     let request = H::Request::decode(body, delivery.message_id());
-    let valid = validate(delivery, around.service.worker.refuse_default_exchange).and_then(|()| match &request {
+    let options = &around.service.worker;
+    let valid = validate(delivery, options).and_then(|()| match &request {
         Ok(request) if H::Request::LINES_UP_BY_ITEM => check_line(delivery, request.about().item),
         Ok(_) | Err(_) => Ok(()),
     });
     let rejection = match (valid, request) {
         (Ok(()), Ok(mut request)) => {
-            request.sent_by(delivery.user_id());
+            if let Some(user) = delivery.user_id() {
+                let sender = Sender { user: user.to_owned(), is_trusted: options.trusts(user) };
+                request.sent_by(sender, delivery.is_passed_on());
+            }
             return Ok(request);
         }
         (Ok(()), Err(of_body)) => of_body,
         // The properties are at fault, but the body may say which request it is.
-        (Err(rejection), Ok(request)) => rejection.of(request.request_id()),
-        (Err(rejection), Err(of_body)) => Rejection { request_id: of_body.request_id, ..rejection },
+        (Err(rejection), Ok(request)) => rejection.on(&request),
+        (Err(rejection), Err(of_body)) => Rejection { code: rejection.code, message: rejection.message, ..of_body },
     };
     Err(Outcome::Rejected(rejection))
 }
@@ -180,7 +185,7 @@ async fn answer<H: Handler>(handler: &H, requests: &[H::Request], around: Around
         if let [request] = requests {
             tracing::error!(request_id = request.request_id(), reason, "a message cannot be handled");
             let message = "This message cannot be handled; it is kept, and its operators are told.";
-            return Some(vec![Answer::Rejected(Rejection::new(Code::NotHandled, message).of(request.request_id()))]);
+            return Some(vec![Answer::Rejected(Rejection::new(Code::NotHandled, message).on(request))]);
         }
         let mut answers = Vec::with_capacity(requests.len());
         // What comes behind a request for an item that waits, waits with it.

@@ -74,7 +74,7 @@ impl Function {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", self.handler.name());
         let window = self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN);
-        let consumer = Consumer::open(nodes, &name, queues, window, workers).await?;
+        let consumer = Consumer::open(nodes, &name, queues, window, workers, &self.service.worker.replay_users).await?;
         let settling = Settling::start(Settler {
             service: self.service.clone(),
             name: name.clone(),

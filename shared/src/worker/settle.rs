@@ -3,9 +3,10 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{BATCHES_SETTLING_MAX, publish::Publishing, service::Service, validate::is_reply_queue};
+use super::{BATCHES_SETTLING_MAX, publish::Publishing, service::Service, validate::may_reply};
 use crate::{
     amqp::{Acknowledger, Delivery, Error, Outgoing},
+    config::WorkerOptions,
     fail_point::pause_at,
     messages::Rejection,
 };
@@ -17,7 +18,8 @@ use tokio::{
 
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
-    Answered { body: String, request_id: String },
+    /// The request id stands in for a correlation id that the sender did not give.
+    Answered { body: String, request_id: Option<String> },
     /// It is answered with why it cannot be decided, and kept in `dead`.
     Rejected(Rejection),
     /// It is not decided yet, and goes to the end of its queue.
@@ -87,10 +89,11 @@ pub(super) struct Settler {
 
 impl Settler {
     async fn run(self, mut decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
+        let options = self.service.worker.clone();
         let mut publishing = Publishing::new(self.service, &self.name).await;
         while let Some(Decided { outcomes, held, undecided }) = decided.recv().await {
             pause_at("decided").await;
-            let returned = publishing.publish(outgoing(&outcomes, &self.queues)).await;
+            let returned = publishing.publish(outgoing(&outcomes, &self.queues, &options)).await;
             pause_at("replied").await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
@@ -105,11 +108,15 @@ impl Settler {
 }
 
 /// What is to be sent of a batch: replies first.
-fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Vec<Outgoing<'a>> {
+fn outgoing<'a>(
+    outcomes: &'a [(Delivery, Outcome)],
+    queues: &'a [String],
+    options: &WorkerOptions,
+) -> Vec<Outgoing<'a>> {
     let (mut replies, mut copies) = (Vec::with_capacity(outcomes.len()), Vec::new());
     for (of, outcome) in outcomes {
         let queue = queues[of.partition].as_str();
-        let may_reply = of.reply_to().is_some_and(is_reply_queue);
+        let may_reply = may_reply(of, options);
         if let Some(reply_to) = of.reply_to().filter(|_| !may_reply) {
             tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead.invalid`");
         }
@@ -119,7 +126,7 @@ fn outgoing<'a>(outcomes: &'a [(Delivery, Outcome)], queues: &'a [String]) -> Ve
             }
         };
         match outcome {
-            Outcome::Answered { body, request_id } => reply(Cow::Borrowed(body.as_str()), Some(request_id.as_str())),
+            Outcome::Answered { body, request_id } => reply(Cow::Borrowed(body.as_str()), request_id.as_deref()),
             Outcome::Rejected(reason) => {
                 let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
                 reply(Cow::Owned(body), reason.request_id.as_deref());

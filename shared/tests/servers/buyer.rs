@@ -112,6 +112,8 @@ pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
         refuse_default_exchange: false,
         migrate: Migrate::Auto,
         ready_file: None,
+        trusted_users: None,
+        replay_users: Vec::new(),
         batch_max: 100,
         metrics_address: None,
         startup_seconds_max: 30,

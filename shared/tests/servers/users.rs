@@ -161,7 +161,7 @@ async fn with_their_rights_a_buyer_is_answered_events_are_published_and_an_opera
         assert!(body == "{" || reply.data == body.as_bytes());
     }
 
-    let dead = DeadLetterQueue::open(&nodes("operator"), "test").await.unwrap();
+    let dead = DeadLetterQueue::open(&nodes("operator"), "test", &[]).await.unwrap();
     assert_eq!(dead.take(10).await.unwrap().messages.len(), 1);
     let request = OutgoingRequest { exchange: "purchase", routing_key: "a", request_id: "third", body: "" };
     let asked = request_reply(&nodes("operator"), "test", request, WAIT_MAX).await.unwrap();

@@ -25,7 +25,7 @@ const DROP_CHECKS: [&str; 5] = [
 ];
 
 /// What is done to a right sale of 10 units and an order in each state, and the checks that must be off.
-const FAULTS: [(&str, &[&str]); 20] = [
+const FAULTS: [(&str, &[&str]); 22] = [
     ("SELECT 1", &[]),
     ("UPDATE items SET sold = sold + 1", &["stock_conserved", "stock_matches_orders"]),
     ("UPDATE items SET available = available - 9, stock = stock - 9", &["stock_conserved"]),
@@ -35,6 +35,20 @@ const FAULTS: [(&str, &[&str]); 20] = [
     ("DELETE FROM orders WHERE state = 'reserved'", &["stock_matches_orders", "verdicts_have_orders"]),
     (
         "DELETE FROM verdicts WHERE request_id IN (SELECT request_id FROM orders WHERE state = 'paid')",
+        &["orders_have_verdicts"],
+    ),
+    // Two senders of one id.
+    (
+        "WITH orders_of_two AS (UPDATE orders SET request_id = 'r-0', sender = state WHERE state IN ('reserved', 'paid'))
+         UPDATE verdicts SET request_id = CASE state WHEN 'paid' THEN 'r-0' ELSE 'r-0 reserved' END, sender = state
+         FROM orders WHERE orders.request_id = verdicts.request_id AND state IN ('reserved', 'paid')",
+        &[],
+    ),
+    (
+        "WITH orders_of_two AS (UPDATE orders SET request_id = 'r-0', sender = state WHERE state IN ('reserved', 'paid')),
+         one AS (UPDATE verdicts SET request_id = 'r-0', sender = state
+                 FROM orders WHERE orders.request_id = verdicts.request_id AND state = 'paid')
+         DELETE FROM verdicts USING orders WHERE orders.request_id = verdicts.request_id AND state = 'reserved'",
         &["orders_have_verdicts"],
     ),
     ("UPDATE verdicts SET reply = '{}'", &["verdicts_have_orders"]),

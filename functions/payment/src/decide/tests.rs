@@ -10,7 +10,7 @@ use uuid::Uuid;
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
 
 fn request(id: u128, order_id: Uuid, method: &str) -> PaymentRequest {
-    PaymentRequest { request_id: format!("p-{id}"), order_id, payment_method: method.to_owned() }
+    PaymentRequest { request_id: format!("p-{id}"), order_id, payment_method: method.to_owned(), sender: None }
 }
 
 /// Ids, orders and methods are few, so that they clash.
@@ -33,7 +33,14 @@ fn database() -> impl Strategy<Value = Database> {
     let order =
         (select(&State::ALL[..]), 1..5_i64, prop::bool::weighted(0.8)).prop_map(|(state, quantity, is_held)| {
             let left = if is_held { time::Duration::HOUR } else { time::Duration::ZERO };
-            Order { id: Uuid::nil(), state, item: format!("i-{}", quantity % 2), quantity, hold_until: NOW + left }
+            Order {
+                id: Uuid::nil(),
+                state,
+                item: format!("i-{}", quantity % 2),
+                quantity,
+                hold_until: NOW + left,
+                sender: String::new(),
+            }
         });
     prop::collection::vec(order, 3).prop_map(|orders| {
         let orders: HashMap<_, _> = (0_u128..).map(Uuid::from_u128).zip(orders).collect();
@@ -169,7 +176,7 @@ proptest! {
 
 fn held(id: Uuid, state: State) -> HashMap<Uuid, Order> {
     let hold_until = NOW + time::Duration::HOUR;
-    HashMap::from([(id, Order { id, state, item: "i".to_owned(), quantity: 1, hold_until })])
+    HashMap::from([(id, Order { id, state, item: "i".to_owned(), quantity: 1, hold_until, sender: String::new() })])
 }
 
 #[test]

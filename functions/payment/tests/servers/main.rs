@@ -19,9 +19,9 @@ use shared::{
     devstack::{
         gateway::{self, Behaviour},
         seed::{
-            self, Due, Fault, all_of, assert_one_verdict_per_id, codes, count, database_of_holds as database, execute,
-            functions, hold, holds, lock, one_hold, published, state, until_decided, until_waiting, verdict,
-            violated_by,
+            self, Due, Fault, all_of, assert_one_verdict_per_id, by, codes, count, database_of_holds as database,
+            execute, functions, hold, holds, lock, one_hold, published, sold_to, state, until_decided, until_waiting,
+            verdict, violated_by,
         },
     },
     handler::{Answer, Handler},
@@ -96,7 +96,7 @@ fn options(url: &str, timeout_ms: u64) -> HttpOptions {
 }
 
 fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> PaymentRequest {
-    PaymentRequest { request_id: format!("p-{id}"), order_id, payment_method: payment_method.to_owned() }
+    PaymentRequest { request_id: format!("p-{id}"), order_id, payment_method: payment_method.to_owned(), sender: None }
 }
 
 /// A payment function as it is after its process started: it knows nothing but the database and the bank.

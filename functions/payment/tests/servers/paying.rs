@@ -98,6 +98,46 @@ async fn of_two_requests_for_one_order_the_first_pays_and_the_second_is_told_so(
 }
 
 #[tokio::test]
+async fn a_senders_order_is_paid_for_by_them_alone_and_each_sender_has_ids_of_their_own() {
+    let pool = database(&[("a", 2)]).await;
+    let orders @ [anns, bens] = holds(&pool, ["a"; 2], Due::InAnHour).await;
+    sold_to(&pool, "ann").await;
+    sqlx::query("UPDATE orders SET sender = 'ben' WHERE id = $1").bind(bens).execute(&pool).await.unwrap();
+    let bank = Bank::silent_on(&orders).await;
+    // The same id for all of them.
+    let pays = |user: &str, order| PaymentRequest { sender: Some(by(user)), ..request(1, order, "card") };
+    let own = [pays("ann", anns), pays("ben", bens)];
+    left_unknown(&pool, &bank, &own).await;
+    for thief in [pays("eve", anns), pays("ben", anns), request(2, anns, "card")] {
+        let found = code(&pool, &bank, thief.clone()).await;
+        let under_way = thief.sender == Some(by("ben"));
+        assert_eq!(found, if under_way { "request_id_reused" } else { "unknown_order" }, "{thief:?}");
+    }
+    // Whoever ends a payment has not its message.
+    sqlx::query("UPDATE payments SET next_ask_at = now()").execute(&pool).await.unwrap();
+    assert_eq!(process(&pool, &bank).take_up().await.unwrap(), 2);
+    let paid = answers(&pool, &bank, &own).await;
+    assert_eq!(codes(&paid), [Code::Paid, Code::Paid]);
+    assert_eq!((verdict(&paid[0]).item.as_deref(), bank.charges()), (Some("a"), 2));
+    assert_eq!(code(&pool, &bank, pays("eve", anns)).await, "unknown_order", "a repeat by another");
+    assert_eq!(answers(&pool, &bank, &own).await, paid, "each their own");
+}
+
+#[tokio::test]
+async fn a_payment_that_an_older_version_began_is_ended_for_whoever_sent_it_and_its_id_pays_for_nothing_else() {
+    let pool = database(&[("a", 2)]).await;
+    let [order, other] = holds(&pool, ["a"; 2], Due::InAnHour).await;
+    let bank = Bank::silent_on(&[order]).await;
+    left_unknown(&pool, &bank, &[request(1, order, "card")]).await;
+    execute(&pool, "UPDATE payments SET sender = DEFAULT").await;
+    let by_ann = |order| PaymentRequest { sender: Some(by("ann")), ..request(1, order, "card") };
+    for again in [request(1, other, "card"), by_ann(other)] {
+        assert_eq!(code(&pool, &bank, again).await, "request_id_reused");
+    }
+    assert_eq!(code(&pool, &bank, by_ann(order)).await, "paid");
+}
+
+#[tokio::test]
 async fn the_database_itself_lets_one_request_pay_for_one_order_only() {
     let pool = database(&[("a", 2)]).await;
     for _ in 0..2 {

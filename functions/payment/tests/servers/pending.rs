@@ -132,6 +132,19 @@ async fn a_gateway_that_will_not_have_our_requests_is_not_asked_in_a_hurry() {
 }
 
 #[tokio::test]
+async fn what_the_gateway_says_of_two_senders_payments_under_one_id_is_kept_for_both() {
+    let pool = database(&[("a", 2)]).await;
+    let orders = holds(&pool, ["a"; 2], Due::InAnHour).await;
+    let bank = Bank::pending("card").await;
+    let pays = |(user, order)| PaymentRequest { sender: Some(by(user)), ..request(1, order, "card") };
+    let requests: Vec<_> = ["ann", "ben"].into_iter().zip(orders).map(pays).collect();
+    assert!(handled(&process(&pool, &bank), &requests).await.iter().all(|answer| *answer == Answer::Requeue));
+    let said =
+        "SELECT count(*) FROM payments WHERE is_under_way AND said IS NOT NULL AND request_id IN ('p-1', 'p-1 ben')";
+    assert_eq!(count(&pool, said).await, 2);
+}
+
+#[tokio::test]
 async fn who_may_says_how_a_payment_ends_and_nobody_else() {
     let pool = database(&[("a", 3)]).await;
     let orders @ [paid, refused, voided] = holds(&pool, ["a"; 3], Due::InAnHour).await;

@@ -12,7 +12,7 @@ mod interleaved;
 /// Buyers are few, so that they come again.
 fn request(id: u32, item: &str, quantity: u32) -> PurchaseRequest {
     let (request_id, buyer) = (format!("r-{id}"), format!("b-{}", id % 3));
-    PurchaseRequest { request_id, item: item.to_owned(), buyer, quantity, deadline: None }
+    PurchaseRequest { request_id, item: item.to_owned(), buyer, quantity, deadline: None, sender: None }
 }
 
 fn item(available: i64) -> Item {

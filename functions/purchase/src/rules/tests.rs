@@ -28,7 +28,7 @@ fn at_most(max: i64) -> Rules {
 /// Why a request for this quantity gets nothing.
 fn refused(rules: &Rules, quantity: u32, buyer: &Buyer) -> Option<Refusal> {
     let [request_id, item, name] = ["r", "a", "b"].map(str::to_owned);
-    rules.refuse(&PurchaseRequest { request_id, item, buyer: name, quantity, deadline: None }, NOW, buyer)
+    rules.refuse(&PurchaseRequest { request_id, item, buyer: name, quantity, deadline: None, sender: None }, NOW, buyer)
 }
 
 fn code(rules: &Rules, quantity: u32, buyer: &Buyer) -> Option<Code> {

@@ -98,7 +98,7 @@ impl Counter {
             if is_counted
                 && !is_doubtful(conflicts, &request.item)
                 && verdicts.answer(request).is_none()
-                && ids.insert(request.request_id.as_str())
+                && ids.insert((request.request_id.as_str(), request.user()))
             {
                 asked.entry(request.item.as_str()).or_default().push(request);
             }
@@ -205,8 +205,8 @@ impl Connection {
                 let mut take = TAKE.key(self.key("item", item));
                 take.arg(GRANT_MS).arg(COUNT_MS);
                 for request in requests {
-                    // The same name only for the same id and content.
-                    let name = Uuid::new_v5(&request.fingerprint(), request.request_id.as_bytes());
+                    // The same name only for the same id, sender and content.
+                    let name = Uuid::new_v5(&request.fingerprint(), request.own_key().as_bytes());
                     take.key(self.key("grant", &name.simple().to_string())).arg(request.quantity);
                 }
                 pipe.invoke_script(&take);

@@ -101,6 +101,44 @@ async fn one_id_for_two_items_at_the_same_instant_buys_one_of_them() {
 }
 
 #[tokio::test]
+async fn an_id_is_its_senders_own_and_to_who_has_no_sender_it_is_a_reused_one() {
+    let sent_by = |user, request| PurchaseRequest { sender: Some(seed::by(user)), ..request };
+    with_every_strategy(&[("a", 9), ("b", 9)], async |sale| {
+        // Who guesses an id, and perhaps all of the request, is first.
+        let guessed = [sent_by("eve", request(1, "a", 1)), sent_by("eve", request(2, "b", 2))];
+        let hers = sale.answers(&guessed).await;
+        let real = [sent_by("ann", request(1, "a", 1)), sent_by("ann", request(2, "a", 1)), sent_by("ann", request(3, "a", 1))];
+        let found = sale.answers(&real).await;
+        assert_eq!(seed::codes(&found), [Code::Reserved; 3], "{:?}", sale.strategy);
+        assert_ne!(found[0], hers[0], "an order of their own");
+        assert!(sale.answers(&guessed).await == hers && sale.answers(&real).await == found, "each their own, again");
+        assert_eq!(sale.codes(&[sent_by("ann", request(1, "b", 1))]).await, [Code::RequestIdReused]);
+        for to_nobody in [request(1, "a", 1), request(1, "b", 1)] {
+            let verdict = &sale.verdicts(&[to_nobody]).await[0];
+            assert!(verdict.code == Code::RequestIdReused && verdict.message.contains("another sender."), "{verdict:?}");
+        }
+        let orders = "SELECT count(*) FROM orders WHERE sender = CASE WHEN quantity = 2 THEN 'eve' ELSE sender END AND sender <> ''";
+        assert_eq!((sale.count(orders).await, sale.item("a").await.0), (5, 5));
+        // In one batch, and at the same instant.
+        let both = [sent_by("eve", request(4, "a", 1)), sent_by("ann", request(4, "a", 1))];
+        assert_eq!(sale.codes(&both).await, [Code::Reserved; 2]);
+        let at_once = [sent_by("eve", request(5, "a", 1)), sent_by("ann", request(5, "b", 1))];
+        let at_once = all_of(at_once.map(|request| sale.by_another().decides(&[request]))).await.concat();
+        assert!(at_once.iter().all(|verdict| verdict.code == Code::Reserved), "{at_once:?}");
+        // What an older version recorded is anybody's.
+        let old = sale.answers(&[request(6, "a", 1)]).await;
+        sale.run("UPDATE verdicts SET sender = DEFAULT WHERE request_id = 'r-6'").await;
+        for again in [request(6, "a", 1), sent_by("ann", request(6, "a", 1))] {
+            assert_eq!(sale.answers(&[again]).await, old);
+        }
+        // The first one's time is past before the second one's.
+        sale.run("DELETE FROM verdicts WHERE request_id = 'r-1'").await;
+        assert_eq!(sale.answers(&real[..1]).await, found[..1]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn requests_that_compete_are_each_decided_once() {
     with_every_strategy(&[("a", 50)], async |sale| {
         let requests: Vec<_> = (0..100).map(|number| request(number, "a", 1)).collect();

@@ -162,7 +162,7 @@ impl Sale {
 
 fn request(id: impl std::fmt::Display, item: &str, quantity: u32) -> PurchaseRequest {
     let [request_id, buyer] = ["r", "b"].map(|kind| format!("{kind}-{id}"));
-    PurchaseRequest { request_id, item: item.to_owned(), buyer, quantity, deadline: None }
+    PurchaseRequest { request_id, item: item.to_owned(), buyer, quantity, deadline: None, sender: None }
 }
 
 fn by_ann(request: PurchaseRequest) -> PurchaseRequest {

@@ -54,6 +54,32 @@ async fn an_order_is_cancelled_by_the_first_request_and_not_by_the_second() {
 }
 
 #[tokio::test]
+async fn a_senders_order_is_unknown_to_others_and_may_be_cancelled_by_them_and_by_who_is_trusted() {
+    for (sender, may) in [
+        (None, false),
+        (Some(by("eve")), false),
+        (Some(by("ann")), true),
+        (Some(Sender { user: "shop".to_owned(), is_trusted: true }), true),
+    ] {
+        let (pool, order) = one_hold(Due::InAnHour).await;
+        sold_to(&pool, "ann").await;
+        let [known, unknown] =
+            [order, Uuid::from_u128(7)].map(|id| (id, ReleaseRequest { sender: sender.clone(), ..request(id, id) }));
+        let found = answers(&pool, &[known.1.clone(), unknown.1]).await;
+        let expected = if may { Code::Cancelled } else { Code::UnknownOrder };
+        assert_eq!(codes(&found), [expected, Code::UnknownOrder], "{sender:?}");
+        let [told, of_none] = [(&found[0], known.0), (&found[1], unknown.0)].map(|(answer, id)| {
+            let Answer::Verdict(body) = answer else { panic!("{answer:?}") };
+            body.replace(&id.to_string(), "<id>")
+        });
+        assert_eq!(told == of_none, !may, "as of one that there is not, byte for byte: {told} {of_none}");
+        assert_eq!(verdict(&found[0]).item, may.then(|| "a".to_owned()));
+        assert_eq!(answers(&pool, &[known.1]).await, found[..1], "again");
+        assert_eq!(state(&pool, order).await, if may { State::Cancelled } else { State::Reserved });
+    }
+}
+
+#[tokio::test]
 async fn the_database_itself_lets_no_order_end_twice() {
     let (pool, order) = one_hold(Due::InAnHour).await;
     answers(&pool, &[request(1, order)]).await;

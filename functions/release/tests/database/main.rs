@@ -11,12 +11,12 @@ use release::{Release, expire::Expirer, store::BATCH_ORDERS_MAX};
 use shared::{
     db,
     devstack::seed::{
-        self, Due, Fault, assert_one_verdict_per_id, codes, count, database, database_of_holds, execute, functions,
-        history, hold, holds, lock, one_hold, state, until_decided, until_waiting, verdict, violated_by,
+        self, Due, Fault, assert_one_verdict_per_id, by, codes, count, database, database_of_holds, execute, functions,
+        history, hold, holds, lock, one_hold, sold_to, state, until_decided, until_waiting, verdict, violated_by,
     },
     handler::{Answer, Handler},
     isolation::Isolation,
-    messages::{Code, ReleaseRequest, Status},
+    messages::{Code, ReleaseRequest, Sender, Status},
     order::State,
     outbox::Notifier,
 };
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 fn request(id: impl std::fmt::Display, order_id: Uuid) -> ReleaseRequest {
-    ReleaseRequest { request_id: format!("c-{id}"), order_id }
+    ReleaseRequest { request_id: format!("c-{id}"), order_id, sender: None }
 }
 
 async fn answers(pool: &PgPool, requests: &[ReleaseRequest]) -> Vec<Answer> {

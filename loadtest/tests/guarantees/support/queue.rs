@@ -8,8 +8,12 @@ use lapin::{
 
 /// A queue that goes with its connection, named by the broker.
 pub(crate) async fn exclusive(channel: &Channel) -> ShortString {
+    exclusive_named(channel, "").await
+}
+
+pub(crate) async fn exclusive_named(channel: &Channel, name: &str) -> ShortString {
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap().name().clone()
+    channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap().name().clone()
 }
 
 pub(crate) async fn durable(channel: &Channel, name: &str) {

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use shared::devstack::{Fixture, RabbitMq, Servers};
+use shared::devstack::{Fixture, RabbitMq, Servers, fixture};
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -153,4 +153,12 @@ pub(crate) async fn rabbitmqctl(rabbitmq: &RabbitMq, arguments: &[&str]) -> Stri
     let output = rabbitmq.rabbitmqctl().arg("--silent").args(arguments).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A user of the shared broker who may do everything in this virtual host, and is called as it and this name.
+pub(crate) async fn add_user(vhost: &str, name: &str) -> String {
+    let (user, rabbitmq) = (format!("{vhost}-{name}"), fixture::rabbitmq().await);
+    rabbitmqctl(rabbitmq, &["add_user", &user, &user]).await;
+    rabbitmqctl(rabbitmq, &["set_permissions", "-p", vhost, &user, ".*", ".*", ".*"]).await;
+    user
 }

@@ -1,6 +1,7 @@
 //! A shop to test in: servers, items on sale, real worker processes, and one buyer who can send anything.
 
-use super::{queue, sale::private_servers};
+use super::queue;
+use super::sale::{add_user, private_servers};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
 use lapin::{
@@ -31,6 +32,8 @@ pub(crate) struct Shop {
     pub(crate) channel: Channel,
     /// The buyer's own queue, named by the broker.
     pub(crate) reply_queue: ShortString,
+    /// The broker's user that the buyer is, where their messages say so.
+    pub(crate) user: Option<String>,
     replies: Consumer,
     _connection: Connection,
 }
@@ -95,7 +98,17 @@ impl Shop {
         let reply_queue = queue::exclusive(&channel).await;
         let replies = queue::consume(&channel, reply_queue.as_str()).await;
         let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());
-        Self { amqp_url, database_url, pool, channel, reply_queue, replies, _connection: connection }
+        Self { amqp_url, database_url, pool, channel, reply_queue, user: None, replies, _connection: connection }
+    }
+
+    /// The same shop for another user of the shared broker, who may do everything there, and whose messages say who sent them.
+    pub(crate) async fn of_user(&self, name: &str) -> Self {
+        let user = add_user(self.amqp_url.rsplit('/').next().unwrap(), name).await;
+        let amqp_url = self.amqp_url.replace("guest:guest", &format!("{user}:{user}"));
+        let shop = Self::on(&amqp_url, &self.database_url, &[]).await;
+        let reply_queue = queue::exclusive_named(&shop.channel, &format!("reply.{user}.1")).await;
+        let replies = queue::consume(&shop.channel, reply_queue.as_str()).await;
+        Self { reply_queue, replies, user: Some(user), ..shop }
     }
 
     /// Starts a real worker process of the purchase function.
@@ -136,11 +149,15 @@ impl Shop {
 
     /// What a buyer's properties usually are.
     pub(crate) fn properties(&self, correlation_id: &str) -> BasicProperties {
-        BasicProperties::default()
+        let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_correlation_id(correlation_id.into())
-            .with_reply_to(self.reply_queue.clone())
+            .with_reply_to(self.reply_queue.clone());
+        match &self.user {
+            Some(user) => properties.with_user_id(user.as_str().into()),
+            None => properties,
+        }
     }
 
     /// Publishes any bytes with any properties, confirmed.

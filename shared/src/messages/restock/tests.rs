@@ -1,6 +1,7 @@
 //! What is read, and what is the same request. What is refused, and how, stands in tests/golden/rejections.txt.
 
 use super::*;
+use crate::messages::Sender;
 use proptest::{prelude::*, sample::select};
 use serde_json::json;
 
@@ -134,4 +135,11 @@ proptest! {
             prop_assert!([opens_at, closes_at].into_iter().flatten().all(|time| TIMES.contains(&time)));
         }
     }
+}
+
+#[test]
+fn who_begins_to_say_who_they_are_does_not_restock_twice() {
+    let mut request = RestockRequest::decode(br#"{"request_id":"s-1","item":"a","op":"close"}"#, None).unwrap();
+    request.sent_by(Sender { user: "keeper".to_owned(), is_trusted: false }, false);
+    assert_eq!((&*request.own_key(), request.user()), ("s-1", None));
 }
