@@ -24,7 +24,7 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
     // Longer than a payment's batch waits for it, so the message goes round its queue.
     let trusted_users = web.user.clone().unwrap();
     let (trusted, slow) = (("TRUSTED_USERS", trusted_users.as_str()), ("GATEWAY_LATENCY_MS", "1200"));
-    let mut operator = shop.of_user("operator").await;
+    let operator = shop.of_user("operator").await;
     let [replayer, settler] = [&operator, &ann].map(|of| of.user.clone().unwrap());
     let (replay, settle) = (("REPLAY_USERS", replayer.as_str()), ("SETTLE_USERS", settler.as_str()));
     let _purchase = shop.worker("w", &[trusted]).await;
@@ -67,15 +67,20 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
     let hers = (RELEASE_QUEUE, cancellation("c-2", anns[2].order()), "cancelled");
     // How a payment ends, nobody says in another's name.
     let of_money = (PAYMENT_QUEUE, end, "not_allowed");
-    for (publisher, requests) in
-        [(&mut eve, vec![not_hers.clone()]), (&mut web, vec![not_hers]), (&mut operator, vec![hers, of_money])]
-    {
-        for (queue, body, code) in requests {
-            let properties = publisher.properties(queue).with_headers(in_anns_name.clone());
-            publisher.send_to("", queue, body.as_bytes(), properties).await;
-            let reply = publisher.reply_to(queue).await;
-            assert_eq!(reply.code(), code, "{queue} by {:?}: {}", publisher.user, reply.body);
-        }
+    for publisher in [&mut eve, &mut web] {
+        let (queue, body, code) = &not_hers;
+        let properties = publisher.properties(queue).with_headers(in_anns_name.clone());
+        publisher.send_to("", queue, body.as_bytes(), properties).await;
+        let reply = publisher.reply_to(queue).await;
+        assert_eq!(reply.code(), *code, "by {:?}: {}", publisher.user, reply.body);
+    }
+    // The reply goes where the sender's own would.
+    for (queue, body, code) in [hers, of_money] {
+        let properties = operator.properties(queue).with_headers(in_anns_name.clone());
+        let properties = properties.with_reply_to(ann.reply_queue.clone());
+        operator.send_to("", queue, body.as_bytes(), properties).await;
+        let reply = ann.reply_to(queue).await;
+        assert_eq!(reply.code(), code, "{}", reply.body);
     }
 
     let paid = ann.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", order)).await;
