@@ -43,6 +43,30 @@ async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() 
 }
 
 #[tokio::test]
+async fn a_broker_that_takes_back_what_is_held_for_too_long_costs_nobody_a_verdict_or_a_place() {
+    // Three times as long as the broker lets a message be held, and three times as long as it takes to look.
+    let away = Duration::from_secs(std::env::var("AWAY_SECONDS").map_or(6, |seconds| seconds.parse().unwrap()));
+    let (mut servers, endpoints) = private_servers(1).await;
+    for setting in ["consumer_timeout", "channel_tick_interval"] {
+        let set = format!("application:set_env(rabbit, {setting}, {}).", away.as_millis() / 3);
+        rabbitmqctl(&servers.rabbitmq, &["eval", &set]).await;
+    }
+    let scenario = Scenario { buyers: 6_000, items: 40, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let sale = Sale::of(scenario, workers(2, Some(20)).await, TIME_MAX + away);
+    let mut sale = start(&endpoints, sale).await.unwrap();
+    sale.open();
+    verdicts_reach(&sale, 200).await;
+    servers.postgres.kill_for(away).await.unwrap();
+    let outcome = sale.finish().await.unwrap();
+    // Every buyer of every partition has a verdict, and who came first was served first.
+    assert_passed(&outcome);
+    let log = std::fs::read_to_string(servers.folder().join("rabbitmq.log")).unwrap();
+    let is_deaf = rabbitmqctl(&servers.rabbitmq, &["version"]).await.starts_with("3.10.");
+    assert_eq!(log.contains("has timed out"), is_deaf, "from 3.11.15 on, it gives a worker the time that it asks for");
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_who_has_it() {
     const BUYERS: usize = 40;
     let others: Vec<String> = (0..BUYERS).map(|number| format!("other-{number}")).collect();

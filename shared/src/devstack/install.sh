@@ -3,6 +3,8 @@
 #
 # sh -c INSTALL install NAME…     NAME is rabbitmq, postgres, redis or chromium
 #
+# Servers come from the folder TURNSTILE_SERVERS, where it is set (functions/deploy/servers.sh makes one).
+#
 # Standard output has the programs' paths, a line each, and the exit code is 0; or it says what a person has to do, and the
 # exit code is 69. No system service is started or enabled.
 set -u
@@ -40,13 +42,30 @@ folder_of() {
     program=$(command -v "$1" 2>/dev/null) && printf '%s\n' "${program%/*}"
 }
 
+# What a server's programs are called in the folder TURNSTILE_SERVERS.
+given() {
+    [ -n "${TURNSTILE_SERVERS:-}" ] || return 0
+    case $1 in
+    rabbitmq) echo rabbitmq-server rabbitmqctl epmd ;;
+    postgres) echo postgres initdb ;;
+    redis) echo redis-server ;;
+    esac
+}
+
 find_programs() {
+    given=$(given "$1")
+    if [ -n "$given" ]; then
+        # These and no others: whoever names a folder means its versions.
+        for program in $given; do
+            [ -f "$TURNSTILE_SERVERS/$program" ] && printf '%s\n' "$TURNSTILE_SERVERS/$program" || return
+        done
+        return
+    fi
     case $1 in
     rabbitmq)
         # Packages keep the real scripts here; what they put into `sbin` is a wrapper that insists on the user `rabbitmq`.
-        # Whoever wants another version than the package's names its folder by TURNSTILE_RABBITMQ.
         # shellcheck disable=SC2046 # no such folder has a space in its name
-        pair rabbitmq-server rabbitmqctl "${TURNSTILE_RABBITMQ:-}" /usr/lib/rabbitmq/bin $(newest '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin') \
+        pair rabbitmq-server rabbitmqctl /usr/lib/rabbitmq/bin $(newest '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin') \
             /opt/homebrew/opt/rabbitmq/sbin /usr/local/opt/rabbitmq/sbin "$(folder_of rabbitmq-server)" &&
             command -v epmd
         ;;
@@ -162,10 +181,15 @@ install_packages() {
     return 0
 }
 
-# shellcheck disable=SC2046 # names and packages are words
+# shellcheck disable=SC2046,SC2086 # names and packages are words
 ensure() {
     set -- $(missing "$@")
     [ $# = 0 ] && return
+    given=$(for name in "$@"; do given "$name"; done)
+    if [ -n "$given" ]; then
+        echo "TURNSTILE_SERVERS=$TURNSTILE_SERVERS is to be the absolute path of a folder with the programs" $given
+        exit 69
+    fi
     on=$(system)
     if [ "$on" != debian ] || [ "$(id -u)" != 0 ]; then tell "$on" "$@"; fi
     exec 9>"$lock" && flock -w 900 9 || echo "another installation holds $lock"

@@ -130,6 +130,13 @@ impl Postgres {
         self.server.kill_and_restart().await
     }
 
+    /// Kills the server at once, and starts it again when it was away for this long.
+    pub async fn kill_for(&mut self, away: Duration) -> Result<()> {
+        self.server.kill().await?;
+        tokio::time::sleep(away).await;
+        self.server.start_again().await
+    }
+
     pub async fn stop(mut self) -> Result<()> {
         self.server.stop().await
     }

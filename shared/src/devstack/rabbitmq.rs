@@ -9,7 +9,7 @@ use super::{
     process::remove_env,
     server::{PortTaken, Server, percent_encoded},
 };
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use std::{
@@ -18,13 +18,14 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::process::Command;
 
 const RABBITMQ_CONF: &str = include_str!("../../../rabbitmq/rabbitmq.conf");
+/// Names the file that takes its place. `/dev/null` makes a broker with its own defaults, as a managed one is.
+const CONF: &str = "TURNSTILE_RABBITMQ_CONF";
 const ENABLED_PLUGINS: &str = include_str!("../../../rabbitmq/enabled_plugins");
 /// What a private node has on top of `rabbitmq/rabbitmq.conf`, besides its definitions: a small disk is no reason to
 /// hold the publishers of a demo back.
@@ -59,6 +60,7 @@ pub struct RabbitMq {
     /// Outlives the nodes through restarts, and is dropped after them.
     epmd: Server,
     control: PathBuf,
+    home: PathBuf,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,7 @@ impl RabbitMq {
             |number: usize| Node::start(number, [ports[0], pairs[number][0], pairs[number][1]], folder, home, server);
         let mut nodes = vec![start(0).await?];
         nodes.extend(try_join_all((1..pairs.len()).map(start)).await?);
-        let started = RabbitMq { nodes, killed: Vec::new(), epmd, control: control.clone() };
+        let started = RabbitMq { nodes, killed: Vec::new(), epmd, control: control.clone(), home: home.to_owned() };
         // A node that does not reach the others while it boots would be a broker by itself.
         if started.nodes.len() > 1 {
             let status = started.ask(&["cluster_status"]).await?;
@@ -173,13 +175,10 @@ impl RabbitMq {
     /// Makes virtual hosts on which the users may do what they may on the others.
     pub async fn add_vhosts(&self, names: &[String]) -> Result<()> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut command = self.rabbitmqctl();
-        command.args(["--silent", "import_definitions"]).stdin(Stdio::piped());
-        let mut importing = command.spawn().context("run rabbitmqctl")?;
-        let definitions = users_and_vhosts(&names).to_string();
-        importing.stdin.take().context("it reads")?.write_all(definitions.as_bytes()).await?;
-        let status = importing.wait().await?;
-        ensure!(status.success(), "rabbitmqctl import_definitions ended with {status}");
+        // By a file: Erlang/OTP 29 does not read definitions from a pipe.
+        let file = self.home.join(format!("{}.json", uuid::Uuid::now_v7()));
+        fs::write(&file, users_and_vhosts(&names).to_string())?;
+        self.ask(&["import_definitions", &file.to_string_lossy()]).await?;
         Ok(())
     }
 
@@ -272,7 +271,7 @@ fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) ->
     ]
 }
 
-/// The files that nodes read when they boot, the same for each: `rabbitmq/` as it stands, and a few lines on top. Nodes that
+/// The files that nodes read when they boot, the same for each: `rabbitmq/` as it stands (or [`CONF`]), and a few lines on top. Nodes that
 /// are to be one cluster find one Erlang cookie, and each the first of them.
 fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result<()> {
     let definitions = home.join("definitions.json");
@@ -283,7 +282,8 @@ fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result
         private += &format!("cluster_formation.classic_config.nodes.1 = {}\n", node_name(0));
     }
     fs::write(home.join("enabled_plugins"), ENABLED_PLUGINS)?;
-    fs::write(home.join("rabbitmq.conf"), RABBITMQ_CONF)?;
+    let conf = std::env::var_os(CONF).map_or_else(|| Ok(RABBITMQ_CONF.into()), fs::read)?;
+    fs::write(home.join("rabbitmq.conf"), conf)?;
     fs::create_dir(home.join("conf.d"))?;
     fs::write(home.join("conf.d/private.conf"), private)?;
     fs::write(definitions, users_and_vhosts(vhosts).to_string())?;

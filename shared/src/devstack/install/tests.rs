@@ -58,12 +58,16 @@ impl Machine {
     }
 
     async fn asks_for(&self, names: &[&str]) -> (Option<i32>, String) {
+        self.asks_for_those_of("", names).await
+    }
+
+    async fn asks_for_those_of(&self, folder: &str, names: &[&str]) -> (Option<i32>, String) {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", INSTALL, "install"]).args(names).env_clear().env("PATH", &self.0);
         for (variable, file) in [("OS_RELEASE", "os-release"), ("INSTALL_LOCK", "lock"), ("POLICY", "policy")] {
             shell.env(format!("TURNSTILE_{variable}"), self.path(file));
         }
-        let output = shell.env("TMPDIR", &self.0).output().await.unwrap();
+        let output = shell.env("TMPDIR", &self.0).env("TURNSTILE_SERVERS", folder).output().await.unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
@@ -118,6 +122,17 @@ async fn only_root_on_debian_installs_and_only_what_is_missing() {
     assert_eq!(machine.asks_for(&["redis", "chromium"]).await, (Some(0), paths));
     let said = format!("{APT} install --no-install-recommends redis-server\nsystemctl disable redis-server\n");
     assert_eq!(machine.said(), said);
+}
+
+#[tokio::test]
+async fn servers_of_a_folder_that_is_named_are_taken_and_no_others() {
+    let (machine, tree) = (Machine::debian(&["redis-server", "chromium"], ""), Machine::new("", &["redis-server"]));
+    let (asked, folder) = (["redis", "chromium"], tree.0.display().to_string());
+    let paths = format!("{}\n{}\n", tree.path("redis-server"), machine.path("chromium"));
+    assert_eq!(machine.asks_for_those_of(&folder, &asked).await, (Some(0), paths));
+    let told = "TURNSTILE_SERVERS=/nowhere is to be the absolute path of a folder with the programs redis-server\n";
+    assert_eq!(machine.asks_for_those_of("/nowhere", &asked).await, (Some(MISSING), told.to_owned()));
+    assert_eq!(machine.said(), "", "nothing is installed");
 }
 
 #[tokio::test]
@@ -176,7 +191,8 @@ async fn a_second_installation_waits_for_the_first() {
 #[tokio::test]
 async fn the_shell_programs_pass_shellcheck() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/devstack");
-    match Command::new("shellcheck").args(["install.sh", "watchdog.sh"]).current_dir(folder).output().await {
+    let programs = ["install.sh", "watchdog.sh", "../../../functions/deploy/servers.sh"];
+    match Command::new("shellcheck").args(programs).current_dir(folder).output().await {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
         Err(_) => eprintln!("shellcheck is not installed; skipped"),
     }
