@@ -35,8 +35,8 @@ use result::{Counts, Recorded, syns};
 /// Connections to the database, and how long a request waits for one of them.
 const POOL_CONNECTIONS: u32 = 50;
 const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
-/// What the database ends by itself.
-const LIMITS: [(&str, &str); 2] = [("lock_timeout", "5s"), ("statement_timeout", "10s")];
+/// What the database ends by itself. A statement may wait for a row twice: for its turn, and for the lock.
+const LIMITS: [(&str, &str); 2] = [("lock_timeout", "5s"), ("statement_timeout", "15s")];
 /// lock_not_available: the row's lock did not come in time.
 const LOCK_TIMEOUT: &str = "55P03";
 /// How long the server may take to finish what it has begun, once the clients are gone: a request waits for the pool, and

@@ -61,8 +61,9 @@ async fn a_broker_that_takes_back_what_is_held_for_too_long_costs_nobody_a_verdi
     // Every buyer of every partition has a verdict, and who came first was served first.
     assert_passed(&outcome);
     let log = std::fs::read_to_string(servers.folder().join("rabbitmq.log")).unwrap();
-    let is_deaf = rabbitmqctl(&servers.rabbitmq, &["version"]).await.starts_with("3.10.");
-    assert_eq!(log.contains("has timed out"), is_deaf, "from 3.11.15 on, it gives a worker the time that it asks for");
+    let version = rabbitmqctl(&servers.rabbitmq, &["version"]).await;
+    let is_deaf = ["3.", "4.0.", "4.1.", "4.2."].iter().any(|older| version.starts_with(older));
+    assert_eq!(log.contains("has timed out"), is_deaf, "{version} gives a worker the time that it asks for");
     servers.stop().await.unwrap();
 }
 
