@@ -66,7 +66,7 @@ pub(crate) async fn at_once<T>(
     database_url: &str,
     read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let pool: PgPool = db::pool(database_url, NAME, 1).map_err(|error| Failure::Configuration(error.into()))?;
+    let pool: PgPool = db::pool(database_url, NAME, 1)?;
     let done = async {
         let mut transaction = pool.begin().await?;
         sqlx::query(WITHOUT_LIMIT).execute(&mut *transaction).await?;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use shared::amqp::Nodes;
+use shared::config::check_redis_url;
+use shared::db;
 use shared::devstack::{Folder, Missing, Postgres, Servers, install, urls_of};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -146,6 +149,10 @@ fn given(urls: &Urls, redis: Option<&RedisUrl>) -> Result<Option<Endpoints>, Fai
     let redis_url = redis.and_then(|given| url(&given.redis_url));
     let text = match (url(&urls.amqp_url), url(&urls.database_url)) {
         (Some(amqp_url), Some(database_url)) if redis_url.is_some() || redis.is_none() => {
+            Nodes::read(&amqp_url)?;
+            db::read(&database_url)?;
+            let checked = redis_url.as_deref().map_or(Ok(()), check_redis_url);
+            checked.map_err(|error| Failure::Configuration(error.into()))?;
             return Ok(Some(Endpoints { amqp_url, database_url, redis_url, is_private: false }));
         }
         (None, None) if redis_url.is_none() => return Ok(None),

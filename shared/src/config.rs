@@ -113,20 +113,59 @@ pub struct Unusable(pub String);
 /// What else can be said of a URL that [`check_url`] lets pass, and that cannot be read.
 pub const UNREADABLE_URL: &str = "its user, password, host, port or parameters cannot be read";
 
-/// Whether this can be a URL of one of these schemes. To be asked before anybody reads it, and answered in words of our own:
-/// those of others repeat what was given, and connecting to what an unescaped password was taken for would name it, too.
+/// What is said of a database's URL that leaves to us which of several servers takes writes.
+pub(crate) const ONE_HOST: &str = "several hosts, and target_session_attrs, do not work: name one host, by an address that \
+     always leads to the server that takes writes";
+
+/// Whether this can be a URL of one of these schemes, or what is wrong with it. To be asked before anybody reads it, and answered
+/// in words of our own: those of others repeat what was given, and connecting to what an unescaped password was taken for would
+/// name it, too.
 pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), &'static str> {
-    let (scheme, rest) = url.split_once("://").ok_or("it has no scheme")?;
-    if !schemes.contains(&scheme) {
-        return Err("it has another scheme");
+    if url.starts_with(['"', '\'']) {
+        return Err("it begins with a quotation mark, which does not belong to it");
     }
-    let behind_the_host = rest.split_once(['/', '?', '\\']).map_or("", |(_, behind)| behind);
-    if rest.contains('#') || behind_the_host.contains('@') {
+    if url.starts_with("jdbc:") {
+        return Err("it is Java's: leave `jdbc:` out, and write user and password in front of the host");
+    }
+    let (scheme, rest) = url.split_once("://").ok_or("it does not begin with a scheme and ://")?;
+    if !schemes.contains(&scheme) {
+        return Err(match scheme {
+            "amqp" | "amqps" => "it leads to RabbitMQ",
+            "postgres" | "postgresql" => "it leads to PostgreSQL",
+            "redis" | "valkey" => "it leads to Redis",
+            "http" | "https" => "it leads to a web server",
+            _ => "it has another scheme",
+        });
+    }
+    let (authority, behind) = rest.split_at(rest.find(['/', '?', '\\']).unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let is_escape = |text: &str| text.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if rest.contains('#') {
+        return Err("it has a #, which is written %23");
+    }
+    if behind.contains('@') {
         return Err(
-            "in it, and in its password, these are written so: / %2F, ? %3F, # %23, @ %40, a comma %2C, \\ %5C",
+            "it has an @ behind its host, which is written %40; or in its password, a / is not written %2F, a ? \
+                    not %3F, or a \\ not %5C",
         );
     }
+    if !rest.split('%').skip(1).all(is_escape) {
+        return Err("it has a % without two hexadecimal digits behind it, which is written %25");
+    }
+    if host.contains(',') {
+        return Err(ONE_HOST);
+    }
     Ok(())
+}
+
+/// The same for Redis, without TLS.
+pub fn check_redis_url(url: &str) -> Result<(), Unusable> {
+    check_url(url, &["redis", "valkey", "redis+unix", "valkey+unix", "unix"]).map_err(unusable_redis_url)
+}
+
+pub fn unusable_redis_url(reason: &str) -> Unusable {
+    let form = "redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path for a Unix socket";
+    Unusable(format!("REDIS_URL cannot be read ({reason}); it has the form {form}"))
 }
 
 /// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.
@@ -142,4 +181,36 @@ fn default_worker_id() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().filter(char::is_ascii_alphanumeric).take(24).collect();
     format!("{}-{}", if host.is_empty() { "worker" } else { &host }, std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_url_that_is_none_it_is_said_what_is_wrong() {
+        for (url, reason) in [
+            ("jdbc:postgresql://host/shop?user=u&password=p", "leave `jdbc:` out"),
+            ("\"postgres://host/shop\"", "quotation mark"),
+            ("host=h password=p", "does not begin with a scheme"),
+            ("amqp://host/%2f", "leads to RabbitMQ"),
+            ("redis://host", "leads to Redis"),
+            ("https://host", "leads to a web server"),
+            ("postgresql+psycopg://host/shop", "another scheme"),
+            ("postgres://u:p#w@host/shop", "#, which is written %23"),
+            ("postgres://u:p/w@host/shop", "a / is not written %2F"),
+            ("postgres://u:p?w@host/shop", "a ? not %3F"),
+            ("postgres://u:p\\w@host/shop", "a \\ not %5C"),
+            ("postgres://u:p%w@host/shop", "which is written %25"),
+            ("postgres://u:p@host/shop%2", "which is written %25"),
+            ("postgres://a:1,b:2/shop", "name one host"),
+            ("postgres://u:p,w@a,b/shop", "name one host"),
+        ] {
+            let said = check_url(url, &["postgres", "postgresql"]).unwrap_err();
+            assert!(said.contains(reason), "{url}: {said}");
+        }
+        for well in ["postgres://u:p@ss,%25:w@[::1]:1/shop", "postgresql://", "postgres://h?host=/a,b&password=p,w"] {
+            assert_eq!(check_url(well, &["postgres", "postgresql"]), Ok(()), "{well}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod schema;
 pub use schema::{Migrated, SCHEMA_VERSION, migrate};
 
 use crate::{
-    config::{Migrate, StoreOptions, UNREADABLE_URL, check_url},
+    config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url},
     error::{Error, SqlStateClass, classify},
     startup::wait_for_server,
 };
@@ -54,14 +54,26 @@ const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("e
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
-pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, sqlx::Error> {
-    check_url(url, &["postgres", "postgresql"]).map_err(|reason| sqlx::Error::Configuration(reason.into()))?;
-    // It logs the parameters that it does not know, and a misspelt `password` is one.
-    let read = tracing::subscriber::with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
-    let options = read.map_err(|_| sqlx::Error::Configuration(UNREADABLE_URL.into()))?;
-    let options = options.application_name(name).options(LIMITS).options(KEEPALIVE);
+pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, OpenError> {
+    let options = read(url)?.application_name(name).options(LIMITS).options(KEEPALIVE);
     let options = options.options(PLANS);
     Ok(pool_with(options, connections_max))
+}
+
+/// Where the database at `url` is.
+pub fn read(url: &str) -> Result<PgConnectOptions, OpenError> {
+    check_url(url, &["postgres", "postgresql"]).map_err(OpenError::Url)?;
+    // It logs the parameters that it does not know, and a misspelt `password` is one.
+    let read = tracing::subscriber::with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
+    let options = read.map_err(|_| OpenError::Url(UNREADABLE_URL))?;
+    let is_of_several = options.get_socket().is_none() && options.get_host().contains(',');
+    if is_of_several || url.contains("target_session_attrs=") {
+        return Err(OpenError::Url(ONE_HOST));
+    }
+    if options.get_database().is_none() {
+        return Err(OpenError::Url("it names no database"));
+    }
+    Ok(options)
 }
 
 /// A pool of connections to the same database, where nothing may take longer than a moment.
@@ -92,7 +104,7 @@ pub fn open<'a>(
         let pool = pool_of(options, name)?;
         let away = |error: &OpenError| match error {
             OpenError::Unreachable(reason) | OpenError::LockedOut(reason) => Some(reason.clone()),
-            OpenError::Configuration(_) => None,
+            OpenError::Url(_) | OpenError::Configuration(_) => None,
         };
         wait_for_server("the database", wait_seconds_max, away, || async {
             reach(&pool).await.map_err(|error| OpenError::of(&error))?;
@@ -125,8 +137,7 @@ pub fn open_and_migrate<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFutu
 }
 
 fn pool_of(options: &StoreOptions, name: &str) -> Result<PgPool, OpenError> {
-    let unreadable = |error| OpenError::Configuration(format!("DATABASE_URL cannot be read: {error}"));
-    pool(&options.database_url, name, options.database_connections_max).map_err(unreadable)
+    pool(&options.database_url, name, options.database_connections_max)
 }
 
 /// Connects once, outside the pool, which keeps the reason of a failure to itself.
@@ -191,6 +202,11 @@ pub async fn on_connection<T>(
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    #[error(
+        "DATABASE_URL cannot be read ({0}); it has the form postgres://USER:PASSWORD@HOST:PORT/DATABASE, or with ?host=/folder \
+         for a Unix socket"
+    )]
+    Url(&'static str),
     /// It answers, but not in a way that waiting would change.
     #[error("{0}; check DATABASE_URL, the role's permissions and the version of this program")]
     Configuration(String),

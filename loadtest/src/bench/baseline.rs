@@ -16,9 +16,10 @@ use axum::routing::post;
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use clap::ValueEnum;
+use shared::db;
 use shared::retry::RetryPolicy;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -174,8 +175,6 @@ impl Opened {
 
 /// With every connection open: the first buyer does not wait for that.
 async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
-    let options: PgConnectOptions =
-        database_url.parse().context("DATABASE_URL cannot be read").map_err(Failure::Configuration)?;
     let opening = PgPoolOptions::new()
         .min_connections(POOL_CONNECTIONS)
         .max_connections(POOL_CONNECTIONS)
@@ -184,7 +183,7 @@ async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
         .acquire_slow_threshold(POOL_WAIT_MAX)
         // A round trip before every use, otherwise.
         .test_before_acquire(false)
-        .connect_with(options.application_name("loadtest baseline server").options(LIMITS));
+        .connect_with(db::read(database_url)?.application_name("loadtest baseline server").options(LIMITS));
     opening.await.map_err(|error| {
         Failure::Unreachable(anyhow!(
             "the HTTP server's {POOL_CONNECTIONS} connections to the database cannot be opened ({error}); is PostgreSQL \

@@ -2,7 +2,7 @@
 
 use crate::support::{
     queue::durable,
-    sale::{rabbitmqctl, said},
+    sale::{LOADTEST, rabbitmqctl, said},
     shop::{Shop, purchase_program, until},
 };
 use futures_util::future::join_all;
@@ -11,7 +11,7 @@ use shared::{
     amqp,
     devstack::{Fixture, Folder, Servers, Signal, fixture},
 };
-use std::{process::Output, time::Duration};
+use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
@@ -85,7 +85,11 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
         ("AMQP_URL", "http://somewhere", CONFIGURATION, "amqp://USER:PASSWORD@HOST:PORT/VHOST"),
         ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none", UNREACHABLE, "DATABASE_URL"),
         ("DATABASE_URL", &no_role, CONFIGURATION, "DATABASE_URL"),
-        ("DATABASE_URL", "nonsense", CONFIGURATION, "DATABASE_URL"),
+        ("DATABASE_URL", "nonsense", CONFIGURATION, "postgres://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("DATABASE_URL", "postgresql://", CONFIGURATION, "it names no database"),
+        ("DATABASE_URL", "postgres://a:1,b:2/shop?target_session_attrs=read-write", CONFIGURATION, "name one host"),
+        ("DATABASE_URL", "postgres://a/shop?target_session_attrs=read-write", CONFIGURATION, "name one host"),
+        ("DATABASE_URL", "postgres:///shop?host=a,b", CONFIGURATION, "name one host"),
         ("IN_FLIGHT", "16", CONFIGURATION, "--in-flight 16 needs as many connections: --database-connections-max 16"),
         ("METRICS_ADDRESS", "192.0.2.1:9400", CONFIGURATION, "listen on 192.0.2.1:9400 (--metrics-address)"),
         ("REDIS_URL", "localhost", CONFIGURATION, "REDIS_URL cannot be read"),
@@ -100,12 +104,26 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
 #[tokio::test]
 async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
     let (fixture, purchase) = (Fixture::new().await, purchase_program().await);
-    let all = ["purchase", "payment", "release", "restock", "relay"];
+    let redis = fixture::redis().await.url();
+    let all = [
+        "purchase",
+        "payment",
+        "release",
+        "restock",
+        "relay",
+        "loadtest run --buyers 1",
+        "loadtest compare --buyers 1",
+    ];
     let simulated = ["atomic", "simulated"];
     for (variable, scheme, [strategy, gateway], programs) in [
         ("AMQP_URL", "amqp", simulated, [&all[..], &["admin --json queues", "admin dead list"]].concat()),
-        ("DATABASE_URL", "postgres", simulated, [&all[..], &["admin --json audit", "admin items"]].concat()),
-        ("REDIS_URL", "redis", ["redis", "simulated"], vec!["purchase"]),
+        (
+            "DATABASE_URL",
+            "postgres",
+            simulated,
+            [&all[..], &["admin --json audit", "admin items", "loadtest contend"]].concat(),
+        ),
+        ("REDIS_URL", "redis", ["redis", "simulated"], vec!["purchase", "loadtest run --buyers 1 --strategy redis"]),
         ("GATEWAY_URL", "http", ["atomic", "http"], vec!["payment"]),
     ] {
         for written in [
@@ -126,14 +144,26 @@ async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
             "SCHEME://127.0.0.1:1/x?passwort=geheim",
             "SCHEME://guest:1@127.0.0.1:1/x,guest:geheim@127.0.0.1:1/x",
             "host=127.0.0.1 password=geheim",
+            "jdbc:SCHEME://127.0.0.1:1/x?user=guest&password=geheim",
+            "\"SCHEME://guest:geheim@127.0.0.1:1/x\"",
+            "SCHEME://guest:1%geheim@127.0.0.1:1/x",
+            "SCHEME://guest:geheim@127.0.0.1:1,127.0.0.1:2/x",
+            "SCHEME://guest:geheim@127.0.0.1:1",
         ] {
             let url = written.replace("SCHEME", scheme);
             let run = |line: &'static str| {
                 let (program, arguments) = line.split_once(' ').unwrap_or((line, "--startup-seconds-max 0"));
-                let mut command = tokio::process::Command::new(purchase.with_file_name(program));
+                let program =
+                    if program == "loadtest" { PathBuf::from(LOADTEST) } else { purchase.with_file_name(program) };
+                let mut command = tokio::process::Command::new(program);
                 command.args(arguments.split(' ')).env("RUST_LOG", "debug,lapin=off").kill_on_drop(true);
                 command.env("AMQP_URL", &fixture.amqp_url).env("DATABASE_URL", &fixture.database_url);
-                command.env("GATEWAY", gateway).env("STRATEGY", strategy).env(variable, &url);
+                command
+                    .env("REDIS_URL", &redis)
+                    .env_remove("CARGO")
+                    .env("GATEWAY", gateway)
+                    .env("STRATEGY", strategy)
+                    .env(variable, &url);
                 async move { (line, command.output().await.unwrap()) }
             };
             for (line, output) in join_all(programs.iter().copied().map(run)).await {

@@ -103,6 +103,10 @@ fn read_one(url: &str) -> Result<AMQPUri, Error> {
     if uri.vhost.is_empty() {
         uri.vhost = "/".to_owned();
     }
+    // The library takes an address of IPv6 for none, and would go to this machine.
+    if let Some((_, host)) = url.split_once('[') {
+        uri.authority.host = host.split(']').next().unwrap_or_default().to_owned();
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok(uri)
 }
@@ -297,6 +301,11 @@ mod tests {
         for (url, vhost) in [("amqp://h:5672/", "/"), ("amqp://h", "/"), ("amqp://h/%2f", "/"), ("amqp://h/v", "v")] {
             assert_eq!(Nodes::read(url).unwrap().uris[0].vhost, vhost, "{url}");
         }
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_a_host() {
+        assert_eq!(hosts(&Nodes::read("amqp://u:p@[2001:db8::7]:1/v").unwrap()), ["2001:db8::7:1"]);
     }
 
     #[test]

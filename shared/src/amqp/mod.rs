@@ -51,7 +51,7 @@ const ANSWER_SECONDS_MAX: u64 = 10;
 pub enum Error {
     #[error(
         "AMQP_URL cannot be read ({0}); it has the form amqp://USER:PASSWORD@HOST:PORT/VHOST, with %2f for the virtual host /; \
-         of a cluster, several of these with commas between them"
+         of a cluster, several of these with commas between them (a comma within one is %2C)"
     )]
     Url(&'static str),
     /// At none of the nodes: each with what the network said.

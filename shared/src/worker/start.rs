@@ -109,7 +109,9 @@ fn is_configuration(error: &anyhow::Error) -> bool {
         error.downcast_ref(),
         Some(Error::Url(_) | Error::Refused(_) | Error::NotAllowed(_) | Error::PluginMissing | Error::Differs { .. })
     );
-    of_broker || error.is::<Unusable>() || matches!(error.downcast_ref(), Some(OpenError::Configuration(_)))
+    of_broker
+        || error.is::<Unusable>()
+        || matches!(error.downcast_ref(), Some(OpenError::Url(_) | OpenError::Configuration(_)))
 }
 
 /// Serves a handler until SIGTERM or Ctrl-C, then drains. Fails where the broker cannot be used at the start; later outages

@@ -54,7 +54,7 @@ fn store(url: &str, role: &str) -> StoreOptions {
 async fn start(url: &str, role: &str, migrate: Migrate) -> Result<(), String> {
     db::open(&store(url, role), "test", 0, migrate).await.map(drop).map_err(|error| match error {
         OpenError::Configuration(text) => text,
-        OpenError::Unreachable(text) | OpenError::LockedOut(text) => panic!("{text}"),
+        error @ (OpenError::Url(_) | OpenError::Unreachable(_) | OpenError::LockedOut(_)) => panic!("{error}"),
     })
 }
 

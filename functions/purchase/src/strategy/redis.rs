@@ -14,7 +14,7 @@ use redis::{
     aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use shared::{
-    config::{UNREADABLE_URL, Unusable, check_url},
+    config::{UNREADABLE_URL, Unusable, check_redis_url, unusable_redis_url},
     db::on_connection,
     error::Error,
     idempotency::Verdicts,
@@ -30,8 +30,6 @@ use std::{
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// Without TLS.
-const SCHEMES: [&str; 5] = ["redis", "valkey", "redis+unix", "valkey+unix", "unix"];
 /// How long connecting may take, and an answer; each is some milliseconds' work.
 const SECONDS_MAX: u64 = 2;
 /// How long a grant is kept: longer than a batch goes from hand to hand after a worker's death. One that is asked for after
@@ -76,8 +74,8 @@ impl Counter {
             let without_delay = TcpSettings::default().set_nodelay(true);
             Client::open(client.get_connection_info().clone().set_tcp_settings(without_delay))
         };
-        let client = check_url(redis_url, &SCHEMES).and_then(|()| open().map_err(|_: RedisError| UNREADABLE_URL));
-        let client = client.map_err(|reason| Unusable(format!("REDIS_URL cannot be read: {reason}")))?;
+        check_redis_url(redis_url)?;
+        let client = open().map_err(|_: RedisError| unusable_redis_url(UNREADABLE_URL))?;
         Ok(Self { client, connection: Arc::default() })
     }
 
