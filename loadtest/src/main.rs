@@ -2,12 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::CommandFactory;
 use loadtest::cli::Cli;
+use loadtest::commands::execute;
+use loadtest::failure::Failure;
+use shared::config::read_line;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match loadtest::commands::execute(Cli::parse().check().unwrap_or_else(|error| error.exit())).await {
+    let executed = match read_line(Cli::command()) {
+        Ok(line) => execute(Cli::check(line).unwrap_or_else(|error| error.exit())).await,
+        Err(error) => Err(Failure::Configuration(error.into())),
+    };
+    match executed {
         Ok(true) => ExitCode::SUCCESS,
         // An invariant broke.
         Ok(false) => ExitCode::FAILURE,

@@ -126,6 +126,10 @@ impl Workers {
         if let Some(redis_url) = &endpoints.redis_url {
             program = program.env("REDIS_URL", redis_url);
         }
+        // Where ours are from, they are not to look: they would have both.
+        for variable in ["AMQP_URL_FILE", "DATABASE_URL_FILE", "REDIS_URL_FILE"] {
+            program = program.env(variable, "");
+        }
         for (name, value) in &spec.environment {
             program = program.env(name, value);
         }

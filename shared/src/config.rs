@@ -1,5 +1,9 @@
 //! Configuration: flags and environment variables, the same for every function, each explained by `--help`. A value comes
-//! from the flag, else from the variable, else from the default shown. There is no file.
+//! from the flag, else from the variable, else from the default shown. There is no file, but for what is secret.
+
+mod files;
+
+pub use files::read_line;
 
 use clap::{Args, Parser, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};

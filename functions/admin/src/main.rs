@@ -1,8 +1,8 @@
 //! The process around [`admin::run`]: threads, Ctrl-C, what is printed, and the exit code.
 
 use admin::{CommandLine, failure::Failure, run};
-use clap::Parser;
-use shared::table::Style;
+use clap::CommandFactory;
+use shared::{config::read_line, table::Style};
 use std::{
     io::{ErrorKind, Write},
     process::ExitCode,
@@ -12,11 +12,11 @@ use std::{
 const OFF: u8 = 1;
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = read_line(CommandLine::command()).map_err(|error| Failure::Configuration(error.into()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
     let outcome = runtime.block_on(async {
         tokio::select! {
-            done = run(line, Style::of_stdout()) => done,
+            done = async { run(line?, Style::of_stdout()).await } => done,
             _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
     });

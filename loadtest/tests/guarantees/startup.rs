@@ -103,7 +103,7 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
 
 #[tokio::test]
 async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
-    let (fixture, purchase) = (Fixture::new().await, purchase_program().await);
+    let fixture = Fixture::new().await;
     let redis = fixture::redis().await.url();
     let all = [
         "purchase",
@@ -151,28 +151,59 @@ async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
             "SCHEME://guest:geheim@127.0.0.1:1",
         ] {
             let url = written.replace("SCHEME", scheme);
-            let run = |line: &'static str| {
-                let (program, arguments) = line.split_once(' ').unwrap_or((line, "--startup-seconds-max 0"));
-                let program =
-                    if program == "loadtest" { PathBuf::from(LOADTEST) } else { purchase.with_file_name(program) };
-                let mut command = tokio::process::Command::new(program);
-                command.args(arguments.split(' ')).env("RUST_LOG", "debug,lapin=off").kill_on_drop(true);
-                command.env("AMQP_URL", &fixture.amqp_url).env("DATABASE_URL", &fixture.database_url);
-                command
-                    .env("REDIS_URL", &redis)
-                    .env_remove("CARGO")
-                    .env("GATEWAY", gateway)
-                    .env("STRATEGY", strategy)
-                    .env(variable, &url);
-                async move { (line, command.output().await.unwrap()) }
-            };
-            for (line, output) in join_all(programs.iter().copied().map(run)).await {
+            let environment = [("GATEWAY", gateway), ("STRATEGY", strategy), ("REDIS_URL", &redis), (variable, &url)];
+            for (line, output) in outputs(&fixture, &programs, &environment, "").await {
                 let shown = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
                 assert!(!output.status.success() && shown.contains(variable), "{line}, {url}: {shown}");
                 assert!(!shown.contains("geheim"), "{line}, {url}: {shown}");
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_secret_may_stand_in_a_file_that_is_named_in_its_place() {
+    let (fixture, folder) = (Fixture::new().await, Folder::create().unwrap());
+    let path = folder.path().join("secret");
+    let all = ["purchase", "payment", "release", "restock", "relay", "loadtest run --buyers 1"];
+    let (redis, gateway) = (["redis", "simulated"], ["atomic", "http"]);
+    for (variable, text, [strategy, gateway], programs, hint) in [
+        (
+            "AMQP_URL",
+            "amqp://127.0.0.1:1/x\n",
+            ["atomic", "simulated"],
+            [&all[..], &["admin queues"]].concat(),
+            "127.0.0.1:1: ",
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://h/a%\r\n",
+            ["atomic", "simulated"],
+            [&all[..], &["admin items"]].concat(),
+            "written %25",
+        ),
+        ("REDIS_URL", "redis://127.0.0.1:1\n", redis, vec!["purchase"], "does REDIS_URL name it?"),
+        ("GATEWAY_TOKEN", "a\u{7}b\n", gateway, vec!["payment"], "GATEWAY_TOKEN has characters"),
+    ] {
+        let (named, shown) = (format!("{variable}_FILE"), path.to_str().unwrap());
+        let servers =
+            [("GATEWAY", gateway), ("GATEWAY_URL", "http://127.0.0.1:1"), ("STRATEGY", strategy), (&named, shown)];
+        let said = async |text: Option<&str>, without: &str, hint: &str, code: Option<i32>| {
+            std::fs::remove_file(&path).ok();
+            text.map(|text| std::fs::write(&path, text).unwrap());
+            for (line, output) in outputs(&fixture, &programs, &servers, without).await {
+                assert!(said(&output).contains(hint), "{line}: {output:?}");
+                assert!(code.is_none_or(|code| output.status.code() == Some(code)), "{line}: {output:?}");
+            }
+        };
+        said(Some(text), variable, hint, None).await;
+        said(Some("\n"), variable, &format!("{named} names {shown}, which is empty"), Some(CONFIGURATION)).await;
+        said(None, variable, &format!("{named} names {shown}, which cannot be read"), Some(CONFIGURATION)).await;
+        if ["AMQP_URL", "DATABASE_URL"].contains(&variable) {
+            said(Some(text), "", &format!("{variable} and {named} are both set"), Some(CONFIGURATION)).await;
+        }
+    }
+    folder.remove().await.unwrap();
 }
 
 #[tokio::test]
@@ -225,6 +256,29 @@ async fn heard(socket: &UnixDatagram) -> String {
     let mut buffer = [0; 256];
     let heard = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer)).await;
     String::from_utf8(buffer[..heard.expect("the worker says it").unwrap()].to_vec()).unwrap().trim().to_owned()
+}
+
+/// What these programs say, all at once, on the fixture's servers unless the environment says otherwise, and without this variable.
+async fn outputs<'a>(
+    fixture: &Fixture,
+    programs: &[&'a str],
+    environment: &[(&str, &str)],
+    without: &str,
+) -> Vec<(&'a str, Output)> {
+    let purchase = purchase_program().await;
+    let run = |line: &'a str| {
+        let (program, arguments) = line.split_once(' ').unwrap_or((line, "--startup-seconds-max 0"));
+        let program = if program == "loadtest" { PathBuf::from(LOADTEST) } else { purchase.with_file_name(program) };
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments.split(' ')).env("RUST_LOG", "debug,lapin=off").env_remove("CARGO").kill_on_drop(true);
+        command.env("AMQP_URL", &fixture.amqp_url).env("DATABASE_URL", &fixture.database_url);
+        command.envs(environment.iter().copied());
+        if !without.is_empty() {
+            command.env_remove(without);
+        }
+        async move { (line, command.output().await.unwrap()) }
+    };
+    join_all(programs.iter().copied().map(run)).await
 }
 
 /// Runs a worker that is expected to give up by itself.

@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     amqp::{Error, topology::Topology},
-    config::{CommandLine, Unusable, WorkerOptions},
+    config::{CommandLine, Unusable, WorkerOptions, read_line},
     db::OpenError,
     handler::Handler,
     metrics, telemetry,
 };
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory};
 use std::{future::Future, process::ExitCode};
 use tokio::sync::watch;
 
@@ -80,7 +80,13 @@ fn run_program<Options>(
 where
     Options: Args + 'static,
 {
-    let line = CommandLine::<Options>::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let line: CommandLine<Options> = match read_line(command) {
+        Ok(line) => line,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(CONFIGURATION);
+        }
+    };
     let (log, is_json) = (line.worker.log.clone(), line.worker.log_json);
     run(&log, is_json, Box::new(move |stop| serve(line, stop)))
 }
