@@ -50,7 +50,7 @@ impl From<lapin::Error> for Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Url(_) | OpenError::Configuration(_) => Self::Configuration(error.into()),
+            OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_) => Self::Configuration(error.into()),
             OpenError::Unreachable(_) | OpenError::LockedOut(_) => Self::Unreachable(error.into()),
         }
     }

@@ -1,6 +1,7 @@
 //! The database: connections, migrations, and what its errors mean. Never sees the broker.
 
 mod schema;
+mod session;
 
 pub use schema::{Migrated, SCHEMA_VERSION, migrate};
 
@@ -11,7 +12,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, Connection, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -50,14 +51,14 @@ const ISOLATED_CONNECTIONS_MAX: u32 = 3;
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
 /// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
 const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
+/// What PgBouncer says of what a URL's `options` set.
+const UNSUPPORTED: &str = "unsupported startup parameter";
 /// Lifts [`LIMITS`].
 const NO_LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("lock_timeout", "0")];
 
 /// A pool of connections to the database at `url`; `name` is shown in `pg_stat_activity`. Connects when first used.
 pub fn pool(url: &str, name: &str, connections_max: u32) -> Result<PgPool, OpenError> {
-    let options = read(url)?.application_name(name).options(LIMITS).options(KEEPALIVE);
-    let options = options.options(PLANS);
-    Ok(pool_with(options, connections_max))
+    Ok(pool_with(read(url)?.application_name(name), &[], connections_max))
 }
 
 /// Where the database at `url` is.
@@ -73,16 +74,22 @@ pub fn read(url: &str) -> Result<PgConnectOptions, OpenError> {
     if options.get_database().is_none() {
         return Err(OpenError::Url("it names no database"));
     }
-    Ok(options)
+    // Poolers know no such parameter, and we read no number as text.
+    Ok(options.extra_float_digits(None))
 }
 
 /// A pool of connections to the same database, where nothing may take longer than a moment.
 pub fn isolated(pool: &PgPool) -> PgPool {
-    pool_with(PgConnectOptions::clone(&pool.connect_options()).options(ISOLATED), ISOLATED_CONNECTIONS_MAX)
+    pool_with(PgConnectOptions::clone(&pool.connect_options()), &ISOLATED, ISOLATED_CONNECTIONS_MAX)
 }
 
-pub(crate) fn pool_with(options: PgConnectOptions, connections_max: u32) -> PgPool {
+pub(crate) fn pool_with(options: PgConnectOptions, settings: &[(&str, &str)], connections_max: u32) -> PgPool {
+    let set = set(&options, settings);
     PgPoolOptions::new()
+        .after_connect(move |connection, _| {
+            let set = AssertSqlSafe(set.clone());
+            Box::pin(async { sqlx::raw_sql(set).execute(connection).await.map(drop) })
+        })
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
         // The default asks the server before every use whether it is still there: a round trip for each batch. A
@@ -104,10 +111,10 @@ pub fn open<'a>(
         let pool = pool_of(options, name)?;
         let away = |error: &OpenError| match error {
             OpenError::Unreachable(reason) | OpenError::LockedOut(reason) => Some(reason.clone()),
-            OpenError::Url(_) | OpenError::Configuration(_) => None,
+            OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_) => None,
         };
         wait_for_server("the database", wait_seconds_max, away, || async {
-            reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+            reach(&pool).await?;
             schema::ensure_rights(&pool).await?;
             schema::ensure(&pool, migrate == Migrate::Auto).await
         })
@@ -121,7 +128,7 @@ pub fn open<'a>(
 pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
-        reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+        reach(&pool).await?;
         schema::ensure(&pool, false).await?;
         Ok(pool)
     })
@@ -131,7 +138,7 @@ pub fn open_as_it_is<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<
 pub fn open_and_migrate<'a>(options: &'a StoreOptions, name: &'a str) -> BoxFuture<'a, Result<Migrated, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
-        reach(&pool).await.map_err(|error| OpenError::of(&error))?;
+        reach(&pool).await?;
         migrate(&pool).await.map_err(schema::of)
     })
 }
@@ -140,15 +147,40 @@ fn pool_of(options: &StoreOptions, name: &str) -> Result<PgPool, OpenError> {
     pool(&options.database_url, name, options.database_connections_max)
 }
 
-/// Connects once, outside the pool, which keeps the reason of a failure to itself.
-async fn reach(pool: &PgPool) -> Result<(), sqlx::Error> {
-    connect(&pool.connect_options()).await?.close().await
+/// Connects outside the pool, which keeps the reason of a failure to itself, and makes sure that a connection is one session.
+async fn reach(pool: &PgPool) -> Result<(), OpenError> {
+    let options = pool.connect_options();
+    match answered(session::is_one(&options)).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::Pooled),
+        Err(error) => Err(OpenError::of(&error)),
+    }
 }
 
-/// A connection of its own, for work that must not take one from those who decide; an I/O error (timed out) where the
-/// database does not answer.
-pub fn connect(options: &PgConnectOptions) -> BoxFuture<'_, Result<PgConnection, sqlx::Error>> {
-    Box::pin(async move { answered(PgConnection::connect_with(options)).await })
+/// A connection of its own, with these settings besides those that all have, for work that must not take one from those who
+/// decide; an I/O error (timed out) where the database does not answer.
+pub fn connect<'a>(
+    options: &'a PgConnectOptions,
+    settings: &[(&str, &str)],
+) -> BoxFuture<'a, Result<PgConnection, sqlx::Error>> {
+    let set = AssertSqlSafe(set(options, settings));
+    Box::pin(async move {
+        answered(async {
+            let mut connection = PgConnection::connect_with(options).await?;
+            sqlx::raw_sql(set).execute(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    })
+}
+
+/// What every connection of ours is set to, and these settings, in one statement. It is not part of how a connection is opened: there,
+/// poolers refuse what they do not know. What the URL sets stays.
+fn set(options: &PgConnectOptions, settings: &[(&str, &str)]) -> String {
+    let by_url = options.get_options().unwrap_or_default();
+    let ours = LIMITS.iter().chain(&KEEPALIVE).chain(&PLANS).filter(|(name, _)| !by_url.contains(&format!("{name}=")));
+    let calls = ours.chain(settings).map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
+    format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
 }
 
 /// When the database last did not answer.
@@ -178,7 +210,10 @@ pub fn acquire(pool: &PgPool) -> BoxFuture<'_, Result<PoolConnection<Postgres>, 
     Box::pin(async move {
         match pool.acquire().await {
             // What the server said each time, such as that the role has too many connections, the pool keeps to itself.
-            Err(sqlx::Error::PoolTimedOut) => Err(reach(pool).await.err().unwrap_or(sqlx::Error::PoolTimedOut)),
+            Err(sqlx::Error::PoolTimedOut) => {
+                let outside = connect(&pool.connect_options(), &[]).await;
+                Err(outside.err().unwrap_or(sqlx::Error::PoolTimedOut))
+            }
             acquired => acquired,
         }
     })
@@ -207,6 +242,12 @@ pub enum OpenError {
          for a Unix socket"
     )]
     Url(&'static str),
+    #[error(
+        "between us and PostgreSQL is a pooler in transaction mode, which gives our connection to others between two of our \
+         transactions; have it keep sessions for our database or user (PgBouncer: pool_mode = session), or have DATABASE_URL lead \
+         past it"
+    )]
+    Pooled,
     /// It answers, but not in a way that waiting would change.
     #[error("{0}; check DATABASE_URL, the role's permissions and the version of this program")]
     Configuration(String),
@@ -222,6 +263,9 @@ impl OpenError {
     fn of(error: &sqlx::Error) -> Self {
         match class_of(error) {
             _ if is_locked_out(error) => Self::LockedOut(error.to_string()),
+            _ if error.to_string().contains(UNSUPPORTED) => {
+                Self::Configuration(format!("a pooler refuses {error}; leave it out of DATABASE_URL"))
+            }
             SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
             SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Row | SqlStateClass::Unhandled => {
                 Self::Unreachable(error.to_string())

@@ -33,7 +33,7 @@ impl Failure {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Url(_) | OpenError::Configuration(_) => Self::Configuration(error.into()),
+            OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_) => Self::Configuration(error.into()),
             OpenError::Unreachable(_) | OpenError::LockedOut(_) => Self::Unreachable(error.into()),
         }
     }

@@ -7,7 +7,7 @@
 
 use shared::{db, upkeep::Upkeep};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// The days that verdicts are kept, unless the operator says otherwise.
 pub const KEEP_VERDICTS_DAYS: u16 = 30;
@@ -47,18 +47,18 @@ RETURNING step.deleted, CASE WHEN NOT turn.is_last
 
 /// Deletes verdicts whose time is past, on connections of its own.
 pub(crate) struct Walker {
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     days: u16,
 }
 
 impl Walker {
     /// `pool` only says where.
     pub(crate) fn new(pool: &PgPool, days: u16) -> Self {
-        Self { options: PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS), days }
+        Self { options: pool.connect_options(), days }
     }
 
     async fn delete(&self) -> Result<i64, sqlx::Error> {
-        let mut connection = db::connect(&self.options).await?;
+        let mut connection = db::connect(&self.options, &SETTINGS).await?;
         let deleted = walk(&mut connection, self.days).await?;
         connection.close().await?;
         Ok(deleted)

@@ -29,10 +29,7 @@ use shared::{
     retry::RetryPolicy,
     worker::{Outage, Program, Service},
 };
-use sqlx::{
-    Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgListener},
-};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgListener};
 use std::{
     collections::HashMap,
     process::ExitCode,
@@ -181,12 +178,13 @@ async fn open(
     pool: &PgPool,
     name: &str,
 ) -> anyhow::Result<(PgConnection, PgListener, EventPublisher)> {
-    let options = PgConnectOptions::clone(&pool.connect_options()).options(settings(turn_seconds_max));
     let mut listener = db::answered(PgListener::connect_with(pool)).await.context(DATABASE)?;
     // Notifications are lost while it is away, so its end is an end of all.
     listener.eager_reconnect(false);
     db::answered(listener.listen(CHANNEL)).await.context(DATABASE)?;
-    let store = db::connect(&options).await.context(DATABASE)?;
+    let settings = settings(turn_seconds_max);
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let store = db::connect(&pool.connect_options(), &settings).await.context(DATABASE)?;
     let publisher = EventPublisher::connect(&service.nodes, name, &service.worker.worker_id).await?;
     Ok((store, listener, publisher))
 }

@@ -7,7 +7,10 @@
 use crate::store::{BATCH_ORDERS_MAX, due_items, expire_batch};
 use shared::{db, error::Error, isolation::Isolation, outbox::Notifier, upkeep::Upkeep};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long an item whose holds cannot be ended is passed over, before it is looked at again: somebody must put it right by
 /// hand.
@@ -20,7 +23,7 @@ pub const SETTINGS: [(&str, &str); 4] =
 
 /// Ends holds, on a connection of its own.
 pub struct Expirer {
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     connection: Option<PgConnection>,
     isolation: Isolation,
     /// Items whose holds cannot be ended.
@@ -35,7 +38,7 @@ impl Expirer {
     /// `pool` only says where.
     pub fn new(pool: &PgPool, isolation: Isolation, notifier: Notifier) -> Self {
         Self {
-            options: PgConnectOptions::clone(&pool.connect_options()).options(SETTINGS),
+            options: pool.connect_options(),
             connection: None,
             isolation,
             passed_over: Vec::new(),
@@ -57,7 +60,7 @@ impl Expirer {
         // One that fails is not used again.
         let mut connection = match self.connection.take() {
             Some(connected) => connected,
-            None => db::connect(&self.options).await?,
+            None => db::connect(&self.options, &SETTINGS).await?,
         };
         let mut expired = 0;
         loop {

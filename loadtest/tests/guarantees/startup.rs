@@ -1,6 +1,7 @@
 //! A worker starts against what it finds, or says what is wrong and what to do, with an exit code that says which.
 
 use crate::support::{
+    listener::Listener,
     queue::durable,
     sale::{LOADTEST, rabbitmqctl, said},
     shop::{Shop, purchase_program, until},
@@ -9,7 +10,8 @@ use futures_util::future::join_all;
 use lapin::options::QueueDeleteOptions;
 use shared::{
     amqp,
-    devstack::{Fixture, Folder, Servers, Signal, fixture},
+    devstack::{Fixture, Folder, PgBouncer, PoolMode, Servers, Signal, fixture},
+    messages::EventKind,
 };
 use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::net::UnixDatagram;
@@ -204,6 +206,37 @@ async fn what_is_secret_may_stand_in_a_file_that_is_named_in_its_place() {
         }
     }
     folder.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn through_a_pooler_that_keeps_no_sessions_no_function_starts_and_through_one_that_does_a_sale_goes_on() {
+    let fixture = Fixture::new().await;
+    let (pooler, pooled) = PgBouncer::before(&fixture.database_url, PoolMode::Transaction).await.unwrap();
+    let programs = ["purchase", "payment", "release", "restock", "relay", "admin items", "loadtest run --buyers 1"];
+    for (line, output) in outputs(&fixture, &programs, &[("GATEWAY", "simulated"), ("DATABASE_URL", &pooled)], "").await
+    {
+        assert_eq!(output.status.code(), Some(CONFIGURATION), "{line}: {output:?}");
+        assert!(said(&output).contains("a pooler in transaction mode"), "{line}: {output:?}");
+    }
+    pooler.stop().await.unwrap();
+
+    let (pooler, pooled) = PgBouncer::before(&fixture.database_url, PoolMode::Session).await.unwrap();
+    let mut shop = Shop::on(&fixture.amqp_url, &pooled, &[("ticket", 1)]).await;
+    let mut listener = Listener::to(&shop, "order.#").await;
+    let _workers = [
+        shop.worker("w", &[]).await,
+        shop.worker_of("relay", "r", &[]).await,
+        shop.worker_of("release", "e", &[]).await,
+    ];
+    let order = shop.purchase("r").await.order().to_owned();
+    assert_eq!(listener.next().await.event.event, EventKind::OrderReserved);
+    assert_eq!(shop.cancel("c", &order).await.code(), "cancelled");
+    assert_eq!(listener.next().await.event.event, EventKind::OrderCancelled);
+    assert_eq!(shop.purchase("again").await.code(), "reserved");
+    let output = outputs(&fixture, &["admin audit"], &[("DATABASE_URL", &shop.database_url)], "").await.remove(0).1;
+    assert!(output.status.success(), "{output:?}");
+    drop(shop);
+    pooler.stop().await.unwrap();
 }
 
 #[tokio::test]

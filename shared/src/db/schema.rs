@@ -116,8 +116,8 @@ async fn migrate_once(pool: &PgPool) -> Result<Migrated, MigrateError> {
     let found = standing(pool).await?.version;
     let owner: Option<String> = answered(sqlx::query_scalar(OWNER).fetch_optional(pool)).await?;
     // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
-    let options = PgConnectOptions::clone(&pool.connect_options()).options(NO_LIMITS);
-    let unlimited = pool_with(options.options(owner.iter().map(|owner| ("role", owner))), 1);
+    let settings: Vec<_> = NO_LIMITS.into_iter().chain(owner.iter().map(|owner| ("role", owner.as_str()))).collect();
+    let unlimited = pool_with(PgConnectOptions::clone(&pool.connect_options()), &settings, 1);
     let migrated = async {
         Migrator::with_migrations(migrations().collect()).run(&unlimited).await?;
         if owner.is_some() {

@@ -18,6 +18,8 @@ pub enum Server {
     Postgres,
     /// Redis, or Valkey, which some distributions have in its place.
     Redis,
+    /// A pooler of PostgreSQL's connections; tests have it in between.
+    PgBouncer,
     /// No server, but found and installed as they are: tests look at pages with it.
     Chromium,
 }
@@ -50,6 +52,7 @@ async fn find(servers: &[Server]) -> Result<Vec<PathBuf>> {
         Server::RabbitMq => "rabbitmq",
         Server::Postgres => "postgres",
         Server::Redis => "redis",
+        Server::PgBouncer => "pgbouncer",
         Server::Chromium => "chromium",
     });
     let mut shell = Command::new("/bin/sh");

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Finds the programs of private servers; installs them first where that is safe: on Debian or Ubuntu, as root.
 #
-# sh -c INSTALL install NAME…     NAME is rabbitmq, postgres, redis or chromium
+# sh -c INSTALL install NAME…     NAME is rabbitmq, postgres, redis, pgbouncer or chromium
 #
 # Servers come from the folder TURNSTILE_SERVERS, where it is set (functions/deploy/servers.sh makes one).
 #
@@ -81,6 +81,10 @@ find_programs() {
         command -v redis-server || command -v valkey-server ||
             pair redis-server redis-server /opt/homebrew/bin /usr/local/bin /home/linuxbrew/.linuxbrew/bin | head -n 1 | grep .
         ;;
+    pgbouncer)
+        # Debian keeps it out of the PATH of who is not root.
+        command -v pgbouncer || pair pgbouncer pgbouncer /usr/sbin /opt/homebrew/bin /usr/local/bin | head -n 1 | grep .
+        ;;
     chromium)
         command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable
         ;;
@@ -117,6 +121,8 @@ package() {
     fedora-redis) echo valkey ;;
     homebrew-redis) echo redis ;;
     other-redis) echo Redis ;;
+    other-pgbouncer) echo PgBouncer ;;
+    *-pgbouncer) echo pgbouncer ;;
     other-chromium) echo Chromium ;;
     *) echo chromium ;;
     esac
@@ -145,12 +151,13 @@ tell() {
     are=are urls='AMQP_URL and DATABASE_URL'
     [ $# = 1 ] && are=is
     case " $* " in *" redis "*) urls='AMQP_URL, DATABASE_URL and REDIS_URL' ;; esac
-    if [ "$*" = chromium ]; then
-        printf '%s is not installed. Run\n  %s\n' "$names" "$command"
-    else
+    case "$*" in
+    chromium | pgbouncer) printf '%s is not installed. Run\n  %s\n' "$names" "$command" ;;
+    *)
         printf '%s %s not installed. Either run\n  %s\n' "$names" "$are" "$command"
         printf 'or set %s to servers that run already.\n' "$urls"
-    fi
+        ;;
+    esac
     exit 69
 }
 

@@ -65,7 +65,7 @@ pub struct Item {
 pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
     let pool = db::pool(&fixture::database().await, "test", CONNECTIONS_MAX).expect("the URL can be read");
     let patient = PgConnectOptions::clone(&pool.connect_options()).options(PATIENT);
-    let pool = db::pool_with(patient, CONNECTIONS_MAX);
+    let pool = db::pool_with(patient, &[], CONNECTIONS_MAX);
     db::migrate(&pool).await.expect("the database can be migrated");
     for (id, stock, held, sold) in items {
         let insert = sqlx::query(ITEM).bind(id).bind(stock).bind(held).bind(sold);
@@ -76,7 +76,7 @@ pub async fn database(items: &[(&str, i64, i64, i64)]) -> PgPool {
 
 /// The same database for a function, which may do less than a test.
 pub fn functions(pool: &PgPool) -> PgPool {
-    db::pool_with(PgConnectOptions::clone(&pool.connect_options()).username(FUNCTIONS), CONNECTIONS_MAX)
+    db::pool_with(PgConnectOptions::clone(&pool.connect_options()).username(FUNCTIONS), &[], CONNECTIONS_MAX)
 }
 
 /// The same, all of the items' units held.
@@ -293,8 +293,7 @@ pub async fn assert_plans(
 /// The plan that a connection like those of the pool, with these settings besides, makes of a statement, whatever its
 /// parameters are.
 pub async fn plan(pool: &PgPool, settings: &[(&str, &str)], statement: &str) -> String {
-    let options = PgConnectOptions::clone(&pool.connect_options()).options(settings.iter().copied());
-    let mut connection = db::connect(&options).await.expect("the database is there");
+    let mut connection = db::connect(&pool.connect_options(), settings).await.expect("the database is there");
     let parameters = (1..).take_while(|number| statement.contains(&format!("${number}"))).count();
     let arguments = vec!["NULL"; parameters].join(", ");
     let arguments = if parameters == 0 { arguments } else { format!("({arguments})") };

@@ -117,7 +117,7 @@ fn is_configuration(error: &anyhow::Error) -> bool {
     );
     of_broker
         || error.is::<Unusable>()
-        || matches!(error.downcast_ref(), Some(OpenError::Url(_) | OpenError::Configuration(_)))
+        || matches!(error.downcast_ref(), Some(OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_)))
 }
 
 /// Serves a handler until SIGTERM or Ctrl-C, then drains. Fails where the broker cannot be used at the start; later outages

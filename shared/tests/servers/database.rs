@@ -4,11 +4,11 @@ use futures_util::future::join_all;
 use shared::{
     config::{Migrate, StoreOptions},
     db::{self, Migrated, OpenError, SCHEMA_VERSION},
-    devstack::{Disturbance, FUNCTIONS, Forwarder, as_role, fixture, seed::execute},
+    devstack::{Disturbance, FUNCTIONS, Forwarder, PgBouncer, PoolMode, as_role, fixture, seed::execute},
     error::Error,
 };
 use sqlx::{
-    AssertSqlSafe,
+    AssertSqlSafe, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
@@ -18,10 +18,41 @@ async fn a_role_that_may_have_no_more_connections_is_told_so_by_the_servers_own_
     let pool = db::pool(&fixture::database().await, "test", 1).unwrap();
     sqlx::raw_sql("CREATE ROLE limited LOGIN CONNECTION LIMIT 1").execute(&pool).await.unwrap();
     let options = PgConnectOptions::clone(&pool.connect_options()).username("limited");
-    let _only = db::connect(&options).await.unwrap();
+    let _only = db::connect(&options, &[]).await.unwrap();
     let pool = PgPoolOptions::new().acquire_timeout(Duration::from_millis(100)).connect_lazy_with(options);
     let error = db::acquire(&pool).await.unwrap_err().to_string();
     assert!(error.contains("too many connections for role \"limited\""), "{error}");
+}
+
+/// Some poolers have nothing else in store; and where another one is used at random, it would work most of the time.
+#[tokio::test]
+async fn through_a_pooler_that_keeps_no_sessions_nobody_starts_and_through_one_that_does_all_settings_hold() {
+    let url = fixture::database().await;
+    let (pooler, pooled) = PgBouncer::before(&url, PoolMode::Transaction).await.unwrap();
+    let connect = async || PgConnection::connect_with(&db::read(&pooled).unwrap()).await.unwrap();
+    let (mut one, mut other) = (connect().await, connect().await);
+    // It has one connection in store at first, which both ends of the trial have in turn; then two, and each end has another.
+    for statement in ["BEGIN", "COMMIT"] {
+        let opened = db::open(&store(&pooled, TURNSTILE), "test", 60, Migrate::Auto).await;
+        assert!(matches!(opened, Err(OpenError::Pooled)), "{opened:?}");
+        for connection in [&mut one, &mut other] {
+            sqlx::raw_sql(statement).execute(connection).await.unwrap();
+        }
+    }
+    let opened = db::open(&store(&pooled, TURNSTILE), "test", 60, Migrate::Auto).await;
+    assert!(matches!(opened, Err(OpenError::Pooled)), "{opened:?}");
+    pooler.stop().await.unwrap();
+    let (pooler, pooled) = PgBouncer::before(&url, PoolMode::Session).await.unwrap();
+    let pool = db::open(&store(&pooled, TURNSTILE), "test", 0, Migrate::Auto).await.unwrap();
+    let shows = async |pool: PgPool, name| sqlx::query_scalar::<_, String>(name).fetch_one(&pool).await.unwrap();
+    assert_eq!(shows(pool.clone(), "SELECT current_setting('lock_timeout')").await, "250ms");
+    assert_eq!(shows(pool.clone(), "SELECT current_setting('enable_seqscan')").await, "off");
+    assert_eq!(shows(db::isolated(&pool), "SELECT current_setting('lock_timeout')").await, "100ms");
+    let given = db::pool(&format!("{url}&options=-c%20lock_timeout%3D7s"), "test", 1).unwrap();
+    assert_eq!(shows(given, "SELECT current_setting('lock_timeout')").await, "7s", "what the URL says stays");
+    let said = start(&format!("{pooled}&options=-c%20lock_timeout%3D7s"), FUNCTIONS, Migrate::Auto).await.unwrap_err();
+    assert!(said.contains("leave it out of DATABASE_URL"), "{said}");
+    pooler.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -45,6 +76,7 @@ async fn of_connections_that_lead_nowhere_one_is_waited_for_and_none_is_used_aga
 }
 
 const MIGRATOR: &str = "turnstile_migrator";
+const TURNSTILE: &str = "turnstile";
 const READER: &str = "turnstile_reader";
 
 fn store(url: &str, role: &str) -> StoreOptions {
@@ -54,7 +86,9 @@ fn store(url: &str, role: &str) -> StoreOptions {
 async fn start(url: &str, role: &str, migrate: Migrate) -> Result<(), String> {
     db::open(&store(url, role), "test", 0, migrate).await.map(drop).map_err(|error| match error {
         OpenError::Configuration(text) => text,
-        error @ (OpenError::Url(_) | OpenError::Unreachable(_) | OpenError::LockedOut(_)) => panic!("{error}"),
+        error @ (OpenError::Url(_) | OpenError::Pooled | OpenError::Unreachable(_) | OpenError::LockedOut(_)) => {
+            panic!("{error}")
+        }
     })
 }
 

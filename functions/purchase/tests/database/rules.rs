@@ -108,7 +108,7 @@ async fn a_sale_without_rules_reads_nothing_of_its_buyers() {
     sale.run("UPDATE items SET counts_orders = true, max_per_buyer = 1 WHERE id = 'limited'").await;
     sale.run("UPDATE items SET tiers = '{vip}' WHERE id = 'exclusive'").await;
     // One that has run nothing yet: each statement is on record with its connection from the first time that it runs.
-    let mut connection = db::connect(&sale.pool.connect_options()).await.unwrap();
+    let mut connection = db::connect(&sale.pool.connect_options(), &[]).await.unwrap();
     let mut read_for = Vec::new();
     for item in ["free", "exclusive", "limited"] {
         read(&mut connection, &[&request(1, item, 1)]).await.unwrap();

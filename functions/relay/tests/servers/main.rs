@@ -44,8 +44,8 @@ impl Servers {
     /// A connection as a relay's rounds have it.
     async fn connect(&self, turn_seconds_max: u32) -> PgConnection {
         let options = PgConnectOptions::clone(&self.pool.connect_options()).username(FUNCTIONS);
-        let options = options.options(settings(turn_seconds_max));
-        db::connect(&options).await.unwrap()
+        let settings = settings(turn_seconds_max);
+        db::connect(&options, &settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await.unwrap()
     }
 
     async fn instance(&self) -> Instance {

@@ -1,0 +1,49 @@
+//! Whether a connection is one session, as settings, notifications and the lock of a migration need it to be.
+//!
+//! A pooler in transaction mode gives a connection of PostgreSQL's to whoever begins a transaction next. Whether two transactions got
+//! the same one is left to chance; but a listener that has nothing else to do is notified if and only if its session is its own.
+
+use super::ACQUIRE_SECONDS_MAX;
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use std::time::Duration;
+
+/// How long a notification takes at most that nobody keeps. A pooler has dropped it by then.
+const NOTIFIED_WAIT_MAX: Duration = Duration::from_secs(1);
+/// What a standby says, which has no notifications. Nobody of ours writes there, and `admin` looks within one transaction.
+const READ_ONLY: &str = "25006";
+
+/// One round trip for each end, once both are connected.
+pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
+    let listening = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
+        .connect_lazy_with(options.clone());
+    let channel = format!("turnstile_{:x}", fastrand::u64(..));
+    let listen = async {
+        let mut listener = PgListener::connect_with(&listening).await?;
+        listener.eager_reconnect(false);
+        listener.listen(&channel).await.map(|()| listener)
+    };
+    let (mut notifier, mut listener) = match tokio::try_join!(PgConnection::connect_with(options), listen) {
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == READ_ONLY) => return Ok(true),
+        connected => connected?,
+    };
+    match sqlx::raw_sql(AssertSqlSafe(format!("NOTIFY {channel}"))).execute(&mut notifier).await {
+        // It was notified itself, which is no answer to anything: its connection was the listener's a moment ago.
+        Err(sqlx::Error::Protocol(_)) => return Ok(false),
+        notified => notified.map(drop)?,
+    }
+    let is_one = match tokio::time::timeout(NOTIFIED_WAIT_MAX, listener.try_recv()).await {
+        Ok(notified) => notified?.is_some(),
+        // A server that is slow delivers what it has before it answers.
+        Err(_) => {
+            sqlx::raw_sql("SELECT").execute(&mut listener).await?;
+            listener.next_buffered().is_some()
+        }
+    };
+    notifier.close().await?;
+    Ok(is_one)
+}
