@@ -24,7 +24,6 @@ async fn a_role_that_may_have_no_more_connections_is_told_so_by_the_servers_own_
     assert!(error.contains("too many connections for role \"limited\""), "{error}");
 }
 
-/// Some poolers have nothing else in store; and where another one is used at random, it would work most of the time.
 #[tokio::test]
 async fn through_a_pooler_that_keeps_no_sessions_nobody_starts_and_through_one_that_does_all_settings_hold() {
     let url = fixture::database().await;
