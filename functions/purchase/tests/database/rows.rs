@@ -1,17 +1,14 @@
 //! A fault of one item's row stops the requests for that item, and nobody else's.
 
 use crate::*;
-use shared::{
-    db,
-    devstack::seed::{Fault, until_decided},
-};
+use shared::devstack::seed::{Fault, until_decided};
 
 #[tokio::test]
 async fn an_item_whose_row_is_at_fault_waits_alone_and_in_order() {
     for fault in Fault::ALL {
         with_every_strategy(&[("a", 2), ("b", 2), ("c", 2)], async |sale| {
             let faulty = fault.begin(&sale.pool).await;
-            let hurried = Sale::of(db::isolated(&sale.pool), sale.strategy, &sale.redis_url);
+            let hurried = Sale::of(seed::hurried(&sale.pool), sale.strategy, &sale.redis_url);
             let [one, two, three, four] = [(1, 1), (2, 2), (3, 1), (4, 1)].map(|(id, units)| request(id, "a", units));
             let batch = [one.clone(), request(5, "b", 1), two.clone(), request(6, "c", 1), three.clone()];
             let others = async |batch: &[PurchaseRequest]| {

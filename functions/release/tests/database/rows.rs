@@ -9,7 +9,7 @@ async fn cancels_and_expiries_of_other_items_go_on_while_one_items_row_is_at_fau
         let [of_a, of_b] = holds(&pool, ["a", "b"], Due::InAnHour).await;
         let due = holds(&pool, ["a", "b"], Due::Now).await;
         let faulty = fault.begin(&pool).await;
-        let hurried = db::isolated(&functions(&pool));
+        let hurried = seed::hurried(&pool);
         let release = Release::new(hurried.clone());
         let batch = [request(2, of_b), request(1, of_a)];
         let answers = async || release.handle(&batch).await.unwrap();
