@@ -196,7 +196,7 @@ impl Running<'_> {
         if let Some((buyers, probe)) = self.ready.take() {
             self.injector.open();
             self.hostile = (self.hostile_rate > 0).then(|| {
-                let (url, schedule) = (self.endpoints.amqp_url.clone(), Arc::clone(&self.schedule));
+                let (url, schedule) = (self.endpoints.of_user("buyer"), Arc::clone(&self.schedule));
                 Hostile::start(url, self.hostile_rate, schedule)
             });
             self.buying.spawn(buy(buyers, probe, self.endpoints.amqp_url.clone(), self.time_max));
@@ -231,7 +231,7 @@ impl Running<'_> {
         let jumper = if workers.all_ended() {
             Jumper::NotTried
         } else {
-            jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await?
+            jump::jump(&endpoints.of_user("buyer"), &schedule.items[0].id).await?
         };
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;

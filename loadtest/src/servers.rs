@@ -8,7 +8,7 @@ use clap::Args;
 use shared::amqp::Nodes;
 use shared::config::check_redis_url;
 use shared::db;
-use shared::devstack::{Folder, Missing, Postgres, Servers, install, urls_of};
+use shared::devstack::{Folder, Missing, Postgres, Servers, as_user, install, urls_of};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -35,6 +35,14 @@ impl Endpoints {
         match self.is_private {
             true => urls_of(function, &self.amqp_url, &self.database_url),
             false => [self.amqp_url.clone(), self.database_url.clone()],
+        }
+    }
+
+    /// Where this user of the broker connects, who may do no more than `rabbitmq/users.json` says.
+    pub(crate) fn of_user(&self, user: &str) -> String {
+        match self.is_private {
+            true => as_user(&self.amqp_url, user),
+            false => self.amqp_url.clone(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub use dead_message::DeadMessage;
 pub use delivery::Delivery;
 pub use membership::{Worker, fill, listen};
 pub(crate) use properties::DIRECT_REPLY_TO;
-pub use publisher::{EventError, Outgoing, OutgoingEvent, Publisher};
+pub use publisher::{Copied, EventError, Outgoing, OutgoingEvent, Publisher, Reply};
 pub use repair::{Found, Looked, Repair};
 pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
 pub use rights::{explain_grant, try_rights};

@@ -33,13 +33,25 @@ const DEAD_EXCHANGE: &str = "dead";
 /// The name of no queue.
 const NOBODY: &str = "turnstile.nobody";
 
-/// What is to be sent of a message that was delivered.
+/// What is published in one go.
+#[derive(Clone, Copy)]
 pub enum Outgoing<'a> {
-    /// A verdict, to the buyer; the request id stands in for a correlation id that the sender did not give.
-    Reply { to: &'a Delivery, body: Cow<'a, str>, request_id: Option<&'a str> },
-    /// The message itself, to the end of the queue that it came from, by its exchange.
+    Replies(&'a [Reply<'a>]),
+    Copies(&'a [Copied<'a>]),
+}
+
+/// A verdict, to the buyer; the request id stands in for a correlation id that the sender did not give.
+pub struct Reply<'a> {
+    pub to: &'a Delivery,
+    pub body: Cow<'a, str>,
+    pub request_id: Option<&'a str>,
+}
+
+/// A copy of a message that was delivered, which takes its place.
+pub enum Copied<'a> {
+    /// To the end of the queue that it came from, by its exchange.
     Requeue { of: &'a Delivery, queue: &'a str },
-    /// A copy for `dead`, or for `dead.invalid`.
+    /// For `dead`, or for `dead.invalid`.
     DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
 }
 
@@ -77,24 +89,25 @@ impl Publisher {
 
     /// Publishes all of it, and returns when each message is confirmed. After an error some may have been published: publish
     /// all of them again on a new connection.
-    pub fn publish<'a>(&'a self, outgoing: &'a [Outgoing<'a>]) -> BoxFuture<'a, Result<(), Error>> {
+    pub fn publish<'a>(&'a self, outgoing: Outgoing<'a>) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let replies = outgoing.iter().filter_map(|message| match message {
-                Outgoing::Reply { to, body, request_id } => Some(self.reply(to, body, *request_id)),
-                Outgoing::Requeue { .. } | Outgoing::DeadLetter { .. } => None,
-            });
             // Polled in order, each future puts its message on the wire before the first confirm is waited for.
-            let taken = confirmed_in_time(try_join_all(replies)).await?;
-            // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair: the
-            // verdict is on record.
-            let refused = taken.iter().filter(|taken| !**taken).count();
-            if refused > 0 {
-                tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
-            }
-            // Should one be returned, whichever it is taken for, all are published again.
-            let copies: Vec<_> = outgoing.iter().filter(|message| !matches!(message, Outgoing::Reply { .. })).collect();
-            for copies in copies.chunks(COPIES_UNCONFIRMED_MAX) {
-                confirmed_in_time(try_join_all(copies.iter().map(|copy| self.copy(copy)))).await?;
+            match outgoing {
+                Outgoing::Replies(replies) => {
+                    let taken = confirmed_in_time(try_join_all(replies.iter().map(|reply| self.reply(reply)))).await?;
+                    // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair:
+                    // the verdict is on record.
+                    let refused = taken.iter().filter(|taken| !**taken).count();
+                    if refused > 0 {
+                        tracing::warn!(replies = refused, "the buyers' reply queues did not take some replies");
+                    }
+                }
+                // Should one be returned, whichever it is taken for, all are published again.
+                Outgoing::Copies(copies) => {
+                    for copies in copies.chunks(COPIES_UNCONFIRMED_MAX) {
+                        confirmed_in_time(try_join_all(copies.iter().map(|copy| self.copy(copy)))).await?;
+                    }
+                }
             }
             Ok(())
         })
@@ -156,7 +169,7 @@ impl Publisher {
 
     /// Whether the reply queue took it. A reply is not `mandatory`: a buyer who is gone has the verdict on record and may
     /// ask again.
-    async fn reply(&self, to: &Delivery, body: &str, request_id: Option<&str>) -> Result<bool, Error> {
+    async fn reply(&self, Reply { to, body, request_id }: &Reply<'_>) -> Result<bool, Error> {
         let request = &to.properties;
         let Some(queue) = request.reply_to() else { return Ok(true) };
         let correlation_id = request.correlation_id().clone().or_else(|| request_id.map(ShortString::from));
@@ -169,14 +182,12 @@ impl Publisher {
         Ok(!matches!(confirm.await?, Confirmation::Nack(_)))
     }
 
-    /// Publishes a copy of a delivery, which some queue must take.
-    async fn copy(&self, message: &Outgoing<'_>) -> Result<(), Error> {
-        let (of, exchange, key, bytes_max, properties) = match message {
-            Outgoing::Reply { .. } => return Ok(()),
-            Outgoing::Requeue { of, queue } => {
+    async fn copy(&self, copy: &Copied<'_>) -> Result<(), Error> {
+        let (of, exchange, key, bytes_max, properties) = match copy {
+            Copied::Requeue { of, queue } => {
                 (of, exchange_into(queue), of.way().1, usize::MAX, of_requeue(&of.properties, &self.user))
             }
-            Outgoing::DeadLetter { of, queue, reason } => {
+            Copied::DeadLetter { of, queue, reason } => {
                 // What is a sender's fault must not take the room of what is nobody's.
                 let (exchange, key) =
                     if reason.code.is_of_sender() { ("", INVALID_QUEUE) } else { (DEAD_EXCHANGE, *queue) };

@@ -6,6 +6,8 @@
 //! after another, in the order of their queues; and an outage burns no message: what was delivered is held until it can be
 //! decided, or comes back in order when the connection ends.
 
+mod copies;
+mod line;
 mod metrics;
 mod process;
 mod publish;

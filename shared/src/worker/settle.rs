@@ -3,10 +3,9 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{BATCHES_SETTLING_MAX, publish::Publishing, service::Service, validate::may_reply};
+use super::{BATCHES_SETTLING_MAX, copies::Copies, publish::Publishing, service::Service, validate::may_reply};
 use crate::{
-    amqp::{Acknowledger, Delivery, Error, Outgoing},
-    config::WorkerOptions,
+    amqp::{Acknowledger, Copied, Delivery, Error, Reply},
     fail_point::pause_at,
     messages::Rejection,
 };
@@ -88,13 +87,37 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    async fn run(self, mut decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
-        let options = self.service.worker.clone();
-        let mut publishing = Publishing::new(self.service, &self.name).await;
-        while let Some(Decided { outcomes, held, undecided }) = decided.recv().await {
+    async fn run(self, decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
+        let publishing = Publishing::new(self.service.clone(), &self.name).await;
+        let (answered, to_finish) = mpsc::channel(BATCHES_SETTLING_MAX);
+        let answering = self.answer(decided, publishing, answered);
+        tokio::try_join!(answering, self.finish(to_finish, progress)).map(|_| ())
+    }
+
+    /// Sends the replies of each batch, and hands it on.
+    async fn answer(
+        &self,
+        mut decided: mpsc::Receiver<Decided>,
+        mut publishing: Publishing,
+        answered: mpsc::Sender<Decided>,
+    ) -> Result<(), Error> {
+        while let Some(batch) = decided.recv().await {
             pause_at("decided").await;
-            let returned = publishing.publish(outgoing(&outcomes, &self.queues, &options)).await;
+            publishing.publish(self.replies(&batch.outcomes)).await;
             pause_at("replied").await;
+            if answered.send(batch).await.is_err() {
+                break;
+            }
+        }
+        publishing.close().await;
+        Ok(())
+    }
+
+    /// Puts copies where they belong, and acknowledges.
+    async fn finish(&self, mut answered: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
+        let mut copies = Copies::new(self.service.clone(), &self.name);
+        while let Some(Decided { outcomes, held, undecided }) = answered.recv().await {
+            let returned = copies.publish(self.copies(&outcomes)).await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
             let settled = tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag));
@@ -102,42 +125,41 @@ impl Settler {
             tracing::debug!(messages = outcomes.len(), "settled");
             progress.send_modify(|settled| *settled += 1);
         }
-        publishing.close().await;
+        copies.close().await;
         Ok(())
     }
-}
 
-/// What is to be sent of a batch: replies first.
-fn outgoing<'a>(
-    outcomes: &'a [(Delivery, Outcome)],
-    queues: &'a [String],
-    options: &WorkerOptions,
-) -> Vec<Outgoing<'a>> {
-    let (mut replies, mut copies) = (Vec::with_capacity(outcomes.len()), Vec::new());
-    for (of, outcome) in outcomes {
-        let queue = queues[of.partition].as_str();
-        let may_reply = may_reply(of, options);
-        if let Some(reply_to) = of.reply_to().filter(|_| !may_reply) {
-            tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead.invalid`");
+    fn replies<'a>(&self, outcomes: &'a [(Delivery, Outcome)]) -> Vec<Reply<'a>> {
+        let mut replies = Vec::with_capacity(outcomes.len());
+        for (to, outcome) in outcomes {
+            let (body, request_id) = match outcome {
+                Outcome::Answered { body, request_id } => (Cow::Borrowed(body.as_str()), request_id.as_deref()),
+                Outcome::Rejected(reason) => {
+                    let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
+                    (Cow::Owned(body), reason.request_id.as_deref())
+                }
+                Outcome::Requeued | Outcome::Ignored => continue,
+            };
+            if may_reply(to, &self.service.worker) {
+                replies.push(Reply { to, body, request_id });
+            } else if let (Some(reply_to), queue) = (to.reply_to(), &self.queues[to.partition]) {
+                tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead.invalid`");
+            }
         }
-        let mut reply = |body, request_id| {
-            if may_reply {
-                replies.push(Outgoing::Reply { to: of, body, request_id });
+        replies
+    }
+
+    fn copies<'a>(&'a self, outcomes: &'a [(Delivery, Outcome)]) -> Vec<Copied<'a>> {
+        let copy = |(of, outcome): &'a (Delivery, Outcome)| {
+            let queue = self.queues[of.partition].as_str();
+            match outcome {
+                Outcome::Rejected(reason) => Some(Copied::DeadLetter { of, queue, reason }),
+                Outcome::Requeued => Some(Copied::Requeue { of, queue }),
+                Outcome::Answered { .. } | Outcome::Ignored => None,
             }
         };
-        match outcome {
-            Outcome::Answered { body, request_id } => reply(Cow::Borrowed(body.as_str()), request_id.as_deref()),
-            Outcome::Rejected(reason) => {
-                let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
-                reply(Cow::Owned(body), reason.request_id.as_deref());
-                copies.push(Outgoing::DeadLetter { of, queue, reason });
-            }
-            Outcome::Requeued => copies.push(Outgoing::Requeue { of, queue }),
-            Outcome::Ignored => (),
-        }
+        outcomes.iter().filter_map(copy).collect()
     }
-    replies.append(&mut copies);
-    replies
 }
 
 fn ended() -> Error {

@@ -78,10 +78,12 @@ impl Buyer {
         (String::from_utf8(reply.data).unwrap(), reply.properties)
     }
 
-    /// How many messages wait in a queue.
+    /// How many messages wait in a queue; none where there is no such queue, which ends the channel that asks.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count()
+        let channel = self.connection.create_channel().await.unwrap();
+        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+        declared.map_or(0, |queue| queue.message_count())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each user of `rabbitmq/users.json` can do, and that it is all.
 
-use crate::buyer::{Buyer, Text, WAIT_MAX, options};
+use crate::buyer::{Buyer, Text, WAIT_MAX, options, until};
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties,
@@ -162,6 +162,8 @@ async fn with_their_rights_a_buyer_is_answered_events_are_published_and_an_opera
     }
 
     let dead = DeadLetterQueue::open(&nodes("operator"), "test", &[]).await.unwrap();
+    // Its copy comes behind the reply.
+    until("what was refused is kept", async || owner.depth("dead.invalid").await == 1).await;
     assert_eq!(dead.take(10).await.unwrap().messages.len(), 1);
     let request = OutgoingRequest { exchange: "purchase", routing_key: "a", request_id: "third", body: "" };
     let asked = request_reply(&nodes("operator"), "test", request, WAIT_MAX).await.unwrap();

@@ -1,0 +1,119 @@
+//! A connection that publishes, opened when it is needed, and anew after each outage.
+
+use super::{
+    reply_address::{ReplyNode, reply_node},
+    service::Service,
+};
+use crate::{
+    amqp::{Error, Outgoing, Publisher},
+    retry::RetryPolicy,
+};
+
+/// Attempts at one message that the broker refuses while it takes others, before it is taken for refused.
+const ALONE_ATTEMPTS_MAX: u32 = 2;
+
+pub(super) struct Line {
+    name: String,
+    publisher: Option<Publisher>,
+    /// The node at its other end, now or until it was lost.
+    pub(super) node: Option<ReplyNode>,
+}
+
+impl Line {
+    /// `name` is what the broker's operators see.
+    pub(super) fn named(name: String) -> Self {
+        Self { name, publisher: None, node: None }
+    }
+
+    /// Publishes these, through every outage. An error is their own: the broker has refused them in so many attempts, and
+    /// takes others.
+    pub(super) async fn publish(
+        &mut self,
+        service: &Service,
+        outgoing: Outgoing<'_>,
+        attempts_max: u32,
+    ) -> Result<(), Error> {
+        let (messages, trouble) = match outgoing {
+            Outgoing::Replies(replies) => (replies.len(), "replies cannot be published"),
+            Outgoing::Copies(copies) => {
+                (copies.len(), "messages for `dead`, or for their queue again, cannot be published")
+            }
+        };
+        if messages == 0 {
+            return Ok(());
+        }
+        let mut outage = service.outage(trouble);
+        let (mut attempts, mut waits) = (0, RetryPolicy::SERVER_AWAY.waits());
+        loop {
+            let error = match self.connected(service).await {
+                Ok(connected) => match connected.publish(outgoing).await {
+                    Ok(()) => {
+                        outage.is_over();
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        let is_blocked = connected.is_blocked();
+                        service.nodes.go_on();
+                        self.publisher = None;
+                        if !is_blocked && self.takes_others(service).await {
+                            outage.is_over();
+                            attempts += 1;
+                        } else {
+                            outage.goes_on(&error);
+                        }
+                        error
+                    }
+                },
+                Err(error) => {
+                    outage.goes_on(&error);
+                    error
+                }
+            };
+            if attempts == attempts_max {
+                return Err(error);
+            }
+            let wait = waits.next().unwrap_or_default();
+            tracing::debug!(%error, wait_ms = wait.as_millis(), messages, "not published; trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Whether the broker takes a reply of ours to somebody else, on a new connection. If not, it is nobody's own fault.
+    async fn takes_others(&mut self, service: &Service) -> bool {
+        let is_taken = match self.connected(service).await {
+            Ok(connected) => connected.reply_to_nobody().await.is_ok(),
+            Err(_) => false,
+        };
+        if !is_taken {
+            self.publisher = None;
+        }
+        is_taken
+    }
+
+    /// Says goodbye: whatever was published is confirmed.
+    pub(super) async fn close(self) {
+        if let Some(publisher) = self.publisher {
+            publisher.close().await;
+        }
+    }
+
+    pub(super) async fn connected(&mut self, service: &Service) -> Result<&Publisher, Error> {
+        if self.publisher.is_none() {
+            let publisher = Publisher::open(&service.nodes, &self.name, &service.worker.worker_id).await?;
+            self.node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+            self.publisher = Some(publisher);
+        }
+        Ok(self.publisher.as_ref().expect("it was just opened"))
+    }
+}
+
+/// Attempts at so many messages at once that the broker refuses while it takes others: of several, it may be one alone.
+pub(super) fn attempts_max(messages: usize) -> u32 {
+    if messages > 1 { 1 } else { ALONE_ATTEMPTS_MAX }
+}
+
+/// The first half last, as on a stack.
+pub(super) fn halves<T>(mut part: Vec<T>) -> [Vec<T>; 2] {
+    let rest = part.split_off(part.len() / 2);
+    [rest, part]
+}
