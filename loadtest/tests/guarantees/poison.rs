@@ -204,6 +204,23 @@ async fn workers_killed_again_and_again_over_a_message_that_waits_send_no_innoce
 }
 
 #[tokio::test]
+async fn nobody_waits_for_the_copy_of_somebody_elses_message() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let mut copying = shop.worker("copying", &[("TURNSTILE_PAUSE_AT", "copying")]).await;
+    shop.send("ticket", b"{", shop.properties("bad")).await;
+    shop.paused("copying").await;
+    assert_eq!(shop.reply_to("bad").await.code(), "malformed");
+    let bought = shop.purchase("r-1").await;
+    assert_eq!((bought.code(), shop.dead_depth().await), ("reserved", 0));
+    // Neither is acknowledged before the copy is kept.
+    copying.kill().await.unwrap();
+    let _next = shop.worker("next", &[]).await;
+    let replies = shop.replies(2).await;
+    assert_eq!((replies["bad"].code(), &replies["r-1"].body), ("malformed", &bought.body));
+    until("it is kept", async || shop.dead_depth().await == 1).await;
+}
+
+#[tokio::test]
 async fn malformed_messages_are_answered_and_kept_while_their_batch_goes_on() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
     let huge = format!(r#"{{"request_id":"x","pad":"{}"}}"#, "x".repeat(70_000));

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     amqp::{Copied, Outgoing},
+    fail_point::pause_at,
     retry::RetryPolicy,
 };
 
@@ -28,6 +29,10 @@ impl Copies {
     /// Returns the requeues (partition, tag) that their queue has no room for: those are to come back, at the price of a
     /// delivery. To wait for room here would be to wait for ourselves.
     pub(super) async fn publish(&mut self, copies: Vec<Copied<'_>>) -> Vec<(usize, u64)> {
+        if copies.is_empty() {
+            return Vec::new();
+        }
+        pause_at("copying").await;
         let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
         let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
         let mut parts = vec![copies];
