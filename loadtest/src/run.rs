@@ -231,7 +231,7 @@ impl Running<'_> {
         let jumper = if workers.all_ended() {
             Jumper::NotTried
         } else {
-            jump::jump(&endpoints.of_user("buyer"), &schedule.items[0].id).await?
+            jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await?
         };
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;

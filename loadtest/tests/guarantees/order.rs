@@ -90,7 +90,7 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
     let items: Vec<String> = (0..24).map(|number| format!("item-{number}")).collect();
     let on_sale: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1_000)).collect();
     let mut shop = Shop::open(&on_sale).await;
-    let _first = shop.worker("first", &[]).await;
+    let mut first = shop.worker("first", &[]).await;
     let mut second = None;
     let mut sent = 0;
     // One request at a time: no window ever fills by itself.
@@ -109,6 +109,9 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
         answers.iter().all(|count| *count >= 6)
     })
     .await;
+    for worker in [&mut first, second.as_mut().expect("it was started")] {
+        assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+    }
     assert_eq!(shop.dead_depth().await, 0, "what fills a window is not kept");
 }
 

@@ -28,13 +28,13 @@ async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() 
     replies.extend(shop.replies(200).await);
     servers.postgres.kill_and_restart().await.unwrap();
     shop.assert_served_in_order(replies, 2_000, 1_000).await;
-    assert_eq!(shop.dead_depth().await, 0);
 
     let frozen = servers.postgres.pid();
     signal(frozen, Signal::SIGSTOP);
     shop.buy("held", "late").await;
     until("the worker has it", async || shop.is_drained().await).await;
     assert_eq!(worker.stop().await.unwrap().code(), Some(0), "it does not wait for the database for ever");
+    assert_eq!(shop.dead_depth().await, 0);
     signal(frozen, Signal::SIGCONT);
     servers.postgres.restart().await.unwrap();
     let _second = shop.worker("second", &[]).await;
@@ -89,7 +89,7 @@ async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_w
 
     // Whoever comes next has them in order, and only them.
     worker.kill().await.unwrap();
-    let _next = shop.worker("next", &[]).await;
+    let mut next = shop.worker("next", &[]).await;
     for (number, other) in others.iter().enumerate() {
         shop.buy_unconfirmed(&format!("b-{number}"), other).await;
     }
@@ -105,6 +105,7 @@ async fn a_row_that_somebody_has_locked_stops_that_item_alone_and_the_log_says_w
         assert_eq!(replies[&format!("r-{number:04}")].code(), expected, "{number}");
     }
     assert!(shop.log("next").await.contains("its requests are decided again"));
+    assert_eq!(next.stop().await.unwrap().code(), Some(0));
     assert_eq!(shop.dead_depth().await, 0);
 }
 

@@ -135,7 +135,7 @@ async fn what_senders_do_wrong_is_kept_in_bounds_and_never_in_place_of_what_is_n
     let nobodys = table(&[("x-dead-reason", text("not_handled")), ("x-dead-queue", text("purchase.0"))]);
     shop.send_to("dead", "", b"{}", BasicProperties::default().with_headers(nobodys)).await;
     let address = free_address().await;
-    let _worker = shop.worker("w", &[("METRICS_ADDRESS", &address)]).await;
+    let mut worker = shop.worker("w", &[]).await;
     let length_max = Topology::read().length_max("dead.invalid").unwrap();
     for number in 0..length_max + 50 {
         let (options, body) = (BasicPublishOptions::default(), number.to_string());
@@ -146,14 +146,17 @@ async fn what_senders_do_wrong_is_kept_in_bounds_and_never_in_place_of_what_is_n
     shop.send("ticket", b"{", shop.properties("bad")).await;
     assert_eq!(shop.reply_to("bad").await.code(), "malformed");
     assert_eq!(shop.purchase("good").await.code(), "reserved");
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0), "its copies are kept");
     assert_eq!((shop.depth("dead").await, u64::from(shop.depth("dead.invalid").await)), (1, length_max));
     let oldest = shop.channel.basic_get("dead.invalid".into(), BasicGetOptions { no_ack: true }).await.unwrap();
     assert_eq!(oldest.unwrap().delivery.data, b"51", "the oldest have left");
+    let _second = shop.worker("second", &[("METRICS_ADDRESS", &address)]).await;
+    until("it serves", async || shop.log("second").await.contains("consuming")).await;
     for (queue, waiting) in [("dead", 1), ("dead.invalid", length_max - 1)] {
         let line = format!(r#"turnstile_dead_messages{{function="purchase",queue="{queue}"}} {waiting}"#);
         until("the metrics show it", async || get(&address, "/metrics").await.lines().any(|shown| shown == line)).await;
     }
-    assert!(shop.log("w").await.contains("a queue of dead letters is nearly full"));
+    assert!(shop.log("second").await.contains("a queue of dead letters is nearly full"));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Publishing what takes the place of a message: its copy in `dead` or `dead.invalid`, or at the end of its queue.
 //!
 //! Each waits for the disk of a quorum queue. So they go out behind the replies of their batch, on a connection of their own, and
-//! no buyer waits for somebody else's. Invariant: no copy in `dead` is given up, because it is all that is left of its message.
+//! the replies of the next batches do not wait for them; their acknowledgements do. Invariant: no copy in `dead` is given up, because it is all that is left of its message.
 
 use super::{
     line::{Line, attempts_max, halves},

@@ -15,14 +15,20 @@ const ALONE_ATTEMPTS_MAX: u32 = 2;
 pub(super) struct Line {
     name: String,
     publisher: Option<Publisher>,
-    /// The node at its other end, now or until it was lost.
+    /// Whether to ask for the node at its other end, and which that is, now or until it was lost.
+    asks_node: bool,
     pub(super) node: Option<ReplyNode>,
 }
 
 impl Line {
     /// `name` is what the broker's operators see.
     pub(super) fn named(name: String) -> Self {
-        Self { name, publisher: None, node: None }
+        Self { name, publisher: None, asks_node: false, node: None }
+    }
+
+    /// One that knows the node at its other end.
+    pub(super) fn that_asks_node(name: &str) -> Self {
+        Self { asks_node: true, ..Self::named(name.to_owned()) }
     }
 
     /// Publishes these, through every outage. An error is their own: the broker has refused them in so many attempts, and
@@ -100,7 +106,9 @@ impl Line {
     pub(super) async fn connected(&mut self, service: &Service) -> Result<&Publisher, Error> {
         if self.publisher.is_none() {
             let publisher = Publisher::open(&service.nodes, &self.name, &service.worker.worker_id).await?;
-            self.node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+            if self.asks_node {
+                self.node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+            }
             self.publisher = Some(publisher);
         }
         Ok(self.publisher.as_ref().expect("it was just opened"))

@@ -2,7 +2,7 @@
 //!
 //! A function that takes requests off no queue starts and stops the same way, as a [`Service`].
 //!
-//! Invariants: a message is acknowledged only after its reply, or its copy in `dead`, is confirmed; batches are decided one
+//! Invariants: a message is acknowledged only after its reply, and its copy in `dead`, are confirmed; batches are decided one
 //! after another, in the order of their queues; and an outage burns no message: what was delivered is held until it can be
 //! decided, or comes back in order when the connection ends.
 
@@ -31,9 +31,12 @@ use metrics::WorkerMetrics;
 use process::Process;
 use std::time::{Duration, Instant};
 
-/// How many batches may be decided, or wait, while one is settled. One overlaps the database's work with the broker's;
+/// How many batches may be decided, or wait, while one is answered. One overlaps the database's work with the broker's;
 /// more would only make the batches smaller.
-const BATCHES_SETTLING_MAX: usize = 1;
+const BATCHES_ANSWERING_MAX: usize = 1;
+/// How many that are answered may wait until copies of messages before them are kept, and for their acknowledgement. What is not
+/// acknowledged is bounded by the windows; this is only more than those ever are.
+const BATCHES_ANSWERED_MAX: usize = 10_000;
 
 /// A handler and all that it takes to run it. Whatever its requests are, the loop around it is compiled once, here, and
 /// not in every function.

@@ -30,7 +30,7 @@ pub(super) struct Publishing {
 impl Publishing {
     /// `name` is what the broker's operators see.
     pub(super) async fn new(service: Service, name: &str) -> Self {
-        let (known, unknown) = (Line::named(name.to_owned()), Line::named(format!("{name} unknown nodes")));
+        let (known, unknown) = (Line::that_asks_node(name), Line::named(format!("{name} unknown nodes")));
         // The session before lets go of it when it ends.
         let nodes = Arc::clone(&service.reply_nodes).lock_owned().await;
         Self { service, known, unknown, nodes }

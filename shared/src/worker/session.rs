@@ -21,7 +21,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-/// Messages under way to us from one queue, in batches: one is decided, one settled, and the next ones arrive meanwhile.
+/// Messages under way to us from one queue, in batches: one is decided, one answered, one acknowledged, and the next arrives meanwhile.
 /// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`].
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.

@@ -3,7 +3,10 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{BATCHES_SETTLING_MAX, copies::Copies, publish::Publishing, service::Service, validate::may_reply};
+use super::{
+    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, copies::Copies, publish::Publishing, service::Service,
+    validate::may_reply,
+};
 use crate::{
     amqp::{Acknowledger, Copied, Delivery, Error, Reply},
     fail_point::pause_at,
@@ -46,7 +49,7 @@ pub(super) struct Settling {
 
 impl Settling {
     pub(super) fn start(settler: Settler) -> Self {
-        let (batches, decided) = mpsc::channel(BATCHES_SETTLING_MAX);
+        let (batches, decided) = mpsc::channel(BATCHES_ANSWERING_MAX);
         let (settled, progress) = watch::channel(0);
         Self { batches, progress, running: tokio::spawn(settler.run(decided, settled)) }
     }
@@ -89,7 +92,7 @@ pub(super) struct Settler {
 impl Settler {
     async fn run(self, decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
         let publishing = Publishing::new(self.service.clone(), &self.name).await;
-        let (answered, to_finish) = mpsc::channel(BATCHES_SETTLING_MAX);
+        let (answered, to_finish) = mpsc::channel(BATCHES_ANSWERED_MAX);
         let answering = self.answer(decided, publishing, answered);
         tokio::try_join!(answering, self.finish(to_finish, progress)).map(|_| ())
     }
@@ -143,7 +146,7 @@ impl Settler {
             if may_reply(to, &self.service.worker) {
                 replies.push(Reply { to, body, request_id });
             } else if let (Some(reply_to), queue) = (to.reply_to(), &self.queues[to.partition]) {
-                tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept in `dead.invalid`");
+                tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept");
             }
         }
         replies

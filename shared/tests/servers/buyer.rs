@@ -82,8 +82,16 @@ impl Buyer {
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let channel = self.connection.create_channel().await.unwrap();
-        let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
-        declared.map_or(0, |queue| queue.message_count())
+        match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+            Ok(queue) => {
+                channel.close(200, "seen".into()).await.unwrap();
+                queue.message_count()
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("NOT_FOUND"), "{error}");
+                0
+            }
+        }
     }
 }
 

@@ -83,6 +83,9 @@ impl<'a> Session<'a> {
     ) -> Result<Option<(Permit<'a, Decided>, Outcomes)>, Error> {
         let near: Vec<Delivery> = batch.iter().filter(|delivery| is_near_limit(delivery)).cloned().collect();
         let undecided = if near.is_empty() { Vec::new() } else { undecided(&batch) };
+        if !near.is_empty() {
+            tracing::debug!(messages = near.len(), "near the delivery limit: looking whether we live with it");
+        }
         let consumer = Mutex::new(&mut self.consumer);
         let is_open = || consumer.lock().expect("nobody panics with it").is_open();
         let mut processing = self.function.process(batch, &is_open);
