@@ -90,6 +90,9 @@ pub struct RunOptions {
     /// Nodes of the private broker, as one cluster: 1 or 3.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_broker_nodes)]
     pub broker_nodes: usize,
+    /// Have the private servers speak TLS alone, with certificates of an authority that is made for the run.
+    #[arg(long, conflicts_with = "hostile_rate")]
+    pub tls: bool,
     /// What happens meanwhile. This and the next come last, as a heading holds for whatever follows.
     #[command(flatten)]
     pub events: EventOptions,
@@ -102,6 +105,9 @@ impl RunOptions {
         let is_given = self.sale.urls.amqp_url.as_deref().is_some_and(|url| !url.is_empty());
         if self.broker_nodes > 1 && is_given {
             return Some("--broker-nodes is for private servers: leave AMQP_URL and --amqp-url away");
+        }
+        if self.tls && is_given {
+            return Some("--tls is for private servers: leave AMQP_URL and --amqp-url away");
         }
         if self.events.kill_broker_at.is_some() && self.broker_nodes == 1 {
             return Some("--kill-broker-at goes with --broker-nodes 3: a broker of one node does not outlive it");

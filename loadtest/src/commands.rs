@@ -75,7 +75,7 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     })
     .await?;
     let redis = (sale.strategy == Strategy::Redis).then_some(&sale.redis);
-    let needs = Needs { broker_nodes: options.broker_nodes, redis, ..Needs::PLAIN };
+    let needs = Needs { broker_nodes: options.broker_nodes, tls: options.tls, redis, ..Needs::PLAIN };
     report::assert_writable(sale.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&sale.urls, needs, &progress, async |endpoints, servers| {

@@ -33,9 +33,12 @@ impl From<amqp::Error> for Failure {
     fn from(error: amqp::Error) -> Self {
         use amqp::Error;
         match error {
-            Error::Url(_) | Error::Refused(_) | Error::NotAllowed(_) | Error::PluginMissing | Error::Differs { .. } => {
-                Self::Configuration(error.into())
-            }
+            Error::Url(_)
+            | Error::Tls(_)
+            | Error::Refused(_)
+            | Error::NotAllowed(_)
+            | Error::PluginMissing
+            | Error::Differs { .. } => Self::Configuration(error.into()),
             Error::Unreachable(_) | Error::Missing(_) | Error::Lost(_) => Self::Unreachable(error.into()),
         }
     }

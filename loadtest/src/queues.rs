@@ -9,6 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Queue};
 use serde::Serialize;
 use shared::amqp::{self, Nodes};
+use shared::tls::{Tls, over};
 use shared::topology::Topology;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -120,8 +121,8 @@ pub(crate) async fn await_no_consumers(amqp_url: &str) -> Result<(), Failure> {
 /// say.
 pub(crate) async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
     let mut reasons = Vec::new();
-    for (host, port) in Nodes::read(amqp_url)?.hosts() {
-        let greeting = timeout(VERSION_WAIT_MAX, greeting((host, port))).await;
+    for (host, port, tls) in Nodes::read(amqp_url)?.hosts() {
+        let greeting = timeout(VERSION_WAIT_MAX, greeting((host, port), tls)).await;
         match greeting.unwrap_or_else(|_elapsed| Err(ErrorKind::TimedOut.into())) {
             Ok(bytes) => return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned())),
             Err(error) => reasons.push(format!("{host}:{port}: {error}")),
@@ -130,8 +131,8 @@ pub(crate) async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
     Err(amqp::Error::Unreachable(reasons.join("; ")).into())
 }
 
-async fn greeting(host: (&str, u16)) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(host).await?;
+async fn greeting(host: (&str, u16), tls: Option<&Tls>) -> std::io::Result<Vec<u8>> {
+    let mut stream = over(TcpStream::connect(host).await?, tls).await?;
     stream.write_all(PROTOCOL_HEADER).await?;
     let mut bytes = Vec::new();
     let mut limited = stream.take(FIRST_FRAME_BYTES_MAX);

@@ -70,13 +70,15 @@ pub struct RedisUrl {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Needs<'a> {
     pub(crate) broker_nodes: usize,
+    /// Whether private servers are reached by TLS alone.
+    pub(crate) tls: bool,
     pub(crate) redis: Option<&'a RedisUrl>,
     /// Whether private PostgreSQL counts its statements.
     pub(crate) statements: bool,
 }
 
 impl Needs<'_> {
-    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, redis: None, statements: false };
+    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, tls: false, redis: None, statements: false };
 }
 
 /// Works on the servers that are given, or on private ones; only those are handed over to be killed and filled.
@@ -92,7 +94,7 @@ pub(crate) async fn with_servers<T>(
         return done;
     }
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
-    let start = async { Servers::start_cluster(&[VHOST], needs.broker_nodes).await.map_err(not_started) };
+    let start = async { Servers::start_cluster(&[VHOST], needs.broker_nodes, needs.tls).await.map_err(not_started) };
     let mut servers = or_interrupted(start).await?;
     let worked = or_interrupted(async {
         let endpoints = private_endpoints(&mut servers, needs, progress).await.map_err(not_started)?;

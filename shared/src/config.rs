@@ -6,6 +6,7 @@ mod files;
 pub use files::read_line;
 
 use clap::{Args, Parser, ValueEnum};
+use percent_encoding::percent_decode_str;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
@@ -32,10 +33,14 @@ pub struct CommandLine<Options: Args> {
 /// What every function takes.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, the virtual host `/` as %2f or left out. Of a cluster, one for
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS, the virtual host `/` as %2f or left out. Of a cluster, one for
     /// each node, with commas between them (a comma within a URL is %2c): where a node is away, the next one is tried.
     #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
     pub amqp_url: String,
+    /// A file with the certificate of the authority (PEM) that the broker's is of, for amqps://; without it, the system's authorities
+    /// are trusted.
+    #[arg(long, env = "AMQP_CA", value_name = "FILE")]
+    pub amqp_ca: Option<PathBuf>,
     /// What this worker is called in RabbitMQ's connection list, in PostgreSQL's activity list, in logs and in replies.
     #[arg(long, env = "WORKER_ID", default_value_t = default_worker_id(), value_parser = worker_id)]
     pub worker_id: String,
@@ -88,7 +93,8 @@ pub enum Migrate {
 /// What a function with a database takes.
 #[derive(Debug, Clone, Args)]
 pub struct StoreOptions {
-    /// Where PostgreSQL is: postgres://USER:PASSWORD@HOST:PORT/DATABASE, or with ?host=/folder for a Unix socket.
+    /// Where PostgreSQL is: postgres://USER:PASSWORD@HOST:PORT/DATABASE, or with ?host=/folder for a Unix socket. With
+    /// ?sslmode=verify-full for TLS; the file of a private authority is named by &sslrootcert=FILE.
     #[arg(
         long,
         env = "DATABASE_URL",
@@ -136,7 +142,7 @@ pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), &'static str> {
         return Err(match scheme {
             "amqp" | "amqps" => "it leads to RabbitMQ",
             "postgres" | "postgresql" => "it leads to PostgreSQL",
-            "redis" | "valkey" => "it leads to Redis",
+            "redis" | "valkey" | "rediss" | "valkeys" => "it leads to Redis",
             "http" | "https" => "it leads to a web server",
             _ => "it has another scheme",
         });
@@ -162,14 +168,22 @@ pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The same for Redis, without TLS.
+/// The same for Redis.
 pub fn check_redis_url(url: &str) -> Result<(), Unusable> {
-    check_url(url, &["redis", "valkey", "redis+unix", "valkey+unix", "unix"]).map_err(unusable_redis_url)
+    let schemes = ["redis", "valkey", "rediss", "valkeys", "redis+unix", "valkey+unix", "unix"];
+    check_url(url, &schemes).map_err(unusable_redis_url)
 }
 
 pub fn unusable_redis_url(reason: &str) -> Unusable {
-    let form = "redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path for a Unix socket";
+    let form = "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or redis+unix:///path for a Unix socket";
     Unusable(format!("REDIS_URL cannot be read ({reason}); it has the form {form}"))
+}
+
+/// The value of the parameter that a URL gives by any of these names, after its `?`.
+pub(crate) fn parameter(url: &str, names: &[&str]) -> Option<String> {
+    let mut pairs = url.split_once('?')?.1.split('&').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.find(|(name, _)| names.contains(name))?;
+    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
 /// PostgreSQL cuts names at 63 bytes, RabbitMQ refuses them above 255.

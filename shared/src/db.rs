@@ -1,5 +1,6 @@
 //! The database: connections, migrations, and what its errors mean. Never sees the broker.
 
+mod encryption;
 mod schema;
 mod session;
 
@@ -74,6 +75,8 @@ pub fn read(url: &str) -> Result<PgConnectOptions, OpenError> {
     if options.get_database().is_none() {
         return Err(OpenError::Url("it names no database"));
     }
+    let options = encryption::options(url, options)
+        .map_err(|reason| OpenError::Configuration(format!("DATABASE_URL cannot be used: {reason}")))?;
     // Poolers know no such parameter, and we read no number as text.
     Ok(options.extra_float_digits(None))
 }
@@ -109,6 +112,7 @@ pub fn open<'a>(
 ) -> BoxFuture<'a, Result<PgPool, OpenError>> {
     Box::pin(async move {
         let pool = pool_of(options, name)?;
+        encryption::warn_of_plain(&pool.connect_options());
         let away = |error: &OpenError| match error {
             OpenError::Unreachable(reason) | OpenError::LockedOut(reason) => Some(reason.clone()),
             OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_) => None,
@@ -261,6 +265,9 @@ pub enum OpenError {
 
 impl OpenError {
     fn of(error: &sqlx::Error) -> Self {
+        if let Some(fault) = encryption::fault(error) {
+            return Self::Configuration(format!("the database refuses: {fault}"));
+        }
         match class_of(error) {
             _ if is_locked_out(error) => Self::LockedOut(error.to_string()),
             _ if error.to_string().contains(UNSUPPORTED) => {

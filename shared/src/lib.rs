@@ -19,6 +19,7 @@ pub mod startup;
 #[cfg(feature = "table")]
 pub mod table;
 pub mod telemetry;
+pub mod tls;
 pub mod transaction;
 pub mod upkeep;
 pub mod worker;

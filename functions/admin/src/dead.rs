@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::amqp::{DeadLetterQueue, DeadMessage, Error, Nodes, Replayed, Taken};
+use shared::amqp::{DeadLetterQueue, DeadMessage, Error, Replayed, Taken};
 use std::collections::BTreeMap;
 
 /// The hex digits of a message's id.
@@ -101,7 +101,7 @@ fn id(text: &str) -> Result<String, String> {
 }
 
 async fn take(queue: &QueueOptions) -> Result<(DeadLetterQueue, Taken), Failure> {
-    let dead = DeadLetterQueue::open(&Nodes::read(&queue.broker.amqp_url)?, NAME, &queue.worker_users).await?;
+    let dead = DeadLetterQueue::open(&queue.broker.nodes()?, NAME, &queue.worker_users).await?;
     let taken = dead.take(queue.look_max).await?;
     Ok((dead, taken))
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
-    amqp::{self, Nodes, QueueState, Worker},
+    amqp::{self, QueueState, Worker},
     topology::Topology,
 };
 use std::time::Duration;
@@ -44,7 +44,7 @@ struct HeardWorker {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
-    let nodes = Nodes::read(&options.broker.amqp_url)?;
+    let nodes = options.broker.nodes()?;
     let topology = Topology::read();
     let names: Vec<String> = topology.queues.iter().map(|queue| queue.name.clone()).collect();
     let states = amqp::queue_states(&nodes, NAME, &names).await?;

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
 use shared::{
-    amqp::{self, Nodes, OutgoingRequest, RequestOutcome},
+    amqp::{self, OutgoingRequest, RequestOutcome},
     messages::{Request, Status, Verdict, is_id, is_opaque_id},
     table::Style,
 };
@@ -37,7 +37,7 @@ pub(crate) async fn send<R: Request + Serialize>(
     let (function, request_id) = (R::FUNCTION, request.request_id());
     let body = serde_json::to_string(&request).expect("a request is representable as JSON");
     let outgoing = OutgoingRequest { exchange: function, routing_key: function, request_id, body: &body };
-    let (nodes, wait) = (Nodes::read(&broker.amqp_url)?, Duration::from_secs(wait_seconds_max));
+    let (nodes, wait) = (broker.nodes()?, Duration::from_secs(wait_seconds_max));
     match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
         RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)
             .with_context(|| format!("the verdict on {request_id} is none that this program knows"))

@@ -85,13 +85,17 @@ enum GatewayKind {
 }
 
 impl Options {
-    fn gateway(&self) -> Result<Arc<dyn Gateway>, Unusable> {
+    async fn gateway(&self) -> Result<Arc<dyn Gateway>, Unusable> {
         match self.kind {
             None => Err(Unusable(
                 "no payment gateway is chosen: set GATEWAY=http and GATEWAY_URL, or GATEWAY=simulated to move no money"
                     .to_owned(),
             )),
-            Some(GatewayKind::Http) => Ok(Arc::new(Http::new(&self.http)?)),
+            Some(GatewayKind::Http) => {
+                let gateway = Http::new(&self.http)?;
+                gateway.check(&self.http).await?;
+                Ok(Arc::new(gateway))
+            }
             Some(GatewayKind::Simulated) => {
                 tracing::warn!("the payment gateway is simulated: orders become paid, and no money moves");
                 Ok(Arc::new(Simulated(self.simulated)))
@@ -113,7 +117,7 @@ pub struct Payment {
 impl Payment {
     /// A handler on the database and the gateway that the options name, the database's schema up to date.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
-        let gateway = options.gateway()?;
+        let gateway = options.gateway().await?;
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
         Ok(Self::new(pool, gateway, options.terms))

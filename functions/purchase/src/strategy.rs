@@ -28,7 +28,7 @@ use shared::{
     retry::RetryPolicy,
 };
 use sqlx::{Connection, PgConnection, PgPool};
-use std::{collections::HashMap, iter};
+use std::{collections::HashMap, iter, path::PathBuf};
 use uuid::Uuid;
 
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
@@ -58,10 +58,14 @@ pub struct StrategyOptions {
     #[arg(long, env = "IN_FLIGHT", default_value_t = 1, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=100))]
     pub in_flight: u16,
-    /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, or redis+unix:///path of a Unix socket. Only the strategy
+    /// Where Redis is: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or redis+unix:///path of a Unix socket. Only the strategy
     /// `redis` uses it.
     #[arg(long, env = "REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: String,
+    /// A file with the certificate of the authority (PEM) that Redis' is of, for rediss://; without it, the system's authorities are
+    /// trusted.
+    #[arg(long, env = "REDIS_CA", value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
 }
 
 /// A way to keep stock, with what it needs for that.
@@ -89,7 +93,7 @@ impl Decider {
             StrategyName::Optimistic => Strategy::Optimistic,
             StrategyName::Pessimistic => Strategy::Pessimistic,
             StrategyName::Atomic => Strategy::Atomic,
-            StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis_url)?),
+            StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis_url, options.redis_ca.as_deref())?),
         };
         Ok(Self { pool, metrics: Metrics::default(), strategy, in_flight: options.in_flight, retry })
     }

@@ -27,6 +27,7 @@ mod golden;
 mod report;
 mod senders;
 mod startup;
+mod tls;
 
 mod architecture;
 mod circles;

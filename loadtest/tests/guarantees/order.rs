@@ -163,7 +163,11 @@ async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_pla
 
 #[tokio::test]
 async fn a_worker_told_to_stop_settles_what_is_in_hand_and_leaves_the_rest_in_order() {
-    let mut shop = Shop::open(&[("ticket", 1_000)]).await;
+    assert_drained_in_order(Shop::open(&[("ticket", 1_000)]).await).await;
+}
+
+/// A worker is told to stop in mid-sale, and another goes on.
+pub(crate) async fn assert_drained_in_order(mut shop: Shop) {
     let count = 2_000;
     shop.line_up(count).await;
     let mut first = shop.worker("first", &[("BATCH_MAX", "20")]).await;

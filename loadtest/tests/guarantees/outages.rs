@@ -240,7 +240,7 @@ SELECT count(*) FROM (
 ) AS seen WHERE overtakes";
 
 /// Sells it all.
-async fn assert_kept(sale: Running<'_>, endpoints: &Endpoints) -> Outcome {
+pub(crate) async fn assert_kept(sale: Running<'_>, endpoints: &Endpoints) -> Outcome {
     let (items, ids) = asked(sale.schedule());
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);

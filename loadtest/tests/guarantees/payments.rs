@@ -164,7 +164,7 @@ fn payment(id: &str, order: &str) -> String {
     format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
 }
 
-async fn pay(shop: &mut Shop, id: &str, order: &str) -> Reply {
+pub(crate) async fn pay(shop: &mut Shop, id: &str, order: &str) -> Reply {
     shop.ask(PAYMENT_QUEUE, id, &payment(id, order)).await
 }
 

@@ -1,7 +1,10 @@
 //! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
 
 use super::{Error, answered, protocol_error, readable};
-use crate::config::{UNREADABLE_URL, check_url};
+use crate::{
+    config::{UNREADABLE_URL, check_url},
+    tls::{self, Setting, Tls},
+};
 use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
     Channel, Connection, ConnectionProperties, Consumer,
@@ -17,8 +20,10 @@ use lapin::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use std::{
+    io,
     net::{Shutdown, TcpStream},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
     str::FromStr,
     sync::{
         Arc, OnceLock,
@@ -33,11 +38,21 @@ const HEARTBEAT_SECONDS: u16 = 5;
 /// How the broker says whom it takes us for, when it refuses a message that names another user.
 const CALLED: &str = "but authenticated user was '";
 
+/// What there is to change about TLS.
+const SETTING: Setting = Setting { schemes: ["amqps://", "amqp://"], authority: "--amqp-ca FILE (AMQP_CA)" };
+
+#[derive(Debug)]
+struct Node {
+    uri: AMQPUri,
+    /// Where it is spoken to so.
+    tls: Option<Tls>,
+}
+
 /// The nodes of one broker, and which of them is tried first. Clones go on together from a node that failed one of them,
 /// and every node of the list has its turn before one is tried again.
 #[derive(Debug, Clone)]
 pub struct Nodes {
-    uris: Arc<[AMQPUri]>,
+    list: Arc<[Node]>,
     first: Arc<AtomicUsize>,
     /// What the broker calls our user, where it is not as the URL does: by OAuth 2, or where it maps names.
     called: Arc<OnceLock<String>>,
@@ -47,21 +62,35 @@ impl Nodes {
     /// Reads `amqp://…`, or several with commas between them. Which is tried first is left to chance, so that many
     /// workers with one list spread over its nodes.
     pub fn read(urls: &str) -> Result<Self, Error> {
-        let uris: Arc<[AMQPUri]> = urls.split(',').map(|url| read_one(url.trim())).collect::<Result<_, _>>()?;
-        let chance = fastrand::usize(..uris.len());
-        Ok(Self { uris, first: Arc::new(AtomicUsize::new(chance)), called: Arc::default() })
+        Self::read_with(urls, None)
     }
 
-    /// Host and port of each, the one to be tried first at the front.
-    pub fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
-        self.in_turn().map(|(_, uri)| (uri.authority.host.as_str(), uri.authority.port))
+    /// The same. Those of `amqps://…` that name no authority (`?cacertfile=`, as everywhere with RabbitMQ) have to have a
+    /// certificate of this one, or else of the system's.
+    pub fn read_with(urls: &str, authority: Option<&Path>) -> Result<Self, Error> {
+        let read = |url: &str| read_one(url.trim(), authority);
+        let list: Arc<[Node]> = urls.split(',').map(read).collect::<Result<_, _>>()?;
+        let chance = fastrand::usize(..list.len());
+        Ok(Self { list, first: Arc::new(AtomicUsize::new(chance)), called: Arc::default() })
+    }
+
+    /// Says which of them can be listened to on the way.
+    pub(crate) fn warn_of_plain(&self) {
+        let remedy = "where the broker has TLS, AMQP_URL is amqps://…";
+        let plain = self.list.iter().find(|node| node.tls.is_none() && !tls::is_local(&node.uri.authority.host));
+        plain.inspect(|node| tls::warn_of_plain("the broker is", &node.uri.authority.host, remedy));
+    }
+
+    /// Host and port of each, and whether it speaks TLS, the one to be tried first at the front.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, u16, Option<&Tls>)> {
+        self.in_turn().map(|(_, Node { uri, tls })| (uri.authority.host.as_str(), uri.authority.port, tls.as_ref()))
     }
 
     /// What the broker calls us, as far as it has said; else the user that the node is told that is tried first: whoever has just
     /// connected is that one.
     pub fn user(&self) -> &str {
-        let (_, uri) = self.in_turn().next().expect("a list has a node at least");
-        self.called.get().unwrap_or(&uri.authority.userinfo.username)
+        let (_, node) = self.in_turn().next().expect("a list has a node at least");
+        self.called.get().unwrap_or(&node.uri.authority.userinfo.username)
     }
 
     /// Whether this is the broker's word that it calls us otherwise, the first of its kind. All clones go by it from now on.
@@ -73,7 +102,7 @@ impl Nodes {
 
     /// All have the same.
     pub(super) fn vhost(&self) -> &str {
-        &self.uris[0].vhost
+        &self.list[0].uri.vhost
     }
 
     /// Goes on with the next node of the list: the one at the front let us down.
@@ -82,9 +111,9 @@ impl Nodes {
     }
 
     /// Every node once, with its place in the list.
-    fn in_turn(&self) -> impl Iterator<Item = (usize, &AMQPUri)> {
-        let (count, first) = (self.uris.len(), self.first.load(Ordering::Relaxed) % self.uris.len());
-        (0..count).map(move |turn| (first + turn) % count).map(|place| (place, &self.uris[place]))
+    fn in_turn(&self) -> impl Iterator<Item = (usize, &Node)> {
+        let (count, first) = (self.list.len(), self.first.load(Ordering::Relaxed) % self.list.len());
+        (0..count).map(move |turn| (first + turn) % count).map(|place| (place, &self.list[place]))
     }
 
     /// The node at this place of the list is well: whoever connects next begins with it.
@@ -93,12 +122,9 @@ impl Nodes {
     }
 }
 
-fn read_one(url: &str) -> Result<AMQPUri, Error> {
+fn read_one(url: &str, authority: Option<&Path>) -> Result<Node, Error> {
     check_url(url, &["amqp", "amqps"]).map_err(Error::Url)?;
     let mut uri = AMQPUri::from_str(url).map_err(|_| Error::Url(UNREADABLE_URL))?;
-    if uri.scheme == AMQPScheme::AMQPS {
-        return Err(Error::Url("this program is built without TLS; use amqp:// on a network you trust"));
-    }
     // By the letter, a URL that ends in `/` names the virtual host ""; whoever writes one means `/`.
     if uri.vhost.is_empty() {
         uri.vhost = "/".to_owned();
@@ -108,7 +134,10 @@ fn read_one(url: &str) -> Result<AMQPUri, Error> {
         uri.authority.host = host.split(']').next().unwrap_or_default().to_owned();
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-    Ok(uri)
+    let authority = tls::authority_of(url, authority);
+    let tls = (uri.scheme == AMQPScheme::AMQPS).then(|| Tls::with(&uri.authority.host, authority.as_deref()));
+    let tls = tls.transpose().map_err(|error| Error::Tls(format!("{error}; check AMQP_URL and AMQP_CA")))?;
+    Ok(Node { uri, tls })
 }
 
 /// Opens a connection that the broker's operators see as `name`, to the first of the nodes that answers.
@@ -119,23 +148,29 @@ pub fn connect<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Conn
 }
 
 pub(super) async fn connect_with_socket(nodes: &Nodes, name: &str) -> Result<(Connection, Socket), Error> {
-    let mut reasons = Vec::new();
-    for (place, uri) in nodes.in_turn() {
-        match connect_to(uri, name).await {
+    let (mut reasons, mut is_fault_of_tls) = (Vec::new(), false);
+    for (place, node) in nodes.in_turn() {
+        match connect_to(node, name).await {
             Ok(opened) => {
                 nodes.begin_with(place);
                 return Ok(opened);
             }
             Err(Error::Unreachable(reason)) => reasons.push(reason),
+            Err(Error::Tls(reason)) => {
+                is_fault_of_tls = true;
+                reasons.push(reason);
+            }
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Unreachable(reasons.join("; ")))
+    let reasons = reasons.join("; ");
+    Err(if is_fault_of_tls { Error::Tls(reasons) } else { Error::Unreachable(reasons) })
 }
 
-async fn connect_to(uri: &AMQPUri, name: &str) -> Result<(Connection, Socket), Error> {
+async fn connect_to(node: &Node, name: &str) -> Result<(Connection, Socket), Error> {
+    let (host, port) = (node.uri.authority.host.as_str(), node.uri.authority.port);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let opening = async { Ok(open(uri.clone(), properties).await) };
+    let opening = async { Ok(open(node, properties).await) };
     let reason = match answered(opening).await {
         Ok(Ok(opened)) => return Ok(opened),
         Ok(Err(error)) => match protocol_error(&error) {
@@ -147,7 +182,10 @@ async fn connect_to(uri: &AMQPUri, name: &str) -> Result<(Connection, Socket), E
         },
         Err(_) => format!("no answer within {} s", super::ANSWER_SECONDS_MAX),
     };
-    Err(Error::Unreachable(format!("{}:{}: {reason}", uri.authority.host, uri.authority.port)))
+    match tls::fault(host, port, node.tls.as_ref(), SETTING).await {
+        Some(fault) => Err(Error::Tls(fault)),
+        None => Err(Error::Unreachable(format!("{host}:{port}: {reason}"))),
+    }
 }
 
 /// Before the first probe of a silent connection, and between probes.
@@ -160,10 +198,25 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(25);
 ///
 /// Why cut? An orderly close makes the broker activate the next worker first, and return what we had not settled only
 /// then: out of order. What a dead TCP connection leaves unsettled is returned first, in order, as after `kill -9`.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Socket(Arc<OnceLock<TcpStream>>);
 
 impl Socket {
+    /// A handle on this socket, which from here on finds out when the other end is gone without a word: heartbeats do where nothing
+    /// is under way, these two where something is.
+    pub(super) fn handle(stream: &impl AsFd) -> io::Result<OwnedFd> {
+        let handle = stream.as_fd().try_clone_to_owned()?;
+        let tcp = SockRef::from(&handle);
+        tcp.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+        Ok(handle)
+    }
+
+    /// From here on, this is the socket that can be cut.
+    pub(super) fn keep(&self, handle: OwnedFd) {
+        self.0.get_or_init(|| TcpStream::from(handle));
+    }
+
     /// Ends the TCP connection, now, without a word of AMQP.
     pub(super) fn cut(&self) {
         // Failing means that the other side was faster.
@@ -171,27 +224,15 @@ impl Socket {
     }
 }
 
-async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<(Connection, Socket)> {
+async fn open(node: &Node, properties: ConnectionProperties) -> lapin::Result<(Connection, Socket)> {
     let socket = Socket::default();
-    let kept = socket.clone();
     let connecting = Connection::connector(
-        uri,
-        readable::runtime(),
+        node.uri.clone(),
+        readable::runtime(socket.clone(), node.tls.clone()),
         async move |uri, runtime| {
             let host = (uri.authority.host.as_str(), uri.authority.port);
             let addresses: Vec<_> = tokio::net::lookup_host(host).await?.collect();
-            let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                let handle = plain.get_ref().get_ref().as_fd().try_clone_to_owned()?;
-                // Whoever is gone without a word: heartbeats find it out where nothing is under way, these two where something is.
-                let tcp = SockRef::from(&handle);
-                tcp.set_tcp_keepalive(
-                    &TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL),
-                )?;
-                tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-                kept.0.get_or_init(|| TcpStream::from(handle));
-            }
-            Ok(stream)
+            Ok(AsyncTcpStream::connect(&runtime, addresses).await?)
         },
         properties,
     );
@@ -264,7 +305,7 @@ mod tests {
     const THREE: &str = "amqp://u:p@a:1/v,amqp://b:2/v, amqp://c/v";
 
     fn hosts(nodes: &Nodes) -> Vec<String> {
-        nodes.hosts().map(|(host, port)| format!("{host}:{port}")).collect()
+        nodes.hosts().map(|(host, port, _)| format!("{host}:{port}")).collect()
     }
 
     #[test]
@@ -299,7 +340,7 @@ mod tests {
     #[test]
     fn a_url_that_ends_in_a_slash_or_before_it_means_the_virtual_host_that_is_one() {
         for (url, vhost) in [("amqp://h:5672/", "/"), ("amqp://h", "/"), ("amqp://h/%2f", "/"), ("amqp://h/v", "v")] {
-            assert_eq!(Nodes::read(url).unwrap().uris[0].vhost, vhost, "{url}");
+            assert_eq!(Nodes::read(url).unwrap().list[0].uri.vhost, vhost, "{url}");
         }
     }
 
@@ -310,8 +351,9 @@ mod tests {
 
     #[test]
     fn a_list_with_one_url_that_is_none_is_refused() {
-        for wrong in ["", ",", "amqp://a,", "amqp://a,http://b", "amqp://a,amqps://b", "amqp://a,,amqp://b"] {
-            assert!(matches!(Nodes::read(wrong), Err(Error::Url(_))), "{wrong}");
+        for wrong in ["", ",", "amqp://a,", "amqp://a,http://b", "amqps://a?cacertfile=/nothing", "amqp://a,,amqp://b"]
+        {
+            assert!(matches!(Nodes::read(wrong), Err(Error::Url(_) | Error::Tls(_))), "{wrong}");
         }
     }
 }

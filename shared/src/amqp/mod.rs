@@ -59,6 +59,8 @@ pub enum Error {
     Unreachable(String),
     #[error("RabbitMQ refuses this connection ({0}); check the user, the password and the virtual host in AMQP_URL")]
     Refused(String),
+    #[error("RabbitMQ cannot be used: {0}")]
+    Tls(String),
     #[error(
         "RabbitMQ lacks the consistent hash exchange; run `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` \
          on each of its nodes, then start again"

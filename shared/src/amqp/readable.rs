@@ -7,18 +7,24 @@
 
 mod fields;
 
+use super::connect::Socket;
+use crate::tls::{Tls, Wire, over};
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use fields::{mend_content_header, mend_method};
-use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
 use std::{
     future::Future,
     io::{self, IoSlice, Read, Write},
+    mem,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
 };
 
 /// What is read at once; a frame that is larger takes more.
@@ -30,39 +36,51 @@ const BODY_FRAME: u8 = 3;
 const HEARTBEAT_FRAME: u8 = 8;
 /// Of a frame, before its payload: type, channel, size.
 const FRAME_HEAD_BYTES: usize = 7;
-/// tokio, with connections whose bytes are made readable.
-pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Reading>> {
-    Runtime::new(RuntimeParts::new(Tokio::current(), Reading(Tokio::current())))
+/// tokio, with connections whose bytes are made readable, over TLS or not. `socket` is a handle on the first that is made.
+pub(super) fn runtime(socket: Socket, tls: Option<Tls>) -> Runtime<RuntimeParts<Tokio, Reading>> {
+    let tokio = Tokio::current();
+    Runtime::new(RuntimeParts::new(tokio.clone(), Reading { tokio, socket, tls }))
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Reading(Tokio);
+pub(super) struct Reading {
+    tokio: Tokio,
+    socket: Socket,
+    tls: Option<Tls>,
+}
 
 impl Reactor for Reading {
-    type TcpStream = Readable<<Tokio as Reactor>::TcpStream>;
+    type TcpStream = Readable<Box<dyn Wire>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
         &self,
         socket: H,
-    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-        self.0.register(socket)
+    ) -> io::Result<impl futures_io::AsyncRead + futures_io::AsyncWrite + Send + Unpin + 'static> {
+        self.tokio.register(socket)
     }
 
     fn sleep(&self, time: Duration) -> Self::Sleep {
-        self.0.sleep(time)
+        self.tokio.sleep(time)
     }
 
     fn interval(&self, time: Duration) -> impl Stream<Item = Instant> + Send + 'static {
-        self.0.interval(time)
+        self.tokio.interval(time)
     }
 
     fn tcp_connect_addr(
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Readable::new(connecting.await?)) }
+        let Self { socket, tls, .. } = self.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let handle = Socket::handle(&stream)?;
+            let stream = over(stream, tls.as_ref()).await?;
+            socket.keep(handle);
+            Ok(Readable::new(stream))
+        }
     }
 }
 
@@ -74,28 +92,28 @@ pub(super) struct Readable<S> {
     taken: usize,
     mended: usize,
     filled: usize,
+    /// So much is written, and has not left us yet.
+    unsent: usize,
 }
 
 impl<S> Readable<S> {
     fn new(stream: S) -> Self {
-        Self { stream, buffer: vec![0; BUFFER_BYTES], taken: 0, mended: 0, filled: 0 }
-    }
-
-    pub(super) fn get_ref(&self) -> &S {
-        &self.stream
+        Self { stream, buffer: vec![0; BUFFER_BYTES], taken: 0, mended: 0, filled: 0, unsent: 0 }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
+impl<S: AsyncRead + Unpin> futures_io::AsyncRead for Readable<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Self { stream, buffer, taken, mended, filled } = self.get_mut();
+        let Self { stream, buffer, taken, mended, filled, .. } = self.get_mut();
         while taken == mended {
             buffer.copy_within(*taken..*filled, 0);
             (*filled, *taken, *mended) = (*filled - *taken, 0, 0);
             if *filled == buffer.len() {
                 buffer.resize(2 * buffer.len(), 0);
             }
-            let count = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer[*filled..]))?;
+            let mut space = ReadBuf::new(&mut buffer[*filled..]);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut space))?;
+            let count = space.filled().len();
             if count == 0 && *filled == 0 {
                 return Poll::Ready(Ok(0));
             }
@@ -110,9 +128,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Readable<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Readable<S> {
+/// What is written is with the kernel, and goes out even where the connection is cut right after. (TLS would keep some of it to
+/// itself, and the library takes an acknowledgement that was written for one that is on its way.)
+impl<S: AsyncWrite + Unpin> futures_io::AsyncWrite for Readable<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -120,7 +140,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Readable<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let Self { stream, unsent, .. } = self.get_mut();
+        // Whoever asks again after it was not sent asks with the same bytes.
+        if *unsent == 0 {
+            *unsent = ready!(Pin::new(&mut *stream).poll_write_vectored(context, slices))?;
+        }
+        ready!(Pin::new(stream).poll_flush(context))?;
+        Poll::Ready(Ok(mem::take(unsent)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,7 +154,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Readable<S> {
     }
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_close(context)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

@@ -6,7 +6,10 @@
 //! The keeper also holds a lock in the folder. One without a locker was left behind when the whole machine or container
 //! stopped at once; the next run removes it.
 
-use super::process::{Program, Supervised};
+use super::{
+    authority::Authority,
+    process::{Program, Supervised},
+};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
 use std::{
@@ -50,9 +53,17 @@ pub struct Folder {
     hold: PipeWriter,
     keeper: Child,
     user: Option<(u32, u32)>,
+    authority: Option<Authority>,
 }
 
 impl Folder {
+    /// A folder whose servers are reached by TLS alone, with certificates of an authority of its own.
+    pub fn with_authority() -> Result<Folder> {
+        let folder = Folder::create()?;
+        let authority = Some(Authority::create(folder.path.join("authority.pem"))?);
+        Ok(Folder { authority, ..folder })
+    }
+
     /// Makes the folder in the first fitting place: the target folder of the build that this program belongs to, the
     /// temporary folder, `/tmp`.
     pub fn create() -> Result<Folder> {
@@ -79,7 +90,7 @@ impl Folder {
         keeper.args(["-c", KEEPER, "keeper"]).arg(&path).current_dir("/").process_group(0);
         keeper.stdin(Stdio::from(end)).stdout(Stdio::from(lock)).stderr(Stdio::null());
         let keeper = keeper.spawn().context("start /bin/sh to keep the private folder")?;
-        Ok(Folder { path, hold, keeper, user })
+        Ok(Folder { path, hold, keeper, user, authority: None })
     }
 
     /// Where it is; an absolute path.
@@ -90,6 +101,11 @@ impl Folder {
     /// Who runs what refuses to run as root (user id, group id), if that is what we are.
     pub(super) fn user(&self) -> Option<(u32, u32)> {
         self.user
+    }
+
+    /// Whom the certificates of its servers are of, where these speak TLS alone.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// Starts a program that keeps the folder for as long as it runs.

@@ -65,7 +65,7 @@ enum Server {
 impl Forwarder {
     /// In front of the private server at this URL, `postgres://…` or `amqp://…`, with the URL that leads there.
     pub async fn before(url: &str) -> Result<(Self, String)> {
-        if url.starts_with("amqp://") {
+        if url.starts_with("amqp") {
             let parts = url.split_once('@').and_then(|(user, rest)| Some((user, rest.split_once('/')?)));
             let (user, (host, vhost)) = parts.context("a broker's URL has a user and a virtual host")?;
             let forwarder = Self::to(Server::Tcp(host.to_owned())).await?;
@@ -73,11 +73,16 @@ impl Forwarder {
             return Ok((forwarder, url));
         }
         let options = PgConnectOptions::from_str(url)?;
-        let folder = options.get_socket().context("our PostgreSQL is reached through a Unix socket")?;
-        let socket = folder.join(format!(".s.PGSQL.{}", options.get_port()));
-        let forwarder = Self::to(Server::Unix(socket)).await?;
+        let (server, parameters) = match options.get_socket() {
+            Some(folder) => (Server::Unix(folder.join(format!(".s.PGSQL.{}", options.get_port()))), ""),
+            None => {
+                let parameters = url.split_once('?').unwrap_or_default().1;
+                (Server::Tcp(format!("{}:{}", options.get_host(), options.get_port())), parameters)
+            }
+        };
+        let forwarder = Self::to(server).await?;
         let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
-        let url = format!("postgres://{user}@{}/{database}", forwarder.address);
+        let url = format!("postgres://{user}@{}/{database}?{parameters}", forwarder.address);
         Ok((forwarder, url))
     }
 

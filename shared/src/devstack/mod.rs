@@ -4,6 +4,7 @@
 //! of their own, so that any number of stacks run side by side. They end with us, however we end ([`process`]), and leave no
 //! file behind ([`folder`]). Where one does not start, the error has the end of its log.
 
+pub mod authority;
 pub mod fixture;
 pub mod folder;
 pub mod forwarder;
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 use std::{path::Path, sync::Arc};
 
 pub use self::redis::Redis;
+pub use authority::{Authority, TlsFront};
 pub use fixture::Fixture;
 pub use folder::Folder;
 pub use forwarder::{Disturbance, Forwarder};
@@ -59,13 +61,13 @@ impl Servers {
     /// Starts both at once; `vhosts` are the broker's virtual hosts besides `/`. [`Missing`] (found with `downcast_ref`) if
     /// a server is not installed.
     pub async fn start(vhosts: &[&str]) -> Result<Servers> {
-        Servers::start_cluster(vhosts, 1).await
+        Servers::start_cluster(vhosts, 1, false).await
     }
 
-    /// The same, with a broker of so many nodes.
-    pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize) -> Result<Servers> {
+    /// The same, with a broker of so many nodes; reached by TLS alone, if so.
+    pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize, is_tls: bool) -> Result<Servers> {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
-        let folder = Arc::new(Folder::create()?);
+        let folder = Arc::new(if is_tls { Folder::with_authority() } else { Folder::create() }?);
         let (rabbitmq, postgres) =
             tokio::try_join!(RabbitMq::start(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
         Ok(Servers { rabbitmq, postgres, redis: None, folder })

@@ -1,9 +1,10 @@
-//! A private PostgreSQL cluster, reached through a Unix socket in its folder.
+//! A private PostgreSQL cluster, reached through a Unix socket in its folder, or by TLS on a loopback port.
 //!
 //! Durability is as in production: fsync, synchronous commit and full page writes stay on.
 
 use super::{
-    Folder, Program, Signal,
+    Authority, Folder, Program, Signal,
+    folder::free_ports,
     install::{self, programs},
     server::{Server, percent_encoded},
 };
@@ -12,21 +13,19 @@ use sqlx::{
     ConnectOptions, Connection,
     postgres::{PgConnectOptions, PgConnection},
 };
-use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fs, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 /// The superuser; local, without a password, as all roles are.
 const ROLE: &str = "turnstile";
 /// The roles that every database has.
 const ROLES: &str = include_str!("../../../migrations/roles.sql");
-/// Only names the socket's file; nothing listens on a TCP port.
+/// Only names the socket's file; nothing listens on a TCP port, but for who speaks TLS.
 const SOCKET_NUMBER: u16 = 5432;
 /// How long a stop may take before it becomes a kill.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Every server setting that is not PostgreSQL's own.
-const SETTINGS: [&str; 5] = [
-    // The socket is the way in: no port to collide on, and half the latency of loopback TCP.
-    "listen_addresses=",
+const SETTINGS: [&str; 4] = [
     // Several worker processes with a pool each, besides the tests' own connections.
     "max_connections=200",
     // The default of 128 MB is for machines of long ago; the hot tables of a benchmark must fit.
@@ -35,6 +34,9 @@ const SETTINGS: [&str; 5] = [
     "logging_collector=off",
     "log_destination=stderr",
 ];
+
+/// Who may come in where it listens by TLS: everybody.
+const BY_TLS_ALONE: &str = "hostssl all all 127.0.0.1/32 trust\n";
 
 const CREATE_DATABASE: &str = "CREATE DATABASE ";
 /// Where databases are administered from, ...
@@ -54,7 +56,8 @@ pub fn as_role(url: &str, role: &str) -> String {
 /// A running private cluster. Dropping it stops the server in the background.
 #[derive(Debug)]
 pub struct Postgres {
-    home: PathBuf,
+    /// What stands in its URLs before and behind a database's name.
+    url: [String; 2],
     server: Server,
 }
 
@@ -69,14 +72,17 @@ impl Postgres {
         let arguments = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE, "--pgdata"];
         let initdb = program(initdb).args(arguments).args([home.join("data")]);
         Server::start(folder, "initdb", "initdb", "Success.", initdb).await?.stop().await?;
+        let (url, way_in) = match folder.authority() {
+            None => by_socket(&home),
+            Some(authority) => by_tls(&home, folder, authority)?,
+        };
         let program = program(server)
-            .args(["-D".into(), home.join("data"), "-k".into(), home.clone()])
-            .args(["-p", &SOCKET_NUMBER.to_string()])
-            .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
+            .args(["-D".into(), home.join("data")])
+            .args(SETTINGS.iter().copied().chain(way_in.iter().map(String::as_str)).flat_map(|setting| ["-c", setting]))
             .stop(Signal::Quit, STOP_WAIT_MAX);
         let ready = "database system is ready to accept connections";
         let server = Server::start(folder, "PostgreSQL", "postgres", ready, program).await?;
-        let postgres = Postgres { home, server };
+        let postgres = Postgres { url, server };
         let mut connection = postgres.connect(TEMPLATE).await?;
         sqlx::raw_sql(ROLES).execute(&mut connection).await.context("make the roles of migrations/roles.sql")?;
         connection.close().await?;
@@ -90,8 +96,8 @@ impl Postgres {
 
     /// `postgres://…` of a database, for the superuser, in the form that sqlx reads: the socket's folder stands in the query.
     pub fn url(&self, database: &str) -> String {
-        let socket = self.home.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
-        format!("postgres://{ROLE}@localhost:{SOCKET_NUMBER}/{}?host={socket}", percent_encoded(database))
+        let [before, behind] = &self.url;
+        format!("{before}/{}?{behind}", percent_encoded(database))
     }
 
     pub async fn create_database(&self, name: &str) -> Result<()> {
@@ -144,4 +150,25 @@ impl Postgres {
     async fn connect(&self, database: &str) -> Result<PgConnection> {
         Ok(PgConnectOptions::from_str(&self.url(database))?.connect().await?)
     }
+}
+
+/// The socket is the way in: no port to collide on, and half the latency of loopback TCP.
+fn by_socket(home: &Path) -> ([String; 2], Vec<String>) {
+    let socket = home.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
+    let url = [format!("postgres://{ROLE}@localhost:{SOCKET_NUMBER}"), format!("host={socket}")];
+    let folder = format!("unix_socket_directories={}", home.display());
+    (url, vec!["listen_addresses=".to_owned(), format!("port={SOCKET_NUMBER}"), folder])
+}
+
+fn by_tls(home: &Path, folder: &Folder, authority: &Authority) -> Result<([String; 2], Vec<String>)> {
+    let [certificate, key] = authority.certify(home, folder.user())?;
+    fs::write(home.join("data/pg_hba.conf"), BY_TLS_ALONE)?;
+    let (port, file) = (free_ports(1)?[0], percent_encoded(&authority.file().to_string_lossy()));
+    let url = [format!("postgres://{ROLE}@127.0.0.1:{port}"), format!("sslmode=verify-full&sslrootcert={file}")];
+    let (certificate, key) = (certificate.display(), key.display());
+    let [listen, files] = [
+        ["listen_addresses=127.0.0.1".to_owned(), format!("port={port}"), "unix_socket_directories=".to_owned()],
+        ["ssl=on".to_owned(), format!("ssl_cert_file={certificate}"), format!("ssl_key_file={key}")],
+    ];
+    Ok((url, [listen, files].concat()))
 }

@@ -68,18 +68,20 @@ struct Node {
     /// As Erlang knows it.
     name: String,
     server: Server,
-    amqp_port: u16,
+    /// What stands in its URLs before and behind a virtual host.
+    url: [String; 2],
     environment: Vec<(&'static str, OsString)>,
 }
 
 impl RabbitMq {
-    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`. On each there are
-    /// the users of `rabbitmq/users.json`, and guest, who may do everything; their passwords are their names. [`Missing`](install::Missing) if RabbitMQ is not installed.
+    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`, and the users of [`USERS`] and
+    /// guest on each. [`Missing`](install::Missing) if RabbitMQ is not installed.
     pub async fn start(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
         let programs = programs(install::Server::RabbitMq).await?;
         let home = folder.subfolder("rabbitmq", None)?;
         write_settings(&home, nodes, vhosts)
             .with_context(|| format!("write RabbitMQ's settings into {}", home.display()))?;
+        folder.authority().map(|authority| authority.certify(&home, None)).transpose()?;
         let mut tries = 1;
         loop {
             match RabbitMq::start_on(&folder::free_ports(1 + 2 * nodes)?, folder, &home, &programs).await {
@@ -124,7 +126,7 @@ impl RabbitMq {
     /// `amqp://…` of a virtual host; of a cluster, those of all its nodes, with commas between them.
     pub fn url(&self, vhost: &str) -> String {
         let vhost = percent_encoded(vhost);
-        let url = |node: &Node| format!("amqp://{GUEST}:{GUEST}@{LOOPBACK}:{}/{vhost}", node.amqp_port);
+        let url = |Node { url: [before, behind], .. }: &Node| format!("{before}/{vhost}{behind}");
         self.nodes.iter().map(url).collect::<Vec<_>>().join(",")
     }
 
@@ -228,11 +230,18 @@ impl Node {
     ) -> Result<Node> {
         let name = node_name(number);
         let environment = environment(home, &name, [epmd_port, amqp_port, distribution_port]);
+        let address = format!("://{GUEST}:{GUEST}@{LOOPBACK}:{amqp_port}");
+        let mut url = [format!("amqp{address}"), String::new()];
+        if let Some(authority) = folder.authority() {
+            let file = percent_encoded(&authority.file().to_string_lossy());
+            url = [format!("amqps{address}"), format!("?cacertfile={file}")];
+            fs::write(home.join(format!("conf.d/{name}.conf")), authority.rabbitmq_settings(home, amqp_port))?;
+        }
         let program = Program::new(program).folder(home).without_env(&INHERITED).stop(Signal::Kill, KILL_WAIT_MAX);
         let program = environment.iter().fold(program, |program, (name, value)| program.env(name, value));
         let log = name.replace("turnstile", "rabbitmq").replace("@localhost", "");
         let server = Server::start(folder, "RabbitMQ", &log, "Server startup complete", program).await?;
-        Ok(Node { name, server, amqp_port, environment })
+        Ok(Node { name, server, url, environment })
     }
 }
 
@@ -261,7 +270,7 @@ fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) ->
         ("RABBITMQ_PID_FILE", at(&format!("{name}.pid"))),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", at("enabled_plugins")),
         ("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf")),
-        ("RABBITMQ_CONFIG_FILES", at("conf.d/*.conf")),
+        ("RABBITMQ_CONFIG_FILES", at(&format!("conf.d/{{private,{name}}}.conf"))),
         // What may lie in /etc/rabbitmq is another broker's: these name files that are not there.
         ("RABBITMQ_CONF_ENV_FILE", at("no-environment.conf")),
         ("RABBITMQ_ADVANCED_CONFIG_FILE", at("no-advanced.config")),

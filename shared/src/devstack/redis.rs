@@ -1,25 +1,27 @@
-//! A private Redis, or Valkey, reached through a Unix socket in its folder.
+//! A private Redis, or Valkey, reached through a Unix socket in its folder, or by TLS on a loopback port.
 //!
 //! It writes nothing to disk by itself: killed and started again, it is empty, or has what it had when [`Redis::save`] was
 //! last called.
 
 use super::{
-    Folder, Program,
+    Authority, Folder, Program,
+    folder::free_ports,
     install::{self, programs},
     server::{Server, percent_encoded},
 };
+use crate::tls;
 use anyhow::{Context, Result};
 use redis::aio::MultiplexedConnection;
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 /// Every server setting that is not Redis's own. The socket is the way in: no port to collide on, and half the latency of
-/// loopback TCP. Whether there is an old snapshot to start from is for whoever kills it to say.
+/// loopback TCP; or a port where TLS is spoken. Whether there is an old snapshot to start from is for whoever kills it to say.
 const SETTINGS: [&str; 6] = ["--port", "0", "--save", "", "--appendonly", "no"];
 
 /// A running private server. Dropping it stops it in the background.
 #[derive(Debug)]
 pub struct Redis {
-    socket: PathBuf,
+    url: String,
     server: Server,
 }
 
@@ -28,20 +30,20 @@ impl Redis {
     pub async fn start(folder: &Arc<Folder>) -> Result<Redis> {
         let [program] = programs(install::Server::Redis).await?;
         let home = folder.subfolder("redis", None)?;
-        let socket = home.join("redis.sock");
-        let program = Program::new(program)
-            .args(SETTINGS)
-            .args(["--dir".as_ref(), home.as_os_str(), "--unixsocket".as_ref(), socket.as_os_str()])
-            .folder(&home);
+        let (url, way_in) = match folder.authority() {
+            None => by_socket(&home),
+            Some(authority) => by_tls(&home, authority)?,
+        };
+        let program =
+            Program::new(program).args(SETTINGS).args(["--dir".as_ref(), home.as_os_str()]).args(way_in).folder(&home);
         // It says so with a small or a capital letter.
         let server = Server::start(folder, "Redis", "redis", "eady to accept connections", program).await?;
-        Ok(Redis { socket, server })
+        Ok(Redis { url, server })
     }
 
-    /// `redis+unix://…`, with the socket as its path.
+    /// `redis+unix://…`, with the socket as its path; or `rediss://…`.
     pub fn url(&self) -> String {
-        let path = self.socket.to_string_lossy().split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
-        format!("redis+unix://{path}")
+        self.url.clone()
     }
 
     pub fn pid(&self) -> u32 {
@@ -75,5 +77,26 @@ pub async fn version(url: &str) -> Result<String> {
 }
 
 async fn connect(url: &str) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
+    let root_cert = tls::authority_of(url, None).map(fs::read).transpose()?;
+    let client = match root_cert {
+        None => redis::Client::open(url)?,
+        root_cert => redis::Client::build_with_tls(url, redis::TlsCertificates { client_tls: None, root_cert })?,
+    };
+    Ok(client.get_multiplexed_async_connection().await?)
+}
+
+fn by_socket(home: &Path) -> (String, Vec<String>) {
+    let socket = home.join("redis.sock").to_string_lossy().into_owned();
+    let path = socket.split('/').map(percent_encoded).collect::<Vec<_>>().join("/");
+    (format!("redis+unix://{path}"), vec!["--unixsocket".to_owned(), socket])
+}
+
+fn by_tls(home: &Path, authority: &Authority) -> Result<(String, Vec<String>)> {
+    let (files, port) = (authority.certify(home, None)?, free_ports(1)?[0].to_string());
+    let [file, certificate, key] =
+        [authority.file(), &files[0], &files[1]].map(|path| path.to_string_lossy().into_owned());
+    let url = format!("rediss://127.0.0.1:{port}/?cacertfile={}", percent_encoded(&file));
+    let settings = [("port", port), ("cert-file", certificate), ("key-file", key), ("ca-cert-file", file)];
+    let settings = settings.into_iter().chain([("auth-clients", "no".to_owned())]);
+    Ok((url, settings.flat_map(|(name, value)| [format!("--tls-{name}"), value]).collect()))
 }

@@ -55,7 +55,9 @@ impl Service {
         Box::pin(async move {
             let readiness = Readiness::of(worker.ready_file.clone());
             let (found, missing) = watch::channel(Missing::new());
-            let (nodes, look) = (Nodes::read(&worker.amqp_url)?, Arc::default());
+            let nodes = Nodes::read_with(&worker.amqp_url, worker.amqp_ca.as_deref())?;
+            nodes.warn_of_plain();
+            let look = Arc::default();
             let (dead_messages, reply_nodes) = (DeadMessages::default(), Arc::default());
             let service =
                 Self { worker, nodes, stop: stop.clone(), readiness, missing, look, dead_messages, reply_nodes };

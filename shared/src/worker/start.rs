@@ -113,7 +113,14 @@ fn run(log: &str, is_json: bool, serve: Box<dyn FnOnce(watch::Receiver<bool>) ->
 fn is_configuration(error: &anyhow::Error) -> bool {
     let of_broker = matches!(
         error.downcast_ref(),
-        Some(Error::Url(_) | Error::Refused(_) | Error::NotAllowed(_) | Error::PluginMissing | Error::Differs { .. })
+        Some(
+            Error::Url(_)
+                | Error::Tls(_)
+                | Error::Refused(_)
+                | Error::NotAllowed(_)
+                | Error::PluginMissing
+                | Error::Differs { .. }
+        )
     );
     of_broker
         || error.is::<Unusable>()

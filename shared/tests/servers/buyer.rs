@@ -117,6 +117,7 @@ pub(crate) async fn send(
 /// Those of a worker in this process.
 pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
     WorkerOptions {
+        amqp_ca: None,
         amqp_url: amqp_url.to_owned(),
         worker_id: worker_id.to_owned(),
         refuse_default_exchange: false,

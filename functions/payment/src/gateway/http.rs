@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use shared::{
     config::{UNREADABLE_URL, Unusable, check_url},
     messages::{REASON_CHARS_MAX, is_id},
+    tls::{self, Setting, Tls},
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use uuid::Uuid;
 
 /// The header that carries the key.
@@ -33,6 +34,9 @@ const CONNECT_MS_MAX: u64 = 2_000;
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
+/// What there is to change about TLS.
+const SETTING: Setting = Setting { schemes: ["https://", "http://"], authority: "--gateway-ca FILE (GATEWAY_CA)" };
+
 /// Where the gateway is.
 #[derive(Debug, Clone, Args)]
 pub struct HttpOptions {
@@ -44,6 +48,9 @@ pub struct HttpOptions {
     /// a command line.
     #[arg(long = "gateway-token", env = "GATEWAY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: Option<String>,
+    /// A file with the certificate of the authority (PEM) that the gateway's is of; without it, the system's authorities are trusted.
+    #[arg(long = "gateway-ca", env = "GATEWAY_CA", value_name = "FILE")]
+    pub authority: Option<PathBuf>,
     /// How long an attempt may take until the gateway is asked again, with the same key, in milliseconds.
     #[arg(long = "gateway-timeout-ms", env = "GATEWAY_TIMEOUT_MS", default_value_t = 3_000, value_name = "MS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -78,10 +85,11 @@ impl Http {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        // Fails where a provider is chosen already, which does as well.
-        rustls::crypto::ring::default_provider().install_default().ok();
+        let authority = options.authority.as_deref();
+        let trusting = tls::config(authority).map_err(|error| unusable(format!("{error}; GATEWAY_CA names it")))?;
         let client = Client::builder()
             .default_headers(headers)
+            .tls_backend_preconfigured(trusting)
             .redirect(Policy::none())
             .timeout(Duration::from_millis(options.timeout_ms))
             .connect_timeout(Duration::from_millis(CONNECT_MS_MAX.min(options.timeout_ms)))
@@ -91,6 +99,24 @@ impl Http {
             .build()
             .map_err(|error| unusable(chain(error)))?;
         Ok(Self { client, base, decline_statuses })
+    }
+
+    /// Finds out what a gateway that is there could never be asked for, as far as TLS goes. One that is away is no matter yet.
+    pub async fn check(&self, options: &HttpOptions) -> Result<(), Unusable> {
+        let url = Url::parse(&self.base).map_err(|_| Unusable(UNREADABLE_URL.to_owned()))?;
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        let host = host.trim_matches(['[', ']']);
+        let tls = match url.scheme() {
+            "https" => Some(Tls::with(host, options.authority.as_deref())?),
+            _ => {
+                tls::warn_of_plain("the payment gateway is", host, "where it has TLS, GATEWAY_URL is https://…");
+                None
+            }
+        };
+        match tls::fault(host, port, tls.as_ref(), SETTING).await {
+            Some(fault) => Err(Unusable(format!("the payment gateway cannot be used: {fault}"))),
+            None => Ok(()),
+        }
     }
 
     /// The answer to one request: its status, and all of its body.

@@ -92,7 +92,7 @@ impl Bank {
 
 fn options(url: &str, timeout_ms: u64) -> HttpOptions {
     let (url, token, decline_statuses) = (Some(url.to_owned()), Some("s3cret".to_owned()), "400,404,422".to_owned());
-    HttpOptions { url, token, timeout_ms, decline_statuses }
+    HttpOptions { url, token, authority: None, timeout_ms, decline_statuses }
 }
 
 fn request(id: impl std::fmt::Display, order_id: Uuid, payment_method: &str) -> PaymentRequest {

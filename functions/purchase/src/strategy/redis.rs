@@ -10,8 +10,8 @@ use crate::{
     store::Conflicts,
 };
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, InfoDict, RedisError, RedisResult, Script, ServerErrorKind,
-    aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, InfoDict, IntoConnectionInfo, RedisError, RedisResult,
+    Script, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use shared::{
     config::{UNREADABLE_URL, Unusable, check_redis_url, unusable_redis_url},
@@ -20,16 +20,21 @@ use shared::{
     idempotency::Verdicts,
     messages::{Identity, PurchaseRequest},
     startup::wait_for_server,
+    tls::{self, Setting, Tls},
 };
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fs,
+    path::Path,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+/// What there is to change about TLS.
+const SETTING: Setting = Setting { schemes: ["rediss://", "redis://"], authority: "--redis-ca FILE (REDIS_CA)" };
 /// How long connecting may take, and an answer; each is some milliseconds' work.
 const SECONDS_MAX: u64 = 2;
 /// How long a grant is kept: longer than a batch goes from hand to hand after a worker's death. One that is asked for after
@@ -64,19 +69,43 @@ pub(super) fn is_doubtful(conflicts: &Conflicts, item: &str) -> bool {
 #[derive(Clone)]
 pub struct Counter {
     client: Client,
+    /// Where it is spoken to so.
+    tls: Option<Tls>,
     connection: Arc<Mutex<Option<Connection>>>,
 }
 
 impl Counter {
-    pub fn new(redis_url: &str) -> Result<Self, Unusable> {
-        let open = || {
-            let client = Client::open(redis_url)?;
-            let without_delay = TcpSettings::default().set_nodelay(true);
-            Client::open(client.get_connection_info().clone().set_tcp_settings(without_delay))
-        };
+    /// At this URL; by TLS, with a server whose certificate is of this authority, or else of the system's.
+    pub fn new(redis_url: &str, authority: Option<&Path>) -> Result<Self, Unusable> {
         check_redis_url(redis_url)?;
-        let client = open().map_err(|_: RedisError| unusable_redis_url(UNREADABLE_URL))?;
-        Ok(Self { client, connection: Arc::default() })
+        let unreadable = |_: RedisError| unusable_redis_url(UNREADABLE_URL);
+        let info = redis_url.into_connection_info().map_err(unreadable)?;
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let authority = tls::authority_of(redis_url, authority);
+        let mut tls = None;
+        if let ConnectionAddr::TcpTls { host, .. } = info.addr() {
+            let with = Tls::with(host, authority.as_deref());
+            tls = Some(with.map_err(|error| Unusable(format!("{error}; check REDIS_URL and REDIS_CA")))?);
+        } else if let ConnectionAddr::Tcp(host, _) = info.addr() {
+            tls::warn_of_plain("Redis is", host, "where it has TLS, REDIS_URL is rediss://…");
+        }
+        let client = if tls.is_some() {
+            let root_cert = authority.map(fs::read).transpose().map_err(|error| Unusable(error.to_string()))?;
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        } else {
+            Client::open(info)
+        };
+        Ok(Self { client: client.map_err(unreadable)?, tls, connection: Arc::default() })
+    }
+
+    /// What of TLS keeps us from it.
+    async fn fault(&self) -> Option<String> {
+        let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) =
+            self.client.get_connection_info().addr()
+        else {
+            return None;
+        };
+        tls::fault(host, *port, self.tls.as_ref(), SETTING).await
     }
 
     /// Takes units for the requests that are to be decided. What Redis had of an item takes the place of what its row says,
@@ -139,7 +168,12 @@ impl Counter {
             matches!(error, Error::Away(_) | Error::Row(_) | Error::Unhandled(_)).then(|| error.to_string())
         };
         let reached = wait_for_server("Redis", seconds_max, away, || async {
-            on_connection(pool, async |database| self.connection(database).await).await.map(drop)
+            let opened = on_connection(pool, async |database| self.connection(database).await).await;
+            let fault = if opened.is_err() { self.fault().await } else { None };
+            match fault {
+                Some(fault) => Err(Error::Unfit(format!("Redis cannot be used: {fault}"))),
+                None => opened.map(drop),
+            }
         });
         match reached.await {
             Err(Error::Unfit(text)) => Err(Unusable(format!("{text}; check REDIS_URL")).into()),

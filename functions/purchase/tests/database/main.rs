@@ -86,7 +86,7 @@ impl Sale {
     }
 
     fn with(pool: PgPool, strategy: StrategyName, redis_url: &str, in_flight: u16, attempts_max: u32) -> Self {
-        let options = StrategyOptions { strategy, redis_url: redis_url.to_owned(), in_flight };
+        let options = StrategyOptions { strategy, redis_url: redis_url.to_owned(), redis_ca: None, in_flight };
         let retry = RetryPolicy { attempts_max, ..RetryPolicy::default() };
         let worker = Purchase::new(seed::functions(&pool), options, retry).unwrap();
         Self { strategy, redis_url: redis_url.to_owned(), pool, worker }

@@ -39,7 +39,8 @@ impl Sale {
     /// order of the requests.
     async fn another_worker_takes(&self, requests: &[PurchaseRequest]) -> Vec<i64> {
         let requests: Vec<&PurchaseRequest> = requests.iter().collect();
-        let (mut connection, counter) = (self.pool.acquire().await.unwrap(), Counter::new(&self.redis_url).unwrap());
+        let (mut connection, counter) =
+            (self.pool.acquire().await.unwrap(), Counter::new(&self.redis_url, None).unwrap());
         let (mut snapshot, verdicts) = read(&mut connection, &requests).await.unwrap();
         counter.count(&mut connection, &requests, &mut snapshot, &verdicts, &Conflicts::new()).await.unwrap();
         let mut items: Vec<_> = requests.iter().map(|request| &request.item).collect();

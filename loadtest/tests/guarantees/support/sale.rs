@@ -51,7 +51,15 @@ pub(crate) fn unreachable() -> Endpoints {
 
 /// Servers of this test alone, a broker of so many nodes among them.
 pub(crate) async fn private_servers(nodes: usize) -> (Servers, Endpoints) {
-    let servers = Servers::start_cluster(&[], nodes).await.unwrap();
+    private(Servers::start_cluster(&[], nodes, false).await.unwrap()).await
+}
+
+/// The same, reached by TLS alone.
+pub(crate) async fn tls_servers() -> (Servers, Endpoints) {
+    private(Servers::start_cluster(&[], 1, true).await.unwrap()).await
+}
+
+async fn private(servers: Servers) -> (Servers, Endpoints) {
     servers.postgres.create_database("sale").await.unwrap();
     let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
     (servers, Endpoints { amqp_url, database_url, redis_url: None, is_private: true })

@@ -5,14 +5,15 @@ use super::sale::{add_user, private_servers};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer, PublisherConfirm,
+    BasicProperties, Channel, Connection, Consumer, PublisherConfirm,
     message::Delivery,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use serde_json::Value;
 use shared::{
-    amqp, db,
+    amqp::{self, Nodes},
+    db,
     devstack::{Fixture, Folder, Program, Servers, Signal, Supervised, urls_of},
     messages::RELEASE_QUEUE,
     topology::Topology,
@@ -91,7 +92,7 @@ impl Shop {
             let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
             sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
         }
-        let connection = Connection::connect(amqp_url, ConnectionProperties::default()).await.unwrap();
+        let connection = amqp::connect(&Nodes::read(amqp_url).unwrap(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         amqp::declare(&channel).await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();

@@ -93,7 +93,7 @@ async fn a_redis_that_asks_for_a_password_or_a_url_that_cannot_be_read_is_a_matt
         assert!(matches!(&error, Error::Unfit(text) if text.contains("Redis refuses")), "{error}");
     }
     for wrong in ["", "localhost", "http://localhost", "redis://host:port"] {
-        let unusable = Counter::new(wrong).err().expect(wrong);
+        let unusable = Counter::new(wrong, None).err().expect(wrong);
         assert!(unusable.to_string().contains("REDIS_URL"), "{wrong}: {unusable}");
     }
 }
