@@ -6,9 +6,10 @@
 use super::{
     Acknowledger, Delivery, Error, answered,
     body::Spool,
-    connect::{Nodes, Socket, connect_with_socket},
+    connect::{Nodes, connect_with_socket},
     incoming::{End, Incoming},
     membership::Membership,
+    socket::Socket,
     topology::{Topology, state_or_none},
 };
 use crate::worker::rebalance::Place;

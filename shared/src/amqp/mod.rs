@@ -22,6 +22,7 @@ mod readable;
 mod repair;
 mod request_reply;
 mod rights;
+mod socket;
 pub mod topology;
 
 pub use acknowledger::Acknowledger;

@@ -7,7 +7,7 @@
 
 mod fields;
 
-use super::connect::Socket;
+use super::socket::Socket;
 use crate::tls::{Tls, Wire, over};
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use fields::{mend_content_header, mend_method};
