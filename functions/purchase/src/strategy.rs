@@ -74,7 +74,7 @@ enum Strategy {
     Optimistic,
     Pessimistic,
     Atomic,
-    Redis(Counter),
+    Redis(Box<Counter>),
 }
 
 #[derive(Clone)]
@@ -93,7 +93,9 @@ impl Decider {
             StrategyName::Optimistic => Strategy::Optimistic,
             StrategyName::Pessimistic => Strategy::Pessimistic,
             StrategyName::Atomic => Strategy::Atomic,
-            StrategyName::Redis => Strategy::Redis(Counter::new(&options.redis_url, options.redis_ca.as_deref())?),
+            StrategyName::Redis => {
+                Strategy::Redis(Box::new(Counter::new(&options.redis_url, options.redis_ca.as_deref())?))
+            }
         };
         Ok(Self { pool, metrics: Metrics::default(), strategy, in_flight: options.in_flight, retry })
     }
