@@ -15,7 +15,6 @@ use payment::{
     gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
 };
 use shared::{
-    db,
     devstack::{
         gateway::{self, Behaviour},
         seed::{

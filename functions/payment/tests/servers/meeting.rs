@@ -118,7 +118,7 @@ async fn payments_of_other_items_go_on_while_one_items_row_is_at_fault() {
         let [of_a, of_b] = holds(&pool, ["a", "b"], Due::InAnHour).await;
         let bank = Bank::open().await;
         let faulty = fault.begin(&pool).await;
-        let process = process(&db::isolated(&pool), &bank);
+        let process = process(&seed::hurried(&pool), &bank);
         let requests = [request(1, of_a, "card"), request(2, of_b, "card")];
         let answers = async || handled(&process, &requests).await;
         let found = until_decided(async || answers().await.split_off(1)).await;
