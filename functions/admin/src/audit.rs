@@ -215,13 +215,14 @@ WHERE items.held IS DISTINCT FROM coalesce(sums.held, 0) OR items.sold IS DISTIN
 ORDER BY coalesce(items.id, sums.item)",
     },
     // An order is inserted with its verdict, in one statement, with one time; the verdict leaves after its days and the
-    // order stays. An hour is spared, so that none is missed that is just leaving.
+    // order stays. An hour is spared, so that none is missed that is just leaving. What `forget` took the request id from has no
+    // verdict that is known to be its own.
     Check {
         name: "orders_have_verdicts",
         should: "each order came with a reserved verdict, as long as verdicts are kept",
         sql: "
 SELECT format('%s (request %s)', id, request_id) FROM orders
-WHERE created_at > now() - make_interval(days => $2::int) + interval '1 hour' AND NOT EXISTS (
+WHERE created_at > now() - make_interval(days => $2::int) + interval '1 hour' AND request_id <> id::text AND NOT EXISTS (
     SELECT FROM verdicts
     WHERE split_part(verdicts.request_id, ' ', 1) = orders.request_id AND coalesce(verdicts.sender, '') = orders.sender
       AND verdicts.status = 'reserved' AND verdicts.item = orders.item)
@@ -232,7 +233,7 @@ ORDER BY id",
         should: "each reserved verdict has the order that its buyer was told of",
         sql: r#"
 SELECT format('request %s (item %s)', request_id, item) FROM verdicts
-WHERE status = 'reserved' AND NOT EXISTS (
+WHERE status = 'reserved' AND fingerprint <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (
     SELECT FROM orders
     WHERE orders.request_id = split_part(verdicts.request_id, ' ', 1) AND orders.sender = coalesce(verdicts.sender, '')
       AND orders.item = verdicts.item

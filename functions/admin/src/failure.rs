@@ -56,7 +56,13 @@ impl From<amqp::Error> for Failure {
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        match Error::from(error) {
+        Error::from(error).into()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
             error @ (Error::Away(_) | Error::Row(_)) => Self::Unreachable(error.into()),
             error @ Error::Unfit(_) => Self::Configuration(error.into()),
             error @ Error::Unhandled(_) => Self::Broken(error.into()),

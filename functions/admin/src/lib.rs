@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod dead;
 pub mod failure;
+pub mod forget;
 pub mod items;
 mod known;
 pub mod look;
@@ -74,6 +75,9 @@ enum Command {
     /// Say that a database that was set back, by a backup for example, is to be used as it is: the functions, which hold
     /// their messages until then, go on. See what `audit --known` names before.
     Restored(restored::Options),
+    /// Take a buyer's id out of the database, as a role that may change everything; what they bought stays. Refused while an order
+    /// of theirs is open.
+    Forget(forget::Options),
     /// Bring the database's schema up to date, as a role that may change it, and give the functions' role its rights. Twice is
     /// once.
     Migrate(migrate::Options),
@@ -97,6 +101,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Dead(command) => dead::run(command, output).await?,
         Command::Outbox(command) => outbox::run(command, output).await?,
         Command::Restored(options) => output.report(&restored::run(options).await?),
+        Command::Forget(options) => output.report(&forget::run(options).await?),
         Command::Migrate(options) => output.report(&migrate::run(options).await?),
         Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),

@@ -1,6 +1,7 @@
 //! The operator's program against a running shop: what it says is so, and what it changes is changed.
 
 mod dead;
+mod forget;
 mod restored;
 
 use crate::support::{

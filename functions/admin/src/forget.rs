@@ -1,0 +1,325 @@
+//! `forget`: a buyer's id is taken out of the database. What they bought stays, under a name that says nothing.
+//!
+//! Nothing finds a buyer's orders or verdicts by an index, which each purchase would pay for: so both tables are walked, a few
+//! milliseconds at a time and half of the time asleep. Whose a verdict is says its fingerprint, made anew for each item and
+//! quantity, or the order that it names.
+//!
+//! Invariants: an order that is open, or whose events are still to be published, is not touched, nor is anything then; what is
+//! forgotten keeps its units, its state and its charge. And a repeat of what the buyer asked for buys nothing, for as long as
+//! its request id is on record: it is `request_id_reused`, as nobody can tell any more what was asked.
+
+use crate::{
+    NAME,
+    failure::Failure,
+    report::{Drawn, Layout},
+};
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::json;
+use shared::{
+    config::StoreOptions,
+    db::{self, on_connection},
+    messages::{Identity, PurchaseRequest, QUANTITY_MAX, Verdict, is_opaque_id},
+    order::store::lock_orders,
+    transaction::{self, Transaction},
+};
+use sqlx::{FromRow, PgConnection, PgPool};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
+use uuid::Uuid;
+
+/// Orders, and pages of verdicts, that one step reads: some milliseconds.
+pub const STEP_ORDERS: i64 = 4_000;
+pub const STEP_PAGES: i64 = 64;
+/// Orders that one transaction changes.
+const ORDERS_AT_ONCE: usize = 500;
+/// Of so many items the buyer's fingerprints are kept in memory: 16 KB each.
+const ITEMS_MAX: usize = 1_000;
+/// So many open orders are named.
+const NAMED_MAX: usize = 5;
+
+/// Of the next $2 orders after $1: the last one, if there are that many, and those of the buyer $3.
+pub const LOOK: &str = "
+SELECT (array_agg(id ORDER BY id))[$2::bigint] AS last, coalesce(array_agg(id ORDER BY id) FILTER (WHERE buyer = $3), '{}')
+FROM (SELECT id, buyer FROM orders WHERE id > $1 ORDER BY id LIMIT $2::bigint) AS step";
+
+/// Those of the orders $1 that something may still become of, or that the relay has yet to publish: an event is the same each
+/// time that it comes.
+const OPEN: &str = "
+SELECT id FROM orders
+WHERE id = ANY($1) AND (
+    state IN ('reserved', 'paying') OR id IN (SELECT unnest(order_ids) FROM outbox)
+    OR EXISTS (SELECT FROM payments WHERE order_id = orders.id AND is_under_way))
+ORDER BY id";
+
+/// $1 are orders of the buyer $2, locked. The order's id stands in for the buyer's: it is unique, so that no limit adds up over
+/// it, and known already.
+pub const FORGET_ORDERS: [&str; 3] = [
+    "UPDATE orders SET buyer = id::text, request_id = CASE WHEN strpos(request_id, $2) > 0 THEN id::text ELSE request_id END
+     WHERE id = ANY($1)",
+    "UPDATE order_history SET request_id = order_id::text WHERE order_id = ANY($1) AND strpos(request_id, $2) > 0",
+    "UPDATE payments SET payment_method = 'forgotten', fingerprint = '00000000-0000-0000-0000-000000000000',
+         request_id = CASE WHEN strpos(request_id, $2) > 0 THEN order_id::text ELSE request_id END
+     WHERE order_id = ANY($1)",
+];
+
+const PAGES: &str = "SELECT pg_relation_size('verdicts') / current_setting('block_size')::bigint";
+
+/// On $2 pages from $1 on; by row addresses, as retention reads them.
+pub const READ_VERDICTS: &str = "
+SELECT request_id, item, coalesce(content, fingerprint) AS fingerprint,
+       CASE WHEN status <> 'sold_out' THEN reply ELSE '' END AS reply
+FROM verdicts WHERE ctid >= format('(%s,0)', $1::bigint)::tid AND ctid < format('(%s,0)', $1 + $2::bigint)::tid";
+
+/// No request has this fingerprint, so it is nobody's any more.
+pub const FORGET_VERDICTS: &str = "
+WITH locked AS MATERIALIZED (
+    SELECT request_id FROM verdicts WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE
+)
+UPDATE verdicts SET fingerprint = '00000000-0000-0000-0000-000000000000', content = NULL
+FROM locked WHERE verdicts.request_id = locked.request_id";
+
+const DELETE_VERDICTS: &str = "DELETE FROM verdicts WHERE request_id = ANY($1)";
+
+/// Kept by whoever knows the buyers, who has forgotten them by now.
+const FORGET_TIER: &str = "DELETE FROM buyers WHERE id = $1";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The buyer's id, as purchases name it.
+    #[arg(value_name = "BUYER", value_parser = buyer)]
+    buyer: String,
+    /// Delete verdicts whose request id has the buyer's id in it. Without them, a repeat of that request is decided anew, and
+    /// may buy again; so by default they stay until their time is over (purchase's --keep-verdicts-days).
+    #[arg(long)]
+    with_request_ids: bool,
+    #[command(flatten)]
+    store: StoreOptions,
+}
+
+fn buyer(text: &str) -> Result<String, String> {
+    let wrong = "a buyer's id is 1 to 128 characters of printable ASCII but space, \" and \\";
+    if is_opaque_id(text) { Ok(text.to_owned()) } else { Err(wrong.to_owned()) }
+}
+
+pub(crate) async fn run(Options { buyer, with_request_ids, store }: Options) -> Result<Drawn, Failure> {
+    let pool = db::open_as_it_is(&store, NAME).await?;
+    let orders = find_orders(&pool, &buyer).await?;
+    let (verdicts, left) = forget_verdicts(&pool, &buyer, &orders, with_request_ids).await?;
+    for chunk in orders.chunks(ORDERS_AT_ONCE) {
+        refuse_open(transaction::run(&pool, &Forget { buyer: &buyer, orders: chunk }).await?)?;
+    }
+    on_connection(&pool, async |connection| Ok(sqlx::query(FORGET_TIER).bind(&buyer).execute(connection).await?))
+        .await?;
+    let document = json!({ "orders": orders.len(), "verdicts": verdicts, "verdicts_left": left });
+    let mut drawn = Layout { lines: "orders verdicts verdicts_left", tables: &[] }.of(document);
+    drawn.is_well = left == 0;
+    if left > 0 {
+        drawn.notes.push(
+            "The buyer's id stays in the request ids of verdicts_left, until their time is over (KEEP_VERDICTS_DAYS): \
+             without them, a repeat would buy again. --with-request-ids deletes them now."
+                .to_owned(),
+        );
+    }
+    drawn.notes.push(
+        "Not reached: messages in queues (`admin dead list`), events that were published, logs, backups. \
+         functions/README.md has the list."
+            .to_owned(),
+    );
+    Ok(drawn)
+}
+
+/// All orders of the buyer; none of them is open.
+async fn find_orders(pool: &PgPool, buyer: &str) -> Result<Vec<Uuid>, Failure> {
+    // The id of no order: they are UUIDv7.
+    let (mut orders, mut next) = (Vec::new(), Some(Uuid::nil()));
+    while let Some(after) = next {
+        let look = sqlx::query_as(LOOK).bind(after).bind(STEP_ORDERS).bind(buyer);
+        let (last, theirs): (Option<Uuid>, Vec<Uuid>) =
+            in_turn(pool, async |connection| look.fetch_one(connection).await).await?;
+        orders.extend(theirs);
+        next = last;
+    }
+    for chunk in orders.chunks(ORDERS_AT_ONCE) {
+        refuse_open(in_turn(pool, async |connection| open(connection, chunk).await).await?)?;
+    }
+    Ok(orders)
+}
+
+async fn open(connection: &mut PgConnection, orders: &[Uuid]) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(OPEN).bind(orders).fetch_all(connection).await
+}
+
+fn refuse_open(open: Vec<Uuid>) -> Result<(), Failure> {
+    if open.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = open.iter().take(NAMED_MAX).map(Uuid::to_string).collect();
+    let more = if open.len() > NAMED_MAX { ", and more" } else { "" };
+    Err(Failure::Broken(anyhow!(
+        "the buyer has orders that are not over, or whose events are still to be published: {}{more}; `admin order ID` says \
+         more. Cancel them, or wait, and forget the buyer then",
+        named.join(", ")
+    )))
+}
+
+/// How many verdicts are forgotten, and how many of them stay under a request id with the buyer's id in it.
+async fn forget_verdicts(
+    pool: &PgPool,
+    buyer: &str,
+    orders: &[Uuid],
+    with_request_ids: bool,
+) -> Result<(usize, usize), Failure> {
+    let mut theirs = Theirs { buyer, orders: orders.iter().copied().collect(), fingerprints: HashMap::new() };
+    let (mut forgotten, mut left) = (0, 0);
+    let pages: i64 = in_turn(pool, async |connection| sqlx::query_scalar(PAGES).fetch_one(connection).await).await?;
+    let mut page = 0;
+    while page < pages {
+        let read = sqlx::query_as(READ_VERDICTS).bind(page).bind(STEP_PAGES);
+        let mut rows: Vec<Row> = in_turn(pool, async |connection| read.fetch_all(connection).await).await?;
+        rows.retain(|row| theirs.has(row));
+        let (named, rest): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.request_id.contains(buyer));
+        let (mut to_forget, mut to_delete) = (keys(&rest), Vec::new());
+        forgotten += named.len() + rest.len();
+        if with_request_ids {
+            to_delete = keys(&named);
+        } else {
+            to_forget.extend(keys(&named));
+            left += named.len();
+        }
+        if !named.is_empty() || !rest.is_empty() {
+            transaction::run(pool, &ForgetVerdicts { to_forget, to_delete }).await?;
+        }
+        page += STEP_PAGES;
+    }
+    Ok((forgotten, left))
+}
+
+/// Does a step, and then sleeps for as long as it took.
+async fn in_turn<T>(
+    pool: &PgPool,
+    step: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, Failure> {
+    let started = Instant::now();
+    let done = on_connection(pool, async |connection| Ok(step(connection).await?)).await?;
+    tokio::time::sleep(started.elapsed()).await;
+    Ok(done)
+}
+
+#[derive(FromRow)]
+struct Row {
+    request_id: String,
+    item: Option<String>,
+    /// Without the deadline, where that is known.
+    fingerprint: Uuid,
+    /// Empty where no order is named in it.
+    reply: String,
+}
+
+fn keys(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| row.request_id.clone()).collect()
+}
+
+/// What is the buyer's.
+struct Theirs<'a> {
+    buyer: &'a str,
+    orders: HashSet<Uuid>,
+    /// Of all that they may have asked for, by item.
+    fingerprints: HashMap<String, HashSet<Uuid>>,
+}
+
+impl Theirs<'_> {
+    fn has(&mut self, row: &Row) -> bool {
+        // Forgotten before, of whomever.
+        if row.fingerprint.is_nil() {
+            return row.request_id.contains(self.buyer);
+        }
+        order_of(&row.reply).is_some_and(|order| self.orders.contains(&order))
+            || row.item.as_ref().is_some_and(|item| self.may_ask_for(item).contains(&row.fingerprint))
+    }
+
+    fn may_ask_for(&mut self, item: &str) -> &HashSet<Uuid> {
+        if self.fingerprints.len() >= ITEMS_MAX && !self.fingerprints.contains_key(item) {
+            self.fingerprints.clear();
+        }
+        self.fingerprints.entry(item.to_owned()).or_insert_with(|| {
+            let (item, buyer) = (item.to_owned(), self.buyer.to_owned());
+            let mut request =
+                PurchaseRequest { request_id: String::new(), item, buyer, quantity: 0, deadline: None, sender: None };
+            let fingerprints = (1..=QUANTITY_MAX).map(|quantity| {
+                request.quantity = quantity;
+                request.fingerprint()
+            });
+            fingerprints.collect()
+        })
+    }
+}
+
+/// The order that a reply is about: what was reserved, or what the message of a payment or a release names.
+fn order_of(reply: &str) -> Option<Uuid> {
+    let verdict: Verdict = serde_json::from_str(reply).ok()?;
+    let named = || verdict.message.split_once("order ")?.1.get(..36)?.parse().ok();
+    verdict.order.as_ref().map(|order| order.id).or_else(named)
+}
+
+struct ForgetVerdicts {
+    to_forget: Vec<String>,
+    to_delete: Vec<String>,
+}
+
+impl Transaction for ForgetVerdicts {
+    const CONTENDED: &'static str = "verdicts";
+    type Done = ();
+
+    async fn attempt(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(FORGET_VERDICTS).bind(&self.to_forget).execute(&mut *connection).await?;
+        sqlx::query(DELETE_VERDICTS).bind(&self.to_delete).execute(connection).await.map(|_| ())
+    }
+}
+
+struct Forget<'a> {
+    buyer: &'a str,
+    orders: &'a [Uuid],
+}
+
+impl Transaction for Forget<'_> {
+    const CONTENDED: &'static str = "orders";
+    /// Those that are open; none is forgotten then.
+    type Done = Vec<Uuid>;
+
+    async fn attempt(&self, connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+        lock_orders(connection, self.orders).await?;
+        let open = open(connection, self.orders).await?;
+        if open.is_empty() {
+            for statement in FORGET_ORDERS {
+                sqlx::query(statement).bind(self.orders).bind(self.buyer).execute(&mut *connection).await?;
+            }
+        }
+        Ok(open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_names_the_order_that_it_is_about() {
+        let id = Uuid::now_v7();
+        let verdict = |rest: String| format!(r#"{{"request_id":"r","status":"done","code":"paid",{rest}}}"#);
+        let hold = "2026-11-29T00:00:00.000000Z";
+        let order = format!(
+            r#""message":"","order":{{"id":"{id}","item":"a","quantity":1,"hold_until":"{hold}"}},"decided_at":"{hold}""#
+        );
+        for (reply, expected) in [
+            (verdict(order), Some(id)),
+            (verdict(format!(r#""message":"The payment of the order {id} was declined.""#)), Some(id)),
+            (verdict(r#""message":"There is no order ä.""#.to_owned()), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(order_of(&reply), expected, "{reply}");
+        }
+    }
+}
