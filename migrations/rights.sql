@@ -2,12 +2,15 @@
 -- looks at its start whether its role, whatever it is called, may do it all. A row is locked by who may UPDATE it.
 -- The reader gets what `admin` shows and audits, among it payment methods and replies; who the buyers are is not.
 GRANT SELECT ON _sqlx_migrations, items, orders, order_history, payments, payment_pace, verdicts, verdict_walk, outbox,
-    outbox_failed, outbox_turn, redis_fence TO turnstile_reader;
+    outbox_failed, outbox_turn, redis_fence, order_walk, orders_gone TO turnstile_reader;
 GRANT SELECT ON _sqlx_migrations TO turnstile_functions;
 GRANT SELECT, INSERT, UPDATE ON items TO turnstile_functions;
-GRANT SELECT, INSERT, UPDATE ON orders TO turnstile_functions;
-GRANT SELECT, INSERT ON order_history TO turnstile_functions;
-GRANT SELECT, INSERT, UPDATE ON payments TO turnstile_functions;
+-- Orders are deleted where their time is past, as verdicts are.
+GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO turnstile_functions;
+GRANT SELECT, INSERT, DELETE ON order_history TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE, DELETE ON payments TO turnstile_functions;
+GRANT SELECT, UPDATE ON order_walk TO turnstile_functions;
+GRANT SELECT, INSERT, UPDATE ON orders_gone TO turnstile_functions;
 GRANT SELECT, UPDATE ON payment_pace TO turnstile_functions;
 -- A verdict is never changed, and is deleted when its time is past.
 GRANT SELECT, INSERT, DELETE ON verdicts TO turnstile_functions;

@@ -29,7 +29,7 @@ BEGIN
             || CASE name WHEN 'buyers' THEN format('; GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO %I', relation, rolname) ELSE '' END
         FROM unnest(ARRAY[
             '_sqlx_migrations', 'items', 'orders', 'order_history', 'payments', 'payment_pace', 'verdicts', 'verdict_walk', 'buyers',
-            'outbox', 'outbox_failed', 'outbox_turn', 'redis_fence'
+            'outbox', 'outbox_failed', 'outbox_turn', 'redis_fence', 'order_walk', 'orders_gone'
         ]) AS name, to_regclass('public.' || name) AS relation, pg_class, pg_roles
         WHERE pg_class.oid = relation AND pg_roles.oid = relowner AND rolname <> 'turnstile_owner'
         UNION ALL

@@ -4,7 +4,7 @@ mod encryption;
 mod schema;
 mod session;
 
-pub use schema::{Migrated, SCHEMA_VERSION, migrate};
+pub use schema::{Migrated, SCHEMA_VERSION, migrate, migrator};
 
 use crate::{
     config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url},

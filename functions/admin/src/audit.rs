@@ -200,12 +200,13 @@ ORDER BY id",
     },
     Check {
         name: "stock_matches_orders",
-        should: "held and sold of an item are what its orders add up to",
+        should: "held and sold of an item are what its orders add up to, with those that were deleted in their time",
         sql: "
 WITH sums AS (
     SELECT item, coalesce(sum(quantity) FILTER (WHERE state IN ('reserved', 'paying')), 0) AS held,
            coalesce(sum(quantity) FILTER (WHERE state = 'paid'), 0) AS sold
-    FROM orders GROUP BY item
+    FROM (SELECT item, quantity, state FROM orders UNION ALL SELECT item, sold, 'paid' FROM orders_gone) AS known
+    GROUP BY item
 )
 SELECT format('%s (held %s and sold %s, by its orders %s and %s)', coalesce(items.id, sums.item),
               coalesce(items.held::text, 'none'), coalesce(items.sold::text, 'none'),
@@ -230,10 +231,10 @@ ORDER BY id",
     },
     Check {
         name: "verdicts_have_orders",
-        should: "each reserved verdict has the order that its buyer was told of",
+        should: "each reserved verdict has the order that its buyer was told of, as long as verdicts are kept",
         sql: r#"
 SELECT format('request %s (item %s)', request_id, item) FROM verdicts
-WHERE status = 'reserved' AND fingerprint <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (
+WHERE status = 'reserved' AND decided_at > now() - make_interval(days => $2::int) AND fingerprint <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (
     SELECT FROM orders
     WHERE orders.request_id = split_part(verdicts.request_id, ' ', 1) AND orders.sender = coalesce(verdicts.sender, '')
       AND orders.item = verdicts.item

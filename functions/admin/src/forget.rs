@@ -50,7 +50,8 @@ FROM (SELECT id, buyer FROM orders WHERE id > $1 ORDER BY id LIMIT $2::bigint) A
 const OPEN: &str = "
 SELECT id FROM orders
 WHERE id = ANY($1) AND (
-    state IN ('reserved', 'paying') OR id IN (SELECT unnest(order_ids) FROM outbox)
+    state IN ('reserved', 'paying')
+    OR id IN (SELECT unnest(order_ids) FROM outbox UNION ALL SELECT unnest(order_ids) FROM outbox_failed)
     OR EXISTS (SELECT FROM payments WHERE order_id = orders.id AND is_under_way))
 ORDER BY id";
 

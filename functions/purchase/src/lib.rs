@@ -2,7 +2,7 @@
 //!
 //! A batch is read ([`store`]), decided by the items' [`rules`] without any I/O ([`decide`]), and committed in one statement
 //! that checks whether the decisions are still right. [`strategy`] has the ways to do that, and tries again until a batch is
-//! answered. Beside that, verdicts past their time are deleted ([`retention`]).
+//! answered. Beside that, verdicts and orders past their time are deleted ([`retention`]).
 
 pub mod decide;
 mod metrics;
@@ -14,7 +14,7 @@ pub mod strategy;
 use anyhow::Context;
 use clap::Args;
 use futures_util::future::BoxFuture;
-use retention::{KEEP_VERDICTS_DAYS, Walker};
+use retention::{KEEP_VERDICTS_DAYS, Kept, Walker};
 use shared::{
     config::{StoreOptions, Unusable, WorkerOptions},
     db,
@@ -51,6 +51,11 @@ pub struct Options {
     #[arg(long, env = "KEEP_VERDICTS_DAYS", default_value_t = KEEP_VERDICTS_DAYS, value_name = "DAYS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=3_650))]
     pub keep_verdicts_days: u16,
+    /// How long an order that is over is kept behind the time of its hold, in days; then it is deleted, with its history and its
+    /// payment, within about a day more. No less than verdicts, and longer than any limit looks back; the same for all
+    /// workers. Without it, orders are kept for ever.
+    #[arg(long, env = "KEEP_ORDERS_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3_650))]
+    pub keep_orders_days: Option<u16>,
 }
 
 #[derive(Clone)]
@@ -58,7 +63,7 @@ pub struct Purchase {
     decider: Decider,
     isolation: Isolation,
     notifier: Notifier,
-    keep_verdicts_days: u16,
+    kept: Vec<(Kept, u16)>,
 }
 
 impl Purchase {
@@ -70,10 +75,17 @@ impl Purchase {
                 format!("--in-flight {in_flight} needs as many connections: --database-connections-max {in_flight}");
             return Err(Unusable(text).into());
         }
+        let mut kept = vec![(Kept::Verdicts, options.keep_verdicts_days)];
+        if let Some(days) = options.keep_orders_days {
+            if days < options.keep_verdicts_days {
+                let text = "--keep-orders-days is less than --keep-verdicts-days: a verdict would be repeated of an order that is gone";
+                return Err(Unusable(text.to_owned()).into());
+            }
+            kept.push((Kept::Orders, days));
+        }
         let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
-        let keep_verdicts_days = options.keep_verdicts_days;
-        let purchase = Self { keep_verdicts_days, ..Self::new(pool, options.strategy, options.retry)? };
+        let purchase = Self { kept, ..Self::new(pool, options.strategy, options.retry)? };
         let seconds_max = worker.startup_seconds_max;
         let away = |error: &Error| (!matches!(error, Error::Unfit(_))).then(|| error.to_string());
         let warm = wait_for_server("the database", seconds_max, away, async || Ok(purchase.warm_up().await?)).await;
@@ -86,7 +98,7 @@ impl Purchase {
     pub fn new(pool: PgPool, strategy: StrategyOptions, retry: RetryPolicy) -> Result<Self, Unusable> {
         let (notifier, isolation) = (Notifier::start(&pool), Isolation::new(&pool));
         let decider = Decider::new(pool, strategy, retry)?;
-        Ok(Self { decider, isolation, notifier, keep_verdicts_days: KEEP_VERDICTS_DAYS })
+        Ok(Self { decider, isolation, notifier, kept: vec![(Kept::Verdicts, KEEP_VERDICTS_DAYS)] })
     }
 
     /// Connects, and has the statements of a purchase parsed and planned, before the first buyer waits for it.
@@ -119,6 +131,6 @@ impl Handler for Purchase {
     }
 
     fn upkeep(&self, failing: watch::Sender<Option<String>>) -> BoxFuture<'static, ()> {
-        Walker::new(&self.decider.pool, self.keep_verdicts_days).keep_looking(failing)
+        Walker::new(&self.decider.pool, self.kept.clone()).keep_looking(failing)
     }
 }

@@ -26,10 +26,10 @@ const PARTITIONS: usize = 8;
 const MOVED: &str = "handed a partition over";
 
 /// How the program ended, and what it printed.
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 async fn command(shop: &Shop, arguments: &[&str]) -> Command {
@@ -39,7 +39,7 @@ async fn command(shop: &Shop, arguments: &[&str]) -> Command {
     command
 }
 
-async fn admin(shop: &Shop, arguments: &[&str]) -> Ended {
+pub(crate) async fn admin(shop: &Shop, arguments: &[&str]) -> Ended {
     let output = command(shop, arguments).await.output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }

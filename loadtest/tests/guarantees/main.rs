@@ -28,6 +28,7 @@ mod report;
 mod senders;
 mod startup;
 mod tls;
+mod upgrade;
 
 mod architecture;
 mod circles;

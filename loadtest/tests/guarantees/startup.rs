@@ -17,7 +17,7 @@ use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
-const CONFIGURATION: i32 = 78;
+pub(crate) const CONFIGURATION: i32 = 78;
 
 #[tokio::test]
 async fn the_broker_imports_the_definitions_and_the_declared_topology_agrees_and_without_the_plugin_it_is_told_apart() {
@@ -93,6 +93,7 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
         ("DATABASE_URL", "postgres://a/shop?target_session_attrs=read-write", CONFIGURATION, "name one host"),
         ("DATABASE_URL", "postgres:///shop?host=a,b", CONFIGURATION, "name one host"),
         ("IN_FLIGHT", "16", CONFIGURATION, "--in-flight 16 needs as many connections: --database-connections-max 16"),
+        ("KEEP_ORDERS_DAYS", "29", CONFIGURATION, "--keep-orders-days is less than --keep-verdicts-days"),
         ("METRICS_ADDRESS", "192.0.2.1:9400", CONFIGURATION, "listen on 192.0.2.1:9400 (--metrics-address)"),
         ("REDIS_URL", "localhost", CONFIGURATION, "REDIS_URL cannot be read"),
         ("REDIS_URL", "redis://127.0.0.1:1", UNREACHABLE, "does REDIS_URL name it?"),
@@ -239,15 +240,20 @@ async fn through_a_pooler_that_keeps_no_sessions_no_function_starts_and_through_
 }
 
 #[tokio::test]
-async fn a_worker_deletes_verdicts_past_their_time_beside_its_work() {
+async fn a_worker_deletes_verdicts_and_orders_past_their_time_beside_its_work() {
     let mut shop = Shop::open(&[("ticket", 1)]).await;
     let old = "INSERT INTO verdicts SELECT 'days-' || days, 'ticket', gen_random_uuid(), 'sold_out', '{}',
                now() - make_interval(days => days) FROM unnest(ARRAY[1, 3]) AS days";
     shop.execute(old).await;
-    let _worker = shop.worker("keeper", &[("KEEP_VERDICTS_DAYS", "2")]).await;
+    let order = "INSERT INTO orders (id, request_id, item, buyer, quantity, state, hold_until, created_at)
+                 SELECT gen_random_uuid(), 'days-' || days, 'ticket', 'b', 1, 'expired', now() - make_interval(days => days), now()
+                 FROM unnest(ARRAY[2, 4]) AS days";
+    shop.execute(order).await;
+    let _worker = shop.worker("keeper", &[("KEEP_VERDICTS_DAYS", "2"), ("KEEP_ORDERS_DAYS", "3")]).await;
     assert_eq!(shop.purchase("now").await.code(), "reserved");
     until("the old verdict is gone", async || shop.count("SELECT count(*) FROM verdicts").await == 2).await;
     assert_eq!(shop.count("SELECT count(*) FROM verdicts WHERE request_id = 'days-3'").await, 0);
+    until("the old order is gone", async || shop.count("SELECT count(*) FROM orders").await == 2).await;
 }
 
 #[tokio::test]
@@ -314,7 +320,7 @@ async fn outputs<'a>(
 }
 
 /// Runs a worker that is expected to give up by itself.
-async fn assert_gives_up(environment: &[(&str, &str)], code: i32, hint: &str) {
+pub(crate) async fn assert_gives_up(environment: &[(&str, &str)], code: i32, hint: &str) {
     let mut command = tokio::process::Command::new(purchase_program().await);
     command.args(["--startup-seconds-max", "0"]).envs(environment.iter().copied()).env("NO_COLOR", "1");
     let output: Output = command.kill_on_drop(true).output().await.unwrap();

@@ -1,4 +1,7 @@
 //! The schema: what it was made by, whether it is the one that this program knows, and what the functions may do to it.
+//!
+//! Each migration works while workers of the version before run, and what they start again: so a program takes a newer schema,
+//! too. Should one ever not, its name begins with [`BREAKING`], and programs that do not know it refuse it.
 
 use super::{NO_LIMITS, OpenError, answered, is_locked_out, pool_with};
 use crate::retry::RetryPolicy;
@@ -10,7 +13,7 @@ use sqlx::{
 use std::borrow::Cow;
 
 /// Its history, embedded, so that a binary alone can set up its database.
-const MIGRATIONS: [(i64, &str, &str); 13] = [
+const MIGRATIONS: [(i64, &str, &str); 14] = [
     (1, "purchase", include_str!("../../../migrations/0001_purchase.sql")),
     (2, "release", include_str!("../../../migrations/0002_release.sql")),
     (3, "payment", include_str!("../../../migrations/0003_payment.sql")),
@@ -24,15 +27,18 @@ const MIGRATIONS: [(i64, &str, &str); 13] = [
     (11, "restored", include_str!("../../../migrations/0011_restored.sql")),
     (12, "senders", include_str!("../../../migrations/0012_senders.sql")),
     (13, "roles", include_str!("../../../migrations/0013_roles.sql")),
+    (14, "order_retention", include_str!("../../../migrations/0014_order_retention.sql")),
 ];
 /// The one that this program knows.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+/// How the name of a migration begins that workers of versions before it cannot run with.
+const BREAKING: &str = "breaking";
 /// A `GRANT` a line: given where `roles.sql` was run, and tried by every function.
 const RIGHTS: &str = include_str!("../../../migrations/rights.sql");
 
 const UNDEFINED_TABLE: &str = "42P01";
 /// The table is the migrator's.
-const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+const APPLIED: &str = "SELECT version, checksum, description FROM _sqlx_migrations WHERE success ORDER BY version";
 /// Who is to have the tables, where `roles.sql` was run in this database and we may become them. Roles are all databases', and until
 /// PostgreSQL 15 everybody may make tables: so what counts is a grant to this role, and who has the tables that are there.
 const OWNER: &str = "
@@ -77,23 +83,30 @@ fn migrations() -> impl Iterator<Item = Migration> {
     })
 }
 
-/// An error where a newer or an altered version of this program made the schema.
+/// What brings a schema up to this version, and no further: [`SCHEMA_VERSION`], or where an older one is wanted, in tests.
+pub fn migrator(version: i64) -> Migrator {
+    Migrator::with_migrations(migrations().filter(|ours| ours.version <= version).collect())
+}
+
+/// An error where an altered version of this program made the schema, or a newer one that this one cannot run with.
 async fn standing(pool: &PgPool) -> Result<Standing, MigrateError> {
-    let applied: Vec<(i64, Vec<u8>)> = match answered(sqlx::query_as(APPLIED).fetch_all(pool)).await {
+    let applied: Vec<(i64, Vec<u8>, String)> = match answered(sqlx::query_as(APPLIED).fetch_all(pool)).await {
         Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => vec![],
         applied => applied?,
     };
     // Each is read whole for its checksum.
     let known: Vec<Migration> = migrations().collect();
-    for (version, checksum) in &applied {
+    for (version, checksum, name) in &applied {
         match known.iter().find(|ours| ours.version == *version) {
+            None if *version > SCHEMA_VERSION && !name.starts_with(BREAKING) => (),
             None => return Err(MigrateError::VersionMissing(*version)),
             Some(ours) if *ours.checksum != **checksum => return Err(MigrateError::VersionMismatch(*version)),
             Some(_) => (),
         }
     }
-    let version = applied.last().map_or(0, |(version, _)| *version);
-    let missing = known.iter().map(|ours| ours.version).find(|ours| applied.iter().all(|(version, _)| version != ours));
+    let version = applied.last().map_or(0, |(version, ..)| *version);
+    let missing =
+        known.iter().map(|ours| ours.version).find(|ours| applied.iter().all(|(version, ..)| version != ours));
     Ok(Standing { version, missing })
 }
 
@@ -114,12 +127,15 @@ pub async fn migrate(pool: &PgPool) -> Result<Migrated, MigrateError> {
 
 async fn migrate_once(pool: &PgPool) -> Result<Migrated, MigrateError> {
     let found = standing(pool).await?.version;
+    if found > SCHEMA_VERSION {
+        return Err(MigrateError::VersionMissing(found));
+    }
     let owner: Option<String> = answered(sqlx::query_scalar(OWNER).fetch_optional(pool)).await?;
     // A migration may take long, and so may waiting for another worker's: the limits of statements do not apply.
     let settings: Vec<_> = NO_LIMITS.into_iter().chain(owner.iter().map(|owner| ("role", owner.as_str()))).collect();
     let unlimited = pool_with(PgConnectOptions::clone(&pool.connect_options()), &settings, 1);
     let migrated = async {
-        Migrator::with_migrations(migrations().collect()).run(&unlimited).await?;
+        migrator(SCHEMA_VERSION).run(&unlimited).await?;
         if owner.is_some() {
             sqlx::raw_sql(AssertSqlSafe(format!("{ONE_AT_A_TIME}{RIGHTS}"))).execute(&unlimited).await?;
         }
@@ -133,6 +149,14 @@ async fn migrate_once(pool: &PgPool) -> Result<Migrated, MigrateError> {
 /// Makes sure that the schema is the one that this program knows; changes it only where `may_migrate`, and only where it must.
 pub(super) async fn ensure(pool: &PgPool, may_migrate: bool) -> Result<(), OpenError> {
     let found = standing(pool).await.map_err(of)?;
+    if found.version > SCHEMA_VERSION {
+        let version = found.version;
+        tracing::warn!(
+            version,
+            known = SCHEMA_VERSION,
+            "the database's schema is of a newer version of this program, which it can be used with; upgrade soon"
+        );
+    }
     let Some(missing) = found.missing else { return Ok(()) };
     let version = match found.version {
         0 => "the database has no schema of ours".to_owned(),
@@ -175,7 +199,8 @@ fn rights() -> impl Iterator<Item = (&'static str, &'static str)> {
 pub(super) fn of(error: MigrateError) -> OpenError {
     if let MigrateError::VersionMissing(version) = error {
         return OpenError::Configuration(format!(
-            "the database's schema has version {version}, this program knows version {SCHEMA_VERSION}: it is of a newer one"
+            "the database's schema has version {version}, this program knows version {SCHEMA_VERSION}: it is of a newer one, so \
+             start that one instead"
         ));
     }
     let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {

@@ -29,7 +29,7 @@ pub use forwarder::{Disturbance, Forwarder};
 pub use gateway::Gateway;
 pub use install::Missing;
 pub use pgbouncer::{PgBouncer, PoolMode};
-pub use postgres::{Postgres, as_role};
+pub use postgres::{Postgres, as_role, program as postgres_program};
 pub use process::{Program, Signal, Supervised};
 pub use rabbitmq::{RabbitMq, as_user};
 

@@ -53,6 +53,12 @@ pub fn as_role(url: &str, role: &str) -> String {
     url.replacen(&format!("//{ROLE}@"), &format!("//{role}@"), 1)
 }
 
+/// One of PostgreSQL's other programs, such as `pg_dump`: those that run the server have it beside them, of their version.
+pub async fn program(name: &str) -> Result<PathBuf> {
+    let [server, _] = programs(install::Server::Postgres).await?;
+    Ok(server.canonicalize()?.with_file_name(name))
+}
+
 /// A running private cluster. Dropping it stops the server in the background.
 #[derive(Debug)]
 pub struct Postgres {

@@ -114,7 +114,7 @@ async fn only_a_migration_needs_the_tables_owner_and_whoever_may_not_is_told_wha
         (&functions, "CREATE TABLE more ()"),
         (&functions, "ALTER TABLE items DISABLE TRIGGER ALL"),
         (&functions, "UPDATE verdicts SET reply = ''"),
-        (&functions, "DELETE FROM orders"),
+        (&functions, "DELETE FROM items"),
         (&reader, "DELETE FROM outbox_failed"),
         (&reader, "SELECT hold_until_restored(true)"),
         (&reader, "SELECT count(*) FROM buyers"),

@@ -4,6 +4,7 @@ use crate::Shop;
 use admin::audit::{CHECKS, Limits, audit};
 use serde_json::json;
 use shared::order::State;
+use sqlx::AssertSqlSafe;
 use std::collections::BTreeSet;
 
 pub(crate) const LIMITS: Limits = Limits {
@@ -131,6 +132,25 @@ async fn an_order_whose_verdict_has_left_in_time_is_not_off() {
     shop.execute("UPDATE orders SET created_at = now() - interval '31 days'").await;
     assert!(shop.run(&["audit"]).await.unwrap().is_well);
     assert!(!shop.run(&["audit", "--verdicts-days", "40"]).await.unwrap().is_well, "they should be kept still");
+}
+
+#[tokio::test]
+async fn orders_that_were_deleted_in_their_time_are_not_off() {
+    let shop = sale().await;
+    shop.execute("UPDATE verdicts SET decided_at = now() - interval '31 days'").await;
+    for table in ["order_history", "payments"] {
+        let delete = format!("DELETE FROM {table} USING orders WHERE orders.id = order_id AND state = 'paid'");
+        sqlx::query(AssertSqlSafe(delete)).execute(&shop.pool).await.unwrap();
+    }
+    shop.execute("DELETE FROM orders WHERE state = 'paid'").await;
+    assert!(!shop.run(&["audit"]).await.unwrap().is_well);
+    shop.execute("INSERT INTO orders_gone VALUES ('ticket', 1)").await;
+    let report = shop.run(&["audit"]).await.unwrap();
+    assert!(
+        report.text.contains("✓ stock_matches_orders") && report.text.contains("✓ verdicts_have_orders"),
+        "{}",
+        report.text
+    );
 }
 
 #[tokio::test]

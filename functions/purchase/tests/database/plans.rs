@@ -2,7 +2,7 @@
 
 use crate::*;
 use purchase::{
-    retention::STEP,
+    retention::{Kept, SETTINGS},
     store::{READ_HISTORIES, READ_OWNERS, READ_TIERS},
 };
 use seed::plan;
@@ -24,10 +24,13 @@ async fn everything_is_found_by_key_whatever_is_in_the_tables() {
             (READ_OWNERS, ["Index Scan using orders_pkey", "verdicts_pkey"]),
             (READ_HISTORIES, ["orders_by_buyer", by_both]),
             (READ_TIERS, ["buyers_pkey", "Index"]),
-            (STEP, ["Tid Range Scan on verdicts", "Index Scan using verdict_walk_pkey"]),
+            (&Kept::Verdicts.step(), ["Tid Range Scan on verdicts", "Index Scan using verdict_walk_pkey"]),
+            (&Kept::Orders.step(), ["Tid Range Scan on orders", "order_history_pkey"]),
         ] {
-            let plan = plan(&pool, &[], statement).await;
-            assert!(parts.iter().all(|part| plan.contains(part)) && !plan.contains("Seq Scan"), "{plan}");
+            let settings: &[_] = if statement.contains("_walk") { &SETTINGS } else { &[] };
+            let plan = plan(&pool, settings, statement).await;
+            let reads_whole = ["Seq Scan", "Hash Join", "Merge Join"].iter().any(|scan| plan.contains(scan));
+            assert!(parts.iter().all(|part| plan.contains(part)) && !reads_whole, "{plan}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts past their time go, without anybody waiting for it, and what is asked after that is asked for the first time.
 
 use crate::*;
-use purchase::retention::{KEEP_VERDICTS_DAYS, STEP_PAGES, step, walk};
+use purchase::retention::{KEEP_VERDICTS_DAYS, Kept, step, walk};
 use shared::db::is_conflict;
 
 /// Verdicts of 40 days ago, on the item `old`; four fill a page.
@@ -40,20 +40,21 @@ async fn all_workers_together_walk_once_a_day_and_one_walks_while_the_others_do_
 
     let held = HeldWalk::over(&sale, "old-2").await;
     let mut other = sale.pool.acquire().await.unwrap();
-    assert_eq!(step(&mut other, KEEP_VERDICTS_DAYS).await.unwrap(), None);
+    assert_eq!(step(&mut other, Kept::Verdicts, KEEP_VERDICTS_DAYS).await.unwrap(), None);
     assert_eq!(held.release().await, 3, "each goes once");
-    assert_eq!(step(&mut other, KEEP_VERDICTS_DAYS).await.unwrap(), None);
+    assert_eq!(step(&mut other, Kept::Verdicts, KEEP_VERDICTS_DAYS).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_table_of_many_steps_is_walked_wholly_and_a_broken_off_walk_goes_on_where_it_was() {
     let sale = optimistic(&[]).await;
-    load_old(&sale.pool, 4 * 4 * STEP_PAGES).await;
-    assert!(sale.count(PAGES).await > 3 * STEP_PAGES);
+    let step_pages = Kept::Verdicts.step_pages();
+    load_old(&sale.pool, 4 * 4 * step_pages).await;
+    assert!(sale.count(PAGES).await > 3 * step_pages);
     let all = sale.count(VERDICTS).await;
-    let first = step(&mut sale.pool.acquire().await.unwrap(), KEEP_VERDICTS_DAYS).await.unwrap();
+    let first = step(&mut sale.pool.acquire().await.unwrap(), Kept::Verdicts, KEEP_VERDICTS_DAYS).await.unwrap();
     let Some((deleted, Some(_))) = first else { panic!("there is more to do: {first:?}") };
-    assert_eq!((deleted > 0, sale.count(NEXT_PAGE).await), (true, STEP_PAGES));
+    assert_eq!((deleted > 0, sale.count(NEXT_PAGE).await), (true, step_pages));
     sale.run(MAKE_DUE).await;
     assert_eq!(walk_all(&sale.pool).await, all - deleted);
     assert_eq!((sale.count(VERDICTS).await, sale.count(NEXT_PAGE).await), (0, 0), "the next begins at the beginning");
@@ -101,6 +102,49 @@ async fn a_commit_that_meets_a_verdict_on_its_way_out_waits_and_then_holds_or_is
     }
 }
 
+/// Orders that are over, and some that are not, each with a row of history and a payment: their hold was to end 40 days ago, or 20.
+const ENDED: &str = "
+INSERT INTO orders (id, request_id, item, buyer, quantity, state, hold_until, created_at)
+SELECT gen_random_uuid(), state || days, 'ticket', 'b', 2, state, now() - make_interval(days => days), now() - interval '50 days'
+FROM unnest(ARRAY['paid', 'expired', 'cancelled', 'reserved', 'paying']) AS state, unnest(ARRAY[20, 40, 40]) AS days;
+INSERT INTO order_history SELECT id, 'reserved', 'expired', 'hold_passed', NULL, now() FROM orders;
+INSERT INTO payments (order_id, request_id, fingerprint, payment_method, asked_at, is_under_way)
+SELECT id, id::text, id, 'card', now(), false FROM orders";
+const LEFT: &str = "
+SELECT string_agg(request_id, ' ' ORDER BY request_id COLLATE \"C\") FROM orders
+WHERE id IN (SELECT order_id FROM order_history) AND id IN (SELECT order_id FROM payments)";
+
+#[tokio::test]
+async fn orders_that_are_over_go_in_their_time_with_all_that_is_theirs_and_what_they_sold_stays_known() {
+    let sale = optimistic(&[]).await;
+    let worker = seed::functions(&sale.pool);
+    let walk_orders = async || {
+        sale.run("UPDATE order_walk SET due_at = now()").await;
+        walk(&mut worker.acquire().await.unwrap(), Kept::Orders, KEEP_VERDICTS_DAYS).await.unwrap()
+    };
+    execute(&sale.pool, ENDED).await;
+    // Neither while their events are to be published, nor while money may be given back.
+    let waits = "INSERT INTO outbox (kind, order_ids, at) SELECT 'order.paid', array_agg(id), now() - interval '39 days' FROM orders";
+    sale.run(waits).await;
+    assert_eq!(walk_orders().await, 0);
+    sale.run("DELETE FROM outbox").await;
+    sale.run("UPDATE payments SET is_under_way = true").await;
+    assert_eq!(walk_orders().await, 0);
+    sale.run("UPDATE payments SET is_under_way = false").await;
+    let held = sale.blocker("SELECT 1 FROM orders WHERE request_id = 'expired40' FOR UPDATE").await;
+    assert_eq!(walk_orders().await, 4, "somebody's are passed over");
+    held.rollback().await.unwrap();
+    assert_eq!(walk_orders().await, 2);
+    let left: String = sqlx::query_scalar(LEFT).fetch_one(&sale.pool).await.unwrap();
+    assert_eq!(left, "cancelled20 expired20 paid20 paying20 paying40 paying40 reserved20 reserved40 reserved40");
+    let rows = "SELECT (SELECT count(*) FROM order_history) * 100 + (SELECT count(*) FROM payments)";
+    assert_eq!(sale.count(rows).await, 909);
+    let sold = "SELECT sold FROM orders_gone WHERE item = 'ticket'";
+    assert_eq!(sale.count(sold).await, 4);
+    sale.run("UPDATE orders SET hold_until = now() - interval '31 days'").await;
+    assert_eq!((walk_orders().await, sale.count(sold).await), (3, 6));
+}
+
 /// A walk that has deleted what comes before one verdict, and waits for that one, so its transaction is open.
 struct HeldWalk {
     blocker: Transaction<'static, Postgres>,
@@ -125,7 +169,7 @@ impl HeldWalk {
 }
 
 async fn walk_all(pool: &PgPool) -> i64 {
-    walk(&mut pool.acquire().await.unwrap(), KEEP_VERDICTS_DAYS).await.unwrap()
+    walk(&mut pool.acquire().await.unwrap(), Kept::Verdicts, KEEP_VERDICTS_DAYS).await.unwrap()
 }
 
 async fn load_old(pool: &PgPool, verdicts: i64) {

@@ -1,4 +1,5 @@
-//! A backup is restored: it is noticed, what was lost is named, and the shop goes on when the operator says so.
+//! A backup is restored beside a queue that went on: it is noticed, what was lost is named, and the shop goes on when the
+//! operator says so.
 
 use super::{admin_json, command};
 use crate::support::{
@@ -7,23 +8,24 @@ use crate::support::{
 };
 use shared::{
     db,
-    devstack::{Folder, Supervised},
+    devstack::{Folder, Supervised, postgres_program},
     messages::{Event, EventKind, PAYMENT_QUEUE},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::AssertSqlSafe;
 use std::{fs, path::Path};
+use tokio::process::Command;
 
-/// Who sells, takes money, and relays.
-async fn start(shop: &Shop, number: u32, ready_file: &Path) -> [Supervised; 3] {
-    let ready_file = ready_file.to_str().unwrap();
-    [
-        shop.worker(&format!("w{number}"), &[]).await,
-        shop.worker_of("payment", &format!("p{number}"), &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("relay", &format!("r{number}"), &[("READY_FILE", ready_file)]).await,
-    ]
+async fn relay(shop: &Shop, number: u32, ready_file: &Path) -> Supervised {
+    shop.worker_of("relay", &format!("r{number}"), &[("READY_FILE", ready_file.to_str().unwrap())]).await
 }
 
-async fn stop(workers: [Supervised; 3]) {
+/// Who sells, and takes money.
+async fn sellers(shop: &Shop, number: u32) -> [Supervised; 2] {
+    let payment = shop.worker_of("payment", &format!("p{number}"), &[("GATEWAY", "simulated")]).await;
+    [shop.worker(&format!("w{number}"), &[]).await, payment]
+}
+
+async fn stop<const COUNT: usize>(workers: [Supervised; COUNT]) {
     for mut worker in workers {
         worker.stop().await.unwrap();
     }
@@ -47,16 +49,22 @@ async fn heard(listener: &mut Listener, order: &str, kind: EventKind) -> Vec<Eve
     }
 }
 
-/// Copies the shop's database, which nobody may use meanwhile; the URL of the copy.
-async fn back_up(shop: &mut Shop) -> String {
-    shop.pool.close().await;
+/// Runs one of PostgreSQL's programs on a database.
+async fn run(program: &str, database_url: &str, arguments: &[&str]) {
+    let mut command = Command::new(postgres_program(program).await.unwrap());
+    let done = command.args(["--dbname", database_url]).args(arguments).output().await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// Restores a dump as another database; its URL.
+async fn restore(shop: &Shop, dump: &str) -> String {
     let (server, host) = shop.database_url.split_once('?').unwrap();
-    let (server, name) = server.rsplit_once('/').unwrap();
-    let mut connection = PgConnection::connect(&format!("{server}/postgres?{host}")).await.unwrap();
-    let copy = AssertSqlSafe(format!("CREATE DATABASE {name}_backup TEMPLATE {name}"));
-    sqlx::query(copy).execute(&mut connection).await.unwrap();
-    shop.pool = db::pool(&shop.database_url, "test", 4).unwrap();
-    format!("{server}/{name}_backup?{host}")
+    let name = format!("{}_restored", server.rsplit_once('/').unwrap().1);
+    let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"));
+    sqlx::query(create).execute(&shop.pool).await.unwrap();
+    let url = format!("{server}_restored?{host}");
+    run("pg_restore", &url, &["--exit-on-error", dump]).await;
+    url
 }
 
 #[tokio::test]
@@ -64,14 +72,15 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     let mut shop = Shop::open(&[("ticket", 10)]).await;
     let mut listener = Listener::to(&shop, "order.#").await;
     let folder = Folder::create().unwrap();
-    let [ready, events, charges] = ["ready", "events", "charges"].map(|name| folder.path().join(name));
-    let workers = start(&shop, 1, &ready).await;
-    let early = shop.purchase("early").await.order().to_owned();
+    let [ready, events, charges, dump] = ["ready", "events", "charges", "dump"].map(|name| folder.path().join(name));
+    let dump = dump.to_str().unwrap();
+    let (relaying, selling) = (relay(&shop, 1, &ready).await, sellers(&shop, 1).await);
+    let first = shop.purchase("early").await;
+    let early = first.order().to_owned();
     let mut told = heard(&mut listener, &early, EventKind::OrderReserved).await;
     until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
-    stop(workers).await;
-    let backup = back_up(&mut shop).await;
-    let workers = start(&shop, 2, &ready).await;
+    // While everybody goes on.
+    run("pg_dump", &shop.database_url, &["--format=custom", "--file", dump]).await;
     let held = shop.purchase("held").await.order().to_owned();
     let paid = shop.purchase("paid").await.order().to_owned();
     assert_eq!(pay(&mut shop, "p-paid", &paid).await, "paid");
@@ -79,17 +88,17 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     told.extend(heard(&mut listener, &early, EventKind::OrderPaid).await);
     let (last, marked) = (told.last().unwrap().at, "SELECT marked_at > $1 FROM outbox_turn");
     until("it is marked", async || sqlx::query_scalar(marked).bind(last).fetch_one(&shop.pool).await.unwrap()).await;
-    stop(workers).await;
-
-    shop.pool = db::pool(&backup, "test", 4).unwrap();
-    shop.database_url = backup;
-    let workers = start(&shop, 3, &ready).await;
-    until("it is noticed", async || shop.log("r3").await.contains("older than what RabbitMQ has seen: its mark")).await;
-    // One that starts now stays, too.
-    let [mut before, paying, relaying] = workers;
-    before.stop().await.unwrap();
-    let workers = [shop.worker("w4", &[]).await, paying, relaying];
+    stop(selling).await;
+    stop([relaying]).await;
+    // Nobody is there, and the queue goes on.
     shop.buy("late", "ticket").await;
+
+    let restored = restore(&shop, dump).await;
+    shop.pool = db::pool(&restored, "test", 4).unwrap();
+    shop.database_url = restored;
+    let relaying = relay(&shop, 3, &ready).await;
+    until("it is noticed", async || shop.log("r3").await.contains("older than what RabbitMQ has seen: its mark")).await;
+    let selling = sellers(&shop, 4).await;
     until("it is held", async || shop.log("w4").await.contains("requests cannot be decided, and are held")).await;
     assert!(shop.log("w4").await.contains("then say `admin restored`"));
     // That another relay has the turn says nothing of the database.
@@ -133,6 +142,13 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     let piped = piped.stdin(fs::File::open(&events).unwrap()).output().await.unwrap();
     let text = String::from_utf8(piped.stdout).unwrap();
     assert!(text.contains("✗ known_orders_exist") && text.contains("✓ known_ends_are_there"), "{text}");
-    stop(workers).await;
+    // Whose reply is known to the database gets it again; whose reply it lost buys again.
+    assert_eq!(shop.purchase("early").await.body, first.body);
+    let again = shop.purchase("held").await;
+    assert!(again.code() == "reserved" && again.order() != held, "{}", again.body);
+    let (code, audit) = admin_json(&shop, &["audit"]).await;
+    assert_eq!(code, Some(0), "what is there is right: {audit}");
+    stop(selling).await;
+    stop([relaying]).await;
     folder.remove().await.unwrap();
 }

@@ -1,0 +1,131 @@
+//! Versions meet: what the last release left, and still writes, goes on with this one; and this one with what comes after it.
+
+use crate::{
+    admin::admin,
+    startup::{CONFIGURATION, assert_gives_up},
+    support::shop::{Shop, until},
+};
+use shared::{
+    config::StoreOptions,
+    db,
+    devstack::{Fixture, as_role, seed::execute, urls_of},
+    messages::{Identity, PAYMENT_QUEUE, PurchaseRequest},
+};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// The last migration of 0.2.0.
+const LAST_RELEASE: i64 = 11;
+
+/// How 0.2.0 records a purchase: the order $1, of the request $2, which has the fingerprint $3 and the reply $4.
+const PURCHASE: &str = "
+WITH decided AS (
+    UPDATE items SET available = available - 1, held = held + 1, version = version + 1 WHERE id = 'ticket'
+), ordered AS (
+    INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at, is_counted)
+    VALUES ($1, $2, 'ticket', 'b-' || $2, 1, now() + interval '1 hour', now(), false)
+), published AS (
+    INSERT INTO outbox (kind, order_ids) VALUES ('order.reserved', ARRAY[$1])
+)
+INSERT INTO verdicts (request_id, item, fingerprint, content, status, reply, decided_at)
+VALUES ($2, 'ticket', $3, NULL, 'reserved', $4, now())";
+/// How it begins to pay for the order $1, by the request p-$2; and then it dies.
+const PAYMENT: &str = "
+WITH moved AS (
+    UPDATE orders SET state = 'paying' WHERE id = $1
+), told AS (
+    INSERT INTO order_history (order_id, from_state, to_state, cause, request_id, at)
+    VALUES ($1, 'reserved', 'paying', 'payment_begun', 'p-' || $2, now())
+), published AS (
+    INSERT INTO outbox (kind, order_ids) VALUES ('order.paying', ARRAY[$1])
+)
+INSERT INTO payments (order_id, request_id, fingerprint, payment_method, asked_at, next_ask_at, void_at)
+VALUES ($1, 'p-' || $2, gen_random_uuid(), 'card', now(), now(), now() + interval '900 s')";
+
+/// What an old worker has sold, and answered.
+async fn sold_before(pool: &PgPool, request_id: &str) -> (Uuid, String) {
+    let (id, hold) = (Uuid::now_v7(), "2099-01-01T00:00:00.000000Z");
+    let request = PurchaseRequest {
+        request_id: request_id.to_owned(),
+        item: "ticket".to_owned(),
+        buyer: format!("b-{request_id}"),
+        quantity: 1,
+        deadline: None,
+        sender: None,
+    };
+    let reply = format!(
+        r#"{{"request_id":"{request_id}","item":"ticket","status":"reserved","code":"reserved","message":"as it was","order":{{"id":"{id}","item":"ticket","quantity":1,"hold_until":"{hold}"}},"item_version":0,"decided_at":"{hold}"}}"#
+    );
+    let purchase = sqlx::query(PURCHASE).bind(id).bind(request_id).bind(request.fingerprint()).bind(&reply);
+    purchase.execute(pool).await.unwrap();
+    (id, reply)
+}
+
+async fn paid_before(pool: &PgPool, request_id: &str) -> Uuid {
+    let (id, _) = sold_before(pool, request_id).await;
+    sqlx::query(PAYMENT).bind(id).bind(request_id).execute(pool).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version() {
+    let Fixture { amqp_url, database_url } = Fixture::new().await;
+    let pool = db::pool(&database_url, "test", 4).unwrap();
+    db::migrator(LAST_RELEASE).run(&pool).await.unwrap();
+    execute(&pool, "INSERT INTO items (id, stock, available) VALUES ('ticket', 9, 9)").await;
+    let ((left, reply), paying) = (sold_before(&pool, "left").await, paid_before(&pool, "paying").await);
+    // As functions/README.md says.
+    execute(&pool, include_str!("../../../migrations/roles.sql")).await;
+    let migrator =
+        StoreOptions { database_url: as_role(&database_url, "turnstile_migrator"), database_connections_max: 1 };
+    db::open_and_migrate(&migrator, "test").await.unwrap();
+    let ((beside, reply_beside), paying_beside) =
+        (sold_before(&pool, "beside").await, paid_before(&pool, "paying-beside").await);
+
+    let mut shop = Shop::on(&amqp_url, &database_url, &[]).await;
+    let _workers = [
+        shop.worker("w", &[("MIGRATE", "never")]).await,
+        shop.worker_of("payment", "p", &[("GATEWAY", "simulated")]).await,
+        shop.worker_of("release", "r", &[]).await,
+        shop.worker_of("relay", "e", &[]).await,
+    ];
+    for (id, reply) in [("left", reply), ("beside", reply_beside)] {
+        assert_eq!(shop.purchase(id).await.body, reply, "byte for byte");
+    }
+    assert_eq!(shop.cancel("c-left", &left.to_string()).await.code(), "cancelled");
+    let pay = format!(r#"{{"request_id":"p-beside","order_id":"{beside}","payment_method":"card"}}"#);
+    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-beside", &pay).await.code(), "paid");
+    assert_eq!(shop.purchase("new").await.code(), "reserved");
+    let paid = "SELECT count(*) FROM orders WHERE id = ANY($1) AND state = 'paid'";
+    until("payments that were begun are taken up", async || {
+        let paid = sqlx::query_scalar::<_, i64>(paid).bind(vec![paying, paying_beside]);
+        paid.fetch_one(&shop.pool).await.unwrap() == 2
+    })
+    .await;
+    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+}
+
+#[tokio::test]
+async fn a_worker_starts_again_on_a_newer_schema_unless_that_is_none_for_it() {
+    let mut shop = Shop::open(&[("ticket", 2)]).await;
+    shop.execute(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                  VALUES (9999, 'more', true, '', 0)",
+    )
+    .await;
+    let _worker = shop.worker("w", &[]).await;
+    assert_eq!(shop.purchase("r").await.code(), "reserved");
+    assert!(shop.log("w").await.contains("of a newer version of this program"));
+    assert_eq!(admin(&shop, &["audit"]).await.code, Some(0));
+    let migrate = ["migrate", "--database-url", &as_role(&shop.database_url, "turnstile_migrator")];
+    let refused = admin(&shop, &migrate).await;
+    assert!(refused.code == Some(CONFIGURATION) && refused.err.contains("start that one instead"), "{}", refused.err);
+    shop.execute("UPDATE _sqlx_migrations SET description = 'breaking: more' WHERE version = 9999").await;
+    let [amqp_url, database_url] = urls_of("purchase", &shop.amqp_url, &shop.database_url);
+    let environment = [("AMQP_URL", amqp_url.as_str()), ("DATABASE_URL", &database_url)];
+    assert_gives_up(&environment, CONFIGURATION, "start that one instead").await;
+    assert_eq!(admin(&shop, &["audit"]).await.code, Some(CONFIGURATION));
+    assert_eq!(shop.purchase("r-2").await.code(), "reserved", "who runs goes on");
+}
