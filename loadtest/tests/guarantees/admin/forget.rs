@@ -21,6 +21,11 @@ async fn forget(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
     admin_json(shop, &[&["forget", BUYER, "--database-url", &url], arguments].concat()).await
 }
 
+/// Waits until all events are published.
+async fn is_told(shop: &Shop) {
+    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+}
+
 /// In which tables there is a row that names the buyer, once for each.
 async fn named(shop: &Shop) -> Vec<String> {
     let tables =
@@ -56,6 +61,7 @@ async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys
     let before = named(&shop).await;
     assert_eq!(before, ["buyers", "order_history", "orders", "orders", "verdicts", "verdicts"]);
 
+    is_told(&shop).await;
     let url = as_role(&shop.database_url, "turnstile_migrator");
     let refused = command(&shop, &["forget", BUYER, "--database-url", &url]).await.output().await.unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -64,7 +70,7 @@ async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys
 
     let pay = format!(r#"{{"request_id":"q-paid","order_id":"{paid}","payment_method":"card-of-ann"}}"#);
     assert_eq!(shop.ask(PAYMENT_QUEUE, "q-paid", &pay).await.code(), "paid");
-    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    is_told(&shop).await;
     let (stock, code) = (shop.stock("ticket").await, Some(1));
     assert_eq!(forget(&shop, &[]).await, (code, json!({ "orders": 2, "verdicts": 5, "verdicts_left": 2 })));
     assert_eq!(named(&shop).await, ["verdicts", "verdicts"], "under request ids that repeats may have");
