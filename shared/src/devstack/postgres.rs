@@ -13,7 +13,13 @@ use sqlx::{
     ConnectOptions, Connection,
     postgres::{PgConnectOptions, PgConnection},
 };
-use std::{fs, path::{Path, PathBuf}, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// The superuser; local, without a password, as all roles are.
 const ROLE: &str = "turnstile";
