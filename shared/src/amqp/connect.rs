@@ -124,8 +124,9 @@ fn read_one(url: &str, authority: Option<&Path>) -> Result<Node, Error> {
     if uri.vhost.is_empty() {
         uri.vhost = "/".to_owned();
     }
-    // The library takes an address of IPv6 for none, and would go to this machine.
-    if let Some((_, host)) = url.split_once('[') {
+    // The library takes an address of IPv6 for none, and would go to this machine. Behind the host is no @.
+    let behind_user = url.rsplit_once('@').or_else(|| url.split_once("://")).map(|(_, host)| host);
+    if let Some(host) = behind_user.and_then(|host| host.strip_prefix('[')) {
         uri.authority.host = host.split(']').next().unwrap_or_default().to_owned();
     }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
@@ -298,14 +299,25 @@ mod tests {
 
     #[test]
     fn a_url_that_ends_in_a_slash_or_before_it_means_the_virtual_host_that_is_one() {
-        for (url, vhost) in [("amqp://h:5672/", "/"), ("amqp://h", "/"), ("amqp://h/%2f", "/"), ("amqp://h/v", "v")] {
-            assert_eq!(Nodes::read(url).unwrap().list[0].uri.vhost, vhost, "{url}");
+        for (url, vhost) in [
+            ("amqp://h:5672/", "/"),
+            ("amqp://h", "/"),
+            ("amqp://h/%2f", "/"),
+            ("amqp://h/v", "v"),
+            ("amqp://u:p@h/v[1]", "v[1]"),
+            ("amqp://u:p[1]@h/v", "v"),
+        ] {
+            let nodes = Nodes::read(url).unwrap();
+            assert_eq!(nodes.list[0].uri.vhost, vhost, "{url}");
+            assert_eq!(hosts(&nodes), ["h:5672"], "{url}");
         }
     }
 
     #[test]
     fn an_address_of_ipv6_is_a_host() {
-        assert_eq!(hosts(&Nodes::read("amqp://u:p@[2001:db8::7]:1/v").unwrap()), ["2001:db8::7:1"]);
+        for url in ["amqp://u:p@[2001:db8::7]:1/v", "amqp://[2001:db8::7]:1", "amqp://u:[p@[2001:db8::7]:1/v[2]"] {
+            assert_eq!(hosts(&Nodes::read(url).unwrap()), ["2001:db8::7:1"], "{url}");
+        }
     }
 
     #[test]
