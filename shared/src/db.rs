@@ -7,7 +7,7 @@ mod session;
 pub use schema::{Migrated, SCHEMA_VERSION, migrate, migrator};
 
 use crate::{
-    config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url},
+    config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url, parameter},
     error::{Error, SqlStateClass, classify},
     startup::wait_for_server,
 };
@@ -45,7 +45,7 @@ const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_user_timeout", "25s"),
 ];
 /// The same for what is decided apart from a batch, because it may fail.
-const ISOLATED: [(&str, &str); 2] = [("statement_timeout", "1s"), ("lock_timeout", "100ms")];
+pub(crate) const ISOLATED: [(&str, &str); 2] = [("statement_timeout", "1s"), ("lock_timeout", "100ms")];
 /// Who decides, and two who find out what is in the way.
 const ISOLATED_CONNECTIONS_MAX: u32 = 3;
 /// Every access of ours is by key, so a statement has one good plan, whatever is in the tables and the arrays:
@@ -69,13 +69,15 @@ pub fn read(url: &str) -> Result<PgConnectOptions, OpenError> {
     let read = tracing::subscriber::with_default(NoSubscriber::new(), || PgConnectOptions::from_str(url));
     let options = read.map_err(|_| OpenError::Url(UNREADABLE_URL))?;
     let is_of_several = options.get_socket().is_none() && options.get_host().contains(',');
-    if is_of_several || url.contains("target_session_attrs=") {
+    if is_of_several || parameter(url, &["target_session_attrs"]).is_some() {
         return Err(OpenError::Url(ONE_HOST));
     }
     if options.get_database().is_none() {
         return Err(OpenError::Url("it names no database"));
     }
-    let options = encryption::options(url, options)
+    // It would look for a host of this name, brackets and all, where the URL has an address of IPv6.
+    let host = options.get_host().trim_matches(['[', ']']).to_owned();
+    let options = encryption::options(url, options.host(&host))
         .map_err(|reason| OpenError::Configuration(format!("DATABASE_URL cannot be used: {reason}")))?;
     // Poolers know no such parameter, and we read no number as text.
     Ok(options.extra_float_digits(None))
@@ -154,9 +156,14 @@ fn pool_of(options: &StoreOptions, name: &str) -> Result<PgPool, OpenError> {
 /// Connects outside the pool, which keeps the reason of a failure to itself, and makes sure that a connection is one session.
 async fn reach(pool: &PgPool) -> Result<(), OpenError> {
     let options = pool.connect_options();
-    match answered(session::is_one(&options)).await {
+    // An address that moves between two connections leads them to two servers, once.
+    let is_one = async { Ok(session::is_one(&options).await? || session::is_one(&options).await?) };
+    match answered(is_one).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(OpenError::Pooled),
+        Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(OpenError::Unreachable(format!("{error}; a pooler in between needs room for two connections at least")))
+        }
         Err(error) => Err(OpenError::of(&error)),
     }
 }
@@ -270,9 +277,9 @@ impl OpenError {
         }
         match class_of(error) {
             _ if is_locked_out(error) => Self::LockedOut(error.to_string()),
-            _ if error.to_string().contains(UNSUPPORTED) => {
-                Self::Configuration(format!("a pooler refuses {error}; leave it out of DATABASE_URL"))
-            }
+            _ if error.to_string().contains(UNSUPPORTED) => Self::Configuration(format!(
+                "a pooler refuses what `options` sets ({error}); leave it out of DATABASE_URL and PGOPTIONS"
+            )),
             SqlStateClass::Unfit => Self::Configuration(format!("the database refuses: {error}")),
             SqlStateClass::Away | SqlStateClass::Conflict | SqlStateClass::Row | SqlStateClass::Unhandled => {
                 Self::Unreachable(error.to_string())

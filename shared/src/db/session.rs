@@ -3,24 +3,20 @@
 //! A pooler in transaction mode gives a connection of PostgreSQL's to whoever begins a transaction next. Whether two transactions got
 //! the same one is left to chance; but a listener that has nothing else to do is notified if and only if its session is its own.
 
-use super::ACQUIRE_SECONDS_MAX;
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 /// How long a notification takes at most that nobody keeps. A pooler has dropped it by then.
 const NOTIFIED_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What a standby says, which has no notifications. Nobody of ours writes there, and `admin` looks within one transaction.
 const READ_ONLY: &str = "25006";
 
-/// One round trip for each end, once both are connected.
+/// One round trip for each end, once both are connected; how long that may take is for the caller to say.
 pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Error> {
-    let listening = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
-        .connect_lazy_with(options.clone());
+    let listening = PgPoolOptions::new().max_connections(1).connect_lazy_with(options.clone());
     let channel = format!("turnstile_{:x}", fastrand::u64(..));
     let listen = async {
         let mut listener = PgListener::connect_with(&listening).await?;
@@ -36,14 +32,39 @@ pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Err
         Err(sqlx::Error::Protocol(_)) => return Ok(false),
         notified => notified.map(drop)?,
     }
-    let is_one = match tokio::time::timeout(NOTIFIED_WAIT_MAX, listener.try_recv()).await {
-        Ok(notified) => notified?.is_some(),
-        // A server that is slow delivers what it has before it answers.
-        Err(_) => {
-            sqlx::raw_sql("SELECT").execute(&mut listener).await?;
-            listener.next_buffered().is_some()
-        }
-    };
+    let is_one = is_notified(&mut listener).await?;
     notifier.close().await?;
     Ok(is_one)
+}
+
+async fn is_notified(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(NOTIFIED_WAIT_MAX, listener.try_recv()).await {
+        // Its connection is lost, which says nothing of a pooler.
+        Ok(Ok(None)) => Err(sqlx::Error::Io(ErrorKind::UnexpectedEof.into())),
+        Ok(notified) => notified.map(|_| true),
+        // A server that is slow delivers what it has before it answers.
+        Err(_) => {
+            sqlx::raw_sql("SELECT").execute(&mut *listener).await?;
+            Ok(listener.next_buffered().is_some())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        db,
+        devstack::{Disturbance, Forwarder, fixture},
+    };
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_during_the_trial_is_taken_for_no_poolers() {
+        let (forwarder, url) = Forwarder::before(&fixture::database().await).await.unwrap();
+        let mut listener = PgListener::connect_with(&db::pool(&url, "test", 1).unwrap()).await.unwrap();
+        listener.eager_reconnect(false);
+        listener.listen("nothing").await.unwrap();
+        assert!(forwarder.disturb(Disturbance::Cut, None));
+        assert!(matches!(is_notified(&mut listener).await, Err(sqlx::Error::Io(_))));
+    }
 }

@@ -18,7 +18,6 @@ const CONNECTIONS_MAX: u32 = 16;
 
 /// Longer than a test holds a lock to have somebody else wait for it, on a machine that is busy with other tests.
 const PATIENT: [(&str, &str); 2] = [("lock_timeout", "20s"), ("statement_timeout", "30s")];
-const HURRIED: [(&str, &str); 2] = [("lock_timeout", "100ms"), ("statement_timeout", "1s")];
 /// The row of the item `a` is refused, as a trigger or a constraint of somebody's may do it.
 const REFUSE: &str = "
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'as the test wants it'; END $$;
@@ -82,7 +81,7 @@ pub fn functions(pool: &PgPool) -> PgPool {
 
 /// The same for one that waits for nobody, nor do the connections that it makes by itself.
 pub fn hurried(pool: &PgPool) -> PgPool {
-    let options = PgConnectOptions::clone(&functions(pool).connect_options()).options(HURRIED);
+    let options = PgConnectOptions::clone(&functions(pool).connect_options()).options(db::ISOLATED);
     db::pool_with(options, &[], CONNECTIONS_MAX)
 }
 

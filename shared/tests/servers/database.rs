@@ -12,6 +12,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
+use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn a_role_that_may_have_no_more_connections_is_told_so_by_the_servers_own_words() {
@@ -50,8 +51,22 @@ async fn through_a_pooler_that_keeps_no_sessions_nobody_starts_and_through_one_t
     let given = db::pool(&format!("{url}&options=-c%20lock_timeout%3D7s"), "test", 1).unwrap();
     assert_eq!(shows(given, "SELECT current_setting('lock_timeout')").await, "7s", "what the URL says stays");
     let said = start(&format!("{pooled}&options=-c%20lock_timeout%3D7s"), FUNCTIONS, Migrate::Auto).await.unwrap_err();
-    assert!(said.contains("leave it out of DATABASE_URL"), "{said}");
+    assert!(said.contains("what `options` sets") && said.contains("leave it out of DATABASE_URL"), "{said}");
     pooler.stop().await.unwrap();
+}
+
+#[test]
+fn an_address_of_ipv6_is_a_host_and_a_password_is_no_parameter() {
+    let options = db::read("postgres://u:target_session_attrs=@[2001:db8::7]:1/d").unwrap();
+    assert_eq!(options.get_host(), "2001:db8::7");
+}
+
+#[tokio::test]
+async fn what_never_answers_is_unreachable_and_may_be_a_pooler_without_room() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("postgres://u@{}/d", listener.local_addr().unwrap());
+    let opened = db::open_as_it_is(&StoreOptions { database_url: url, database_connections_max: 1 }, "test").await;
+    assert!(matches!(&opened, Err(OpenError::Unreachable(text)) if text.contains("room for two")), "{opened:?}");
 }
 
 #[tokio::test]
