@@ -37,7 +37,7 @@ use result::{Counts, Recorded, syns};
 const POOL_CONNECTIONS: u32 = 50;
 const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What the database ends by itself. A statement may wait for a row twice: for its turn, and for the lock.
-const LIMITS: [(&str, &str); 2] = [("lock_timeout", "5s"), ("statement_timeout", "15s")];
+const LIMITS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '15s'";
 /// lock_not_available: the row's lock did not come in time.
 const LOCK_TIMEOUT: &str = "55P03";
 /// How long the server may take to finish what it has begun, once the clients are gone: a request waits for the pool, and
@@ -183,7 +183,8 @@ async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
         .acquire_slow_threshold(POOL_WAIT_MAX)
         // A round trip before every use, otherwise.
         .test_before_acquire(false)
-        .connect_with(db::read(database_url)?.application_name("loadtest baseline server").options(LIMITS));
+        .after_connect(|connection, _| Box::pin(async { sqlx::raw_sql(LIMITS).execute(connection).await.map(drop) }))
+        .connect_with(db::read(database_url)?.application_name("loadtest baseline server"));
     opening.await.map_err(|error| {
         Failure::Unreachable(anyhow!(
             "the HTTP server's {POOL_CONNECTIONS} connections to the database cannot be opened ({error}); is PostgreSQL \
