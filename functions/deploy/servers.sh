@@ -8,11 +8,15 @@
 # service starts. Whoever runs the programs need not be root, but user namespaces must be allowed.
 set -eu
 
-if [ $# -lt 2 ] || [ $# -gt 3 ] || [ -e "$2" ]; then
+if [ $# -lt 2 ] || [ $# -gt 3 ]; then
     sed -n '5s/^# //p' "$0" >&2
     exit 2
 fi
 suite=$1 folder=$2
+if [ -e "$folder" ]; then
+    echo "$folder is there already; remove it first" >&2
+    exit 2
+fi
 shift 2
 debootstrap --variant=minbase --include=rabbitmq-server,postgresql,redis-server "$suite" "$folder" "$@"
 cd "$folder"

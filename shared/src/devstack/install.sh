@@ -151,12 +151,12 @@ tell() {
     are=are urls='AMQP_URL and DATABASE_URL'
     [ $# = 1 ] && are=is
     case " $* " in *" redis "*) urls='AMQP_URL, DATABASE_URL and REDIS_URL' ;; esac
-    case "$*" in
-    chromium | pgbouncer) printf '%s is not installed. Run\n  %s\n' "$names" "$command" ;;
-    *)
+    case " $* " in
+    *" rabbitmq "* | *" postgres "* | *" redis "*)
         printf '%s %s not installed. Either run\n  %s\n' "$names" "$are" "$command"
         printf 'or set %s to servers that run already.\n' "$urls"
         ;;
+    *) printf '%s %s not installed. Run\n  %s\n' "$names" "$are" "$command" ;;
     esac
     exit 69
 }

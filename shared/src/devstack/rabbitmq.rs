@@ -282,7 +282,7 @@ fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) ->
 
 /// The files that nodes read when they boot, the same for each: `rabbitmq/` as it stands (or [`CONF`]), and a few lines on top. Nodes that
 /// are to be one cluster find one Erlang cookie, and each the first of them.
-fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result<()> {
+fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> Result<()> {
     let definitions = home.join("definitions.json");
     let mut private = format!("{PRIVATE_CONF}load_definitions = {}\n", definitions.display());
     if nodes > 1 {
@@ -291,7 +291,10 @@ fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result
         private += &format!("cluster_formation.classic_config.nodes.1 = {}\n", node_name(0));
     }
     fs::write(home.join("enabled_plugins"), ENABLED_PLUGINS)?;
-    let conf = std::env::var_os(CONF).map_or_else(|| Ok(RABBITMQ_CONF.into()), fs::read)?;
+    let conf = match std::env::var_os(CONF).filter(|path| !path.is_empty()) {
+        Some(path) => fs::read(&path).with_context(|| format!("read {} ({CONF})", path.display()))?,
+        None => RABBITMQ_CONF.into(),
+    };
     fs::write(home.join("rabbitmq.conf"), conf)?;
     fs::create_dir(home.join("conf.d"))?;
     fs::write(home.join("conf.d/private.conf"), private)?;
@@ -299,7 +302,7 @@ fn write_settings(home: &Path, nodes: usize, vhosts: &[&str]) -> std::io::Result
     let cookie = home.join(".erlang.cookie");
     fs::write(&cookie, uuid::Uuid::now_v7().simple().to_string())?;
     // Erlang insists that nobody else can read it.
-    fs::set_permissions(cookie, Permissions::from_mode(0o400))
+    Ok(fs::set_permissions(cookie, Permissions::from_mode(0o400))?)
 }
 
 /// A node that imports definitions creates neither `/` nor guest by itself.
