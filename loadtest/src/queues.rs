@@ -1,6 +1,5 @@
 //! What the broker says of its queues, by passive declare, and its version. Asking changes nothing.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -120,15 +119,14 @@ pub(crate) async fn await_no_consumers(amqp_url: &str) -> Result<(), Failure> {
 /// The broker's version, such as `3.10.8`, from the first frame that one of its nodes sends; `unknown` where it does not
 /// say.
 pub(crate) async fn broker_version(amqp_url: &str) -> Result<String, Failure> {
-    let mut reasons = Vec::new();
     for (host, port, tls) in Nodes::read(amqp_url)?.hosts() {
-        let greeting = timeout(VERSION_WAIT_MAX, greeting((host, port), tls)).await;
-        match greeting.unwrap_or_else(|_elapsed| Err(ErrorKind::TimedOut.into())) {
-            Ok(bytes) => return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned())),
-            Err(error) => reasons.push(format!("{host}:{port}: {error}")),
+        if let Ok(Ok(bytes)) = timeout(VERSION_WAIT_MAX, greeting((host, port), tls)).await {
+            return Ok(version_in(&bytes).unwrap_or_else(|| "unknown".to_owned()));
         }
     }
-    Err(amqp::Error::Unreachable(reasons.join("; ")).into())
+    // Connecting says why none of them does.
+    Probe::connect(amqp_url).await?.close().await;
+    Ok("unknown".to_owned())
 }
 
 async fn greeting(host: (&str, u16), tls: Option<&Tls>) -> std::io::Result<Vec<u8>> {

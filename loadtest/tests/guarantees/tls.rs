@@ -16,6 +16,7 @@ use shared::devstack::{Authority, Fixture, Folder, Forwarder, Gateway, Redis, Tl
 use std::{net::TcpListener, sync::Arc};
 use time::OffsetDateTime;
 
+const UNREACHABLE: i32 = 69;
 const CONFIGURATION: i32 = 78;
 /// A function, and a command of `admin`, for each of their servers.
 const WITH_BROKER: [&str; 6] = ["purchase", "payment", "release", "restock", "relay", "admin queues"];
@@ -86,14 +87,28 @@ async fn whoever_is_not_whom_it_should_be_is_named_with_what_to_check_by_every_f
     database
         .push((format!("{encrypted}?sslmode=require&sslrootcert={file}"), "is of an authority that is not trusted"));
     database.push((format!("{encrypted}?sslmode=verify-full&sslrootcert=/nothing"), "sslrootcert names it"));
+    database.push((format!("{encrypted}?sslmode=verify-ca"), "write sslmode=verify-full"));
+    // An authority that the system trusts gives anybody certificates, for a name of theirs.
+    let public_authority = Authority::create(folder.path().join("public.pem")).unwrap();
+    let public_file = public_authority.file().to_str().unwrap();
+    let public = TlsFront::before("", &public_authority, &["db.example.org"], None).await.unwrap();
+    for mode in ["require", "verify-ca"] {
+        let url = format!("postgres://turnstile@127.0.0.1:{}/x?sslmode={mode}&sslrootcert={file}", public.port);
+        database.push((url, "is for another name"));
+    }
     let (amqp_url, database_url) = (fixture.amqp_url.as_str(), fixture.database_url.as_str());
     let common = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url), ("AMQP_CA", file), ("GATEWAY", "simulated")];
     for (url, hint) in &broker {
         assert_refused(&WITH_BROKER, &[&common[..], &[("AMQP_URL", url)]].concat(), hint).await;
     }
+    let of_system = ("SSL_CERT_FILE", public_file);
     for (url, hint) in &database {
-        assert_refused(&WITH_DATABASE, &[&common[..], &[("DATABASE_URL", url)]].concat(), hint).await;
+        assert_refused(&WITH_DATABASE, &[&common[..], &[("DATABASE_URL", url), of_system]].concat(), hint).await;
     }
+    let without = [("SSL_CERT_FILE", "/nothing"), ("AMQP_URL", "amqps://127.0.0.1:1")];
+    assert_refused(&["relay"], &without, "no authorities to trust").await;
+    let load = [("AMQP_URL", broker[0].0.as_str()), ("DATABASE_URL", database_url)];
+    assert_refused(&["loadtest run --buyers 1"], &load, "?cacertfile=FILE in the URL").await;
     servers.stop().await.unwrap();
 }
 
@@ -117,11 +132,7 @@ async fn so_are_redis_and_the_payment_gateway() {
         of_redis.push(redis_by(format!("rediss://127.0.0.1:{}", front.port), *hint));
         of_gateway.push(gateway_by(format!("https://127.0.0.1:{}", front.port), *hint));
     }
-    // Redis waits for the end of what it takes for a command.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let redis = Redis::start(&folder).await.unwrap();
-    of_redis
-        .push(redis_by(format!("rediss://{}", silent.local_addr().unwrap()), "does not answer in TLS; write redis://"));
     of_redis.push(redis_by(redis.url().replace("rediss://", "redis://"), "speaks TLS alone; write rediss://"));
     let gateway = Gateway::open(Behaviour::default()).await.unwrap();
     let address = gateway.url().trim_start_matches("http://");
@@ -171,7 +182,39 @@ async fn whoever_asks_for_no_tls_on_the_way_to_another_machine_is_warned() {
     }
 }
 
+#[tokio::test]
+async fn whoever_is_silent_or_has_nodes_that_are_away_besides_is_waited_for() {
+    let folder = Folder::with_authority().unwrap();
+    let file = folder.authority().unwrap().file().to_str().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fixture = Fixture::new().await;
+    let plain = fixture.amqp_url.split_once('@').unwrap().1;
+    let one_restarts = format!("amqps://guest:guest@{plain},amqps://127.0.0.1:1/{}", plain.split_once('/').unwrap().1);
+    let at = silent.local_addr().unwrap();
+    let (by_amqps, by_rediss) = (format!("amqps://{at}"), format!("rediss://{at}"));
+    let common = [
+        ("AMQP_URL", fixture.amqp_url.as_str()),
+        ("DATABASE_URL", fixture.database_url.as_str()),
+        ("AMQP_CA", file),
+        ("REDIS_CA", file),
+        ("STRATEGY", "redis"),
+        ("STARTUP_SECONDS_MAX", "0"),
+    ];
+    for (setting, hint) in [
+        (("AMQP_URL", by_amqps.as_str()), "no answer within 5 s"),
+        (("AMQP_URL", &one_restarts), "does not speak TLS; write amqp://"),
+        (("REDIS_URL", &by_rediss), "is Redis running"),
+    ] {
+        assert_ends(UNREACHABLE, &["purchase"], &[&common[..], &[setting]].concat(), hint).await;
+    }
+}
+
 async fn assert_refused(programs: &[&str], settings: &[(&str, &str)], hint: &str) {
+    // It is not waited for as for a server that is away: that would be 69, after half a minute.
+    assert_ends(CONFIGURATION, programs, settings, hint).await;
+}
+
+async fn assert_ends(code: i32, programs: &[&str], settings: &[(&str, &str)], hint: &str) {
     let purchase = purchase_program().await;
     let run = |line: &&str| {
         let (program, arguments) = line.split_once(' ').unwrap_or((line, ""));
@@ -183,9 +226,8 @@ async fn assert_refused(programs: &[&str], settings: &[(&str, &str)], hint: &str
             .kill_on_drop(true);
         async move { command.output().await.unwrap() }
     };
-    // It is not waited for as for a server that is away: that would be 69, after half a minute.
     for output in join_all(programs.iter().map(run)).await {
-        assert_eq!(output.status.code(), Some(CONFIGURATION), "{settings:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(code), "{settings:?}: {output:?}");
         assert!(said(&output).contains(hint), "{settings:?}: {output:?}");
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Error, answered, protocol_error, readable, socket::Socket};
 use crate::{
-    config::{UNREADABLE_URL, check_url},
+    config::{UNREADABLE_URL, check_url, parameter},
     tls::{self, Setting, Tls},
 };
 use futures_util::{StreamExt, future::BoxFuture};
 use lapin::{
-    Channel, Connection, ConnectionProperties, Consumer,
+    Channel, Connection, ConnectionProperties, Consumer, ErrorKind,
     message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
@@ -34,7 +34,8 @@ const HEARTBEAT_SECONDS: u16 = 5;
 const CALLED: &str = "but authenticated user was '";
 
 /// What there is to change about TLS.
-const SETTING: Setting = Setting { schemes: ["amqps://", "amqp://"], authority: "--amqp-ca FILE (AMQP_CA)" };
+const SETTING: Setting =
+    Setting { schemes: ["amqps://", "amqp://"], authority: "?cacertfile=FILE in the URL, or a function's AMQP_CA," };
 
 #[derive(Debug)]
 struct Node {
@@ -73,7 +74,7 @@ impl Nodes {
     pub(crate) fn warn_of_plain(&self) {
         let remedy = "where the broker has TLS, AMQP_URL is amqps://…";
         let plain = self.list.iter().find(|node| node.tls.is_none() && !tls::is_local(&node.uri.authority.host));
-        plain.inspect(|node| tls::warn_of_plain("the broker is", &node.uri.authority.host, remedy));
+        plain.inspect(|node| tls::warn_of_plain("the broker is plain", &node.uri.authority.host, remedy));
     }
 
     /// Host and port of each, and whether it speaks TLS, the one to be tried first at the front.
@@ -129,6 +130,9 @@ fn read_one(url: &str, authority: Option<&Path>) -> Result<Node, Error> {
     if let Some(host) = behind_user.and_then(|host| host.strip_prefix('[')) {
         uri.authority.host = host.split(']').next().unwrap_or_default().to_owned();
     }
+    if parameter(url, &["certfile", "keyfile"]).is_some() {
+        return Err(Error::Url("it names a client's certificate (certfile, keyfile), which is not supported"));
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     let authority = tls::authority_of(url, authority);
     let tls = (uri.scheme == AMQPScheme::AMQPS).then(|| Tls::with(&uri.authority.host, authority.as_deref()));
@@ -144,18 +148,19 @@ pub fn connect<'a>(nodes: &'a Nodes, name: &'a str) -> BoxFuture<'a, Result<Conn
 }
 
 pub(super) async fn connect_with_socket(nodes: &Nodes, name: &str) -> Result<(Connection, Socket), Error> {
-    let (mut reasons, mut is_fault_of_tls) = (Vec::new(), false);
+    let (mut reasons, mut is_fault_of_tls) = (Vec::new(), true);
     for (place, node) in nodes.in_turn() {
         match connect_to(node, name).await {
             Ok(opened) => {
                 nodes.begin_with(place);
                 return Ok(opened);
             }
-            Err(Error::Unreachable(reason)) => reasons.push(reason),
-            Err(Error::Tls(reason)) => {
-                is_fault_of_tls = true;
+            Err(Error::Unreachable(reason)) => {
+                // This one may come back.
+                is_fault_of_tls = false;
                 reasons.push(reason);
             }
+            Err(Error::Tls(reason)) => reasons.push(reason),
             Err(error) => return Err(error),
         }
     }
@@ -174,7 +179,15 @@ async fn connect_to(node: &Node, name: &str) -> Result<(Connection, Socket), Err
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
                 | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH),
             ) => return Err(Error::Refused(error.to_string())),
-            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => error.to_string(),
+            Some(AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_)) | None => {
+                // By TLS 1.3, a broker that wants a client's certificate says so after the handshake.
+                if let ErrorKind::IOError(failed) = error.kind()
+                    && let Some(fault) = tls::explain(failed, SETTING)
+                {
+                    return Err(Error::Tls(format!("{host}:{port}: {fault}")));
+                }
+                error.to_string()
+            }
         },
         Err(_) => format!("no answer within {} s", super::ANSWER_SECONDS_MAX),
     };
@@ -322,8 +335,15 @@ mod tests {
 
     #[test]
     fn a_list_with_one_url_that_is_none_is_refused() {
-        for wrong in ["", ",", "amqp://a,", "amqp://a,http://b", "amqps://a?cacertfile=/nothing", "amqp://a,,amqp://b"]
-        {
+        for wrong in [
+            "",
+            ",",
+            "amqp://a,",
+            "amqp://a,http://b",
+            "amqps://a?cacertfile=/nothing",
+            "amqp://a,,amqp://b",
+            "amqps://a?certfile=/c",
+        ] {
             assert!(matches!(Nodes::read(wrong), Err(Error::Url(_) | Error::Tls(_))), "{wrong}");
         }
     }

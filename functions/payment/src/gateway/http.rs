@@ -109,7 +109,7 @@ impl Http {
         let tls = match url.scheme() {
             "https" => Some(Tls::with(host, options.authority.as_deref())?),
             _ => {
-                tls::warn_of_plain("the payment gateway is", host, "where it has TLS, GATEWAY_URL is https://…");
+                tls::warn_of_plain("the payment gateway is plain", host, "where it has TLS, GATEWAY_URL is https://…");
                 None
             }
         };

@@ -87,7 +87,7 @@ impl Counter {
             let with = Tls::with(host, authority.as_deref());
             tls = Some(with.map_err(|error| Unusable(format!("{error}; check REDIS_URL and REDIS_CA")))?);
         } else if let ConnectionAddr::Tcp(host, _) = info.addr() {
-            tls::warn_of_plain("Redis is", host, "where it has TLS, REDIS_URL is rediss://…");
+            tls::warn_of_plain("Redis is plain", host, "where it has TLS, REDIS_URL is rediss://…");
         }
         let client = if tls.is_some() {
             let root_cert = authority.map(fs::read).transpose().map_err(|error| Unusable(error.to_string()))?;
