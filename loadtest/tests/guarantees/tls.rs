@@ -199,7 +199,7 @@ async fn whoever_is_silent_or_has_nodes_that_are_away_besides_is_waited_for() {
         ("STARTUP_SECONDS_MAX", "0"),
     ];
     for (function, setting, hint) in [
-        ("relay", ("AMQP_URL", by_amqps.as_str()), "no answer within 5 s"),
+        ("relay", ("AMQP_URL", by_amqps.as_str()), "no answer within"),
         ("relay", ("AMQP_URL", &one_restarts), "does not speak TLS; write amqp://"),
         ("purchase", ("REDIS_URL", &by_rediss), "is Redis running"),
     ] {
