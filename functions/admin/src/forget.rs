@@ -4,7 +4,7 @@
 //! milliseconds at a time and half of the time asleep. Whose a verdict is says its fingerprint, made anew for each item and
 //! quantity, or the order that it names.
 //!
-//! Invariants: an order that is open, or whose events are still to be published, is not touched, nor is anything then; what is
+//! Invariants: an order that is open, or whose events are still to be published, is not touched, nor is its verdict; what is
 //! forgotten keeps its units, its state and its charge. And a repeat of what the buyer asked for buys nothing, for as long as
 //! its request id is on record: it is `request_id_reused`, as nobody can tell any more what was asked.
 
@@ -51,36 +51,44 @@ const OPEN: &str = "
 SELECT id FROM orders
 WHERE id = ANY($1) AND (
     state IN ('reserved', 'paying')
-    OR id IN (SELECT unnest(order_ids) FROM outbox UNION ALL SELECT unnest(order_ids) FROM outbox_failed)
+    OR id = ANY(ARRAY(
+        SELECT waiting FROM (
+            SELECT unnest(order_ids) AS waiting FROM outbox UNION ALL SELECT unnest(order_ids) FROM outbox_failed
+        ) AS events WHERE waiting IN (SELECT unnest($1))
+    ))
     OR EXISTS (SELECT FROM payments WHERE order_id = orders.id AND is_under_way))
 ORDER BY id";
 
-/// $1 are orders of the buyer $2, locked. The order's id stands in for the buyer's: it is unique, so that no limit adds up over
+/// $1 are orders of a buyer, locked; a text that matches $2 names them. The order's id stands in for the buyer's: it is unique, so that no limit adds up over
 /// it, and known already.
 pub const FORGET_ORDERS: [&str; 3] = [
-    "UPDATE orders SET buyer = id::text, request_id = CASE WHEN strpos(request_id, $2) > 0 THEN id::text ELSE request_id END
+    "UPDATE orders SET buyer = id::text, request_id = CASE WHEN request_id ~ $2 THEN id::text ELSE request_id END
      WHERE id = ANY($1)",
-    "UPDATE order_history SET request_id = order_id::text WHERE order_id = ANY($1) AND strpos(request_id, $2) > 0",
+    "UPDATE order_history SET request_id = order_id::text WHERE order_id = ANY($1) AND request_id ~ $2",
     "UPDATE payments SET payment_method = 'forgotten', fingerprint = '00000000-0000-0000-0000-000000000000',
-         request_id = CASE WHEN strpos(request_id, $2) > 0 THEN order_id::text ELSE request_id END
+         request_id = CASE WHEN request_id ~ $2 THEN order_id::text ELSE request_id END
      WHERE order_id = ANY($1)",
 ];
 
 const PAGES: &str = "SELECT pg_relation_size('verdicts') / current_setting('block_size')::bigint";
 
-/// On $2 pages from $1 on; by row addresses, as retention reads them.
+/// On $2 pages from $1 on; by row addresses, as retention reads them. Content of zero is of before there was one (0008): no row
+/// is forgotten by that.
 pub const READ_VERDICTS: &str = "
-SELECT request_id, item, coalesce(content, fingerprint) AS fingerprint,
-       CASE WHEN status <> 'sold_out' THEN reply ELSE '' END AS reply
+SELECT request_id, item, coalesce(nullif(content, '00000000-0000-0000-0000-000000000000'), fingerprint) AS fingerprint,
+       CASE WHEN status <> 'sold_out' THEN reply ELSE '' END AS reply, request_id ~ $3 AS is_named
 FROM verdicts WHERE ctid >= format('(%s,0)', $1::bigint)::tid AND ctid < format('(%s,0)', $1 + $2::bigint)::tid";
 
-/// No request has this fingerprint, so it is nobody's any more.
+/// Which of the orders $1 are others' than the buyer $2's, and whether they are forgotten ones, which may have been theirs.
+const OWNERS: &str = "SELECT id, buyer = id::text FROM orders WHERE id = ANY($1) AND buyer <> $2";
+
+/// No request has this fingerprint, so it is nobody's any more. A row that is changed moves on to where the walk comes by again.
 pub const FORGET_VERDICTS: &str = "
 WITH locked AS MATERIALIZED (
     SELECT request_id FROM verdicts WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE
 )
 UPDATE verdicts SET fingerprint = '00000000-0000-0000-0000-000000000000', content = NULL
-FROM locked WHERE verdicts.request_id = locked.request_id";
+FROM locked WHERE verdicts.request_id = locked.request_id AND fingerprint <> '00000000-0000-0000-0000-000000000000'";
 
 const DELETE_VERDICTS: &str = "DELETE FROM verdicts WHERE request_id = ANY($1)";
 
@@ -100,6 +108,12 @@ pub struct Options {
     store: StoreOptions,
 }
 
+/// What a text matches that names the buyer: their id, and no letter or digit beside it, which would make it another one.
+fn named(buyer: &str) -> String {
+    let escape = |c: char| if c.is_ascii_alphanumeric() { String::from(c) } else { format!("\\{c}") };
+    format!("(^|[^A-Za-z0-9]){}($|[^A-Za-z0-9])", buyer.chars().map(escape).collect::<String>())
+}
+
 fn buyer(text: &str) -> Result<String, String> {
     let wrong = "a buyer's id is 1 to 128 characters of printable ASCII but space, \" and \\";
     if is_opaque_id(text) { Ok(text.to_owned()) } else { Err(wrong.to_owned()) }
@@ -107,20 +121,29 @@ fn buyer(text: &str) -> Result<String, String> {
 
 pub(crate) async fn run(Options { buyer, with_request_ids, store }: Options) -> Result<Drawn, Failure> {
     let pool = db::open_as_it_is(&store, NAME).await?;
-    let orders = find_orders(&pool, &buyer).await?;
-    let (verdicts, left) = forget_verdicts(&pool, &buyer, &orders, with_request_ids).await?;
+    let (orders, named) = (find_orders(&pool, &buyer).await?, named(&buyer));
+    let Count { verdicts, left, unknown } = forget_verdicts(&pool, &buyer, &orders, with_request_ids).await?;
     for chunk in orders.chunks(ORDERS_AT_ONCE) {
-        refuse_open(transaction::run(&pool, &Forget { buyer: &buyer, orders: chunk }).await?)?;
+        refuse_open(transaction::run(&pool, &Forget { named: &named, orders: chunk }).await?)?;
     }
     on_connection(&pool, async |connection| Ok(sqlx::query(FORGET_TIER).bind(&buyer).execute(connection).await?))
         .await?;
-    let document = json!({ "orders": orders.len(), "verdicts": verdicts, "verdicts_left": left });
-    let mut drawn = Layout { lines: "orders verdicts verdicts_left", tables: &[] }.of(document);
-    drawn.is_well = left == 0;
+    let document = json!({
+        "orders": orders.len(), "verdicts": verdicts, "verdicts_left": left, "verdicts_unknown": unknown
+    });
+    let mut drawn = Layout { lines: "orders verdicts verdicts_left verdicts_unknown", tables: &[] }.of(document);
+    drawn.is_well = left + unknown == 0;
     if left > 0 {
         drawn.notes.push(
             "The buyer's id stays in the request ids of verdicts_left, until their time is over (KEEP_VERDICTS_DAYS): \
              without them, a repeat would buy again. --with-request-ids deletes them now."
+                .to_owned(),
+        );
+    }
+    if unknown > 0 {
+        drawn.notes.push(
+            "The buyer's id stays in the request ids of verdicts_unknown, too, until their time is over: nothing says whose \
+             these are."
                 .to_owned(),
         );
     }
@@ -166,36 +189,61 @@ fn refuse_open(open: Vec<Uuid>) -> Result<(), Failure> {
     )))
 }
 
-/// How many verdicts are forgotten, and how many of them stay under a request id with the buyer's id in it.
+#[derive(Default)]
+struct Count {
+    /// That are forgotten.
+    verdicts: usize,
+    /// Of these, those that stay under a request id that names the buyer.
+    left: usize,
+    /// Whose request id names the buyer, and whose they are nothing says.
+    unknown: usize,
+}
+
 async fn forget_verdicts(
     pool: &PgPool,
     buyer: &str,
     orders: &[Uuid],
     with_request_ids: bool,
-) -> Result<(usize, usize), Failure> {
+) -> Result<Count, Failure> {
     let mut theirs = Theirs { buyer, orders: orders.iter().copied().collect(), fingerprints: HashMap::new() };
-    let (mut forgotten, mut left) = (0, 0);
-    let pages: i64 = in_turn(pool, async |connection| sqlx::query_scalar(PAGES).fetch_one(connection).await).await?;
+    // Each once, however often the walk comes by.
+    let (mut count, mut all_named) = (Count::default(), HashSet::new());
+    let (pages, pattern): (i64, _) =
+        (in_turn(pool, async |connection| sqlx::query_scalar(PAGES).fetch_one(connection).await).await?, named(buyer));
     let mut page = 0;
     while page < pages {
-        let read = sqlx::query_as(READ_VERDICTS).bind(page).bind(STEP_PAGES);
-        let mut rows: Vec<Row> = in_turn(pool, async |connection| read.fetch_all(connection).await).await?;
-        rows.retain(|row| theirs.has(row));
-        let (named, rest): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.request_id.contains(buyer));
+        let read = sqlx::query_as(READ_VERDICTS).bind(page).bind(STEP_PAGES).bind(&pattern);
+        let rows: Vec<Row> = in_turn(pool, async |connection| read.fetch_all(connection).await).await?;
+        let (mut rows, mut others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| theirs.has(row));
+        others.retain(|row| row.is_named);
+        let owners = owners(pool, buyer, &others).await?;
+        let owner = |row: &Row| order_of(&row.reply).and_then(|order| owners.get(&order));
+        count.unknown += others.iter().filter(|row| owner(row).is_none()).count();
+        rows.extend(others.into_iter().filter(|row| owner(row) == Some(&true)));
+        let (named, rest): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.is_named);
         let (mut to_forget, mut to_delete) = (keys(&rest), Vec::new());
-        forgotten += named.len() + rest.len();
-        if with_request_ids {
-            to_delete = keys(&named);
-        } else {
-            to_forget.extend(keys(&named));
-            left += named.len();
-        }
+        all_named.extend(keys(&named));
+        count.verdicts += rest.len();
+        if with_request_ids { &mut to_delete } else { &mut to_forget }.extend(keys(&named));
         if !named.is_empty() || !rest.is_empty() {
             transaction::run(pool, &ForgetVerdicts { to_forget, to_delete }).await?;
         }
         page += STEP_PAGES;
     }
-    Ok((forgotten, left))
+    count.verdicts += all_named.len();
+    count.left = if with_request_ids { 0 } else { all_named.len() };
+    Ok(count)
+}
+
+/// Of orders that others' verdicts name: whether they are forgotten.
+async fn owners(pool: &PgPool, buyer: &str, others: &[Row]) -> Result<HashMap<Uuid, bool>, Failure> {
+    let orders: Vec<Uuid> = others.iter().filter_map(|row| order_of(&row.reply)).collect();
+    if orders.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let find = sqlx::query_as(OWNERS).bind(orders).bind(buyer);
+    let found: Vec<(Uuid, bool)> = in_turn(pool, async |connection| find.fetch_all(connection).await).await?;
+    Ok(found.into_iter().collect())
 }
 
 /// Does a step, and then sleeps for as long as it took.
@@ -217,6 +265,8 @@ struct Row {
     fingerprint: Uuid,
     /// Empty where no order is named in it.
     reply: String,
+    /// Whether the request id names the buyer.
+    is_named: bool,
 }
 
 fn keys(rows: &[Row]) -> Vec<String> {
@@ -235,10 +285,13 @@ impl Theirs<'_> {
     fn has(&mut self, row: &Row) -> bool {
         // Forgotten before, of whomever.
         if row.fingerprint.is_nil() {
-            return row.request_id.contains(self.buyer);
+            return row.is_named;
         }
-        order_of(&row.reply).is_some_and(|order| self.orders.contains(&order))
-            || row.item.as_ref().is_some_and(|item| self.may_ask_for(item).contains(&row.fingerprint))
+        // What they bought since the orders were read is open, and is found the next time.
+        match order_of(&row.reply) {
+            Some(order) => self.orders.contains(&order),
+            None => row.item.as_ref().is_some_and(|item| self.may_ask_for(item).contains(&row.fingerprint)),
+        }
     }
 
     fn may_ask_for(&mut self, item: &str) -> &HashSet<Uuid> {
@@ -281,7 +334,8 @@ impl Transaction for ForgetVerdicts {
 }
 
 struct Forget<'a> {
-    buyer: &'a str,
+    /// What matches texts that name the buyer.
+    named: &'a str,
     orders: &'a [Uuid],
 }
 
@@ -295,7 +349,7 @@ impl Transaction for Forget<'_> {
         let open = open(connection, self.orders).await?;
         if open.is_empty() {
             for statement in FORGET_ORDERS {
-                sqlx::query(statement).bind(self.orders).bind(self.buyer).execute(&mut *connection).await?;
+                sqlx::query(statement).bind(self.orders).bind(self.named).execute(&mut *connection).await?;
             }
         }
         Ok(open)
