@@ -12,7 +12,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON payments TO turnstile_functions;
 GRANT SELECT, UPDATE ON order_walk TO turnstile_functions;
 GRANT SELECT, INSERT, UPDATE ON orders_gone TO turnstile_functions;
 GRANT SELECT, UPDATE ON payment_pace TO turnstile_functions;
--- A verdict is never changed, and is deleted when its time is past.
+-- No function changes a verdict (`admin forget` does, as the owner); it is deleted when its time is past.
 GRANT SELECT, INSERT, DELETE ON verdicts TO turnstile_functions;
 GRANT SELECT, UPDATE ON verdict_walk TO turnstile_functions;
 -- Kept by whoever knows the buyers, by a role of its own.

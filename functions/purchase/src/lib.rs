@@ -51,9 +51,9 @@ pub struct Options {
     #[arg(long, env = "KEEP_VERDICTS_DAYS", default_value_t = KEEP_VERDICTS_DAYS, value_name = "DAYS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=3_650))]
     pub keep_verdicts_days: u16,
-    /// How long an order that is over is kept behind the time of its hold, in days; then it is deleted, with its history and its
-    /// payment, within about a day more. No less than verdicts, and longer than any limit looks back; the same for all
-    /// workers. Without it, orders are kept for ever.
+    /// How long an order that is over is kept behind the time of its hold, or when it ended later, in days; then it is deleted,
+    /// with its history and its payment, within about a day more. Paid orders of items with limits stay. No less than verdicts;
+    /// the same for all workers. Without it, orders are kept for ever.
     #[arg(long, env = "KEEP_ORDERS_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3_650))]
     pub keep_orders_days: Option<u16>,
 }

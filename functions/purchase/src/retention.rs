@@ -83,7 +83,8 @@ const DELETE_ORDERS: &str = "past AS MATERIALIZED (
 )";
 
 impl Kept {
-    /// Pages (of 8 KiB) that one step reads: some milliseconds, also where every row on them goes; an order has others with it.
+    /// Pages (of 8 KiB) that one step reads: some milliseconds, also where every row on them goes. With an
+    /// order go its history and its payment, so it is fewer pages.
     pub fn step_pages(self) -> i64 {
         match self {
             Self::Verdicts => 256,

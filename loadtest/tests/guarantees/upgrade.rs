@@ -70,17 +70,22 @@ async fn paid_before(pool: &PgPool, request_id: &str) -> Uuid {
 #[tokio::test]
 async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version() {
     let Fixture { amqp_url, database_url } = Fixture::new().await;
-    let pool = db::pool(&database_url, "test", 4).unwrap();
+    let superuser = db::pool(&database_url, "test", 1).unwrap();
+    execute(&superuser, "CREATE ROLE before_roles LOGIN; GRANT ALL ON SCHEMA public TO before_roles").await;
+    let owner = StoreOptions { database_url: as_role(&database_url, "before_roles"), database_connections_max: 4 };
+    let pool = db::pool(&owner.database_url, "test", 4).unwrap();
     db::migrator(LAST_RELEASE).run(&pool).await.unwrap();
     execute(&pool, "INSERT INTO items (id, stock, available) VALUES ('ticket', 9, 9)").await;
     let ((left, reply), paying) = (sold_before(&pool, "left").await, paid_before(&pool, "paying").await);
-    // As functions/README.md says.
-    execute(&pool, include_str!("../../../migrations/roles.sql")).await;
+    // As functions/README.md says: while all run, as the tables' owner.
+    db::open_and_migrate(&owner, "test").await.unwrap();
+    let ((beside, reply_beside), paying_beside) =
+        (sold_before(&pool, "beside").await, paid_before(&pool, "paying-beside").await);
+    // And when the old ones are stopped, for roles of their own.
+    execute(&superuser, include_str!("../../../migrations/roles.sql")).await;
     let migrator =
         StoreOptions { database_url: as_role(&database_url, "turnstile_migrator"), database_connections_max: 1 };
     db::open_and_migrate(&migrator, "test").await.unwrap();
-    let ((beside, reply_beside), paying_beside) =
-        (sold_before(&pool, "beside").await, paid_before(&pool, "paying-beside").await);
 
     let mut shop = Shop::on(&amqp_url, &database_url, &[]).await;
     let _workers = [

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 mod auditing;
+mod forgetting;
 mod known;
 mod outbox;
 mod plans;
@@ -101,7 +102,7 @@ impl Shop {
     /// Runs a command on this database, as a role that may do so much and no more.
     async fn run(&self, arguments: &[&str]) -> Result<Report, Failure> {
         let role = match arguments {
-            ["migrate", ..] => "turnstile_migrator",
+            ["migrate" | "forget", ..] => "turnstile_migrator",
             ["restored", ..] | ["outbox", "replay" | "drop", ..] => FUNCTIONS,
             _ => "turnstile_reader",
         };

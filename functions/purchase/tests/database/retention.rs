@@ -102,12 +102,13 @@ async fn a_commit_that_meets_a_verdict_on_its_way_out_waits_and_then_holds_or_is
     }
 }
 
-/// Orders that are over, and some that are not, each with a row of history and a payment: their hold was to end 40 days ago, or 20.
+/// Orders that are over, and some that are not, each with a row of history of yesterday and a payment: their hold was to end 40
+/// days ago, or 20.
 const ENDED: &str = "
 INSERT INTO orders (id, request_id, item, buyer, quantity, state, hold_until, created_at)
 SELECT gen_random_uuid(), state || days, 'ticket', 'b', 2, state, now() - make_interval(days => days), now() - interval '50 days'
 FROM unnest(ARRAY['paid', 'expired', 'cancelled', 'reserved', 'paying']) AS state, unnest(ARRAY[20, 40, 40]) AS days;
-INSERT INTO order_history SELECT id, 'reserved', 'expired', 'hold_passed', NULL, now() FROM orders;
+INSERT INTO order_history SELECT id, 'reserved', 'expired', 'hold_passed', NULL, now() - interval '1 day' FROM orders;
 INSERT INTO payments (order_id, request_id, fingerprint, payment_method, asked_at, is_under_way)
 SELECT id, id::text, id, 'card', now(), false FROM orders";
 const LEFT: &str = "
@@ -123,6 +124,16 @@ async fn orders_that_are_over_go_in_their_time_with_all_that_is_theirs_and_what_
         walk(&mut worker.acquire().await.unwrap(), Kept::Orders, KEEP_VERDICTS_DAYS).await.unwrap()
     };
     execute(&sale.pool, ENDED).await;
+    assert_eq!(walk_orders().await, 0, "they ended yesterday, whenever they were to");
+    sale.run("UPDATE order_history SET at = at - interval '39 days'").await;
+    // Not while they count for an item's limits, of orders that are paid.
+    sale.run("UPDATE orders SET is_counted = true").await;
+    sale.run("INSERT INTO items (id, stock, available, counts_orders, max_per_buyer) VALUES ('ticket', 0, 0, true, 2)")
+        .await;
+    sale.run("UPDATE orders SET hold_until = hold_until + interval '40 days' WHERE state <> 'paid'").await;
+    assert_eq!(walk_orders().await, 0, "limits count them");
+    sale.run("UPDATE orders SET hold_until = hold_until - interval '40 days' WHERE state <> 'paid'").await;
+    sale.run("UPDATE items SET max_per_buyer = NULL").await;
     // Neither while their events are to be published, nor while money may be given back.
     let waits = "INSERT INTO outbox (kind, order_ids, at) SELECT 'order.paid', array_agg(id), now() - interval '39 days' FROM orders";
     sale.run(waits).await;

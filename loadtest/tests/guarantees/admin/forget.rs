@@ -72,13 +72,16 @@ async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys
     assert_eq!(shop.ask(PAYMENT_QUEUE, "q-paid", &pay).await.code(), "paid");
     is_told(&shop).await;
     let (stock, code) = (shop.stock("ticket").await, Some(1));
-    assert_eq!(forget(&shop, &[]).await, (code, json!({ "orders": 2, "verdicts": 5, "verdicts_left": 2 })));
+    assert_eq!(
+        forget(&shop, &[]).await,
+        (code, json!({ "orders": 2, "verdicts": 5, "verdicts_left": 2, "verdicts_unknown": 0 }))
+    );
     assert_eq!(named(&shop).await, ["verdicts", "verdicts"], "under request ids that repeats may have");
     for (id, quantity) in [("r-paid", 2), ("r-none", 1_000), (bought.as_str(), 1)] {
         assert_eq!(buy(&mut shop, id, BUYER, quantity).await.code(), "request_id_reused", "{id}");
     }
     assert_eq!(shop.cancel("c-late", &cancelled).await.code(), "already_cancelled");
-    let done = json!({ "orders": 0, "verdicts": 2, "verdicts_left": 0 });
+    let done = json!({ "orders": 0, "verdicts": 2, "verdicts_left": 0, "verdicts_unknown": 0 });
     assert_eq!(forget(&shop, &["--with-request-ids"]).await, (Some(0), done));
     assert_eq!((named(&shop).await, shop.stock("ticket").await), (vec![], stock));
     for (count, left) in [
