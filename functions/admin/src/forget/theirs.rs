@@ -9,7 +9,7 @@ use uuid::Uuid;
 const ITEMS_MAX: usize = 1_000;
 
 /// What is the buyer's.
-pub struct Theirs<'a> {
+pub(super) struct Theirs<'a> {
     pub buyer: &'a str,
     pub orders: HashSet<Uuid>,
     /// Of all that they may have asked for, by item.
@@ -17,7 +17,7 @@ pub struct Theirs<'a> {
 }
 
 impl Theirs<'_> {
-    pub fn has(&mut self, row: &Row) -> bool {
+    pub(super) fn has(&mut self, row: &Row) -> bool {
         // Forgotten before, of whomever.
         if row.fingerprint.is_nil() {
             return row.is_named;
@@ -47,14 +47,14 @@ impl Theirs<'_> {
 }
 
 /// The order that a reply is about: what was reserved, or what the message of a payment or a release names.
-pub fn order_of(reply: &str) -> Option<Uuid> {
+pub(super) fn order_of(reply: &str) -> Option<Uuid> {
     let verdict: Verdict = serde_json::from_str(reply).ok()?;
     let named = || verdict.message.split_once("order ")?.1.get(..36)?.parse().ok();
     verdict.order.as_ref().map(|order| order.id).or_else(named)
 }
 
 #[derive(FromRow)]
-pub struct Row {
+pub(super) struct Row {
     pub request_id: String,
     item: Option<String>,
     /// Without the deadline, where that is known.

@@ -46,16 +46,16 @@ async fn only_whole_ids_name_a_buyer_and_what_came_after_forgetting_is_found_and
     shop.execute("DELETE FROM verdicts").await;
     sqlx::query("UPDATE orders SET buyer = id::text WHERE id = $1").bind(forgotten).execute(&shop.pool).await.unwrap();
     // Before content there was none, which forgets nobody; and b-12 is somebody else.
-    verdict(&shop, "b-12:1", Uuid::new_v4(), None).await;
-    verdict(&shop, "rb-1", Uuid::new_v4(), Some(forgotten)).await;
-    verdict(&shop, "b-1:for-b-2", Uuid::new_v4(), Some(others)).await;
-    verdict(&shop, "cancel:b-1", Uuid::new_v4(), Some(forgotten)).await;
+    verdict(&shop, "b-12:1", Uuid::now_v7(), None).await;
+    verdict(&shop, "rb-1", Uuid::now_v7(), Some(forgotten)).await;
+    verdict(&shop, "b-1:for-b-2", Uuid::now_v7(), Some(others)).await;
+    verdict(&shop, "cancel:b-1", Uuid::now_v7(), Some(forgotten)).await;
     shop.execute(OTHERS).await;
     let found = |verdicts, left, unknown| json!({ "orders": 0, "verdicts": verdicts, "verdicts_left": left, "verdicts_unknown": unknown });
     for _ in 0..2 {
         assert_eq!((forget(&shop, &[]).await, untouched(&shop).await), (found(1, 1, 0), 3));
     }
-    verdict(&shop, "b-1", Uuid::new_v4(), None).await;
+    verdict(&shop, "b-1", Uuid::now_v7(), None).await;
     let nobodys = (found(1, 0, 1), 4);
     assert_eq!((forget(&shop, &["--with-request-ids"]).await, untouched(&shop).await), nobodys);
     assert!(!shop.run(&["forget", "b-1"]).await.unwrap().is_well);
