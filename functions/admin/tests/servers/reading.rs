@@ -147,7 +147,7 @@ async fn a_database_without_our_schema_is_refused_and_left_alone() {
     }
     shop.execute(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9999, 'later', true, '', 0)",
+         VALUES (9999, 'breaking: later', true, '', 0)",
     )
     .await;
     let Err(Failure::Configuration(error)) = shop.run(&["items"]).await else { panic!("it is of a newer version") };
