@@ -49,7 +49,8 @@ impl Rights {
     /// The exchanges that are written to: those that the pattern names as they are.
     fn exchanges(&self) -> impl Iterator<Item = String> {
         let words = self.write.trim_start_matches("^(").trim_end_matches(")$").split('|');
-        words.map(|word| word.replace('\\', "")).filter(|word| word == DEFAULT_EXCHANGE || Topology::read().has(word))
+        let is_exchange = |word: &String| Topology::read().exchanges.iter().any(|exchange| exchange.name == *word);
+        words.map(|word| word.replace('\\', "")).filter(move |word| word == DEFAULT_EXCHANGE || is_exchange(word))
     }
 }
 
@@ -131,8 +132,9 @@ async fn publish_to_nobody(connection: &Connection, exchange: &str) -> Result<()
     let channel = connection.create_channel().await?;
     channel.tx_select().await?;
     let (options, none) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish(exchange.into(), ROUTING_KEY.into(), options, b"", none).await?;
-    channel.tx_rollback().await?;
+    // Both go out before an answer is read: a channel that is closed meanwhile would not say why to who asks only then.
+    let publishing = channel.basic_publish(exchange.into(), ROUTING_KEY.into(), options, b"", none);
+    futures_util::try_join!(publishing, channel.tx_rollback())?;
     Ok(channel.close(200, "done".into()).await?)
 }
 
