@@ -74,7 +74,7 @@ struct Node {
 }
 
 impl RabbitMq {
-    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`, and the users of [`USERS`] and
+    /// Starts so many nodes in the folder, as one cluster, with these virtual hosts besides `/`, and the users of `rabbitmq/users.json` and
     /// guest on each. [`Missing`](install::Missing) if RabbitMQ is not installed.
     pub async fn start(folder: &Arc<Folder>, vhosts: &[&str], nodes: usize) -> Result<RabbitMq> {
         let programs = programs(install::Server::RabbitMq).await?;
