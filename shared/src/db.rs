@@ -271,6 +271,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether an operator has to change something; else it may pass by itself.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Url(_) | Self::Pooled | Self::Configuration(_) => true,
+            Self::Unreachable(_) | Self::LockedOut(_) => false,
+        }
+    }
+
     fn of(error: &sqlx::Error) -> Self {
         if let Some(fault) = encryption::fault(error) {
             return Self::Configuration(format!("the database refuses: {fault}"));

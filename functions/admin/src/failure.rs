@@ -32,24 +32,18 @@ impl Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_) => Self::Configuration(error.into()),
-            OpenError::Unreachable(_) | OpenError::LockedOut(_) => Self::Unreachable(error.into()),
+        match error.is_configuration() {
+            true => Self::Configuration(error.into()),
+            false => Self::Unreachable(error.into()),
         }
     }
 }
 
 impl From<amqp::Error> for Failure {
     fn from(error: amqp::Error) -> Self {
-        use amqp::Error;
-        match error {
-            Error::Url(_)
-            | Error::Tls(_)
-            | Error::Refused(_)
-            | Error::NotAllowed(_)
-            | Error::PluginMissing
-            | Error::Differs { .. } => Self::Configuration(error.into()),
-            Error::Unreachable(_) | Error::Missing(_) | Error::Lost(_) => Self::Unreachable(error.into()),
+        match error.is_configuration() {
+            true => Self::Configuration(error.into()),
+            false => Self::Unreachable(error.into()),
         }
     }
 }

@@ -84,6 +84,21 @@ pub enum Error {
     Lost(String),
 }
 
+impl Error {
+    /// Whether an operator has to change something; else it may pass by itself.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Url(_)
+            | Self::Tls(_)
+            | Self::Refused(_)
+            | Self::NotAllowed(_)
+            | Self::PluginMissing
+            | Self::Differs { .. } => true,
+            Self::Unreachable(_) | Self::Missing(_) | Self::Lost(_) => false,
+        }
+    }
+}
+
 impl From<lapin::Error> for Error {
     fn from(error: lapin::Error) -> Self {
         // The library's errors are open-ended; whatever they are, the way out is a new connection.

@@ -111,20 +111,9 @@ fn run(log: &str, is_json: bool, serve: Box<dyn FnOnce(watch::Receiver<bool>) ->
 }
 
 fn is_configuration(error: &anyhow::Error) -> bool {
-    let of_broker = matches!(
-        error.downcast_ref(),
-        Some(
-            Error::Url(_)
-                | Error::Tls(_)
-                | Error::Refused(_)
-                | Error::NotAllowed(_)
-                | Error::PluginMissing
-                | Error::Differs { .. }
-        )
-    );
-    of_broker
-        || error.is::<Unusable>()
-        || matches!(error.downcast_ref(), Some(OpenError::Url(_) | OpenError::Pooled | OpenError::Configuration(_)))
+    error.is::<Unusable>()
+        || error.downcast_ref().is_some_and(Error::is_configuration)
+        || error.downcast_ref().is_some_and(OpenError::is_configuration)
 }
 
 /// Serves a handler until SIGTERM or Ctrl-C, then drains. Fails where the broker cannot be used at the start; later outages
