@@ -1,9 +1,10 @@
 //! The buyers: publish every request when it is due, and take in the verdicts, over AMQP.
 //!
 //! An open loop: a slow broker delays sends, never the intended times that latency counts from. When the broker goes away,
-//! whatever has no verdict is sent again: to ask again is to send it again. Requests of one item are published in the
-//! schedule's order, in every session, so what a queue holds of an item is always a prefix of that order.
+//! whatever has no verdict is sent again, in arrays anew where there are arrays: to ask again is to send it again. Requests of one
+//! item are published in the schedule's order, in every session, so what a queue holds of an item is always a prefix of that order.
 
+mod collected;
 mod session;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use shared::amqp::Nodes;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::answers::Answers;
 use crate::failure::Failure;
@@ -51,16 +51,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a reply; returns what its buyer asks for next.
-    fn take_in(&self, correlation_id: &str, worker_id: &str, body: Vec<u8>) -> Option<FollowUp> {
+    /// Takes in a reply; returns what its buyers ask for next.
+    fn take_in(&self, correlation_id: &str, worker_id: &str, body: &[u8]) -> Vec<FollowUp> {
         let at = self.start.get().map_or(Duration::ZERO, Instant::elapsed);
         let mut state = self.state();
         let State { answers, follow_ups } = &mut *state;
-        let (mut next, mut is_follow_up) = (None, false);
+        let (mut next, mut is_follow_up) = (Vec::new(), false);
         if let Some(follow_ups) = follow_ups {
-            match answers.index(correlation_id).zip(Uuid::try_parse(correlation_id).ok()) {
-                Some((index, id)) => next = follow_ups.bought(index, id, &body, at),
-                None => is_follow_up = follow_ups.answered(correlation_id, worker_id, &body, at),
+            is_follow_up = follow_ups.answered(correlation_id, worker_id, body, at);
+            for (index, verdict) in answers.replies(correlation_id, body) {
+                next.extend(follow_ups.bought(index, verdict, at));
             }
             set(&self.open, follow_ups.open);
         }

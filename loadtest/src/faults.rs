@@ -165,7 +165,7 @@ mod tests {
         let mut answers = Answers::to(&schedule.requests);
         for (due, (item, worker, at_ms)) in schedule.requests.iter_mut().zip(verdicts) {
             due.item = *item;
-            answers.record(&due.request_id.to_string(), worker, vec![], Duration::from_millis(*at_ms));
+            answers.record(&due.request_id.to_string(), worker, &[], Duration::from_millis(*at_ms));
         }
         until_next_verdict(&schedule, &answers, action, worker, Duration::from_secs(5)).map(|after| after.as_millis())
     }

@@ -65,7 +65,7 @@ pub(crate) fn outcome() -> Outcome {
 }
 
 fn scenario() -> ScenarioReport {
-    let sale = Scenario { buyers: 10_000, stock: 4_000, ..Scenario::default() };
+    let sale = Scenario { buyers: 10_000, stock: 4_000, requests_per_message: 10, ..Scenario::default() };
     ScenarioReport { sale, workers: 2, strategy: "optimistic", batch_max: None }
 }
 

@@ -244,7 +244,7 @@ mod tests {
         schedule.requests[2].at = Duration::from_millis(12);
         let mut answers = Answers::to(&schedule.requests);
         for (due, ms) in schedule.requests.iter().zip([15, 10, 30]) {
-            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(ms));
+            answers.record(&due.request_id.to_string(), "w", &[], Duration::from_millis(ms));
         }
         let sampled = [5, 10, 20, 30].map(|ms| (Duration::from_millis(ms), 0));
         let sold_at = [15, 10].map(Duration::from_millis);

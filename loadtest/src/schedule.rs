@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use shared::messages::QUANTITY_MAX;
+use shared::messages::{PurchaseRequest, QUANTITY_MAX};
 use uuid::Uuid;
 
 use crate::random::Random;
@@ -18,6 +18,10 @@ pub(crate) const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 pub(crate) const STOCK_MAX: u64 = 1 << 53;
 const RATE_MAX: f64 = 1_000_000.0;
+/// The most requests that a message may hold, and the most bytes.
+pub(crate) const REQUESTS_PER_MESSAGE_MAX: i64 = 1_000;
+#[cfg(test)]
+const ARRAY_BYTES_MAX: usize = 262_144;
 
 /// What a sale looks like: as the command line takes it, and as the result has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Args)]
@@ -38,6 +42,10 @@ pub struct Scenario {
     /// Arrivals per second, as a Poisson process; 0 sends everything at once.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
     pub rate: f64,
+    /// The most requests that go in one message, all of one item: what is due is collected until there are as many, or until
+    /// nothing more is due. Of 1, each is a message of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REQUESTS_PER_MESSAGE_MAX))]
+    pub requests_per_message: u32,
     /// Chooses who buys what and when; the same seed gives the same sale.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
@@ -45,7 +53,8 @@ pub struct Scenario {
 
 impl Default for Scenario {
     fn default() -> Self {
-        Self { buyers: 1_000, stock: 1, items: 1, quantities: 1..=1, rate: 0.0, seed: 42 }
+        let (quantities, rate, requests_per_message) = (1..=1, 0.0, 1);
+        Self { buyers: 1_000, stock: 1, items: 1, quantities, rate, requests_per_message, seed: 42 }
     }
 }
 
@@ -74,6 +83,8 @@ pub struct Schedule {
     pub items: Vec<ItemOnSale>,
     /// Every request, by its intended send time.
     pub requests: Vec<Due>,
+    /// The most that go in one message.
+    pub requests_per_message: usize,
 }
 
 impl Schedule {
@@ -106,7 +117,27 @@ impl Schedule {
                 Due { request_id: Uuid::new_v5(&space, &index.to_be_bytes()), item, quantity, at }
             })
             .collect();
-        Self { items_prefix, items, requests }
+        let requests_per_message = scenario.requests_per_message as usize;
+        Self { items_prefix, items, requests, requests_per_message }
+    }
+
+    /// The body of a message with these requests: an array, unless each request is a message of its own.
+    pub fn body(&self, indices: &[usize]) -> serde_json::Result<Vec<u8>> {
+        let requests: Vec<PurchaseRequest> = indices.iter().map(|&index| self.request(index)).collect();
+        match &requests[..] {
+            [request] if !self.sends_arrays() => serde_json::to_vec(request),
+            requests => serde_json::to_vec(requests),
+        }
+    }
+
+    pub fn sends_arrays(&self) -> bool {
+        self.requests_per_message > 1
+    }
+
+    fn request(&self, index: usize) -> PurchaseRequest {
+        let Due { request_id, item, quantity, .. } = self.requests[index];
+        let (request_id, item) = (request_id.to_string(), self.items[item as usize].id.clone());
+        PurchaseRequest { request_id, item, buyer: Self::buyer(index), quantity, deadline: None, sender: None }
     }
 
     pub fn buyer(index: usize) -> String {
@@ -133,7 +164,7 @@ mod tests {
     use super::*;
 
     fn scenario() -> Scenario {
-        Scenario { buyers: 10_000, items: 7, stock: 100, quantities: 1..=4, rate: 500.0, seed: 42 }
+        Scenario { buyers: 10_000, items: 7, stock: 100, quantities: 1..=4, rate: 500.0, ..Scenario::default() }
     }
 
     #[test]
@@ -149,6 +180,27 @@ mod tests {
         assert_eq!(ids.len(), 20_000);
         assert!(sale.items.iter().all(|item| salted.items.iter().all(|other| item.id != other.id)));
         assert!(sale.items.iter().all(|item| shared::messages::is_id(&item.id)));
+    }
+
+    #[test]
+    fn a_request_alone_is_an_object_and_one_of_many_an_element_and_a_thousand_of_the_longest_fit_a_message() {
+        let body = |schedule: &Schedule, indices: &[usize]| String::from_utf8(schedule.body(indices).unwrap()).unwrap();
+        let alone = Schedule::new(&scenario(), "a");
+        let together = Schedule::new(&Scenario { requests_per_message: 10, ..scenario() }, "a");
+        assert_eq!(together.requests, alone.requests);
+        let [first, second] = [0, 1].map(|index| body(&alone, &[index]));
+        assert!(first.starts_with(r#"{"request_id":""#) && first.ends_with('}'), "{first}");
+        assert_eq!(body(&together, &[0, 1]), format!("[{first},{second}]"));
+        assert_eq!(body(&together, &[1]), format!("[{second}]"));
+
+        let salt = Uuid::max().simple().to_string();
+        let quantities = QUANTITY_MAX..=QUANTITY_MAX;
+        let mut longest = Schedule::new(&Scenario { buyers: 1, items: 1, quantities, ..scenario() }, &salt);
+        longest.items[0].id = format!("{}{ITEMS_MAX}", longest.items_prefix);
+        // The last buyer's number is longer by these digits than the first's.
+        let digits = BUYERS_MAX.to_string().len() - 1;
+        let bytes_with_comma = body(&longest, &[0]).len() + digits + 1;
+        assert!(bytes_with_comma * REQUESTS_PER_MESSAGE_MAX as usize + 1 <= ARRAY_BYTES_MAX, "{bytes_with_comma}");
     }
 
     #[test]

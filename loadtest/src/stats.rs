@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(Timing::of(&schedule, &answers), Timing::default());
         for (due, (at, answered)) in schedule.requests.iter_mut().zip([(1_000, 1_010), (1_500, 3_000)]) {
             due.at = Duration::from_millis(at);
-            answers.record(&due.request_id.to_string(), "w", vec![], Duration::from_millis(answered));
+            answers.record(&due.request_id.to_string(), "w", &[], Duration::from_millis(answered));
         }
         let timing = Timing::of(&schedule, &answers);
         assert_eq!((timing.seconds, timing.purchases_per_second), (2.0, 1.0));

@@ -62,8 +62,12 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
         0.0 => "at once".to_owned(),
         rate => format!("at {rate} per second"),
     };
+    let together = match sale.requests_per_message {
+        1 => String::new(),
+        most => format!(", up to {} a message", count(most.into())),
+    };
     format!(
-        "{} {pace} · {} of {} · {} · {} · seed {} · {}",
+        "{} {pace}{together} · {} of {} · {} · {} · seed {} · {}",
         plural(u64::from(sale.buyers), "buyer"),
         plural(sale.stock, "unit"),
         plural(u64::from(sale.items), "item"),
@@ -205,6 +209,8 @@ mod tests {
         let lines = lines(&outcome());
         for line in [
             "4,000 sold · 6,000 sold out · 0 failed — 1.25 s",
+            "10,000 buyers at once, up to 10 a message · 4,000 units of 1 item · 2 workers · optimistic · seed 42 · \
+             RabbitMQ 3.10.8, PostgreSQL 15.18",
             "✓ never oversold units reserved: at most 4000",
             "reserved 4,000 40.0 %",
             "purchases per second 8,000",

@@ -167,17 +167,23 @@ impl Changes {
         }
     }
 
-    /// Who got units at a version before that at which an earlier request was sold out.
+    /// Who got units at a version before that at which an earlier request was sold out, or, decided with it at one version,
+    /// asked for no less.
     fn preferred(&self, case: &Case<'_>) -> Vec<usize> {
         let decided = self.decided.iter();
         let mut by_place: Vec<(usize, i64)> =
             decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect();
         by_place.sort_unstable();
-        let (mut sold_out_at, mut preferred) = (i64::MIN, Vec::new());
+        let (mut sold_out_at, mut least_refused, mut preferred) = (i64::MIN, HashMap::new(), Vec::new());
         for (index, version) in by_place {
+            let quantity = case.quantity(index);
+            let least = least_refused.entry(version).or_insert(i64::MAX);
             match case.status(index) {
-                Some(Status::SoldOut) => sold_out_at = sold_out_at.max(version),
-                Some(Status::Reserved) if version < sold_out_at => preferred.push(index),
+                Some(Status::SoldOut) => {
+                    sold_out_at = sold_out_at.max(version);
+                    *least = quantity.min(*least);
+                }
+                Some(Status::Reserved) if version < sold_out_at || quantity >= *least => preferred.push(index),
                 Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
             }
         }

@@ -60,6 +60,34 @@ const FAULTS: &[Fault] = &[
     // Whoever came after the third buyer was sent away as well, although a unit was left.
     ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), "no_false_sold_out"),
     ("a buyer jumps the queue", jump_the_queue, "first_come_first_served"),
+    ("verdicts of an array stand at their places", |sale| sale.reply_to_array(&[2, 3, 9], &[2, 3, 9]), ""),
+    (
+        "verdicts of an array stand at swapped places",
+        |sale| sale.reply_to_array(&[2, 3, 9], &[3, 2, 9]),
+        "every_buyer_answered replies_match_records",
+    ),
+    (
+        "a verdict of an array is missing",
+        |sale| sale.reply_to_array(&[2, 3, 9], &[2, 3]),
+        "every_buyer_answered replies_match_records",
+    ),
+    (
+        "a request of an array is answered by itself",
+        |sale| {
+            sale.reply_to_array(&[2, 3], &[2, 3]);
+            sale.reply_again(2);
+        },
+        "no_stray_replies",
+    ),
+    (
+        "two requests of an array are decided in the wrong order",
+        |sale| {
+            sale.turn(2, Code::SoldOut);
+            sale.turn(3, Code::Reserved);
+            sale.reply_to_array(&[2, 3], &[2, 3]);
+        },
+        "first_come_first_served",
+    ),
     ("units do not add up", |sale| sale.row().stock = 4, "stock_conserved"),
     (
         "units were added on the quiet",
@@ -169,7 +197,7 @@ fn offenders_are_counted_and_the_first_named() {
 fn a_small_request_may_be_accepted_after_a_large_one_was_refused() {
     let mut cases = 0;
     for seed in 0..20 {
-        let scenario = Scenario { buyers: 200, items: 1, stock: 50, quantities: 1..=9, rate: 0.0, seed };
+        let scenario = Scenario { buyers: 200, stock: 50, quantities: 1..=9, seed, ..Scenario::default() };
         let sale = Evidence::sale_of(&scenario);
         assert_eq!(sale.red(), [""; 0]);
         let mut after_refused = sale.database.verdicts.iter().skip_while(|verdict| verdict.status == Status::Reserved);
@@ -192,7 +220,7 @@ proptest! {
     fn whatever_the_sale_if_it_is_decided_in_order_it_passes(
         buyers in 1_u32..200, items in 1_u32..6, stock in 0_u64..300, most in 1_u32..6, seed in any::<u64>(),
     ) {
-        let sale = Evidence::sale_of(&Scenario { buyers, items, stock, quantities: 1..=most, rate: 0.0, seed });
+        let sale = Evidence::sale_of(&Scenario { buyers, items, stock, quantities: 1..=most, seed, ..Scenario::default() });
         prop_assert_eq!(sale.red(), vec![""; 0]);
     }
 

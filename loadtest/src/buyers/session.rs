@@ -14,11 +14,12 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOpti
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
 use shared::amqp::{self, Nodes};
-use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
+use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::collected::Collected;
 use crate::failure::Failure;
 use crate::orders::plan::FollowUp;
 use crate::schedule::Schedule;
@@ -121,8 +122,8 @@ impl Publisher {
         Ok(Self { connection, channel, reply_to, properties, confirms: VecDeque::new() })
     }
 
-    async fn publish(&mut self, exchange: &str, key: &str, request_id: &str, body: &[u8]) -> anyhow::Result<()> {
-        let id = ShortString::from(request_id);
+    async fn publish(&mut self, exchange: &str, key: &str, id: &str, body: &[u8]) -> anyhow::Result<()> {
+        let id = ShortString::from(id);
         let properties = self.properties.clone().with_message_id(id.clone()).with_correlation_id(id.clone());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let published = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?;
@@ -143,7 +144,7 @@ impl Publisher {
             Confirmation::Ack(None) => Ok(()),
             // Returned as unroutable, or not stored.
             Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
-                bail!("the broker refused request {id}")
+                bail!("the broker refused message {id}")
             }
         }
     }
@@ -156,29 +157,43 @@ async fn publish(
     start: Instant,
 ) -> anyhow::Result<()> {
     let unanswered = shared.state().answers.unanswered();
-    let mut body = Vec::new();
+    let mut collected = Collected::new(schedule.requests_per_message);
     for index in unanswered {
         let due = &schedule.requests[index];
         let at = start + due.at;
-        // Never early, and late by a timer's millisecond at most: spinning would take the workers' time.
         if at > Instant::now() {
+            for requests in collected.rest() {
+                publish_message(publisher, shared, schedule, requests).await?;
+            }
+            // Never early, and late by a timer's millisecond at most: spinning would take the workers' time.
             tokio::time::sleep_until(at.into()).await;
         }
-        let request = PurchaseRequest {
-            request_id: due.request_id.to_string(),
-            item: schedule.items[due.item as usize].id.clone(),
-            buyer: Schedule::buyer(index),
-            quantity: due.quantity,
-            deadline: None,
-            sender: None,
-        };
-        body.clear();
-        serde_json::to_writer(&mut body, &request)?;
-        // Before it is sent: a publish that fails may have reached the broker.
-        shared.state().answers.sent(&[index]);
-        publisher.publish(PURCHASE_EXCHANGE, &request.item, &request.request_id, &body).await?;
+        if let Some(requests) = collected.add(due.item, index) {
+            publish_message(publisher, shared, schedule, requests).await?;
+        }
+    }
+    for requests in collected.rest() {
+        publish_message(publisher, shared, schedule, requests).await?;
     }
     publisher.confirmed().await
+}
+
+/// Publishes requests of one item as one message.
+async fn publish_message(
+    publisher: &mut Publisher,
+    shared: &Shared,
+    schedule: &Schedule,
+    requests: Vec<usize>,
+) -> anyhow::Result<()> {
+    let (first, body) = (schedule.requests[requests[0]], schedule.body(&requests)?);
+    // Before it is sent: a publish that fails may have reached the broker.
+    let id = if schedule.sends_arrays() {
+        shared.state().answers.sent_as_array(requests)
+    } else {
+        shared.state().answers.sent(&requests);
+        first.request_id.to_string()
+    };
+    publisher.publish(PURCHASE_EXCHANGE, &schedule.items[first.item as usize].id, &id, &body).await
 }
 
 /// Publishes what was asked for in an earlier session and has no answer, then whatever is queued; in every session each
@@ -220,9 +235,9 @@ async fn read(
         if correlation_id == LAST && app_id == APP_ID {
             return Ok(());
         }
-        if let (Some(follow_up), Some(next)) = (shared.take_in(correlation_id, app_id, data), &next) {
+        for follow_up in shared.take_in(correlation_id, app_id, &data) {
             // Whoever takes it out ends with the session, as we do.
-            next.send(follow_up).ok();
+            next.as_ref().and_then(|next| next.send(follow_up).ok());
         }
     }
     bail!("the broker ended the reply queue")

@@ -86,7 +86,7 @@ impl CompareOptions {
     /// Half as many units as buyers, unless there is to be another number.
     pub fn scenario(&self, buyers: u32) -> Scenario {
         let stock = self.stock.unwrap_or(u64::from(buyers) / 2);
-        Scenario { buyers, items: self.items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
+        Scenario { buyers, items: self.items, stock, seed: self.bench.seed, ..Scenario::default() }
     }
 }
 

@@ -101,7 +101,7 @@ async fn database() -> PgPool {
 
 /// A sale of which the first request's order was paid.
 async fn sale(database: &PgPool, salt: &str) -> (Schedule, Uuid) {
-    let scenario = Scenario { buyers: 2, items: 1, stock: 3, quantities: 1..=1, rate: 0.0, seed: 1 };
+    let scenario = Scenario { buyers: 2, stock: 3, seed: 1, ..Scenario::default() };
     let schedule = Schedule::new(&scenario, salt);
     database_state::put_on_sale(database, &schedule.items, Some(Duration::from_millis(1_500))).await.unwrap();
     let (item, order) = (schedule.items[0].id.as_str(), Uuid::now_v7());

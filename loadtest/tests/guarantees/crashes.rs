@@ -40,7 +40,7 @@ async fn sale_with_payments(scenario: Scenario, draws: Vec<Draw>) -> Sale<'stati
 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
-    let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, quantities: 1..=1, rate: 400.0, seed: 11 };
+    let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, rate: 400.0, seed: 11, ..Scenario::default() };
     let sale = sale_with_payments(scenario, vec![Draw { count: 10, kinds: vec![FaultKind::Kill] }]).await;
     let outcome = run::start(&endpoints().await, sale).await.unwrap().finish().await.unwrap();
     assert_passed(&outcome);
@@ -62,7 +62,7 @@ async fn a_few_faults_of_every_kind_in_a_sale_with_payments_break_no_promise() {
     let (mut servers, endpoints) = private_servers(1).await;
     let few = |&kind| Draw { count: if FEW_ALONE.contains(&kind) { 1 } else { 3 }, kinds: vec![kind] };
     let draws: Vec<Draw> = FaultKind::value_variants().iter().map(few).collect();
-    let scenario = Scenario { buyers: 3_000, items: 4, stock: 1_400, quantities: 1..=1, rate: 200.0, seed: 11 };
+    let scenario = Scenario { buyers: 3_000, items: 4, stock: 1_400, rate: 200.0, seed: 11, ..Scenario::default() };
     let mut sale = sale_with_payments(scenario, draws.clone()).await;
     let Servers { rabbitmq, postgres, .. } = &mut servers;
     sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost: "/" });

@@ -23,7 +23,8 @@ fn shares(outcome: &Outcome) -> Vec<u64> {
 async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
     const MOVED: &str = "handed a partition over";
     // Scarce, so that who comes first matters; many items, so that every partition has traffic.
-    let scarce = Scenario { buyers: 8_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 4_000.0, seed: 11 };
+    let scarce =
+        Scenario { buyers: 8_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 4_000.0, ..Scenario::default() };
     let mut sale = start(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
     sale.workers.start_another().await.unwrap();
     let moved = |sale: &Running<'_>| -> Vec<usize> {
@@ -117,7 +118,8 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
 
 #[tokio::test]
 async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
-    let hot = Scenario { buyers: 6_000, items: 1, stock: 3_000, quantities: 1..=2, rate: 3_000.0, seed: 12 };
+    let hot =
+        Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 3_000.0, seed: 12, ..Scenario::default() };
     let mut endpoints = endpoints().await;
     // The broker gives a silent connection up after two heartbeats.
     endpoints.amqp_url += "?heartbeat=1";

@@ -51,7 +51,7 @@ async fn a_broker_that_takes_back_what_is_held_for_too_long_costs_nobody_a_verdi
         let set = format!("application:set_env(rabbit, {setting}, {}).", away.as_millis() / 3);
         rabbitmqctl(&servers.rabbitmq, &["eval", &set]).await;
     }
-    let scenario = Scenario { buyers: 6_000, items: 40, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let scenario = Scenario { buyers: 6_000, items: 40, stock: 4_000, seed: 7, ..Scenario::default() };
     let sale = Sale::of(scenario, workers(2, Some(20)).await, TIME_MAX + away);
     let mut sale = start(&endpoints, sale).await.unwrap();
     sale.open();
@@ -163,7 +163,7 @@ async fn connections_to_the_database_that_lead_nowhere_keep_no_function_from_its
 #[tokio::test]
 async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let (mut servers, endpoints) = private_servers(1).await;
-    let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, seed: 7, ..Scenario::default() };
     let sale = open(&endpoints, &scenario, workers(2, Some(20)).await).await;
     verdicts_reach(&sale, 200).await;
     servers.rabbitmq.kill_and_restart().await.unwrap();
@@ -180,7 +180,7 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
     let (mut servers, endpoints) = private_servers(NODES).await;
     assert_eq!(endpoints.amqp_url.split(',').count(), NODES);
     // Twice as many as there are units: the last one goes while the node dies.
-    let hot = Scenario { buyers: 12_000, items: 1, stock: 6_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let hot = Scenario { buyers: 12_000, stock: 6_000, seed: 7, ..Scenario::default() };
     let pids = servers.rabbitmq.pids();
     let mut sale = Sale::of(hot, workers(2, Some(50)).await, TIME_MAX);
     sale.faults.events = vec![Event { at: "50%".parse().unwrap(), action: Action::KillBroker }];
@@ -196,7 +196,7 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
     assert_eq!((outcome.audit.verdicts.reserved, outcome.audit.verdicts.sold_out), (6_000, 6_000));
 
     servers.rabbitmq.start_killed().await.unwrap();
-    let wide = Scenario { buyers: 6_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 0.0, seed: 11 };
+    let wide = Scenario { buyers: 6_000, items: 400, stock: 4_000, quantities: 1..=2, seed: 11, ..Scenario::default() };
     // In a virtual host of its own, whose partitions are new. The broker puts them where the fewest leaders are, and after a
     // death those of the first sale are spread unevenly.
     rabbitmqctl(&servers.rabbitmq, &["delete_vhost", "/"]).await;

@@ -5,11 +5,9 @@ use loadtest::schedule::Scenario;
 use serde_json::Value;
 use shared::devstack::Folder;
 
-const ONE_TICKET: Scenario = Scenario { buyers: 1_000, items: 1, stock: 1, quantities: 1..=1, rate: 0.0, seed: 42 };
-
 #[tokio::test]
 async fn a_thousand_buyers_for_one_ticket_one_gets_it_and_everybody_else_is_told() {
-    let sale = open(&endpoints().await, &ONE_TICKET, workers(2, None).await).await;
+    let sale = open(&endpoints().await, &Scenario::default(), workers(2, None).await).await;
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     let verdicts = outcome.audit.verdicts;

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 #[tokio::test]
 async fn a_sender_of_everything_that_is_made_to_hurt_changes_nothing_for_the_buyers() {
-    let scenario = Scenario { buyers: 600, items: 5, stock: 200, quantities: 1..=1, rate: 200.0, seed: 3 };
+    let scenario = Scenario { buyers: 600, items: 5, stock: 200, rate: 200.0, seed: 3, ..Scenario::default() };
     let mut sale = Sale::of(scenario, workers(2, None).await, TIME_MAX);
     sale.faults.hostile_rate = 300;
     let outcome = run::start(&endpoints().await, sale).await.unwrap().finish().await.unwrap();

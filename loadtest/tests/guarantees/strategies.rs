@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 #[tokio::test]
 async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
-    let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, rate: 0.0, seed: 7 };
+    let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, seed: 7, ..Scenario::default() };
     for strategy in Strategy::value_variants() {
         let workers = WorkerSpec { strategy: Some(*strategy), ..workers(2, Some(20)).await };
         let endpoints = Endpoints { redis_url: Some(fixture::redis().await.url()), ..endpoints().await };
@@ -72,7 +72,7 @@ async fn a_redis_that_comes_back_with_an_old_snapshot_costs_nobody_a_verdict_or_
     let mut redis = Redis::start(&Arc::new(Folder::create().unwrap())).await.unwrap();
     let endpoints = Endpoints { redis_url: Some(redis.url()), ..endpoints().await };
     let workers = WorkerSpec { strategy: Some(Strategy::Redis), ..workers(2, Some(20)).await };
-    let scenario = Scenario { buyers: 3_000, items: 3, stock: 2_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let scenario = Scenario { buyers: 3_000, items: 3, stock: 2_000, seed: 7, ..Scenario::default() };
     let mut sale = start(&endpoints, Sale::of(scenario, workers, TIME_MAX)).await.unwrap();
     sale.open();
     verdicts_reach(&sale, 300).await;

@@ -39,7 +39,7 @@ async fn deaths_drains_and_restarts_of_servers_cost_nobody_a_verdict_or_a_place_
     let json = result_of(&by_redis, sale).await;
     assert_eq!((&json["order_inversions"], &json["lost"]), (&Value::from(0), &Value::from(0)));
 
-    let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, quantities: 1..=1, rate: 0.0, seed: 7 };
+    let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, seed: 7, ..Scenario::default() };
     let sale = open(&endpoints, &scenario, workers(2, Some(20)).await).await;
     verdicts_reach(&sale, 200).await;
     servers.rabbitmq.kill_and_restart().await.unwrap();

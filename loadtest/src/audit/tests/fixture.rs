@@ -22,7 +22,7 @@ const NOON: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 impl Evidence {
     /// Ten buyers, one item, three units.
     pub(super) fn sale() -> Self {
-        Self::sale_of(&Scenario { buyers: 10, items: 1, stock: 3, quantities: 1..=1, rate: 0.0, seed: 7 })
+        Self::sale_of(&Scenario { buyers: 10, stock: 3, seed: 7, ..Scenario::default() })
     }
 
     /// Decides every request one after the other, as a correct system would.
@@ -49,7 +49,7 @@ impl Evidence {
     /// The first buyer pays. The second cancels, so the fourth gets the unit and lets the hold run out; then the fifth gets
     /// it, whose payment is declined and whose hold runs out; then the sixth, who pays. The third was sold out.
     pub(super) fn orders() -> Self {
-        let scenario = Scenario { buyers: 6, items: 1, stock: 2, quantities: 1..=1, rate: 0.0, seed: 7 };
+        let scenario = Scenario { buyers: 6, stock: 2, seed: 7, ..Scenario::default() };
         let mut sale = Self::undecided(&scenario);
         sale.scope = Scope::Orders;
         sale.follow_ups = FollowUps::to(&sale.schedule.requests, Plan { hold_ms: Some(1), ..Plan::default() });
@@ -127,8 +127,20 @@ impl Evidence {
     }
 
     /// A reply comes, the first or another one.
-    pub(super) fn reply(&mut self, request_id: &str, body: impl Into<Vec<u8>>) {
-        self.answers.record(request_id, "worker-1", body.into(), Duration::from_millis(1));
+    pub(super) fn reply(&mut self, correlation_id: &str, body: impl AsRef<[u8]>) {
+        self.answers.record(correlation_id, "worker-1", body.as_ref(), Duration::from_millis(1));
+    }
+
+    /// These came in one array, and what they were told is told anew: as an array, with the verdict on each at the place of one
+    /// of them.
+    pub(super) fn reply_to_array(&mut self, requests: &[usize], told: &[usize]) {
+        let body = |&index: &usize| String::from_utf8(self.answers.answers[index].body.clone().unwrap()).unwrap();
+        let array = format!("[{}]", told.iter().map(body).collect::<Vec<_>>().join(","));
+        for &index in requests {
+            self.answers.answers[index] = Answer::default();
+        }
+        let correlation_id = self.answers.sent_as_array(requests.to_vec());
+        self.reply(&correlation_id, array);
     }
 
     pub(super) fn reply_again(&mut self, index: usize) {
@@ -202,7 +214,7 @@ impl Evidence {
         let id = self.follow_ups.sent[index].unwrap().request_id.to_string();
         let reply = serde_json::to_string(&Verdict::decided(&id, code, "…", NOON)).unwrap();
         self.follow_ups.answers.answers[index].body = None;
-        self.follow_ups.answers.record(&id, "payment-1", reply.clone().into_bytes(), Duration::ZERO);
+        self.follow_ups.answers.record(&id, "payment-1", reply.as_bytes(), Duration::ZERO);
         self.database.follow_up_replies.insert(id, reply);
     }
 

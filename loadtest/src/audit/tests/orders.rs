@@ -114,6 +114,19 @@ pub(super) const FAULTS: &[Fault] = &[
         },
         "first_come_first_served",
     ),
+    (
+        // On one version: of the two, the fourth buyer came last and got the unit that was back.
+        "two requests of an array are decided in the wrong order",
+        |sale| {
+            for (index, version, code) in
+                [(2, 2, Code::SoldOut), (3, 2, Code::Reserved), (4, 4, Code::Reserved), (5, 6, Code::Reserved)]
+            {
+                sale.decide(index, version, code);
+            }
+            sale.row().version = 7;
+        },
+        "no_false_sold_out first_come_first_served",
+    ),
     ("a verdict does not say on which version", |sale| sale.decide(2, -1, Code::SoldOut), "every_change_accounted"),
     ("nobody made a change of the stock", |sale| sale.row().version = 9, "every_change_accounted"),
     (
