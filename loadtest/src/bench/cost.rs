@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::result::ServersReport;
 use crate::run::{Sale, versions};
+use crate::schedule::Scenario;
 use crate::servers::{Endpoints, Needs, not_started, or_interrupted, with_servers};
 use crate::stats::{median, round};
 use crate::strategy::Strategy;
@@ -61,6 +62,8 @@ struct Cost {
 struct Step {
     buyers: u32,
     items: u32,
+    /// The most that went in one.
+    requests_per_message: u32,
     /// How many of them were run: small ones are repeated.
     sales: usize,
     /// Verdicts that were on record before the first of them.
@@ -83,6 +86,7 @@ struct Age {
 struct Comparison {
     buyers: u32,
     items: u32,
+    requests_per_message: u32,
     empty_purchases_per_second: Vec<f64>,
     /// Each after the one on empty tables in the same place.
     full_purchases_per_second: Vec<f64>,
@@ -125,7 +129,7 @@ async fn measure_all(
         None => ServerPids { broker: options.broker_pid, database: options.database_pid },
     };
     let mut bench = Bench { options, program, progress, pids, idle: Counted::default(), broken: Vec::new() };
-    bench.sale(endpoints, WARM_UP_BUYERS, 1, "warming up").await?;
+    bench.sale(endpoints, options.scenario(WARM_UP_BUYERS, 1, 1), "warming up").await?;
     bench.idle = measure::idle(endpoints, &bench.workers()).await?;
     let steps = bench.steps(endpoints).await?;
     let age = match servers.zip(options.fill()) {
@@ -159,20 +163,20 @@ impl Bench<'_> {
     async fn steps(&mut self, endpoints: &Endpoints) -> Result<Vec<Step>, Failure> {
         const COUNT_VERDICTS: &str = "SELECT count(*) FROM verdicts";
         let mut steps = Vec::new();
-        for &items in &self.options.items {
-            for &buyers in &self.options.buyers {
-                let verdicts_before = at_once(&endpoints.database_url, async |connection| {
-                    Ok(sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await?)
-                });
-                let verdicts_before = verdicts_before.await?;
-                let mut sales = Vec::new();
-                for _ in 0..STEP_PURCHASES_MIN.div_ceil(buyers).min(STEP_SALES_MAX) {
-                    sales.push(self.sale(endpoints, buyers, items, &format!("{buyers} buyers, {items} items")).await?);
-                }
-                let figures = Figures::of(&sales);
-                tracing::info!(buyers, items, ?figures, "measured");
-                steps.push(Step { buyers, items, sales: sales.len(), verdicts_before, figures });
+        for scenario in self.options.scenarios() {
+            let verdicts_before = at_once(&endpoints.database_url, async |connection| {
+                Ok(sqlx::query_scalar(COUNT_VERDICTS).fetch_one(connection).await?)
+            });
+            let verdicts_before = verdicts_before.await?;
+            let Scenario { buyers, items, requests_per_message, .. } = scenario;
+            let what = format!("{buyers} buyers, {items} items, {requests_per_message} a message");
+            let mut sales = Vec::new();
+            for _ in 0..STEP_PURCHASES_MIN.div_ceil(buyers).min(STEP_SALES_MAX) {
+                sales.push(self.sale(endpoints, scenario.clone(), &what).await?);
             }
+            let (figures, sales) = (Figures::of(&sales), sales.len());
+            tracing::info!(what, ?figures, "measured");
+            steps.push(Step { buyers, items, requests_per_message, sales, verdicts_before, figures });
         }
         Ok(steps)
     }
@@ -193,13 +197,15 @@ impl Bench<'_> {
     /// In turns, so that whatever comes and goes on the machine touches both.
     async fn compare(&mut self, empty: &Endpoints, full: &Endpoints, items: u32) -> Result<Comparison, Failure> {
         let buyers = self.options.buyers.iter().copied().max().unwrap_or(AGE_BUYERS_MAX).min(AGE_BUYERS_MAX);
+        let requests_per_message = self.options.requests_per_message.iter().copied().max().unwrap_or(1);
+        let scenario = self.options.scenario(buyers, items, requests_per_message);
         let repetitions = self.options.bench.repetitions;
         let (mut on_empty, mut on_full) = (Vec::new(), Vec::new());
         for number in 1..=repetitions {
             let what = |tables| format!("{tables} tables, {items} items, {number} of {repetitions}");
             history::empty(&empty.database_url).await?;
-            on_empty.push(self.sale(empty, buyers, items, &what("empty")).await?);
-            on_full.push(self.sale(full, buyers, items, &what("full")).await?);
+            on_empty.push(self.sale(empty, scenario.clone(), &what("empty")).await?);
+            on_full.push(self.sale(full, scenario.clone(), &what("full")).await?);
         }
         let paces = |sales: &[Taken]| -> Vec<f64> { sales.iter().map(|sale| sale.purchases_per_second).collect() };
         let (empty, full) = (Figures::of(&on_empty), Figures::of(&on_full));
@@ -207,6 +213,7 @@ impl Bench<'_> {
         Ok(Comparison {
             buyers,
             items,
+            requests_per_message,
             ratio: ratio_of_pairs(&full_paces, &empty_paces),
             empty_purchases_per_second: empty_paces,
             full_purchases_per_second: full_paces,
@@ -217,11 +224,12 @@ impl Bench<'_> {
     }
 
     /// Runs one sale and notes what its audit found.
-    async fn sale(&mut self, endpoints: &Endpoints, buyers: u32, items: u32, what: &str) -> Result<Taken, Failure> {
+    async fn sale(&mut self, endpoints: &Endpoints, scenario: Scenario, what: &str) -> Result<Taken, Failure> {
         // Who wrote a row is on it, so rows of one commit are known by it.
         const COUNT_BATCHES: &str =
             "SELECT count(DISTINCT xmin::text) FROM verdicts WHERE item IN (SELECT UNNEST($1::text[]))";
-        let sale = Sale::of(self.options.scenario(buyers, items), self.workers(), self.options.bench.timeout());
+        let purchases = scenario.buyers;
+        let sale = Sale::of(scenario, self.workers(), self.options.bench.timeout());
         let measured = measure::sale(endpoints, sale, self.pids, (self.progress, what)).await?;
         let batches = at_once(&endpoints.database_url, async |connection| {
             let counting = sqlx::query_scalar(COUNT_BATCHES).bind(&measured.items);
@@ -231,7 +239,7 @@ impl Bench<'_> {
         let outcome = measured.outcome;
         self.broken.extend(outcome.audit.broken().map(Invariant::to_string));
         Ok(Taken {
-            purchases: buyers,
+            purchases,
             purchases_per_second: outcome.timing.purchases_per_second,
             cpu: measured.cpu,
             batches,

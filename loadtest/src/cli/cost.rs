@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{BATCH_MAX, BenchOptions, WORKERS_MAX};
-use crate::schedule::{BUYERS_MAX, ITEMS_MAX, Scenario};
+use crate::schedule::{BUYERS_MAX, ITEMS_MAX, REQUESTS_PER_MESSAGE_MAX, Scenario};
 
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
 const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
@@ -16,6 +16,9 @@ pub struct CostOptions {
     /// Items on sale; may be given several times: each goes with each number of buyers.
     #[arg(long, value_name = "N", default_values_t = [1, 1_000], value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
     pub items: Vec<u32>,
+    /// The most requests that go in one message; may be given several times: each goes with each sale.
+    #[arg(long, value_name = "N", default_values_t = [1], value_parser = clap::value_parser!(u32).range(1..=REQUESTS_PER_MESSAGE_MAX))]
+    pub requests_per_message: Vec<u32>,
     /// Old verdicts, with their orders, that fill tables to be compared with empty ones; 0 compares nothing. Only private
     /// servers are filled [default: 1000000 there].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=VERDICTS_BEFORE_MAX))]
@@ -47,10 +50,19 @@ impl CostOptions {
         Some(self.verdicts_before.unwrap_or(VERDICTS_BEFORE_DEFAULT)).filter(|verdicts| *verdicts > 0)
     }
 
+    /// Each number of items with each of buyers, and each of these with each number of requests a message, beside each other.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        let sizes = self.items.iter().flat_map(|items| self.buyers.iter().map(move |buyers| (*buyers, *items)));
+        let of_size = |(buyers, items)| {
+            self.requests_per_message.iter().map(move |together| self.scenario(buyers, items, *together))
+        };
+        sizes.flat_map(of_size).collect()
+    }
+
     /// A sale of which nobody goes without: every purchase is a reservation, the verdict that costs most.
-    pub fn scenario(&self, buyers: u32, items: u32) -> Scenario {
+    pub fn scenario(&self, buyers: u32, items: u32, requests_per_message: u32) -> Scenario {
         let stock = u64::from(buyers) * u64::from(items);
-        Scenario { buyers, items, stock, quantities: 1..=1, rate: 0.0, seed: self.bench.seed }
+        Scenario { buyers, items, stock, requests_per_message, seed: self.bench.seed, ..Scenario::default() }
     }
 }
 
@@ -69,9 +81,16 @@ mod tests {
         let options = cost(&[]).unwrap();
         assert_eq!((&options.buyers[..], &options.items[..]), (&[1_000, 10_000, 100_000][..], &[1, 1_000][..]));
         assert_eq!((options.fill(), cost(&["--verdicts-before=0"]).unwrap().fill()), (Some(1_000_000), None));
-        assert_eq!(options.scenario(5_000_000, 1_000_000).stock, 5_000_000_000_000, "of every item one for everybody");
-        let options = cost(&["--buyers", "50", "--buyers=60", "--items", "7"]).unwrap();
-        assert_eq!((options.buyers, options.items), (vec![50, 60], vec![7]));
+        assert_eq!(
+            options.scenario(5_000_000, 1_000_000, 1).stock,
+            5_000_000_000_000,
+            "of every item one for everybody"
+        );
+        let named =
+            ["--buyers", "50", "--buyers=60", "--items=7", "--requests-per-message=1", "--requests-per-message=9"];
+        let scenarios = cost(&named).unwrap().scenarios().into_iter();
+        let sizes: Vec<_> = scenarios.map(|sale| (sale.buyers, sale.items, sale.requests_per_message)).collect();
+        assert_eq!(sizes, [(50, 7, 1), (50, 7, 9), (60, 7, 1), (60, 7, 9)]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct Figures {
     round_trips_per_purchase: f64,
     /// Bytes of write-ahead log.
     wal_bytes_per_purchase: f64,
-    /// The most messages that were ready in all partitions together, as sampled: how long the queue was.
+    /// The most messages, arrays or not, that were ready in all partitions together, as sampled: how long the queue was.
     queue_depth_peak: u64,
     /// Resident memory of all workers together, at its peak; `null` where it cannot be read.
     workers_rss_mib: Option<f64>,
@@ -85,7 +85,7 @@ const COLUMNS: [Column<Figures>; 10] = [
     (">workers µs", 1, |figures| figures.cpu_us_per_purchase.workers),
     (">database µs", 1, |figures| figures.cpu_us_per_purchase.database),
     (">buyers µs", 1, |figures| figures.cpu_us_per_purchase.buyers),
-    (">msgs/batch", 1, |figures| Some(figures.messages_per_batch)),
+    (">each batch", 1, |figures| Some(figures.messages_per_batch)),
     (">round trips", 4, |figures| Some(figures.round_trips_per_purchase)),
     (">WAL bytes", 0, |figures| Some(figures.wal_bytes_per_purchase)),
     (">deepest", 0, |figures| Some(number(figures.queue_depth_peak))),
@@ -101,11 +101,11 @@ pub(super) fn render(cost: &Cost, style: Style) -> String {
     let (workers, cores) = (plural(u64::from(cost.workers), "worker"), plural(cost.cores as u64, "core"));
     let on_what = format!("{workers} on {cores} · seed {} · {}", cost.seed, cost.servers);
     let steps = cost.steps.iter().map(|step| {
-        let what = [count(step.buyers.into()), count(step.items.into()), signed(step.verdicts_before)];
-        (what, &step.figures)
+        let [buyers, items, together] = [step.buyers, step.items, step.requests_per_message].map(|it| count(it.into()));
+        ([buyers, items, together, signed(step.verdicts_before)], &step.figures)
     });
     let title = "GROWING SALES (CPU µs and the rest for each purchase)";
-    let steps = figures(title, [">buyers", ">items", ">recorded"], &COLUMNS, steps, style);
+    let steps = figures(title, [">buyers", ">items", ">a message", ">recorded"], &COLUMNS, steps, style);
     let ages: String = cost.age.iter().map(|age| aged(age, style)).collect();
     let is_unknown = cost.steps.iter().any(|step| step.figures.cpu_us_per_purchase.broker.is_none());
     let text = "  -  not measured: the process is not known. --broker-pid and --database-pid name it, if it runs here.";
@@ -184,6 +184,7 @@ mod tests {
         let comparison = Comparison {
             buyers: 50_000,
             items: 1,
+            requests_per_message: 100,
             empty_purchases_per_second: vec![1.0],
             full_purchases_per_second: vec![0.97],
             ratio: 0.97,
@@ -200,6 +201,7 @@ mod tests {
             steps: vec![Step {
                 buyers: 10_000,
                 items: 1,
+                requests_per_message: 100,
                 sales: 1,
                 verdicts_before: 5_000,
                 figures: Figures::default(),
@@ -212,7 +214,7 @@ mod tests {
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         for line in [
             "✗ nothing_unknown: 1 order",
-            "10,000 1 5,000 0 - - - - 0.0 0.0000 0 0 -",
+            "10,000 1 100 5,000 0 - - - - 0.0 0.0000 0 0 -",
             "50,000 1 empty 5,000 100.0 50.0 - 10.0 250.0 0.0120 900 700 30.0",
             "1 item: 0.97 × the pace of empty tables, 0.98 × by CPU time",
         ] {
