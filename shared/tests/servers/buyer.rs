@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
@@ -111,7 +111,13 @@ pub(crate) async fn send(
 ) -> bool {
     let options = BasicPublishOptions { mandatory: true, immediate: false };
     let sent = channel.basic_publish(exchange.into(), key.into(), options, body.as_bytes(), properties).await;
-    sent.unwrap().await.is_ok_and(|confirmation| confirmation.take_message().is_none())
+    let sent = sent.unwrap().await;
+    // A queue that is there and not ready yet refuses (`Nack`): that is not to be taken for sent.
+    let is_taken = matches!(sent, Ok(Confirmation::Ack(None)));
+    if !is_taken {
+        eprintln!("{exchange}/{key} does not take it: {sent:?}");
+    }
+    is_taken
 }
 
 /// Those of a worker in this process.

@@ -186,6 +186,8 @@ struct Shop {
 
 impl Shop {
     async fn new() -> Self {
+        // What a worker says is shown where its test fails.
+        drop(tracing_subscriber::fmt().with_test_writer().with_ansi(false).try_init());
         let buyer = Buyer::new().await;
         let vhost = buyer.amqp_url.rsplit('/').next().unwrap().to_owned();
         Self { buyer, vhost, folder: Folder::create().unwrap(), before: Vec::new() }
