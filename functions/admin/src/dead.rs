@@ -132,7 +132,7 @@ async fn list(reason: Option<String>, limit: Limit, queue: &QueueOptions) -> Res
         "reasons": reasons,
         "not_looked_at": behind,
     });
-    let tables = &[("messages", NONE, "id reason queue correlation_id body_bytes message")];
+    let tables = &[("messages", NONE, "id reason queue correlation_id requests body_bytes message")];
     let mut drawn = Layout { lines: "reasons", tables }.of(document);
     drawn.notes.extend((not_shown > 0).then(|| format!("Not shown: {not_shown} older ones; --limit N shows more.")));
     drawn.notes.extend(behind_text(behind));
@@ -152,6 +152,8 @@ fn summary(message: &DeadMessage) -> Value {
         "message": message.message,
         "queue": message.queue,
         "correlation_id": message.properties.get("correlation_id"),
+        // More than one in an array.
+        "requests": message.requests(),
         "body_bytes": message.body.len(),
     })
 }
@@ -171,7 +173,7 @@ async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
     let in_hex = || message.body.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     document["body"] = json!(body);
     document["body_hex"] = json!(body.is_none().then(in_hex));
-    let lines = "id reason message queue copies correlation_id body_bytes body body_hex properties headers";
+    let lines = "id reason message queue copies correlation_id requests body_bytes body body_hex properties headers";
     Ok(Layout { lines, tables: &[] }.of(document))
 }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod arrays;
 mod crashes;
 mod events;
 mod holds;

@@ -153,12 +153,23 @@ async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_s
     for number in 0..30 {
         shop.buy(&format!("r-{number:02}"), "ticket").await;
     }
-    // Each of these dies when it is about to decide the first message, as a worker would that it makes run out of
-    // memory. At first their whole windows come back with it; from then on, it is tried alone.
-    let mut workers = 0;
+    let workers = doom(&shop, "r-00").await;
+    assert!(workers >= 10, "it was given a chance: {workers}");
+    let _worker = shop.worker("next", &[]).await;
+    let replies = shop.replies(30).await;
+    assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
+    assert_eq!(replies["r-00"].code(), "delivery_limit", "and it is answered");
+    assert_eq!(shop.dead(1).await, [("delivery_limit".to_owned(), request("r-00", "ticket", 1).into_bytes())]);
+}
+
+/// Has workers die one after the other when they are about to decide this request, which comes first, as if it made them run
+/// out of memory, until its message is put away; how many that were. At first their whole windows come back with it; from then
+/// on, it is tried alone.
+pub(crate) async fn doom(shop: &Shop, request_id: &str) -> usize {
+    let (mut workers, pause_at) = (0, format!("handling {request_id}"));
     while shop.depth("dead").await == 0 {
         let id = format!("doomed-{workers}");
-        let mut doomed = shop.worker(&id, &[("TURNSTILE_PAUSE_AT", "handling r-00")]).await;
+        let mut doomed = shop.worker(&id, &[("TURNSTILE_PAUSE_AT", pause_at.as_str())]).await;
         until("it is about to decide the message, or is spared it", async || {
             shop.depth("dead").await == 1 || shop.log(&id).await.contains("paused")
         })
@@ -167,12 +178,7 @@ async fn a_message_that_brings_its_worker_down_is_found_and_its_neighbours_are_s
         workers += 1;
         assert!(workers <= 34, "the delivery limit ends it: 30, and one for each worker that is counted");
     }
-    assert!(workers >= 10, "it was given a chance: {workers}");
-    let _worker = shop.worker("next", &[]).await;
-    let replies = shop.replies(30).await;
-    assert!((1..30).all(|number| replies[&format!("r-{number:02}")].code() == "reserved"), "its neighbours are served");
-    assert_eq!(replies["r-00"].code(), "delivery_limit", "and it is answered");
-    assert_eq!(shop.dead(1).await, [("delivery_limit".to_owned(), request("r-00", "ticket", 1).into_bytes())]);
+    workers
 }
 
 #[tokio::test]

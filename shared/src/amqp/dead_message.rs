@@ -6,7 +6,7 @@ use super::{
     properties::{DEATH_HEADER, header},
     topology::exchange_into,
 };
-use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request};
+use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request, bodies};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
@@ -63,11 +63,17 @@ impl DeadMessage {
         }
     }
 
+    /// How many requests are in it.
+    pub fn requests(&self) -> usize {
+        bodies(&self.body).len()
+    }
+
     /// By which exchange and routing key it gets to the function of this queue; a purchase, into the line of its item.
     pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
         let exchange = exchange_into(queue);
         // The others go by no routing key; and of what is no purchase, nothing can come but that.
-        let purchase = || PurchaseRequest::decode(&self.body, Some("any")).ok();
+        // Of an array, all are for one item.
+        let purchase = || bodies(&self.body).iter().find_map(|body| PurchaseRequest::decode(body, Some("any")).ok());
         let purchase = (exchange == PURCHASE_EXCHANGE).then(purchase).flatten();
         (exchange, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
     }

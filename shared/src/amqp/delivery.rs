@@ -6,6 +6,7 @@ use super::{
     membership::PADDING_TYPE,
     properties::{as_sent, header, of_held, sent_by},
 };
+use crate::messages::{bodies, is_array};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, ShortString},
@@ -23,6 +24,8 @@ pub struct Delivery {
     pub has_line: bool,
     /// How often it had been delivered before, without having been settled.
     pub deliveries_before: u64,
+    /// How many requests are in it: several in an array.
+    pub requests: usize,
     pub body: Body,
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
@@ -100,6 +103,8 @@ impl Delivery {
             is_alone,
             has_line,
             deliveries_before: deliveries_before.unwrap_or(0),
+            // Now, as it may be on disk later: a batch is as many requests as one is to have.
+            requests: if is_array(&delivery.data) { bodies(&delivery.data).len() } else { 1 },
             body: spool.keep(delivery.data),
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,

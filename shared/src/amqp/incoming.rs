@@ -37,8 +37,8 @@ impl Incoming {
     }
 
     /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`.
-    /// Batches form by themselves under load, and a lone request is never kept waiting for company. Empty where only
-    /// subscriptions have [`ended`](Self::ended).
+    /// requests, or one message that has more. Batches form by themselves under load, and a lone request is never kept waiting for
+    /// company. Empty where only subscriptions have [`ended`](Self::ended).
     ///
     /// Cancelling this loses nothing: what is taken off a stream is kept here.
     pub(super) async fn batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
@@ -50,7 +50,7 @@ impl Incoming {
         }
         match &self.over {
             Some(error) => Err(error.clone()),
-            None => Ok(self.arrived.drain(..max.min(self.arrived.len())).collect()),
+            None => Ok(self.arrived.drain(..within(&self.arrived, max)).collect()),
         }
     }
 
@@ -95,6 +95,16 @@ impl Incoming {
     }
 }
 
+/// How many of these have no more than `max` requests together; one at least, if there is one.
+fn within(arrived: &VecDeque<Delivery>, max: usize) -> usize {
+    let mut requests = 0;
+    let count = arrived.iter().take_while(|delivery| {
+        requests += delivery.requests;
+        requests <= max
+    });
+    count.count().max(1).min(arrived.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +118,7 @@ mod tests {
             is_alone: false,
             has_line: true,
             deliveries_before: 0,
+            requests: 1,
             body: Vec::new().into(),
             exchange: <_>::default(),
             routing_key: <_>::default(),
@@ -139,6 +150,17 @@ mod tests {
         assert_eq!(tags(&mut incoming, 3).await, [3, 4]);
         drop(sender);
         assert!(incoming.batch(3).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_as_many_requests_as_it_may_or_one_message_that_has_more() {
+        let mut incoming = Incoming::default();
+        let requests = [2, 2, 1, 9, 1, 1];
+        let arrays = (0..).zip(requests).map(|(tag, requests)| Ok(Delivery { requests, ..delivery(0, tag) }));
+        incoming.add(stream::iter(arrays.collect::<Vec<_>>()).boxed());
+        for expected in [&[0, 1][..], &[2], &[3], &[4, 5]] {
+            assert_eq!(tags(&mut incoming, 4).await, expected);
+        }
     }
 
     #[tokio::test]

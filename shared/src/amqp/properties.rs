@@ -132,8 +132,15 @@ fn in_name_of(properties: BasicProperties, sender: &ShortString, us: &str) -> Ba
 }
 
 /// The message's own properties, less what would make the broker refuse, drop or reroute the copy, and less what would have
-/// it taken for one that the broker moved. `us` is our user, by whose word its sender is believed: anybody may write to `dead`.
-pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &Rejection, us: &str) -> BasicProperties {
+/// it taken for one that the broker moved. `us` is our user, by whose word its sender is believed: anybody may write to `dead`. Of one request of an array, it is not whole:
+/// the message's id would pass for the request's.
+pub(super) fn of_dead_letter(
+    original: &BasicProperties,
+    is_whole: bool,
+    queue: &str,
+    reason: &Rejection,
+    us: &str,
+) -> BasicProperties {
     let ours = [DEATH_HEADER, SENDER_HEADER, CLAIMED_BY_HEADER];
     let is_left_out = |name: &str| ROUTING_HEADERS.contains(&name) || ours.contains(&name);
     let mut headers = headers_without(original, is_left_out);
@@ -148,7 +155,7 @@ pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &R
     for (name, value) in reasons {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
-    let copy = with(carried(original), original.reply_to(), BasicProperties::with_reply_to);
+    let copy = with(carried(original, is_whole), original.reply_to(), BasicProperties::with_reply_to);
     // Who claimed to send for another, and might not, may be an operator whose right is missing: neither name is lost.
     let Some(claimed) = sent_by(original) else {
         return for_sender(copy.with_headers(headers), original.user_id(), us);
@@ -163,7 +170,7 @@ pub(super) fn of_dead_letter(original: &BasicProperties, queue: &str, reason: &R
 pub(super) fn of_requeue(original: &BasicProperties, us: &str) -> BasicProperties {
     let is_left_out = |name: &str| ROUTING_HEADERS.contains(&name) || COUNT_HEADERS.contains(&name);
     let headers = original.headers().as_ref().map(|_| headers_without(original, is_left_out));
-    let properties = with(carried(original), original.reply_to(), BasicProperties::with_reply_to);
+    let properties = with(carried(original, true), original.reply_to(), BasicProperties::with_reply_to);
     let properties = with(properties, original.expiration(), BasicProperties::with_expiration);
     for_sender(with(marked(properties, original), &headers, BasicProperties::with_headers), original.user_id(), us)
 }
@@ -189,19 +196,20 @@ pub(super) fn of_replay(original: &BasicProperties, us: &str, workers: &[String]
     };
     let headers = Some(headers_without(original, is_left_out)).filter(|headers| !headers.inner().is_empty());
     let reply_to = original.reply_to().clone().filter(|queue| queue.as_str() != DIRECT_REPLY_TO);
-    let properties = with(marked(carried(original), original), &headers, BasicProperties::with_headers);
+    let properties = with(marked(carried(original, true), original), &headers, BasicProperties::with_headers);
     let properties = with(properties, &reply_to, BasicProperties::with_reply_to);
     Some((for_sender(properties, &sender, us), reply_to.is_some()))
 }
 
 /// What says whose message it is, and what is in it. `expiration` would let the copy vanish; for `user_id` see
 /// [`for_sender`].
-fn carried(original: &BasicProperties) -> BasicProperties {
+fn carried(original: &BasicProperties, is_whole: bool) -> BasicProperties {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
     let properties = with(properties, original.content_type(), BasicProperties::with_content_type);
     let properties = with(properties, original.content_encoding(), BasicProperties::with_content_encoding);
     let properties = with(properties, original.correlation_id(), BasicProperties::with_correlation_id);
-    let properties = with(properties, original.message_id(), BasicProperties::with_message_id);
+    let message_id = original.message_id().clone().filter(|_| is_whole);
+    let properties = with(properties, &message_id, BasicProperties::with_message_id);
     with(properties, original.app_id(), BasicProperties::with_app_id)
 }
 
@@ -275,7 +283,7 @@ mod tests {
         let (rejection, workers) = (Rejection::new(Code::Malformed, ""), ["worker".to_owned()]);
         let replayers = [workers[0].clone(), "operator".to_owned()];
         let eves = BasicProperties::default().with_user_id("eve".into());
-        let copy = of_dead_letter(&eves, "restock", &rejection, "worker");
+        let copy = of_dead_letter(&eves, true, "restock", &rejection, "worker");
         assert_eq!(sender_of(&copy), named("worker", Some("eve")));
         let (replayed, _) = of_replay(&copy, "operator", &workers).unwrap();
         assert_eq!(sender_of(&replayed), named("operator", Some("eve")));
@@ -285,15 +293,15 @@ mod tests {
         assert_eq!(sender_of(&again), named("worker", Some("eve")));
         // The operator's right is missing: they can send it again when they have it.
         assert_eq!(as_sent(replayed.clone(), &workers), (replayed.clone(), false));
-        let refused = of_dead_letter(&replayed, "restock", &rejection, "worker");
+        let refused = of_dead_letter(&replayed, true, "restock", &rejection, "worker");
         assert_eq!(of_replay(&refused, "operator", &workers).unwrap().0, replayed);
         // Who is one and the same needs nobody's word.
-        let ours = of_dead_letter(&eves, "restock", &rejection, "eve");
+        let ours = of_dead_letter(&eves, true, "restock", &rejection, "eve");
         assert_eq!(
             (sender_of(&ours), sender_of(&of_replay(&ours, "eve", &[]).unwrap().0)),
             (named("eve", None), named("eve", None))
         );
-        let nobodys = of_dead_letter(&BasicProperties::default(), "restock", &rejection, "worker");
+        let nobodys = of_dead_letter(&BasicProperties::default(), true, "restock", &rejection, "worker");
         assert_eq!(sender_of(&nobodys), (None, None));
     }
 
@@ -309,7 +317,7 @@ mod tests {
             // Straight into `dead`, or by way of a function.
             assert_eq!(of_replay(&forged, "operator", &workers), None, "{user:?}");
             assert!(!as_sent(forged.clone(), &workers).1, "{user:?}");
-            let kept = of_dead_letter(&forged, "release", &rejection, "worker");
+            let kept = of_dead_letter(&forged, true, "release", &rejection, "worker");
             assert_eq!(header(&kept, CLAIMED_BY_HEADER), Some(&AMQPValue::LongString(user.unwrap_or_default().into())));
             assert_eq!(sender_of(&kept), named("worker", Some(sender)), "both names");
             assert_eq!(of_replay(&kept, "operator", &workers), None, "{user:?}");
@@ -327,7 +335,7 @@ mod tests {
             let mut headers = FieldTable::default();
             headers.insert("pad".into(), AMQPValue::LongString("x".repeat(bytes).into()));
             let original = BasicProperties::default().with_headers(headers);
-            let copy = of_dead_letter(&original, "purchase.0", &Rejection::new(code, "why"), "us");
+            let copy = of_dead_letter(&original, true, "purchase.0", &Rejection::new(code, "why"), "us");
             assert_eq!(header(&copy, "pad").is_some(), is_kept, "{code:?}, {bytes}");
             assert_eq!(header(&copy, "x-dead-headers").is_some(), !is_kept);
         }

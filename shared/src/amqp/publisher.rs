@@ -10,7 +10,7 @@ use super::{
     protocol_error,
     topology::{INVALID_QUEUE, exchange_into},
 };
-use crate::messages::{BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection};
+use crate::messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection, is_array};
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, PublisherConfirm,
@@ -51,8 +51,8 @@ pub struct Reply<'a> {
 pub enum Copied<'a> {
     /// To the end of the queue that it came from, by its exchange.
     Requeue { of: &'a Delivery, queue: &'a str },
-    /// For `dead`, or for `dead.invalid`.
-    DeadLetter { of: &'a Delivery, queue: &'a str, reason: &'a Rejection },
+    /// For `dead`, or for `dead.invalid`; of an array, it may be one request alone.
+    DeadLetter { of: &'a Delivery, request: Option<&'a str>, queue: &'a str, reason: &'a Rejection },
 }
 
 pub struct Publisher {
@@ -183,20 +183,24 @@ impl Publisher {
     }
 
     async fn copy(&self, copy: &Copied<'_>) -> Result<(), Error> {
-        let (of, exchange, key, bytes_max, properties) = match copy {
+        let read = |of: &Delivery| match of.body.read() {
+            Ok(body) => Ok(body.into_owned()),
+            Err(error) => Err(Error::Lost(format!("a body cannot be read back: {error}"))),
+        };
+        let (exchange, key, body, properties) = match copy {
             Copied::Requeue { of, queue } => {
-                (of, exchange_into(queue), of.way().1, usize::MAX, of_requeue(&of.properties, &self.user))
+                (exchange_into(queue), of.way().1, read(of)?, of_requeue(&of.properties, &self.user))
             }
-            Copied::DeadLetter { of, queue, reason } => {
+            Copied::DeadLetter { of, request, queue, reason } => {
                 // What is a sender's fault must not take the room of what is nobody's.
                 let (exchange, key) =
                     if reason.code.is_of_sender() { ("", INVALID_QUEUE) } else { (DEAD_EXCHANGE, *queue) };
-                (of, exchange, key, BODY_BYTES_MAX, of_dead_letter(&of.properties, queue, reason, &self.user))
+                let mut body = request.map_or_else(|| read(of), |request| Ok(request.into()))?;
+                body.truncate(if is_array(&body) { ARRAY_BYTES_MAX } else { BODY_BYTES_MAX });
+                (exchange, key, body, of_dead_letter(&of.properties, request.is_none(), queue, reason, &self.user))
             }
         };
-        let body = of.body.read().map_err(|error| Error::Lost(format!("a body cannot be read back: {error}")))?;
-        let body = &body[..body.len().min(bytes_max)];
-        match publish_mandatory(&self.channel, exchange, key, body, properties).await? {
+        match publish_mandatory(&self.channel, exchange, key, &body, properties).await? {
             true => Ok(()),
             false => Err(Error::Lost(format!("a message for {key} was returned"))),
         }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: no `decode` of a request ever panics, whatever the bytes, and what it accepts holds every limit written here.
 
+mod array;
 mod event;
 mod payment;
 mod purchase;
@@ -11,6 +12,7 @@ mod restock;
 pub mod time;
 mod verdict;
 
+pub use array::{ARRAY_BYTES_MAX, REQUESTS_MAX, bodies, is_array, read_array};
 pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
 pub use payment::{End, EndRequest, PAYMENT_QUEUE, PaymentMessage, PaymentRequest, REASON_CHARS_MAX, Settlement};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};

@@ -8,12 +8,12 @@ use serde_json::{Number, Value};
 use std::borrow::Cow;
 use uuid::Uuid;
 
-/// The largest body of a request, in bytes.
+/// The largest body of a message with one request, in bytes; and the largest request in an array.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The longest id (request, item, buyer), in bytes.
 pub const ID_BYTES_MAX: usize = 128;
 /// What some editors and .NET's writers put before UTF-8. RFC 8259 lets a reader pass over it.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The largest whole number that every floating-point number below it can be told from its neighbours by.
 const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -21,7 +21,8 @@ const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 pub trait Request: Identity + Sized {
     /// The function that takes it. Its queue has this name, or its partitions `NAME.0`, `NAME.1`, …
     const FUNCTION: &'static str;
-    /// Whether requests for an item stand in one line, by the item as routing key: who is there by another way jumps it.
+    /// Whether requests for an item stand in one line, by the item as routing key: who is there by another way jumps it. Then a
+    /// message may have an array of them, all for that item.
     const LINES_UP_BY_ITEM: bool = false;
 
     /// Reads a message's body; `message_id`, the transport's, stands in for a `request_id` that the body lacks. Never
@@ -150,10 +151,13 @@ pub(super) fn read_object<Fields: DeserializeOwned>(body: &[u8]) -> Result<Field
     if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
         return Err(malformed("The body is not a JSON object."));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        let what = if error.is_data() { "has a field twice" } else { "is not JSON" };
-        malformed(format!("The body {what} (line {}, column {}).", error.line(), error.column()))
-    })
+    serde_json::from_slice(body).map_err(|error| malformed(not_json(&error)))
+}
+
+/// What is wrong with a body that is not JSON, or not that JSON.
+pub(super) fn not_json(error: &serde_json::Error) -> String {
+    let what = if error.is_data() { "has a field twice" } else { "is not JSON" };
+    format!("The body {what} (line {}, column {}).", error.line(), error.column())
 }
 
 /// The request's id; `message_id` stands in for one that the body lacks.

@@ -67,6 +67,7 @@ pub enum Code {
     DeliveryLimit,
     WrongRoutingKey,
     PriorityNotAllowed,
+    InvalidArray,
 }
 
 impl Status {
@@ -84,7 +85,7 @@ impl Status {
 
 impl Code {
     /// Every code, in the order of the enum, with its status and its word.
-    pub const ALL: [(Self, Status, &str); 43] = [
+    pub const ALL: [(Self, Status, &str); 44] = [
         (Self::Reserved, Status::Reserved, "reserved"),
         (Self::SoldOut, Status::SoldOut, "sold_out"),
         (Self::UnknownItem, Status::Refused, "unknown_item"),
@@ -128,6 +129,7 @@ impl Code {
         (Self::DeliveryLimit, Status::Invalid, "delivery_limit"),
         (Self::WrongRoutingKey, Status::Invalid, "wrong_routing_key"),
         (Self::PriorityNotAllowed, Status::Invalid, "priority_not_allowed"),
+        (Self::InvalidArray, Status::Invalid, "invalid_array"),
     ];
 
     pub fn status(self) -> Status {
@@ -248,6 +250,7 @@ mod tests {
             Code::NotAllowed,
             Code::WrongRoutingKey,
             Code::PriorityNotAllowed,
+            Code::InvalidArray,
         ];
         assert_eq!(of_senders, expected);
     }

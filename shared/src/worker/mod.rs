@@ -11,6 +11,7 @@ mod line;
 mod metrics;
 mod process;
 mod publish;
+mod read;
 mod readiness;
 pub(crate) mod rebalance;
 mod repair;

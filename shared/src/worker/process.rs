@@ -1,18 +1,12 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{
-    Function, Outage,
-    metrics::WorkerMetrics,
-    service::Service,
-    settle::Outcome,
-    validate::{check_line, validate},
-};
+use super::{Function, Outage, metrics::WorkerMetrics, read::read_message, service::Service, settle::Outcome};
 use crate::{
     amqp::Delivery,
     error::Error,
     fail_point::pause_at,
     handler::{Answer, Handler},
-    messages::{Code, Identity, Rejection, Request, Sender},
+    messages::{Code, Identity, Rejection},
     metrics::Registry,
     retry::{RetryPolicy, Waits},
 };
@@ -85,32 +79,19 @@ impl<H: Handler> Process for H {
 }
 
 async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'_>) -> Processed {
-    let mut requests = Vec::with_capacity(batch.len());
-    // What is known without the handler; `None`: it has the answer.
+    let mut requests = Vec::with_capacity(batch.iter().map(|delivery| delivery.requests).sum());
     let mut read = Vec::with_capacity(batch.len());
     for delivery in batch {
         let body = read_body(&delivery, around).await?;
-        let read_it =
-            if delivery.is_padding() { Err(Outcome::Ignored) } else { read_request::<H>(&delivery, &body, around) };
-        let outcome = read_it.map(|request| requests.push(request)).err();
-        read.push((delivery, outcome));
+        let read_it = read_message(&delivery, &body, &around.service.worker, &mut requests);
+        read.push((delivery, read_it));
     }
     let answers = answer(handler, &requests, around).await?;
-    let unreadable = read.iter().filter(|(_, outcome)| matches!(outcome, Some(Outcome::Rejected(_)))).count();
-    around.metrics.answered(&answers, unreadable);
+    around.metrics.answered(&answers, read.iter().map(|(_, read)| read.rejected()).sum());
     let mut answered = requests.iter().zip(answers);
     let mut outcomes = Outcomes { decided: Vec::with_capacity(read.len()), later: Vec::new() };
-    for (delivery, outcome) in read {
-        let outcome = outcome.or_else(|| match answered.next().expect("one answer for each request") {
-            (request, Answer::Verdict(body)) => {
-                let request_id = delivery.correlation_id().is_none().then(|| request.request_id().to_owned());
-                Some(Outcome::Answered { body, request_id })
-            }
-            (_, Answer::Rejected(rejection)) => Some(Outcome::Rejected(rejection)),
-            (_, Answer::Requeue) => Some(Outcome::Requeued),
-            (_, Answer::Later) => None,
-        });
-        match outcome {
+    for (delivery, read) in read {
+        match read.outcome(&delivery, &mut answered) {
             Some(outcome) => outcomes.decided.push((delivery, outcome)),
             None => outcomes.later.push(delivery),
         }
@@ -135,29 +116,6 @@ async fn read_body<'a>(delivery: &'a Delivery, around: Around<'_>) -> Option<Cow
             }
         }
     }
-}
-
-fn read_request<H: Handler>(delivery: &Delivery, body: &[u8], around: Around<'_>) -> Result<H::Request, Outcome> {
-    let request = H::Request::decode(body, delivery.message_id());
-    let options = &around.service.worker;
-    let valid = validate(delivery, options).and_then(|()| match &request {
-        Ok(request) if H::Request::LINES_UP_BY_ITEM => check_line(delivery, request.about().item),
-        Ok(_) | Err(_) => Ok(()),
-    });
-    let rejection = match (valid, request) {
-        (Ok(()), Ok(mut request)) => {
-            if let Some(user) = delivery.user_id() {
-                let sender = Sender { user: user.to_owned(), is_trusted: options.trusts(user) };
-                request.sent_by(sender, delivery.is_passed_on());
-            }
-            return Ok(request);
-        }
-        (Ok(()), Err(of_body)) => of_body,
-        // The properties are at fault, but the body may say which request it is.
-        (Err(rejection), Ok(request)) => rejection.on(&request),
-        (Err(rejection), Err(of_body)) => Rejection { code: rejection.code, message: rejection.message, ..of_body },
-    };
-    Err(Outcome::Rejected(rejection))
 }
 
 /// The handler's answers; through outages of the database. Where it cannot handle them together, each is handled alone, and

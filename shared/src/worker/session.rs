@@ -157,6 +157,7 @@ impl<'a> Session<'a> {
                 batch = std::mem::take(&mut self.later);
             }
             let room = self.put_limited_away(room, &mut batch).await?;
+            let behind = behind_windows(&mut batch, self.window.into());
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
                     // What was in hand is not decided: nothing that is held may be acknowledged past it.
@@ -167,6 +168,7 @@ impl<'a> Session<'a> {
             };
             outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
+            later.extend(behind);
             self.later = later;
             let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
             room.send(Decided { outcomes, held: self.shares.held(), undecided: undecided(&self.later) });
@@ -273,6 +275,18 @@ fn every(pause: Duration) -> Interval {
 
 fn is_among(tag: (usize, u64), later: &[Delivery]) -> bool {
     later.iter().any(|delivery| (delivery.partition, delivery.tag) == tag)
+}
+
+/// Takes out, of each partition, what is behind so many requests, and is no first one: while those before wait for a row, it is
+/// not even read.
+fn behind_windows(batch: &mut Vec<Delivery>, requests_max: usize) -> Vec<Delivery> {
+    let mut requests = BTreeMap::<_, usize>::new();
+    let mut is_behind = |delivery: &mut Delivery| {
+        let requests = requests.entry(delivery.partition).or_default();
+        *requests += delivery.requests;
+        *requests > requests_max && *requests > delivery.requests
+    };
+    batch.extract_if(.., |delivery| is_behind(delivery)).collect()
 }
 
 /// In each partition, the first (partition, tag) of these.

@@ -22,12 +22,21 @@ pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
     /// The request id stands in for a correlation id that the sender did not give.
     Answered { body: String, request_id: Option<String> },
+    /// It is an array: each of its requests is answered with its recorded verdict, or it alone is rejected. In their order.
+    Several(Vec<Result<String, Rejected>>),
     /// It is answered with why it cannot be decided, and kept in `dead`.
     Rejected(Rejection),
     /// It is not decided yet, and goes to the end of its queue.
     Requeued,
     /// It asks for nothing.
     Ignored,
+}
+
+/// A request of an array that cannot be decided.
+pub(super) struct Rejected {
+    pub(super) reason: Rejection,
+    /// As it was sent.
+    pub(super) request: String,
 }
 
 pub(super) struct Decided {
@@ -137,10 +146,8 @@ impl Settler {
         for (to, outcome) in outcomes {
             let (body, request_id) = match outcome {
                 Outcome::Answered { body, request_id } => (Cow::Borrowed(body.as_str()), request_id.as_deref()),
-                Outcome::Rejected(reason) => {
-                    let body = serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON");
-                    (Cow::Owned(body), reason.request_id.as_deref())
-                }
+                Outcome::Several(verdicts) => (Cow::Owned(array_of(verdicts)), None),
+                Outcome::Rejected(reason) => (Cow::Owned(body_of(reason)), reason.request_id.as_deref()),
                 Outcome::Requeued | Outcome::Ignored => continue,
             };
             if may_reply(to, &self.service.worker) {
@@ -153,16 +160,38 @@ impl Settler {
     }
 
     fn copies<'a>(&'a self, outcomes: &'a [(Delivery, Outcome)]) -> Vec<Copied<'a>> {
-        let copy = |(of, outcome): &'a (Delivery, Outcome)| {
+        let mut copies = Vec::new();
+        for (of, outcome) in outcomes {
             let queue = self.queues[of.partition].as_str();
             match outcome {
-                Outcome::Rejected(reason) => Some(Copied::DeadLetter { of, queue, reason }),
-                Outcome::Requeued => Some(Copied::Requeue { of, queue }),
-                Outcome::Answered { .. } | Outcome::Ignored => None,
+                Outcome::Rejected(reason) => copies.push(Copied::DeadLetter { of, request: None, queue, reason }),
+                Outcome::Several(verdicts) => copies.extend(verdicts.iter().filter_map(|verdict| {
+                    let Rejected { reason, request } = verdict.as_ref().err()?;
+                    Some(Copied::DeadLetter { of, request: Some(request), queue, reason })
+                })),
+                Outcome::Requeued => copies.push(Copied::Requeue { of, queue }),
+                Outcome::Answered { .. } | Outcome::Ignored => (),
             }
-        };
-        outcomes.iter().filter_map(copy).collect()
+        }
+        copies
     }
+}
+
+fn body_of(reason: &Rejection) -> String {
+    serde_json::to_string(&reason.verdict()).expect("a verdict is representable as JSON")
+}
+
+/// Each as it is sent when its request comes alone.
+fn array_of(verdicts: &[Result<String, Rejected>]) -> String {
+    let mut body = String::from("[");
+    for (place, verdict) in verdicts.iter().enumerate() {
+        body += if place == 0 { "" } else { "," };
+        match verdict {
+            Ok(verdict) => body += verdict,
+            Err(rejected) => body += &body_of(&rejected.reason),
+        }
+    }
+    body + "]"
 }
 
 fn ended() -> Error {

@@ -1,0 +1,191 @@
+//! Many requests in one message: each is answered as it is alone, in order, and costs its neighbours nothing.
+
+use crate::{
+    poison::doom,
+    support::shop::{Shop, request, until},
+};
+use shared::{
+    amqp::{DeadLetterQueue, Nodes, Replayed},
+    messages::{ARRAY_BYTES_MAX, REQUESTS_MAX},
+};
+
+fn array(requests: &[String]) -> String {
+    format!("[{}]", requests.join(","))
+}
+
+/// Sends an array, and returns the verdicts.
+async fn verdicts(shop: &mut Shop, id: &str, requests: &[String]) -> Vec<String> {
+    shop.send("ticket", array(requests).as_bytes(), shop.properties(id)).await;
+    let reply = shop.reply_to(id).await;
+    let verdicts: Vec<&serde_json::value::RawValue> = serde_json::from_str(&reply.body).unwrap();
+    let verdicts: Vec<String> = verdicts.iter().map(|verdict| verdict.get().to_owned()).collect();
+    assert_eq!(array(&verdicts), reply.body, "and nothing between them");
+    verdicts
+}
+
+#[tokio::test]
+async fn each_request_of_an_array_has_one_verdict_for_ever_however_it_is_sent_and_what_is_invalid_is_so_alone() {
+    let mut shop = Shop::open(&[("ticket", 3), ("other", 3)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let invalid = [
+        r#"{"item":"ticket","buyer":"b","quantity":1}"#,
+        r#"{"request_id":"none","item":"ticket","buyer":"b","quantity":0}"#,
+        r#"{"request_id":"away","item":"other","buyer":"b","quantity":1}"#,
+        r#" {"request_id":"r-1" , "item":"ticket","buyer":"another","quantity":1}"#,
+        "7",
+    ];
+    let mut requests: Vec<String> = (0..5).map(|number| request(&format!("r-{number}"), "ticket", 1)).collect();
+    for (place, text) in [1, 3, 3, 6, 9].into_iter().zip(invalid) {
+        requests.insert(place, text.to_owned());
+    }
+    requests.push(request("r-0", "ticket", 1));
+    let properties = shop.properties("many").with_message_id("stands-in-for-none".into());
+    shop.send("ticket", array(&requests).as_bytes(), properties).await;
+    let body = shop.reply_to("many").await.body;
+    let many = verdicts(&mut shop, "again", &requests).await;
+    assert_eq!(array(&many), body);
+    let code = |verdict: &String| serde_json::from_str::<serde_json::Value>(verdict).unwrap()["code"].clone();
+    let expected = [
+        "reserved",
+        "malformed",
+        "reserved",
+        "wrong_routing_key",
+        "invalid_quantity",
+        "reserved",
+        "request_id_reused",
+        "sold_out",
+        "sold_out",
+        "malformed",
+        "reserved",
+    ];
+    assert_eq!(many.iter().map(code).collect::<Vec<_>>(), expected);
+    assert_eq!((shop.stock("ticket").await, shop.stock("other").await), ((0, 3), (3, 0)));
+
+    // Alone, a part of them, and some twice.
+    for (place, (request, verdict)) in requests.iter().zip(&many).enumerate() {
+        let id = format!("alone-{place}");
+        shop.send("ticket", request.as_bytes(), shop.properties(&id)).await;
+        assert_eq!(shop.reply_to(&id).await.body, *verdict);
+    }
+    let part = [10, 0, 0, 5, 8].map(|place: usize| requests[place].clone());
+    assert_eq!(verdicts(&mut shop, "part", &part).await, [10, 0, 0, 5, 8].map(|place: usize| many[place].clone()));
+
+    let mut kept: Vec<_> = shop.dead(15).await.into_iter().map(|(_, body)| String::from_utf8(body).unwrap()).collect();
+    let mut sent: Vec<_> =
+        invalid.iter().flat_map(|text| [text.trim(), text.trim(), *text]).map(str::to_owned).collect();
+    kept.sort();
+    sent.sort();
+    assert_eq!(kept, sent, "each alone, as it was sent");
+}
+
+#[tokio::test]
+async fn what_is_no_array_of_requests_is_refused_whole_and_kept_and_nothing_of_it_is_decided() {
+    let mut shop = Shop::open(&[("ticket", 10_000)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let good = request("r", "ticket", 1);
+    let large = format!("{}{}", array(std::slice::from_ref(&good)), " ".repeat(ARRAY_BYTES_MAX));
+    let cases = [
+        ("invalid_array", "[]".to_owned()),
+        ("invalid_array", array(&[good.clone(), array(std::slice::from_ref(&good))])),
+        ("invalid_array", array(&vec![good.clone(); REQUESTS_MAX + 1])),
+        ("malformed", format!("[{good}")),
+        ("too_large", large),
+    ];
+    for (number, (code, body)) in cases.iter().enumerate() {
+        let id = format!("bad-{number}");
+        shop.send("ticket", body.as_bytes(), shop.properties(&id)).await;
+        let reply = shop.reply_to(&id).await;
+        crate::contract::assert_describes(&reply.verdict);
+        assert_eq!(reply.code(), *code, "{body:.80}");
+    }
+    let unfit = shop.properties("unfit").with_content_type("text/plain".into());
+    shop.send("ticket", array(std::slice::from_ref(&good)).as_bytes(), unfit).await;
+    assert_eq!(shop.reply_to("unfit").await.code(), "unsupported_content_type");
+    let kept = shop.dead(cases.len() + 1).await;
+    let of = |code: &str| kept.iter().filter(|(reason, _)| reason == code).map(|(_, body)| body.len()).max();
+    let most = cases.iter().filter(|(code, _)| *code == "invalid_array").map(|(_, body)| body.len()).max();
+    assert_eq!((of("invalid_array"), of("too_large")), (most, Some(ARRAY_BYTES_MAX)));
+    assert_eq!(shop.stock("ticket").await, (10_000, 0));
+}
+
+#[tokio::test]
+async fn a_full_array_is_answered_by_no_more_than_a_megabyte_whatever_is_in_it() {
+    let mut shop = Shop::open(&[(&"t".repeat(128), 1)]).await;
+    let _worker = shop.worker("w", &[("BATCH_MAX", "7")]).await;
+    let item = "t".repeat(128);
+    let bytes = ARRAY_BYTES_MAX / REQUESTS_MAX - 1;
+    let fits = |number: usize| {
+        let text = |id: &str| format!(r#"{{"request_id":"{id}","item":"{item}","buyer":"b","quantity":1}}"#);
+        let rest = bytes - text("").len();
+        text(&format!("{number:0>rest$}"))
+    };
+    let [valid, empty]: [Vec<String>; 2] = [(0..REQUESTS_MAX).map(fits).collect(), vec!["{}".to_owned(); REQUESTS_MAX]];
+    for (id, requests) in [("valid", valid), ("empty", empty)] {
+        let body = array(&requests);
+        assert!(body.len() <= ARRAY_BYTES_MAX);
+        shop.send(&item, body.as_bytes(), shop.properties(id)).await;
+        let reply = shop.reply_to(id).await;
+        assert_eq!(reply.verdict.as_array().unwrap().len(), REQUESTS_MAX);
+        assert!(reply.body.len() <= 1_000_000, "{} bytes", reply.body.len());
+    }
+}
+
+#[tokio::test]
+async fn requests_are_decided_in_the_order_of_messages_and_within_them_also_past_a_row_that_is_locked() {
+    let mut shop = Shop::open(&[("ticket", 25), ("other", 1)]).await;
+    let mut locked = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").execute(&mut *locked).await.unwrap();
+    let _worker = shop.worker("w", &[("BATCH_MAX", "4")]).await;
+    let ids: Vec<String> = (0..50).map(|number| format!("r-{number:02}")).collect();
+    for (number, part) in ids.chunks(10).enumerate() {
+        let (alone, together) = part.split_at(1);
+        shop.buy(&alone[0], "ticket").await;
+        let together: Vec<_> = together.iter().map(|id| request(id, "ticket", 1)).collect();
+        shop.send("ticket", array(&together).as_bytes(), shop.properties(&format!("a-{number}"))).await;
+    }
+    shop.send("other", array(&[request("o", "other", 1)]).as_bytes(), shop.properties("other")).await;
+    assert_eq!(shop.reply_to("other").await.verdict[0]["code"], "reserved", "who wants another item does not wait");
+    locked.rollback().await.unwrap();
+    let mut found = Vec::new();
+    while found.len() < ids.len() {
+        let reply = shop.reply().await;
+        let verdicts = reply.verdict.as_array().cloned().unwrap_or_else(|| vec![reply.verdict.clone()]);
+        found.extend(verdicts.iter().map(|verdict| (verdict["request_id"].clone(), verdict["code"].clone())));
+    }
+    let code = |number: usize| if number < 25 { "reserved" } else { "sold_out" };
+    let expected: Vec<_> =
+        ids.iter().enumerate().map(|(number, id)| (id.as_str().into(), code(number).into())).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn an_array_that_ends_its_workers_is_put_away_alone_and_both_kinds_of_dead_letters_are_sent_again() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let fatal = [request("fatal", "ticket", 1), request("beside", "ticket", 1), "{}".to_owned()];
+    shop.send("ticket", array(&fatal).as_bytes(), shop.properties("array")).await;
+    shop.buy("behind", "ticket").await;
+    shop.send("ticket", array(&[request("too", "ticket", 1)]).as_bytes(), shop.properties("too")).await;
+    doom(&shop, "fatal").await;
+    let _worker = shop.worker("next", &[]).await;
+    let mut replies = shop.replies(3).await;
+    assert_eq!(replies.remove("array").unwrap().code(), "delivery_limit");
+    assert_eq!(replies["behind"].code(), "reserved", "its neighbours are served");
+    assert_eq!(replies["too"].verdict[0]["code"], "reserved");
+
+    let nodes = Nodes::read(&shop.amqp_url).unwrap();
+    let replayed = async |requests: usize| {
+        let dead = DeadLetterQueue::open(&nodes, "test", &["worker".to_owned()]).await.unwrap();
+        let taken = dead.take(10).await.unwrap();
+        assert_eq!(taken.messages.iter().map(|message| message.requests()).collect::<Vec<_>>(), [requests]);
+        let replayed = dead.replay(&taken.messages[0]).await.unwrap();
+        assert!(matches!(replayed, Replayed::Sent { keeps_reply_to: true, .. }));
+        dead.close().await.unwrap();
+    };
+    replayed(3).await;
+    let reply = shop.reply_to("array").await;
+    let codes: Vec<_> = reply.verdict.as_array().unwrap().iter().map(|verdict| verdict["code"].clone()).collect();
+    assert_eq!(codes, ["reserved", "reserved", "malformed"]);
+    until("its last request is dead", async || shop.depth("dead.invalid").await == 1).await;
+    replayed(1).await;
+    assert_eq!(shop.reply_to("array").await.code(), "malformed", "alone, it is answered alone");
+}
