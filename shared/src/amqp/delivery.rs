@@ -112,4 +112,22 @@ impl Delivery {
             is_passed_on,
         }
     }
+
+    /// One that asks for nothing, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(partition: usize, tag: u64, requests: usize) -> Self {
+        Self {
+            partition,
+            tag,
+            is_alone: false,
+            has_line: true,
+            deliveries_before: 0,
+            requests,
+            body: Vec::new().into(),
+            exchange: <_>::default(),
+            routing_key: <_>::default(),
+            properties: <_>::default(),
+            is_passed_on: false,
+        }
+    }
 }

@@ -111,27 +111,11 @@ mod tests {
     use futures_util::stream;
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-    fn delivery(partition: usize, tag: u64) -> Delivery {
-        Delivery {
-            partition,
-            tag,
-            is_alone: false,
-            has_line: true,
-            deliveries_before: 0,
-            requests: 1,
-            body: Vec::new().into(),
-            exchange: <_>::default(),
-            routing_key: <_>::default(),
-            properties: <_>::default(),
-            is_passed_on: false,
-        }
-    }
-
     /// With so many deliveries there, of two partitions in turn, and who could send more.
     fn incoming(count: usize) -> (Incoming, UnboundedSender<Result<Delivery, End>>) {
         let (sender, mut receiver) = unbounded_channel();
         for number in 0..count {
-            assert!(sender.send(Ok(delivery(number % 2, number as u64))).is_ok(), "the receiver is there");
+            assert!(sender.send(Ok(Delivery::of(number % 2, number as u64, 1))).is_ok(), "the receiver is there");
         }
         let mut incoming = Incoming::default();
         incoming.add(stream::poll_fn(move |context| receiver.poll_recv(context)).boxed());
@@ -156,7 +140,7 @@ mod tests {
     async fn a_batch_has_as_many_requests_as_it_may_or_one_message_that_has_more() {
         let mut incoming = Incoming::default();
         let requests = [2, 2, 1, 9, 1, 1];
-        let arrays = (0..).zip(requests).map(|(tag, requests)| Ok(Delivery { requests, ..delivery(0, tag) }));
+        let arrays = (0..).zip(requests).map(|(tag, requests)| Ok(Delivery::of(0, tag, requests)));
         incoming.add(stream::iter(arrays.collect::<Vec<_>>()).boxed());
         for expected in [&[0, 1][..], &[2], &[3], &[4, 5]] {
             assert_eq!(tags(&mut incoming, 4).await, expected);

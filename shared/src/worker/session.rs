@@ -298,3 +298,20 @@ fn undecided(later: &[Delivery]) -> Vec<(usize, u64)> {
     }
     first.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_a_window_of_requests_stays_behind_it_in_its_partition_alone() {
+        let delivered = [(0, 1, 900), (1, 1, 5), (0, 2, 200), (0, 3, 1), (1, 2, 1), (2, 1, 5_000), (2, 2, 1)];
+        let mut batch: Vec<_> =
+            delivered.map(|(partition, tag, requests)| Delivery::of(partition, tag, requests)).into();
+        let tags =
+            |batch: &[Delivery]| batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect::<Vec<_>>();
+        let behind = behind_windows(&mut batch, 1_000);
+        assert_eq!(tags(&batch), [(0, 1), (1, 1), (1, 2), (2, 1)]);
+        assert_eq!(tags(&behind), [(0, 2), (0, 3), (2, 2)]);
+    }
+}
