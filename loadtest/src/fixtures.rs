@@ -105,7 +105,8 @@ fn life() -> OrdersReport {
 
 /// Every strategy in every form, with three numbers of buyers.
 pub(crate) fn comparison() -> Comparison {
-    let asked = ["loadtest", "compare", "--repetitions=5", "--buyers=1000", "--buyers=5000", "--buyers=20000"];
+    let sizes = ["--buyers=1000", "--buyers=5000", "--buyers=20000"];
+    let asked = ["loadtest", "compare", "--repetitions=5", "--requests-per-message=1"].into_iter().chain(sizes);
     let Command::Compare(scenario) = Cli::parse_from(asked).command else { unreachable!("the subcommand is compare") };
     Comparison {
         servers: ServersReport { redis: Some("7.0.15".to_owned()), ..outcome().servers },

@@ -164,7 +164,7 @@ impl Bench<'_> {
     async fn run(&self, contender: &Contender, what: &str) -> Result<(Row, Vec<String>), Failure> {
         let way = (contender.form == Form::Http, contender.strategy);
         let idle = self.idle.get(&way).copied().unwrap_or_default();
-        let scenario = self.options.scenario(contender.buyers);
+        let scenario = self.options.scenario(contender.buyers, contender.requests_per_message);
         if contender.form == Form::Http {
             self.progress.stage(what.to_owned());
             let (result, counted) = self.by_http(contender, scenario.buyers, scenario.stock).await?;

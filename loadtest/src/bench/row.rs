@@ -46,6 +46,8 @@ pub struct Contender {
     pub batch_max: Option<u32>,
     /// Requests that a worker decides at once, each by itself; `null` where batches are decided, or connections limit them.
     pub in_flight: Option<u32>,
+    /// The most that go in one; by HTTP there is but one.
+    pub requests_per_message: u32,
 }
 
 impl Contender {
@@ -59,7 +61,13 @@ impl Contender {
             Form::Http => ("HTTP", None, None),
         };
         let name = strategy.map_or(words.to_owned(), |strategy| format!("{}, {words}", strategy.as_str()));
-        Self { buyers, name, form, strategy, batch_max, in_flight }
+        Self { buyers, name, form, strategy, batch_max, in_flight, requests_per_message: 1 }
+    }
+
+    /// The same, of requests that come in arrays of at most so many.
+    pub(super) fn in_arrays(&self, requests_per_message: u32) -> Self {
+        let name = format!("{}, {requests_per_message} a message", self.strategy.map_or("ceiling", Strategy::as_str));
+        Self { name, requests_per_message, ..self.clone() }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{BenchOptions, WORKERS_MAX};
 use crate::bench::compare::{Contender, Form, rows};
-use crate::schedule::{BUYERS_MAX, ITEMS_MAX, STOCK_MAX, Scenario};
+use crate::schedule::{BUYERS_MAX, ITEMS_MAX, REQUESTS_PER_MESSAGE_MAX, STOCK_MAX, Scenario};
 use crate::servers::RedisUrl;
 use crate::strategy::Strategy;
 
@@ -36,6 +36,10 @@ pub struct CompareOptions {
     /// Requests that each worker decides at once in the competing form.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(IN_FLIGHT))]
     pub in_flight: u32,
+    /// The most requests that go in one message, in further rows of the batched form; may be given several times, and 1 is
+    /// always there.
+    #[arg(long, value_name = "N", default_values_t = [10, 100], value_parser = clap::value_parser!(u32).range(1..=REQUESTS_PER_MESSAGE_MAX))]
+    pub requests_per_message: Vec<u32>,
     /// Only this strategy; may be given several times.
     #[arg(long, value_enum, value_name = "STRATEGY")]
     #[serde(skip)]
@@ -80,13 +84,15 @@ impl CompareOptions {
 
     /// What is compared, in the order in which it is shown.
     pub fn rows(&self) -> Vec<Contender> {
-        rows(&self.buyers, &chosen(&self.form), &chosen(&self.strategy), self.in_flight)
+        let (forms, strategies) = (chosen(&self.form), chosen(&self.strategy));
+        rows(&self.buyers, &forms, &strategies, &self.requests_per_message, self.in_flight)
     }
 
     /// Half as many units as buyers, unless there is to be another number.
-    pub fn scenario(&self, buyers: u32) -> Scenario {
+    pub fn scenario(&self, buyers: u32, requests_per_message: u32) -> Scenario {
         let stock = self.stock.unwrap_or(u64::from(buyers) / 2);
-        Scenario { buyers, items: self.items, stock, seed: self.bench.seed, ..Scenario::default() }
+        let (items, seed) = (self.items, self.bench.seed);
+        Scenario { buyers, items, stock, seed, requests_per_message, ..Scenario::default() }
     }
 }
 
@@ -107,7 +113,14 @@ mod tests {
 
     #[test]
     fn of_each_number_of_buyers_the_ceiling_comes_first_and_then_each_form_with_each_strategy() {
-        let named = ["--buyers=10", "--buyers=20", "--form=competing", "--form=batched", "--strategy=atomic"];
+        let named = [
+            "--requests-per-message=1",
+            "--buyers=10",
+            "--buyers=20",
+            "--form=competing",
+            "--form=batched",
+            "--strategy=atomic",
+        ];
         let rows = compare(&[&named[..], &["--strategy", "optimistic"]].concat()).unwrap().rows();
         let of_ten =
             ["ceiling", "optimistic, batched", "atomic, batched", "optimistic, competing", "atomic, competing"];
@@ -120,9 +133,12 @@ mod tests {
         let options = compare(&[]).unwrap();
         let rows = options.rows();
         let of = |form| rows.iter().filter(|row| row.form == form).collect::<Vec<_>>();
-        assert_eq!((options.scenario(1_000).stock, rows.len()), (500, 1 + 4 + 4 + 4 + 3));
+        assert_eq!((options.scenario(1_000, 1).stock, rows.len()), (500, 1 + 4 + 4 + 4 + 3 + 2 * 4));
+        let arrays = ["optimistic, 10 a message", "pessimistic, 10 a message", "atomic, 10 a message"];
+        assert_eq!(rows[5..8].iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), arrays);
+        assert_eq!(rows.iter().map(|row| row.requests_per_message).sum::<u32>(), 16 + 4 * 10 + 4 * 100);
         let how = |form| of(form).iter().map(|row| (row.in_flight, row.batch_max)).collect::<Vec<_>>();
-        assert_eq!((how(Form::Batched), how(Form::OneByOne)), (vec![(None, None); 4], vec![(Some(1), Some(1)); 4]));
+        assert_eq!((how(Form::Batched), how(Form::OneByOne)), (vec![(None, None); 12], vec![(Some(1), Some(1)); 4]));
         assert_eq!((how(Form::Competing), how(Form::Http)), (vec![(Some(16), None); 4], vec![(None, None); 3]));
     }
 

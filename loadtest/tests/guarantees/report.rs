@@ -188,7 +188,7 @@ async fn a_sale_and_a_comparison_write_their_reports_and_where_they_cannot_they_
     );
     for (name, arguments, charts, text) in [
         ("sale", "run --buyers 200 --stock 50 --json - --report", &CHARTS[..], "50 sold · 150 sold out · 0 failed"),
-        ("comparison", compare.as_str(), &[], "the queue (1 way)"),
+        ("comparison", compare.as_str(), &[], "the queue (3 ways)"),
     ] {
         let file = folder.path().join(name);
         let output = command(&endpoints().await, arguments).await.arg(&file).output().await.unwrap();

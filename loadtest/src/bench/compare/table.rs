@@ -17,7 +17,7 @@ const CAME: [Column<Row>; 9] = [
     (">× ceiling", 3, |row| row.ratio),
     (">p50 ms", 1, |row| Some(row.latency_ms.p50)),
     (">p99 ms", 1, |row| Some(row.latency_ms.p99)),
-    (">out of order", 0, |row| of_stock(row, row.order_inversions)),
+    (">inversions", 0, |row| of_stock(row, row.order_inversions)),
 ];
 /// What it took.
 const TOOK: [Column<Row>; 5] = [
@@ -71,7 +71,7 @@ pub(super) fn render(comparison: &Comparison, style: Style) -> String {
 }
 
 fn of_size(comparison: &Comparison, buyers: u32, style: Style) -> String {
-    let scenario = comparison.scenario.scenario(buyers);
+    let scenario = comparison.scenario.scenario(buyers, 1);
     let (stock, items) = (plural(scenario.stock, "unit"), plural(scenario.items.into(), "item"));
     let title = format!("{} at once for {stock} of {items}", plural(buyers.into(), "buyer")).to_uppercase();
     let rows = || comparison.rows.iter().filter(move |row| row.contender.buyers == buyers);

@@ -99,6 +99,8 @@ fn assert_says(comparison: &Comparison, sentence: &str) {
 #[test]
 fn every_figure_of_a_row_is_in_the_tables_and_what_was_not_measured_is_a_dash() {
     let mut comparison = fixtures::comparison();
+    // The longest.
+    change(&mut comparison, "pessimistic, batched").contender.name = "pessimistic, 1,000 a message".into();
     let text = table::render(&comparison, Style::Plain);
     assert!(text.lines().all(|line| line.chars().count() <= 120), "wider than a terminal:\n{text}");
     change(&mut comparison, "atomic, batched").connection_ms_per_purchase = None;

@@ -17,7 +17,10 @@ fn small(worker_program: &Path, arguments: &str) -> String {
 
 #[tokio::test]
 async fn two_strategies_are_run_in_every_form_beside_the_ceiling_and_every_figure_is_there() {
-    let arguments = small(&purchase_program().await, "--strategy=pessimistic --strategy=redis --payment-ms=1");
+    let arguments = small(
+        &purchase_program().await,
+        "--strategy=pessimistic --strategy=redis --payment-ms=1 --requests-per-message=7",
+    );
     let comparison = result_of(&none_given(), &arguments).await;
     assert!(comparison["servers"]["redis"].is_string(), "{}", comparison["servers"]);
 
@@ -27,6 +30,8 @@ async fn two_strategies_are_run_in_every_form_beside_the_ceiling_and_every_figur
         "ceiling",
         "pessimistic, batched",
         "redis, batched",
+        "pessimistic, 7 a message",
+        "redis, 7 a message",
         "pessimistic, one by one",
         "redis, one by one",
         "pessimistic, competing",
