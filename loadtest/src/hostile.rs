@@ -43,9 +43,11 @@ enum Attempt {
     /// Headers within headers.
     Nested,
     Large,
+    /// Requests in an array of which none is in order: one of another item, and what is no request.
+    Array,
 }
 
-const ATTEMPTS: [Attempt; 7] = [
+const ATTEMPTS: [Attempt; 8] = [
     Attempt::Unreadable,
     Attempt::ForgedDeath,
     Attempt::AnotherLine,
@@ -53,6 +55,7 @@ const ATTEMPTS: [Attempt; 7] = [
     Attempt::ForgedReplyTo,
     Attempt::Nested,
     Attempt::Large,
+    Attempt::Array,
 ];
 
 /// They send from here on, until told to stop.
@@ -107,7 +110,8 @@ impl Attempt {
     /// Routing key, properties and body.
     fn message(self, number: u64, item: &str) -> (String, Vec<u8>, Vec<u8>) {
         let id = format!("hostile-{number}");
-        let request = json!({"request_id": id, "item": item, "buyer": "hostile", "quantity": 1}).to_string();
+        let of = |item: &str| json!({"request_id": id, "item": item, "buyer": "hostile", "quantity": 1});
+        let request = of(item).to_string();
         let of_item = |properties: Vec<u8>, body: &[u8]| (item.to_owned(), properties, body.to_vec());
         match self {
             Self::Unreadable => of_item(raw::properties(&[(Property::CorrelationId, UNREADABLE)]), request.as_bytes()),
@@ -119,6 +123,10 @@ impl Attempt {
             }
             Self::Nested => of_item(raw::nested_headers(DEPTH), b"{}"),
             Self::Large => of_item(raw::properties(&[]), &vec![b'['; BODY_BYTES]),
+            Self::Array => {
+                let body = json!([of("another"), {}, null, "text", 7, {"request_id": [id]}]);
+                of_item(raw::properties(&[]), body.to_string().as_bytes())
+            }
         }
     }
 }

@@ -228,11 +228,8 @@ impl Running<'_> {
         injector.finish(&mut answered, &mut workers).await?;
         workers.sample_memory();
         let memory = workers.memory();
-        let jumper = if workers.all_ended() {
-            Jumper::NotTried
-        } else {
-            jump::jump(&endpoints.amqp_url, &schedule.items[0].id).await?
-        };
+        let jumper =
+            if workers.all_ended() { Jumper::NotTried } else { jump::jump(&endpoints.amqp_url, &schedule).await? };
         let endings = workers.drain().await;
         let (answers, follow_ups, reconnects) = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;

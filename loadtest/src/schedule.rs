@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use shared::messages::{PurchaseRequest, QUANTITY_MAX};
+use shared::messages::{PurchaseRequest, QUANTITY_MAX, REQUESTS_MAX};
 use uuid::Uuid;
 
 use crate::random::Random;
@@ -18,10 +18,7 @@ pub(crate) const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 pub(crate) const STOCK_MAX: u64 = 1 << 53;
 const RATE_MAX: f64 = 1_000_000.0;
-/// The most requests that a message may hold, and the most bytes.
-pub(crate) const REQUESTS_PER_MESSAGE_MAX: i64 = 1_000;
-#[cfg(test)]
-const ARRAY_BYTES_MAX: usize = 262_144;
+pub(crate) const REQUESTS_PER_MESSAGE_MAX: i64 = REQUESTS_MAX as i64;
 
 /// What a sale looks like: as the command line takes it, and as the result has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Args)]
@@ -161,6 +158,8 @@ fn parse_quantities(text: &str) -> Result<RangeInclusive<u32>, String> {
 mod tests {
     use std::collections::HashSet;
 
+    use shared::messages::ARRAY_BYTES_MAX;
+
     use super::*;
 
     fn scenario() -> Scenario {
@@ -200,7 +199,7 @@ mod tests {
         // The last buyer's number is longer by these digits than the first's.
         let digits = BUYERS_MAX.to_string().len() - 1;
         let bytes_with_comma = body(&longest, &[0]).len() + digits + 1;
-        assert!(bytes_with_comma * (REQUESTS_PER_MESSAGE_MAX as usize) < ARRAY_BYTES_MAX, "{bytes_with_comma}");
+        assert!(bytes_with_comma * REQUESTS_MAX < ARRAY_BYTES_MAX, "{bytes_with_comma}");
     }
 
     #[test]

@@ -40,7 +40,13 @@ async fn sale_with_payments(scenario: Scenario, draws: Vec<Draw>) -> Sale<'stati
 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
-    let scenario = Scenario { buyers: 3_000, items: 2, stock: 700, rate: 400.0, seed: 11, ..Scenario::default() };
+    for (rate, requests_per_message) in [(400.0, 1), (4_000.0, 50)] {
+        let of_two = Scenario { buyers: 3_000, items: 2, stock: 700, seed: 11, ..Scenario::default() };
+        assert_survives_crashes(Scenario { rate, requests_per_message, ..of_two }).await;
+    }
+}
+
+async fn assert_survives_crashes(scenario: Scenario) {
     let sale = sale_with_payments(scenario, vec![Draw { count: 10, kinds: vec![FaultKind::Kill] }]).await;
     let outcome = run::start(&endpoints().await, sale).await.unwrap().finish().await.unwrap();
     assert_passed(&outcome);

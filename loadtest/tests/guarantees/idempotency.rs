@@ -7,8 +7,10 @@ use shared::devstack::fixture;
 async fn a_hundred_copies_of_one_request_across_workers_are_one_purchase() {
     let mut shop = Shop::open(&[("ticket", 100)]).await;
     let _workers = [shop.worker("w1", &[]).await, shop.worker("w2", &[]).await, shop.worker("w3", &[]).await];
-    for _ in 0..100 {
+    let four = vec!["same".to_owned(); 4];
+    for _ in 0..20 {
         shop.buy("same", "ticket").await;
+        shop.buy_together(&four, "ticket").await;
     }
     let first = shop.reply().await;
     assert_eq!(first.code(), "reserved");
@@ -22,23 +24,29 @@ async fn a_hundred_copies_of_one_request_across_workers_are_one_purchase() {
 async fn a_worker_killed_between_commit_and_ack_has_its_verdicts_repeated_by_the_next() {
     // What is done between reply and acknowledgement knows of no strategy.
     let decided = ["optimistic", "pessimistic", "atomic", "redis"].map(|strategy| (strategy, "decided"));
-    for (strategy, place) in decided.into_iter().chain([("optimistic", "replied")]) {
+    let places = decided.into_iter().chain([("optimistic", "replied")]);
+    let (alone, together) = (vec!["first".to_owned()], ["first", "other"].map(str::to_owned).to_vec());
+    for ((strategy, place), ids) in places.flat_map(|place| [(place, &alone), (place, &together)]) {
         let mut shop = Shop::open(&[("ticket", 1)]).await;
         // It commits, and stands still before the reply, or before the acknowledgement.
         let redis_url = fixture::redis().await.url();
         let environment = [("TURNSTILE_PAUSE_AT", place), ("STRATEGY", strategy), ("REDIS_URL", &redis_url)];
         let mut doomed = shop.worker("doomed", &environment).await;
-        shop.buy("first", "ticket").await;
+        shop.buy_together(ids, "ticket").await;
         shop.paused("doomed").await;
-        let recorded: String =
-            sqlx::query_scalar("SELECT reply FROM verdicts").fetch_one(&shop.pool).await.expect("it is committed");
-        let told = if place == "replied" { Some(shop.reply().await) } else { None };
-        assert!(told.is_none_or(|told| told.body == recorded), "as it was committed");
+        let recorded: Vec<String> =
+            sqlx::query_scalar("SELECT reply FROM verdicts ORDER BY request_id").fetch_all(&shop.pool).await.unwrap();
+        assert_eq!(recorded.len(), ids.len(), "it is committed");
+        for told in recorded.iter().filter(|_| place == "replied") {
+            assert_eq!(shop.reply().await.body, *told, "as it was committed");
+        }
         doomed.kill().await.unwrap();
 
         let _next = shop.worker("next", &environment[1..]).await;
-        let repeated = shop.reply().await;
-        assert_eq!((repeated.worker_id.as_str(), repeated.body), ("next", recorded));
+        for recorded in recorded {
+            let repeated = shop.reply().await;
+            assert_eq!((repeated.worker_id.as_str(), repeated.body), ("next", recorded));
+        }
         assert_eq!(shop.purchase("second").await.code(), "sold_out");
         assert_eq!(shop.stock("ticket").await, (0, 1));
         assert_eq!(shop.count("SELECT count(*) FROM orders").await, 1);

@@ -118,8 +118,13 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
 
 #[tokio::test]
 async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
-    let hot =
-        Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 3_000.0, seed: 12, ..Scenario::default() };
+    for requests_per_message in [1, 100] {
+        let hot = Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 3_000.0, ..Scenario::default() };
+        assert_sleeps_through(Scenario { requests_per_message, ..hot }).await;
+    }
+}
+
+async fn assert_sleeps_through(hot: Scenario) {
     let mut endpoints = endpoints().await;
     // The broker gives a silent connection up after two heartbeats.
     endpoints.amqp_url += "?heartbeat=1";
@@ -139,10 +144,15 @@ async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdic
 #[tokio::test]
 async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
     // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
-    let sale = "run --buyers 12000 --items 400 --stock 6000 --quantity 1-2 --rate 4000 --workers 3 --batch-max 50 \
-                --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
-                --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
-    let json = result_of(&endpoints().await, sale).await;
+    for how in ["--items 400 --rate 4000", "--items 40 --requests-per-message 4"] {
+        let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --workers 3 --batch-max 50 \
+                    --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
+                    --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
+        assert_disturbed(&result_of(&endpoints().await, &format!("{sale} {how}")).await);
+    }
+}
+
+fn assert_disturbed(json: &Value) {
     assert_eq!((&json["order_inversions"], &json["lost"]), (&Value::from(0), &Value::from(0)));
     let done: Vec<[&str; 3]> = json["events"]
         .as_array()

@@ -163,14 +163,16 @@ async fn connections_to_the_database_that_lead_nowhere_keep_no_function_from_its
 #[tokio::test]
 async fn a_broker_restart_in_mid_sale_costs_nobody_a_verdict_or_a_place() {
     let (mut servers, endpoints) = private_servers(1).await;
-    let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, seed: 7, ..Scenario::default() };
-    let sale = open(&endpoints, &scenario, workers(2, Some(20)).await).await;
-    verdicts_reach(&sale, 200).await;
-    servers.rabbitmq.kill_and_restart().await.unwrap();
-    let outcome = sale.finish().await.unwrap();
-    assert_passed(&outcome);
-    assert!(outcome.reconnects >= 1, "the restart came in the middle of the sale");
-    assert_eq!(outcome.audit.verdicts.reserved, 4_000);
+    for requests_per_message in [1, 10] {
+        let scenario = Scenario { buyers: 6_000, items: 3, stock: 4_000, requests_per_message, ..Scenario::default() };
+        let sale = open(&endpoints, &scenario, workers(2, Some(20)).await).await;
+        verdicts_reach(&sale, 200).await;
+        servers.rabbitmq.kill_and_restart().await.unwrap();
+        let outcome = sale.finish().await.unwrap();
+        assert_passed(&outcome);
+        assert!(outcome.reconnects >= 1, "the restart came in the middle of the sale");
+        assert_eq!(outcome.audit.verdicts.reserved, 4_000);
+    }
     servers.stop().await.unwrap();
 }
 
@@ -196,7 +198,8 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
     assert_eq!((outcome.audit.verdicts.reserved, outcome.audit.verdicts.sold_out), (6_000, 6_000));
 
     servers.rabbitmq.start_killed().await.unwrap();
-    let wide = Scenario { buyers: 6_000, items: 400, stock: 4_000, quantities: 1..=2, seed: 11, ..Scenario::default() };
+    let (items, quantities, requests_per_message) = (400, 1..=2, 5);
+    let wide = Scenario { buyers: 6_000, items, stock: 4_000, quantities, requests_per_message, ..Scenario::default() };
     // In a virtual host of its own, whose partitions are new. The broker puts them where the fewest leaders are, and after a
     // death those of the first sale are spread unevenly.
     rabbitmqctl(&servers.rabbitmq, &["delete_vhost", "/"]).await;

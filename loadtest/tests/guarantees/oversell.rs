@@ -1,6 +1,6 @@
 //! Units are sold once: one ticket, two sales in one database; and who sells more is found out.
 
-use crate::support::sale::{LOADTEST, assert_passed, endpoints, json, open, result_of, run, script, workers};
+use crate::support::sale::{LOADTEST, assert_passed, endpoints, json, number, open, result_of, run, script, workers};
 use loadtest::schedule::Scenario;
 use serde_json::Value;
 use shared::devstack::Folder;
@@ -29,10 +29,12 @@ async fn two_runs_on_one_database_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
-async fn the_limit_of_a_sale_counts_from_when_its_last_request_is_due() {
+async fn the_limit_of_a_sale_counts_from_when_its_last_request_is_due_and_nobody_waits_for_a_message_to_be_full() {
     // Ten seconds of requests.
-    let sale = "run --buyers 300 --stock 300 --rate 30 --timeout 8 --json -";
-    assert_eq!(result_of(&endpoints().await, sale).await["verdicts"]["reserved"], 300);
+    let sale = "run --buyers 300 --stock 300 --rate 30 --timeout 8 --requests-per-message 1000 --json -";
+    let json = result_of(&endpoints().await, sale).await;
+    assert_eq!(json["verdicts"]["reserved"], 300);
+    assert!(number(&json["latency_ms"]["p99"]) < 5_000.0, "{}", json["latency_ms"]);
 }
 
 #[tokio::test]

@@ -22,8 +22,11 @@ use std::sync::Arc;
 
 #[tokio::test]
 async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
-    let scenario = Scenario { buyers: 1_500, items: 3, stock: 900, quantities: 1..=3, seed: 7, ..Scenario::default() };
-    for strategy in Strategy::value_variants() {
+    let each = Strategy::value_variants().iter();
+    for (strategy, requests_per_message) in each.flat_map(|strategy| [(strategy, 1), (strategy, 10)]) {
+        let quantities = 1..=3;
+        let scenario =
+            Scenario { buyers: 1_500, items: 3, stock: 900, quantities, requests_per_message, ..Scenario::default() };
         let workers = WorkerSpec { strategy: Some(*strategy), ..workers(2, Some(20)).await };
         let endpoints = Endpoints { redis_url: Some(fixture::redis().await.url()), ..endpoints().await };
         let mut sale = open(&endpoints, &scenario, workers).await;

@@ -4,6 +4,7 @@
 pub(crate) mod fixtures;
 pub(crate) mod listener;
 pub(crate) mod queue;
+mod reply;
 pub(crate) mod sale;
 pub(crate) mod shop;
 

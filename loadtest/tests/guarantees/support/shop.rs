@@ -1,16 +1,16 @@
 //! A shop to test in: servers, items on sale, real worker processes, and one buyer who can send anything.
 
+pub(crate) use super::reply::Reply;
+
 use super::queue;
 use super::sale::{add_user, private_servers};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties, Channel, Connection, Consumer, PublisherConfirm,
-    message::Delivery,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use serde_json::Value;
 use shared::{
     amqp::{self, Nodes},
     db,
@@ -19,7 +19,11 @@ use shared::{
     topology::Topology,
 };
 use sqlx::{PgPool, Row};
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::sync::OnceCell;
 
 /// Nothing here takes this long; a test that waits longer has lost something.
@@ -36,39 +40,9 @@ pub(crate) struct Shop {
     /// The broker's user that the buyer is, where their messages say so.
     pub(crate) user: Option<String>,
     replies: Consumer,
+    /// The rest of an array.
+    came_along: VecDeque<Reply>,
     _connection: Connection,
-}
-
-/// A reply as the buyer gets it.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) correlation_id: String,
-    pub(crate) body: String,
-    pub(crate) verdict: Value,
-    pub(crate) worker_id: String,
-    pub(crate) properties: BasicProperties,
-}
-
-impl Reply {
-    pub(crate) fn of(delivery: Delivery) -> Self {
-        let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-        Self {
-            correlation_id: text(delivery.properties.correlation_id()),
-            worker_id: text(delivery.properties.app_id()),
-            verdict: serde_json::from_slice(&delivery.data).unwrap(),
-            body: String::from_utf8(delivery.data).unwrap(),
-            properties: delivery.properties,
-        }
-    }
-
-    pub(crate) fn code(&self) -> &str {
-        self.verdict["code"].as_str().unwrap()
-    }
-
-    /// The id of the order that was made.
-    pub(crate) fn order(&self) -> &str {
-        self.verdict["order"]["id"].as_str().unwrap()
-    }
 }
 
 impl Shop {
@@ -99,7 +73,8 @@ impl Shop {
         let reply_queue = queue::exclusive(&channel).await;
         let replies = queue::consume(&channel, reply_queue.as_str()).await;
         let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());
-        Self { amqp_url, database_url, pool, channel, reply_queue, user: None, replies, _connection: connection }
+        let (user, came_along, _connection) = (None, VecDeque::new(), connection);
+        Self { amqp_url, database_url, pool, channel, reply_queue, user, replies, came_along, _connection }
     }
 
     /// The same shop for another user of the shared broker, who may do everything there, and whose messages say who sent them.
@@ -205,10 +180,20 @@ impl Shop {
         self.ask(RELEASE_QUEUE, id, &format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)).await
     }
 
-    /// So many buyers ask for a ticket, one after the other.
+    /// These ask for a unit each, in one message; one of them alone without an array.
+    pub(crate) async fn buy_together(&self, ids: &[String], item: &str) {
+        let requests: Vec<String> = ids.iter().map(|id| request(id, item, 1)).collect();
+        let body = if let [request] = &requests[..] { request.clone() } else { format!("[{}]", requests.join(",")) };
+        drop(self.publish("purchase", item, body.as_bytes(), self.properties(&ids.join(" "))).await);
+    }
+
+    /// So many buyers ask for a ticket, one after the other, some alone and some together.
     pub(crate) async fn line_up(&self, count: usize) {
-        for number in 0..count {
-            self.buy_unconfirmed(&format!("r-{number:04}"), "ticket").await;
+        let ids: Vec<String> = (0..count).map(|number| format!("r-{number:04}")).collect();
+        for ten in ids.chunks(10) {
+            let (alone, together) = ten.split_at(1);
+            self.buy_together(alone, "ticket").await;
+            self.buy_together(together, "ticket").await;
         }
         self.channel.wait_for_confirms().await.unwrap();
     }
@@ -230,10 +215,13 @@ impl Shop {
         }
     }
 
-    /// The next reply.
+    /// The next reply; of an array one after the other.
     pub(crate) async fn reply(&mut self) -> Reply {
-        let delivery = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
-        Reply::of(delivery.unwrap().unwrap())
+        if self.came_along.is_empty() {
+            let delivery = tokio::time::timeout(WAIT_MAX, self.replies.next()).await.expect("a reply comes");
+            self.came_along = Reply::all_of(delivery.unwrap().unwrap()).into();
+        }
+        self.came_along.pop_front().unwrap()
     }
 
     /// The next reply, which is to this request.
