@@ -14,6 +14,7 @@ use lapin::{
     options::{ExchangeDeclareOptions, ExchangeDeleteOptions},
     types::{FieldTable, ShortString},
 };
+use serde_json::Value;
 use shared::{
     devstack::{Supervised, as_user},
     messages::{Code, Status, Verdict},
@@ -27,6 +28,8 @@ use std::{
 use tokio::process::Command;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/clients");
+/// Where no broker is.
+const NOWHERE: &str = "amqp://guest:guest@127.0.0.1:1/%2f";
 /// Longer than the clients' own limits.
 const CLIENT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A registry that takes longer counts as out of reach.
@@ -130,19 +133,55 @@ async fn works(client: &Client) {
     let unnamed = client.buy(&shop, &["ticket", "b-3", "1"]).await;
     assert_eq!(verdict(&unnamed).code, Code::SoldOut, "it makes an id of its own: {unnamed:?}");
 
-    let cluster = format!("amqp://guest:guest@127.0.0.1:1/%2f,{}", shop.amqp_url);
-    let elsewhere = client.run(&cluster, &["ticket", "b-1", "1", "r-1"]).await;
+    let cluster = format!("{NOWHERE},{}", shop.amqp_url);
+    let elsewhere = client.run(&cluster, &["ticket", "b-1", "1", "r-1"], Stdio::null()).await;
     assert_eq!((elsewhere.status.code(), &elsewhere.stdout), (Some(0), &sold.stdout), "by the node that answers");
 
     let misused = client.buy(&shop, &["ticket"]).await;
     assert_eq!(misused.status.code(), Some(1));
     assert!(said(&misused).contains("ITEM BUYER QUANTITY"), "{misused:?}");
 
-    let nowhere = client.run("amqp://guest:guest@127.0.0.1:1/%2f", &["ticket", "b-1", "1"]).await;
+    let nowhere = client.run(NOWHERE, &["ticket", "b-1", "1"], Stdio::null()).await;
     assert_eq!((nowhere.status.code(), nowhere.stdout.as_slice()), (Some(1), &b""[..]), "{nowhere:?}");
     assert!(said(&nowhere).contains("Ask again with the same request id: "), "{nowhere:?}");
 
     takes_care_of_its_message(client, &shop).await;
+    buys_for_many(client).await;
+}
+
+/// Many buyers in one message, as arguments and as a file: a verdict each, in their order.
+async fn buys_for_many(client: &Client) {
+    let shop = Shop::open(&[("ticket", 5)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let codes = |output: &Output| {
+        let lines = output.stdout.split_inclusive(|byte| *byte == b'\n');
+        lines.map(|line| described(line, output).code).collect::<Vec<_>>()
+    };
+
+    let many = ["ticket", "b-1", "1", "b-2", "1000", "b-3", "2"];
+    let nowhere = client.run(NOWHERE, &many, Stdio::null()).await;
+    assert_eq!((nowhere.status.code(), nowhere.stdout.as_slice()), (Some(1), &b""[..]), "{nowhere:?}");
+    let said = said(&nowhere);
+    let (_, requests) = said.split_once("Ask again with the same requests (--file -): ").expect(&said);
+    let file = client.script.with_file_name("requests.json");
+    fs::write(&file, requests).unwrap();
+    let from_file = ["--file", file.to_str().unwrap()];
+    let some = client.buy(&shop, &from_file).await;
+    let expected = [Code::Reserved, Code::SoldOut, Code::Reserved];
+    assert_eq!((some.status.code(), codes(&some)), (Some(1), expected.into()), "{some:?}");
+    let piped = client.run(&shop.amqp_url, &["--file", "-"], File::open(&file).unwrap().into()).await;
+    assert_eq!(piped.stdout, some.stdout, "the same requests, the same verdicts: {piped:?}");
+
+    let all = client.buy(&shop, &["ticket", "b-4", "1", "b-5", "1"]).await;
+    assert_eq!((all.status.code(), codes(&all)), (Some(0), vec![Code::Reserved; 2]), "{all:?}");
+    assert_eq!(shop.count("SELECT sum(quantity)::bigint FROM orders").await, 5);
+
+    fs::write(&file, r#"[{"request_id":"r-1","item":"ticket"},[]]"#).unwrap();
+    let invalid = client.buy(&shop, &from_file).await;
+    assert_eq!((invalid.status.code(), codes(&invalid)), (Some(1), vec![Code::InvalidArray]), "{invalid:?}");
+    fs::write(&file, "[]").unwrap();
+    let misused = client.buy(&shop, &from_file).await;
+    assert_eq!((misused.status.code(), misused.stdout.as_slice()), (Some(1), &b""[..]), "{misused:?}");
 }
 
 /// An exchange of our own instead of the real one shows what the client sends, and what it does when nobody takes it.
@@ -158,18 +197,30 @@ async fn takes_care_of_its_message(client: &Client, shop: &Shop) {
     let queue = queue::exclusive(channel).await;
     queue::bind(channel, queue.as_str(), "purchase", "").await;
     let mut sent = queue::consume(channel, queue.as_str()).await;
-    let sent = tokio::select! {
-        output = client.buy(shop, &["ticket", "b-4", "2", "r-4"]) => panic!("it waits for its verdict: {output:?}"),
-        sent = sent.next() => sent.unwrap().unwrap(),
-    };
-    assert_eq!(sent.routing_key.as_str(), "ticket");
-    assert_eq!(sent.properties.delivery_mode(), &Some(2), "persistent");
-    assert_eq!(sent.properties.content_type().as_ref().map(ShortString::as_str), Some("application/json"));
-    assert_eq!(sent.properties.correlation_id().as_ref().map(ShortString::as_str), Some("r-4"));
+    for (arguments, request_id, buyers) in [
+        (&["ticket", "b-4", "2", "r-4"][..], "/request_id", &["/buyer"][..]),
+        (&["ticket", "b-4", "2", "b-5", "1"], "/0/request_id", &["/0/buyer", "/1/buyer"]),
+    ] {
+        let sent = tokio::select! {
+            output = client.buy(shop, arguments) => panic!("it waits for its verdict: {output:?}"),
+            sent = sent.next() => sent.unwrap().unwrap(),
+        };
+        assert_eq!(sent.routing_key.as_str(), "ticket");
+        assert_eq!(sent.properties.delivery_mode(), &Some(2), "persistent");
+        assert_eq!(sent.properties.content_type().as_ref().map(ShortString::as_str), Some("application/json"));
+        let body: Value = serde_json::from_slice(&sent.data).unwrap();
+        let id = body.pointer(request_id).unwrap().as_str();
+        assert_eq!(sent.properties.correlation_id().as_ref().map(ShortString::as_str), id);
+        assert!(buyers.iter().zip(["b-4", "b-5"]).all(|(at, buyer)| body.pointer(at).unwrap() == buyer), "{body}");
+    }
 }
 
 fn verdict(output: &Output) -> Verdict {
-    let verdict = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    described(&output.stdout, output)
+}
+
+fn described(line: &[u8], output: &Output) -> Verdict {
+    let verdict = serde_json::from_slice(line).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     contract::assert_describes(&verdict);
     serde_json::from_value(verdict).unwrap()
 }
@@ -206,10 +257,10 @@ async fn client(
 
 impl Client {
     async fn buy(&self, shop: &Shop, arguments: &[&str]) -> Output {
-        self.run(&shop.amqp_url, arguments).await
+        self.run(&shop.amqp_url, arguments, Stdio::null()).await
     }
 
-    async fn run(&self, amqp_url: &str, arguments: &[&str]) -> Output {
+    async fn run(&self, amqp_url: &str, arguments: &[&str], stdin: Stdio) -> Output {
         // With a queue as its library names it, one needs a user with the right to that.
         let is_direct = ["buy.py", "buy.mjs"].iter().any(|script| self.script.ends_with(script));
         let amqp_url = if is_direct { as_user(amqp_url, "buyer") } else { amqp_url.to_owned() };
@@ -219,7 +270,7 @@ impl Client {
             .arg(&self.script)
             .args(arguments)
             .env("AMQP_URL", amqp_url)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .kill_on_drop(true);
         tokio::time::timeout(CLIENT_WAIT_MAX, command.output()).await.expect("the client ends").unwrap()
     }

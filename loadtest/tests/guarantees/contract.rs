@@ -2,6 +2,7 @@
 
 use crate::support::shop::{Shop, until};
 use lapin::{
+    BasicProperties,
     message::BasicGetMessage,
     options::BasicGetOptions,
     types::{AMQPValue, FieldTable},
@@ -11,10 +12,10 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::{
     messages::{
-        BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT, ID_BYTES_MAX,
-        PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PurchaseRequest, QUANTITY_MAX, REASON_CHARS_MAX,
-        RELEASE_QUEUE, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request, RestockRequest, STOCK_MAX,
-        Status, TIERS_MAX, TIME_MS_MAX, Verdict,
+        ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT,
+        ID_BYTES_MAX, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PurchaseRequest, QUANTITY_MAX,
+        REASON_CHARS_MAX, RELEASE_QUEUE, REQUESTS_MAX, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request,
+        RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
     },
     topology::Topology,
 };
@@ -84,6 +85,24 @@ fn names_and_limits_are_the_codes_own() {
 }
 
 #[test]
+fn arrays_have_the_codes_own_limits() {
+    let (document, readme) = (document(), readme());
+    let [array, one] = [ARRAY_BYTES_MAX, BODY_BYTES_MAX].map(|bytes| bytes / 1024);
+    let most = format!("{},{:03}", REQUESTS_MAX / 1_000, REQUESTS_MAX % 1_000);
+    let limits = format!("| limits | 1 to {most} requests, {array} KiB in all, {one} KiB each;");
+    assert!(readme.contains(&limits), "{limits}");
+    for (message, arrays) in [("purchaseRequest", "purchaseRequests"), ("verdict", "verdicts")] {
+        let kinds = document["components"]["messages"][message]["payload"]["oneOf"].as_array().unwrap();
+        let kinds: Vec<_> = kinds.iter().map(|kind| kind["$ref"].as_str().unwrap()).collect();
+        assert_eq!(kinds, [message, arrays].map(|schema| format!("#/components/schemas/{schema}")));
+        let schema = &document["components"]["schemas"][arrays];
+        assert_eq!((&schema["minItems"], &schema["maxItems"]), (&1.into(), &REQUESTS_MAX.into()), "{arrays}");
+    }
+    let description = document["components"]["schemas"]["purchaseRequests"]["description"].as_str().unwrap();
+    assert!(description.starts_with(&format!("At most {array} KiB, each request at most {one} KiB.")), "{description}");
+}
+
+#[test]
 fn every_code_stands_under_its_status_for_programs_and_for_people() {
     let mut known = Code::ALL.map(|(_, status, word)| (status.as_str().to_owned(), word.to_owned()));
     known.sort();
@@ -96,7 +115,7 @@ fn every_code_stands_under_its_status_for_programs_and_for_people() {
     listed.sort();
     assert_eq!(listed, known);
 
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/README.md")).unwrap();
+    let readme = readme();
     let table = readme.split("| status | code | meaning |").nth(1).unwrap().split("\n\n").next().unwrap();
     let (mut status, mut listed) = (String::new(), Vec::new());
     for row in table.lines().filter(|row| row.contains('`')) {
@@ -121,10 +140,12 @@ fn the_examples_are_what_the_code_reads_and_writes() {
     }
     let mut shown = Vec::new();
     for example in examples(&document, "verdict") {
-        let verdict: Verdict = serde_json::from_value(example["payload"].clone()).unwrap();
-        assert_eq!(serde_json::to_value(&verdict).unwrap(), example["payload"]);
         assert_describes(&example["payload"]);
-        shown.push(verdict.status);
+        for payload in all(&example["payload"]) {
+            let verdict: Verdict = serde_json::from_value(payload.clone()).unwrap();
+            assert_eq!(serde_json::to_value(&verdict).unwrap(), *payload);
+            shown.push(verdict.status);
+        }
     }
     assert!(Code::ALL.iter().all(|(_, status, _)| shown.contains(status)), "each status has its example: {shown:?}");
 }
@@ -165,16 +186,19 @@ fn assert_reads<Request: Serialize>(
     decode: impl Fn(&[u8], Option<&str>) -> Result<Request, Rejection>,
 ) {
     let requests = examples(document, name);
-    for example in &requests {
+    let mut most = BTreeSet::new();
+    for (example, payload) in
+        requests.iter().flat_map(|example| all(&example["payload"]).iter().map(move |it| (example, it)))
+    {
         let message_id = example["headers"]["message_id"].as_str();
-        let request = decode(example["payload"].to_string().as_bytes(), message_id).unwrap();
+        let request = decode(payload.to_string().as_bytes(), message_id).unwrap();
         let mut written = serde_json::to_value(&request).unwrap();
-        if example["payload"].get("request_id").is_none() {
+        if payload.get("request_id").is_none() {
             assert_eq!(written.as_object_mut().unwrap().remove("request_id"), message_id.map(Value::from));
         }
-        assert_eq!(written, example["payload"]);
+        assert_eq!(written, *payload);
+        most = std::cmp::max_by_key(most, names(payload), BTreeSet::len);
     }
-    let most = requests.iter().map(|example| names(&example["payload"])).max_by_key(BTreeSet::len).unwrap();
     assert_eq!(names(&document["components"]["schemas"][name]["properties"]), most);
 }
 
@@ -185,13 +209,41 @@ async fn what_lands_in_dead_has_the_headers_that_are_described() {
     let _worker = shop.worker("w", &[]).await;
 
     let [example] = &examples(&document, "rejectedMessage")[..] else { panic!("one example") };
-    let sent = shop.properties("c-1").with_message_id("m-1".into()).with_expiration("60000".into()).with_priority(3);
     let (item, body) = (example["payload"]["item"].as_str().unwrap(), example["payload"].to_string());
-    shop.send(item, body.as_bytes(), sent).await;
-    let reply = shop.reply().await.verdict;
+    // Alone, and as one request of an array.
+    for (sent, message_id) in [(body.clone(), Some("m-1")), (format!("[{body}]"), None)] {
+        let properties = shop.properties("c-1").with_message_id("m-1".into()).with_expiration("60000".into());
+        shop.send(item, sent.as_bytes(), properties.with_priority(3)).await;
+        let reply = shop.reply().await.verdict;
+        assert_describes(&reply);
+        let kept = dead_message(&shop, "dead.invalid").await;
+        assert_eq!(kept.data, body.as_bytes());
+        assert_eq!(kept.properties.message_id().as_ref().map(|id| id.as_str()), message_id);
+        assert_is_kept_as_described(&document, example, &kept.properties, &all(&reply)[0]);
+    }
+}
+
+#[tokio::test]
+async fn the_example_of_an_array_is_answered_by_the_array_that_is_shown() {
+    let array_of =
+        |message: &str| examples(&document(), message).into_iter().find(|it| it["payload"].is_array()).unwrap();
+    let (request, expected) = (array_of("purchaseRequest"), array_of("verdict"));
+    let mut shop = Shop::open(&[("concert-42", 4)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let correlation_id = request["headers"]["correlation_id"].as_str().unwrap();
+    assert_eq!(expected["headers"]["correlation_id"], correlation_id);
+    shop.send("concert-42", request["payload"].to_string().as_bytes(), shop.properties(correlation_id)).await;
+    let reply = shop.reply_to(correlation_id).await.verdict;
     assert_describes(&reply);
-    let kept = dead_message(&shop, "dead.invalid").await;
-    let headers = kept.properties.headers().clone().unwrap_or_default();
+    let codes = |verdicts: &Value| {
+        let code = |verdict: &Value| (verdict["request_id"].clone(), verdict["code"].clone());
+        verdicts.as_array().unwrap().iter().map(code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&reply), codes(&expected["payload"]));
+}
+
+fn assert_is_kept_as_described(document: &Value, example: &Value, kept: &BasicProperties, reply: &Value) {
+    let headers = kept.headers().clone().unwrap_or_default();
     let described = &document["components"]["messages"]["rejectedMessage"]["headers"];
     for name in strings(&described["required"]) {
         let found = text(&headers, name).unwrap_or_else(|| panic!("{name} is there: {headers:?}"));
@@ -206,21 +258,26 @@ async fn what_lands_in_dead_has_the_headers_that_are_described() {
     assert_eq!(ours, described["properties"].as_object().unwrap().len(), "{headers:?}");
     assert_eq!(text(&headers, "x-dead-reason").as_deref(), reply["code"].as_str());
     assert_eq!(text(&headers, "x-dead-message").as_deref(), reply["message"].as_str());
-    assert_eq!(kept.data, body.as_bytes());
-    assert_eq!(kept.properties.message_id().as_ref().map(|id| id.as_str()), Some("m-1"));
-    assert_eq!(kept.properties.correlation_id().as_ref().map(|id| id.as_str()), Some("c-1"));
-    assert_eq!((kept.properties.expiration(), kept.properties.priority()), (&None, &None), "left out");
+    assert_eq!(kept.correlation_id().as_ref().map(|id| id.as_str()), Some("c-1"));
+    assert_eq!((kept.expiration(), kept.priority()), (&None, &None), "left out");
 }
 
-/// Holds a verdict, as it is on the wire, against the schema of its status.
-pub(crate) fn assert_describes(verdict: &Value) {
+/// Holds a reply, as it is on the wire, against the schema of its status; one to an array, each of its verdicts.
+pub(crate) fn assert_describes(reply: &Value) {
     let document = document();
-    let of_status = |(status, _): &(Status, Value)| verdict["status"] == status.as_str();
-    let (_, schema) = statuses(&document).into_iter().find(of_status).expect("the status is described");
-    assert!(codes(&document, &schema).contains(&verdict["code"]), "{verdict}");
-    let (found, described) = (names(verdict), names(&schema["properties"]));
-    assert!(strings(&schema["required"]).all(|field| found.contains(field)), "required: {verdict}");
-    assert!(found.is_subset(&described), "a field is not described: {verdict}");
+    for verdict in all(reply) {
+        let of_status = |(status, _): &(Status, Value)| verdict["status"] == status.as_str();
+        let (_, schema) = statuses(&document).into_iter().find(of_status).expect("the status is described");
+        assert!(codes(&document, &schema).contains(&verdict["code"]), "{verdict}");
+        let (found, described) = (names(verdict), names(&schema["properties"]));
+        assert!(strings(&schema["required"]).all(|field| found.contains(field)), "required: {verdict}");
+        assert!(found.is_subset(&described), "a field is not described: {verdict}");
+    }
+}
+
+/// What is in a message: in an array, or the one that it is.
+fn all(payload: &Value) -> &[Value] {
+    payload.as_array().map_or(std::slice::from_ref(payload), Vec::as_slice)
 }
 
 /// The alternatives of the schema `verdict`, with the status that each is for.
@@ -260,6 +317,10 @@ fn text(headers: &FieldTable, name: &str) -> Option<String> {
         Some(AMQPValue::LongString(text)) => Some(text.to_string()),
         Some(_) | None => None,
     }
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/README.md")).unwrap()
 }
 
 fn document() -> Value {
