@@ -190,9 +190,7 @@ impl Shop {
     /// So many buyers ask for a ticket, one after the other, some alone and some together.
     pub(crate) async fn line_up(&self, count: usize) {
         let ids: Vec<String> = (0..count).map(|number| format!("r-{number:04}")).collect();
-        for ten in ids.chunks(10) {
-            let (alone, together) = ten.split_at(1);
-            self.buy_together(alone, "ticket").await;
+        for together in ids.chunks(6).flat_map(|six| six.chunks(5)) {
             self.buy_together(together, "ticket").await;
         }
         self.channel.wait_for_confirms().await.unwrap();
