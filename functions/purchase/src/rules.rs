@@ -7,6 +7,10 @@
 use shared::messages::{Code, PurchaseRequest, time::text};
 use time::{Duration, OffsetDateTime};
 
+/// What the names of an item's tiers take of a refusal, in bytes: a reply to 1,000 requests is a megabyte at most.
+const TIERS_BYTES_MAX: usize = 256;
+const OR: &str = " or ";
+
 /// Why a request gets nothing, for programs and for people.
 pub type Refusal = (Code, String);
 
@@ -94,7 +98,7 @@ impl Rules {
             return None;
         }
         let yours = tier.map_or("you have none".to_owned(), |tier| format!("yours is {tier}"));
-        Some((Code::NotEligible, format!("{item} is for buyers of tier {} only; {yours}.", tiers.join(" or "))))
+        Some((Code::NotEligible, format!("{item} is for buyers of tier {} only; {yours}.", named(tiers))))
     }
 
     fn refuse_soon(&self, item: &str, now: OffsetDateTime, history: &BuyerHistory) -> Option<Refusal> {
@@ -119,6 +123,17 @@ impl Rules {
             format!("One buyer may have {max} of {item}, held and paid for; you have {has}, so you may ask for {may}.");
         Some((Code::BuyerLimit, message))
     }
+}
+
+/// The tiers by name, as far as there is room.
+fn named(tiers: &[String]) -> String {
+    let mut bytes = 0;
+    let fits = |tier: &&String| {
+        bytes += tier.len() + OR.len();
+        bytes <= TIERS_BYTES_MAX
+    };
+    let named = tiers.iter().take_while(fits).count();
+    tiers[..named].join(OR) + if named < tiers.len() { " or others" } else { "" }
 }
 
 #[cfg(test)]

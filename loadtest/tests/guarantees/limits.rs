@@ -4,7 +4,10 @@ use crate::support::{
     queue,
     shop::{Shop, memory_of, until},
 };
-use shared::topology::Topology;
+use shared::{
+    messages::{ARRAY_BYTES_MAX, REQUESTS_MAX},
+    topology::Topology,
+};
 use std::collections::HashSet;
 
 const ONE_EACH: &str = "UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1";
@@ -79,6 +82,43 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
         shop.reply().await;
     }
     println!("after: {}", memory_of(&worker));
+}
+
+/// The same of arrays: of those that wait in memory, of the largest, and of the largest of which nothing can be read.
+#[tokio::test]
+#[ignore = "takes some minutes: cargo test -p loadtest --test guarantees waiting_arrays -- --ignored --nocapture"]
+async fn a_worker_with_waiting_arrays_takes_little_memory() {
+    let mut shop = Shop::open(&[("ticket", 10)]).await;
+    let ways = ways_into_partitions(&shop).await;
+    let worker = shop.worker("w", &[]).await;
+    shop.purchase("first").await;
+    println!("before: {}", memory_of(&worker));
+    let array = |id: &str, quantity: u32, requests: usize| {
+        let of = |number| {
+            format!(
+                r#"{{"request_id":"{id}-{number:-<90}","item":"ticket","buyer":"{id:-<90}","quantity":{quantity}}}"#
+            )
+        };
+        format!("[{}]", (0..requests).map(of).collect::<Vec<_>>().join(","))
+    };
+    for (kind, quantity, requests, arrays) in
+        [("small", 1, 16, 16_000), ("large", 1, REQUESTS_MAX, 1_000), ("wrong", 0, REQUESTS_MAX, 100)]
+    {
+        let mut lock = shop.pool.begin().await.unwrap();
+        sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
+        for number in 0..arrays {
+            let id = format!("{kind}-{number:05}");
+            let body = array(&id, quantity, requests);
+            assert!(body.len() <= ARRAY_BYTES_MAX);
+            shop.send_to(&ways[number % 8], "ticket", body.as_bytes(), shop.properties(&id)).await;
+        }
+        println!("{arrays} {kind} arrays of {requests} requests wait in 8 partitions: {}", memory_of(&worker));
+        lock.rollback().await.unwrap();
+        for _ in 0..arrays {
+            shop.reply().await;
+        }
+        println!("they are answered: {}", memory_of(&worker));
+    }
 }
 
 async fn ways_into_partitions(shop: &Shop) -> Vec<String> {

@@ -15,7 +15,13 @@ use super::{
 };
 use crate::amqp::{Consumer, Delivery, Error};
 use hand_over::Taken;
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    pin::pin,
+    sync::Mutex,
+    time::Duration,
+};
 use tokio::{
     sync::mpsc::Permit,
     time::{Interval, MissedTickBehavior, interval, timeout},
@@ -30,7 +36,9 @@ const WINDOW_MIN: u16 = 64;
 const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
-/// How long to wait for company before what is not decided is tried again.
+/// The most requests read again of what is not decided yet, in batches.
+const LATER_BATCHES_MAX: usize = 8;
+/// How long to wait for company before what is not decided is tried again, where nothing else was decided meanwhile.
 const LATER_MS: u64 = 100;
 /// How often is looked whether a queue is gone, and between two looks.
 const GONE_LOOKS_MAX: u32 = 10;
@@ -59,6 +67,8 @@ struct Session<'a> {
     window: u16,
     /// Delivered, and not decided yet: the first of the next batch.
     later: Vec<Delivery>,
+    /// Whether there is more to decide of it at once.
+    goes_on: bool,
     /// Batches handed over to be settled.
     pushed: u64,
 }
@@ -96,6 +106,7 @@ impl Function {
             with_care,
             window,
             later: Vec::new(),
+            goes_on: false,
             pushed: 0,
         };
         let ended = session.consume().await;
@@ -152,12 +163,13 @@ impl<'a> Session<'a> {
             if self.sees_suspects(&batch) {
                 return Ok(Ended::Suspect);
             }
+            let mut behind = Vec::new();
             if !self.later.is_empty() {
                 self.later.append(&mut batch);
                 batch = std::mem::take(&mut self.later);
+                behind = behind_batches(&mut batch, service.worker.batch_max.into());
             }
             let room = self.put_limited_away(room, &mut batch).await?;
-            let behind = behind_windows(&mut batch, self.window.into());
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
                     // What was in hand is not decided: nothing that is held may be acknowledged past it.
@@ -168,6 +180,7 @@ impl<'a> Session<'a> {
             };
             outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
+            self.goes_on = !behind.is_empty() && !outcomes.is_empty();
             later.extend(behind);
             self.later = later;
             let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
@@ -188,7 +201,7 @@ impl<'a> Session<'a> {
         if self.later.is_empty() {
             return Ok((room, next.await?));
         }
-        let next = timeout(Duration::from_millis(LATER_MS), next).await;
+        let next = timeout(Duration::from_millis(if self.goes_on { 0 } else { LATER_MS }), next).await;
         Ok((room, next.unwrap_or_else(|_| Ok(Vec::new()))?))
     }
 
@@ -277,14 +290,16 @@ fn is_among(tag: (usize, u64), later: &[Delivery]) -> bool {
     later.iter().any(|delivery| (delivery.partition, delivery.tag) == tag)
 }
 
-/// Takes out, of each partition, what is behind so many requests, and is no first one: while those before wait for a row, it is
-/// not even read.
-fn behind_windows(batch: &mut Vec<Delivery>, requests_max: usize) -> Vec<Delivery> {
-    let mut requests = BTreeMap::<_, usize>::new();
+/// Takes out what is behind a batch of requests in one line, or behind [`LATER_BATCHES_MAX`] batches, and is not the first in line:
+/// while those before wait for a row, it is not even read.
+fn behind_batches(batch: &mut Vec<Delivery>, batch_max: usize) -> Vec<Delivery> {
+    let (mut lines, mut all) = (HashMap::new(), 0);
     let mut is_behind = |delivery: &mut Delivery| {
-        let requests = requests.entry(delivery.partition).or_default();
-        *requests += delivery.requests;
-        *requests > requests_max && *requests > delivery.requests
+        let line: &mut usize = lines.entry((delivery.partition, delivery.way().1.to_owned())).or_default();
+        *line += delivery.requests;
+        let is_behind = all >= LATER_BATCHES_MAX * batch_max || (*line > batch_max && *line > delivery.requests);
+        all += if is_behind { 0 } else { delivery.requests };
+        is_behind
     };
     batch.extract_if(.., |delivery| is_behind(delivery)).collect()
 }
@@ -304,14 +319,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_behind_a_window_of_requests_stays_behind_it_in_its_partition_alone() {
-        let delivered = [(0, 1, 900), (1, 1, 5), (0, 2, 200), (0, 3, 1), (1, 2, 1), (2, 1, 5_000), (2, 2, 1)];
+    fn what_is_behind_a_batch_of_requests_stays_behind_it_in_its_line_alone() {
+        let delivered =
+            [(0, 1, 900), (1, 1, 5), (0, 2, 200), (0, 3, 1), (1, 2, 1), (2, 1, 9_000), (2, 2, 1), (3, 1, 1)];
         let mut batch: Vec<_> =
             delivered.map(|(partition, tag, requests)| Delivery::of(partition, tag, requests)).into();
         let tags =
             |batch: &[Delivery]| batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect::<Vec<_>>();
-        let behind = behind_windows(&mut batch, 1_000);
+        let behind = behind_batches(&mut batch, 1_000);
         assert_eq!(tags(&batch), [(0, 1), (1, 1), (1, 2), (2, 1)]);
-        assert_eq!(tags(&behind), [(0, 2), (0, 3), (2, 2)]);
+        assert_eq!(tags(&behind), [(0, 2), (0, 3), (2, 2), (3, 1)]);
     }
 }

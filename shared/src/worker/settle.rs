@@ -12,11 +12,15 @@ use crate::{
     fail_point::pause_at,
     messages::Rejection,
 };
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
 };
+
+/// How many copies may wait to be kept before the next batch waits for them: a window of arrays could hold millions, and each is in
+/// memory. As many as full windows of single messages.
+const COPIES_WAITING_MAX: u32 = 16_000;
 
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
@@ -30,6 +34,17 @@ pub(super) enum Outcome {
     Requeued,
     /// It asks for nothing.
     Ignored,
+}
+
+impl Outcome {
+    /// Many batches may wait for their copies and acknowledgements: of those, the verdicts would be most of what is held.
+    fn forget_what_is_sent(&mut self) {
+        match self {
+            Self::Answered { .. } => *self = Self::Ignored,
+            Self::Several(verdicts) => verdicts.retain(Result::is_err),
+            Self::Rejected(_) | Self::Requeued | Self::Ignored => (),
+        }
+    }
 }
 
 /// A request of an array that cannot be decided.
@@ -102,7 +117,8 @@ impl Settler {
     async fn run(self, decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
         let publishing = Publishing::new(self.service.clone(), &self.name).await;
         let (answered, to_finish) = mpsc::channel(BATCHES_ANSWERED_MAX);
-        let answering = self.answer(decided, publishing, answered);
+        let room = Arc::new(Semaphore::new(COPIES_WAITING_MAX as usize));
+        let answering = self.answer(decided, publishing, answered, room);
         tokio::try_join!(answering, self.finish(to_finish, progress)).map(|_| ())
     }
 
@@ -111,13 +127,17 @@ impl Settler {
         &self,
         mut decided: mpsc::Receiver<Decided>,
         mut publishing: Publishing,
-        answered: mpsc::Sender<Decided>,
+        answered: mpsc::Sender<(Decided, OwnedSemaphorePermit)>,
+        room: Arc<Semaphore>,
     ) -> Result<(), Error> {
-        while let Some(batch) = decided.recv().await {
+        while let Some(mut batch) = decided.recv().await {
             pause_at("decided").await;
             publishing.publish(self.replies(&batch.outcomes)).await;
             pause_at("replied").await;
-            if answered.send(batch).await.is_err() {
+            batch.outcomes.iter_mut().for_each(|(_, outcome)| outcome.forget_what_is_sent());
+            let copies = u32::try_from(self.copies(&batch.outcomes).len()).unwrap_or(u32::MAX);
+            let room = Arc::clone(&room).acquire_many_owned(copies.min(COPIES_WAITING_MAX)).await;
+            if answered.send((batch, room.expect("nobody closes it"))).await.is_err() {
                 break;
             }
         }
@@ -126,9 +146,13 @@ impl Settler {
     }
 
     /// Puts copies where they belong, and acknowledges.
-    async fn finish(&self, mut answered: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
+    async fn finish(
+        &self,
+        mut answered: mpsc::Receiver<(Decided, OwnedSemaphorePermit)>,
+        progress: watch::Sender<u64>,
+    ) -> Result<(), Error> {
         let mut copies = Copies::new(self.service.clone(), &self.name);
-        while let Some(Decided { outcomes, held, undecided }) = answered.recv().await {
+        while let Some((Decided { outcomes, held, undecided }, _room)) = answered.recv().await {
             let returned = copies.publish(self.copies(&outcomes)).await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));

@@ -50,12 +50,14 @@ fn each_refusal_says_when_or_what_would_be_allowed() {
     };
     let cooldown =
         "You bought a at 2026-11-27T09:00:00.000000Z; you may buy more of it from 2026-11-27T11:00:00.000000Z on.";
+    let long = format!("a is for buyers of tier gold or {} or others only; you have none.", "v".repeat(128));
     for (rules, quantity, buyer, message) in [
         (Rules { opens_at: Some(NOW + HOUR), ..NONE }, 1, new, "The sale of a opens at 2026-11-27T11:00:00.000000Z."),
         (Rules { closes_at: Some(NOW), ..NONE }, 1, new, "The sale of a closed at 2026-11-27T10:00:00.000000Z."),
         (tiers(["vip"]), 1, new, "a is for buyers of tier vip only; you have none."),
         (tiers(["vip"]), 1, of_tier("silver"), "a is for buyers of tier vip only; yours is silver."),
         (tiers(["gold", "vip"]), 1, new, "a is for buyers of tier gold or vip only; you have none."),
+        (tiers(["gold", &"v".repeat(128), &"w".repeat(128)]), 1, new, &long),
         (Rules { cooldown_ms: Some(7_200_000), ..NONE }, 1, bought, cooldown),
         (at_most(4), 2, bought, &limit(4, 3, "1 more, not 2")),
         (at_most(4), 5, new, &limit(4, 0, "4 more, not 5")),
