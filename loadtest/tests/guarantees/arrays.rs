@@ -109,6 +109,23 @@ async fn what_is_no_array_of_requests_is_refused_whole_and_kept_and_nothing_of_i
 }
 
 #[tokio::test]
+async fn an_array_of_which_many_requests_are_invalid_is_kept_once_and_costs_no_thousand_messages() {
+    let mut shop = Shop::open(&[("ticket", 3)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    for (count, kept) in [(16, 16), (17, 1), (999, 1)] {
+        let id = format!("{count}");
+        let mut requests = vec!["{}".to_owned(); count];
+        requests.push(request(&id, "ticket", 1));
+        let verdicts = verdicts(&mut shop, &id, &requests).await;
+        assert!(verdicts[..count].iter().all(|verdict| verdict.contains("malformed")));
+        assert!(verdicts[count].contains(r#""code":"reserved""#), "its neighbour is served");
+        let expected = if kept == 1 { array(&requests) } else { "{}".to_owned() };
+        assert_eq!(shop.dead(kept).await, vec![("malformed".to_owned(), expected.into_bytes()); kept]);
+    }
+    assert_eq!(shop.dead_depth().await, 0);
+}
+
+#[tokio::test]
 async fn a_full_array_is_answered_by_no_more_than_a_megabyte_whatever_is_in_it() {
     let item = "t".repeat(128);
     let mut shop = Shop::open(&[(&item, 1_000)]).await;
@@ -182,7 +199,7 @@ async fn an_array_that_ends_its_workers_is_put_away_alone_and_both_kinds_of_dead
     let replayed = async |requests: usize| {
         let dead = DeadLetterQueue::open(&nodes, "test", &["worker".to_owned()]).await.unwrap();
         let taken = dead.take(10).await.unwrap();
-        assert_eq!(taken.messages.iter().map(|message| message.requests()).collect::<Vec<_>>(), [requests]);
+        assert_eq!(taken.messages.iter().map(|message| message.requests()).collect::<Vec<_>>(), [Some(requests)]);
         let replayed = dead.replay(&taken.messages[0]).await.unwrap();
         assert!(matches!(replayed, Replayed::Sent { keeps_reply_to: true, .. }));
         dead.close().await.unwrap();

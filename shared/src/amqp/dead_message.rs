@@ -6,13 +6,14 @@ use super::{
     properties::{DEATH_HEADER, header},
     topology::exchange_into,
 };
-use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request, bodies};
+use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request, bodies, is_array};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 use uuid::Uuid;
 
 /// Names the space of message ids (UUIDv5).
@@ -63,19 +64,28 @@ impl DeadMessage {
         }
     }
 
-    /// How many requests are in it.
-    pub fn requests(&self) -> usize {
-        bodies(&self.body).len()
+    /// How many requests are in it; `None`: an array that is not whole, or not JSON.
+    pub fn requests(&self) -> Option<usize> {
+        if !is_array(&self.body) {
+            return Some(1);
+        }
+        serde_json::from_slice::<Vec<IgnoredAny>>(&self.body).ok().map(|requests| requests.len())
     }
 
     /// By which exchange and routing key it gets to the function of this queue; a purchase, into the line of its item.
     pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
         let exchange = exchange_into(queue);
         // The others go by no routing key; and of what is no purchase, nothing can come but that.
-        // Of an array, all are for one item.
-        let purchase = || bodies(&self.body).iter().find_map(|body| PurchaseRequest::decode(body, Some("any")).ok());
-        let purchase = (exchange == PURCHASE_EXCHANGE).then(purchase).flatten();
-        (exchange, purchase.map_or(queue.into(), |purchase| purchase.item.into()))
+        if exchange != PURCHASE_EXCHANGE {
+            return (exchange, queue.into());
+        }
+        // Of an array, all are for one item, but for those that were refused.
+        let mut items = BTreeMap::<_, usize>::new();
+        let purchases =
+            bodies(&self.body).into_iter().filter_map(|body| PurchaseRequest::decode(body, Some("any")).ok());
+        purchases.for_each(|purchase| *items.entry(purchase.item).or_default() += 1);
+        let item = items.into_iter().max_by_key(|(_, requests)| *requests);
+        (exchange, item.map_or(queue.into(), |(item, _)| item.into()))
     }
 }
 

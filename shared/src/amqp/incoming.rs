@@ -36,7 +36,7 @@ impl Incoming {
         self.streams.is_empty() && self.arrived.is_empty() && self.is_standing()
     }
 
-    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`.
+    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`
     /// requests, or one message that has more. Batches form by themselves under load, and a lone request is never kept waiting for
     /// company. Empty where only subscriptions have [`ended`](Self::ended).
     ///

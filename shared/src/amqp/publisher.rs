@@ -52,7 +52,7 @@ pub enum Copied<'a> {
     /// To the end of the queue that it came from, by its exchange.
     Requeue { of: &'a Delivery, queue: &'a str },
     /// For `dead`, or for `dead.invalid`; of an array, it may be one request alone.
-    DeadLetter { of: &'a Delivery, request: Option<&'a str>, queue: &'a str, reason: &'a Rejection },
+    DeadLetter { of: &'a Delivery, request: Option<&'a [u8]>, queue: &'a str, reason: &'a Rejection },
 }
 
 pub struct Publisher {

@@ -1,6 +1,10 @@
 //! Counts what is settled, for the metrics of every function.
 
-use crate::{amqp::topology::DEAD_QUEUES, handler::Answer, metrics::Registry};
+use super::settle::Outcome;
+use crate::{
+    amqp::{Delivery, topology::DEAD_QUEUES},
+    metrics::Registry,
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -44,7 +48,7 @@ impl DeadMessages {
 
 impl WorkerMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        // 1 to 4,096 requests: the largest batch is 5,000.
+        // 1 to 4,096 requests: the largest batch is 5,000, unless some wait.
         let metrics =
             Self { answers: Family::default(), batch_requests: Histogram::new(exponential_buckets(1.0, 2.0, 13)) };
         registry.register("answers", "Requests answered: decided, rejected, or put off", metrics.answers.clone());
@@ -59,14 +63,22 @@ impl WorkerMetrics {
         }
     }
 
-    /// Notes the answers to a batch; and its messages that could not be read, and are rejected, too.
-    pub(super) fn answered(&self, answers: &[Answer], unreadable: usize) {
-        let count = |is_meant: fn(&Answer) -> bool| answers.iter().filter(|answer| is_meant(answer)).count();
-        for (answer, count) in [
-            ("verdict", count(|answer| matches!(answer, Answer::Verdict(_)))),
-            ("rejected", count(|answer| matches!(answer, Answer::Rejected(_))) + unreadable),
-            ("later", count(|answer| matches!(answer, Answer::Requeue))),
-        ] {
+    /// Notes what became of a batch.
+    pub(super) fn answered(&self, outcomes: &[(Delivery, Outcome)]) {
+        let (mut verdicts, mut rejected, mut later) = (0, 0, 0);
+        for (_, outcome) in outcomes {
+            match outcome {
+                Outcome::Answered { .. } => verdicts += 1,
+                Outcome::Several(several) => {
+                    let decided = several.iter().filter(|verdict| verdict.is_ok()).count();
+                    (verdicts, rejected) = (verdicts + decided, rejected + several.len() - decided);
+                }
+                Outcome::Rejected(_) => rejected += 1,
+                Outcome::Requeued => later += 1,
+                Outcome::Ignored => (),
+            }
+        }
+        for (answer, count) in [("verdict", verdicts), ("rejected", rejected), ("later", later)] {
             if count > 0 {
                 self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count as u64);
             }

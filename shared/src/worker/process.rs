@@ -87,7 +87,6 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
         read.push((delivery, read_it));
     }
     let answers = answer(handler, &requests, around).await?;
-    around.metrics.answered(&answers, read.iter().map(|(_, read)| read.rejected()).sum());
     let mut answered = requests.iter().zip(answers);
     let mut outcomes = Outcomes { decided: Vec::with_capacity(read.len()), later: Vec::new() };
     for (delivery, read) in read {
@@ -96,6 +95,7 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
             None => outcomes.later.push(delivery),
         }
     }
+    around.metrics.answered(&outcomes.decided);
     Some(outcomes)
 }
 

@@ -10,6 +10,7 @@ use crate::{
     handler::Answer,
     messages::{Rejection, Request, Sender, is_array, read_array},
 };
+use std::{borrow::Cow, ops::Range};
 
 /// Reads what is in a message, and adds to `requests` those for the handler.
 pub(super) fn read_message<R: Request>(
@@ -37,10 +38,11 @@ pub(super) fn read_message<R: Request>(
         Err(rejection) => return Read::Known(Outcome::Rejected(rejection)),
     };
     let mut places = Vec::with_capacity(bodies.len());
-    for body in bodies.iter().map(|body| body.get()) {
-        let request = read_request(delivery, R::decode(body.as_bytes(), None), Ok(()), options);
+    for text in bodies.iter().map(|request| request.get()) {
+        let request = read_request(delivery, R::decode(text.as_bytes(), None), Ok(()), options);
         let rejection = request.map(|request| requests.push(request)).err();
-        places.push(Place { request: body.to_owned(), rejection });
+        let begin = text.as_ptr() as usize - body.as_ptr() as usize;
+        places.push(Place { at: begin..begin + text.len(), rejection });
     }
     Read::Several(places)
 }
@@ -55,22 +57,13 @@ pub(super) enum Read {
 
 /// One request of an array.
 pub(super) struct Place {
-    /// As it was sent.
-    request: String,
+    /// Where it stands in the body.
+    at: Range<usize>,
     /// `None`: the handler has the answer.
     rejection: Option<Rejection>,
 }
 
 impl Read {
-    /// How many of its requests the handler does not get to see.
-    pub(super) fn rejected(&self) -> usize {
-        match self {
-            Self::Known(Outcome::Rejected(_)) => 1,
-            Self::Several(places) => places.iter().filter(|place| place.rejection.is_some()).count(),
-            Self::Known(_) | Self::One => 0,
-        }
-    }
-
     /// What becomes of it; takes as many answers as it had requests for the handler. `None`: it comes again, all of it: a request that
     /// is decided has its verdict on record.
     pub(super) fn outcome<'a, R: Request + 'a>(
@@ -91,21 +84,26 @@ impl Read {
                 (_, Answer::Later) => None,
             },
             Self::Several(places) => {
-                let verdicts = places.into_iter().map(|Place { request, rejection }| {
-                    let answer = rejection.map_or_else(|| next().1, Answer::Rejected);
-                    match answer {
-                        Answer::Verdict(body) => Some(Ok(body)),
-                        Answer::Rejected(reason) => Some(Err(Rejected { reason, request })),
-                        // A queue with an order puts nothing off to its end.
-                        Answer::Requeue | Answer::Later => None,
-                    }
-                });
+                let answer = |place: Place| (place.at, place.rejection.map_or_else(|| next().1, Answer::Rejected));
                 // All of them, before it is asked whether one is missing: the answers behind them are others'.
-                let verdicts: Vec<_> = verdicts.collect();
-                verdicts.into_iter().collect::<Option<_>>().map(Outcome::Several)
+                several(delivery, places.into_iter().map(answer).collect())
             }
         }
     }
+}
+
+/// What becomes of an array with these answers, each with where its request stands.
+fn several(delivery: &Delivery, answers: Vec<(Range<usize>, Answer)>) -> Option<Outcome> {
+    let is_rejected = |(_, answer): &(_, Answer)| matches!(answer, Answer::Rejected(_));
+    // It was read before; where the disk fails meanwhile, the message comes again.
+    let body = if answers.iter().any(is_rejected) { delivery.body.read().ok()? } else { Cow::default() };
+    let verdict = |(at, answer): (Range<usize>, Answer)| match answer {
+        Answer::Verdict(verdict) => Some(Ok(verdict)),
+        Answer::Rejected(reason) => Some(Err(Rejected { reason, request: body[at].to_vec() })),
+        // A queue with an order puts nothing off to its end.
+        Answer::Requeue | Answer::Later => None,
+    };
+    answers.into_iter().map(verdict).collect::<Option<_>>().map(Outcome::Several)
 }
 
 fn read_request<R: Request>(

@@ -5,6 +5,7 @@
 
 mod care;
 mod hand_over;
+mod later;
 
 use super::{
     Ended, Function,
@@ -15,13 +16,8 @@ use super::{
 };
 use crate::amqp::{Consumer, Delivery, Error};
 use hand_over::Taken;
-use std::{
-    collections::{BTreeMap, HashMap},
-    future::Future,
-    pin::pin,
-    sync::Mutex,
-    time::Duration,
-};
+use later::behind_batches;
+use std::{collections::BTreeMap, future::Future, pin::pin, sync::Mutex, time::Duration};
 use tokio::{
     sync::mpsc::Permit,
     time::{Interval, MissedTickBehavior, interval, timeout},
@@ -36,8 +32,6 @@ const WINDOW_MIN: u16 = 64;
 const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
 const SHARE_MS: u64 = 500;
-/// The most requests read again of what is not decided yet, in batches.
-const LATER_BATCHES_MAX: usize = 8;
 /// How long to wait for company before what is not decided is tried again, where nothing else was decided meanwhile.
 const LATER_MS: u64 = 100;
 /// How often is looked whether a queue is gone, and between two looks.
@@ -163,13 +157,16 @@ impl<'a> Session<'a> {
             if self.sees_suspects(&batch) {
                 return Ok(Ended::Suspect);
             }
-            let mut behind = Vec::new();
-            if !self.later.is_empty() {
+            let mut left = (Vec::new(), Vec::new());
+            let is_again = !self.later.is_empty();
+            if is_again {
                 self.later.append(&mut batch);
                 batch = std::mem::take(&mut self.later);
-                behind = behind_batches(&mut batch, service.worker.batch_max.into());
             }
             let room = self.put_limited_away(room, &mut batch).await?;
+            if is_again {
+                left = behind_batches(&mut batch, service.worker.batch_max.into());
+            }
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
                     // What was in hand is not decided: nothing that is held may be acknowledged past it.
@@ -180,9 +177,10 @@ impl<'a> Session<'a> {
             };
             outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
-            self.goes_on = !behind.is_empty() && !outcomes.is_empty();
-            later.extend(behind);
-            self.later = later;
+            let (without_room, behind) = left;
+            self.goes_on = !without_room.is_empty() || !behind.is_empty() && !outcomes.is_empty();
+            self.later = without_room;
+            self.later.extend(later.into_iter().chain(behind));
             let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
             room.send(Decided { outcomes, held: self.shares.held(), undecided: undecided(&self.later) });
             self.pushed += 1;
@@ -290,20 +288,6 @@ fn is_among(tag: (usize, u64), later: &[Delivery]) -> bool {
     later.iter().any(|delivery| (delivery.partition, delivery.tag) == tag)
 }
 
-/// Takes out what is behind a batch of requests in one line, or behind [`LATER_BATCHES_MAX`] batches, and is not the first in line:
-/// while those before wait for a row, it is not even read.
-fn behind_batches(batch: &mut Vec<Delivery>, batch_max: usize) -> Vec<Delivery> {
-    let (mut lines, mut all) = (HashMap::new(), 0);
-    let mut is_behind = |delivery: &mut Delivery| {
-        let line: &mut usize = lines.entry((delivery.partition, delivery.way().1.to_owned())).or_default();
-        *line += delivery.requests;
-        let is_behind = all >= LATER_BATCHES_MAX * batch_max || (*line > batch_max && *line > delivery.requests);
-        all += if is_behind { 0 } else { delivery.requests };
-        is_behind
-    };
-    batch.extract_if(.., |delivery| is_behind(delivery)).collect()
-}
-
 /// In each partition, the first (partition, tag) of these.
 fn undecided(later: &[Delivery]) -> Vec<(usize, u64)> {
     let mut first = BTreeMap::new();
@@ -312,22 +296,4 @@ fn undecided(later: &[Delivery]) -> Vec<(usize, u64)> {
         *tag = delivery.tag.min(*tag);
     }
     first.into_iter().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_behind_a_batch_of_requests_stays_behind_it_in_its_line_alone() {
-        let delivered =
-            [(0, 1, 900), (1, 1, 5), (0, 2, 200), (0, 3, 1), (1, 2, 1), (2, 1, 9_000), (2, 2, 1), (3, 1, 1)];
-        let mut batch: Vec<_> =
-            delivered.map(|(partition, tag, requests)| Delivery::of(partition, tag, requests)).into();
-        let tags =
-            |batch: &[Delivery]| batch.iter().map(|delivery| (delivery.partition, delivery.tag)).collect::<Vec<_>>();
-        let behind = behind_batches(&mut batch, 1_000);
-        assert_eq!(tags(&batch), [(0, 1), (1, 1), (1, 2), (2, 1)]);
-        assert_eq!(tags(&behind), [(0, 2), (0, 3), (2, 2), (3, 1)]);
-    }
 }

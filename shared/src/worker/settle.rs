@@ -18,9 +18,13 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// How many copies may wait to be kept before the next batch waits for them: a window of arrays could hold millions, and each is in
-/// memory. As many as full windows of single messages.
+/// How many copies may wait to be kept before the next batch waits for them; of a request of an array, which is in memory meanwhile,
+/// each [`COPY_BYTES`] count as one more. As many as full windows of single messages, and 64 MB.
 const COPIES_WAITING_MAX: u32 = 16_000;
+const COPY_BYTES: usize = 4 * 1024;
+/// The most requests of an array that are kept each alone. Of more, the array is kept, once: else whoever sends 3 kB would have us
+/// write a thousand messages.
+const ALONE_MAX: usize = 16;
 
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.
@@ -41,7 +45,14 @@ impl Outcome {
     fn forget_what_is_sent(&mut self) {
         match self {
             Self::Answered { .. } => *self = Self::Ignored,
-            Self::Several(verdicts) => verdicts.retain(Result::is_err),
+            Self::Several(verdicts) => {
+                verdicts.retain(Result::is_err);
+                if verdicts.len() > ALONE_MAX {
+                    // Of these, the array is kept.
+                    verdicts.truncate(ALONE_MAX + 1);
+                }
+                verdicts.shrink_to_fit();
+            }
             Self::Rejected(_) | Self::Requeued | Self::Ignored => (),
         }
     }
@@ -51,7 +62,7 @@ impl Outcome {
 pub(super) struct Rejected {
     pub(super) reason: Rejection,
     /// As it was sent.
-    pub(super) request: String,
+    pub(super) request: Vec<u8>,
 }
 
 pub(super) struct Decided {
@@ -135,8 +146,8 @@ impl Settler {
             publishing.publish(self.replies(&batch.outcomes)).await;
             pause_at("replied").await;
             batch.outcomes.iter_mut().for_each(|(_, outcome)| outcome.forget_what_is_sent());
-            let copies = u32::try_from(self.copies(&batch.outcomes).len()).unwrap_or(u32::MAX);
-            let room = Arc::clone(&room).acquire_many_owned(copies.min(COPIES_WAITING_MAX)).await;
+            let weight = u32::try_from(self.copies(&batch.outcomes).iter().map(weight_of).sum::<usize>());
+            let room = Arc::clone(&room).acquire_many_owned(weight.unwrap_or(u32::MAX).min(COPIES_WAITING_MAX)).await;
             if answered.send((batch, room.expect("nobody closes it"))).await.is_err() {
                 break;
             }
@@ -189,15 +200,26 @@ impl Settler {
             let queue = self.queues[of.partition].as_str();
             match outcome {
                 Outcome::Rejected(reason) => copies.push(Copied::DeadLetter { of, request: None, queue, reason }),
-                Outcome::Several(verdicts) => copies.extend(verdicts.iter().filter_map(|verdict| {
-                    let Rejected { reason, request } = verdict.as_ref().err()?;
-                    Some(Copied::DeadLetter { of, request: Some(request), queue, reason })
-                })),
+                Outcome::Several(verdicts) => {
+                    let rejected: Vec<_> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
+                    let is_alone = rejected.len() <= ALONE_MAX;
+                    copies.extend(rejected.iter().take(if is_alone { ALONE_MAX } else { 1 }).map(|rejected| {
+                        let request = is_alone.then_some(rejected.request.as_slice());
+                        Copied::DeadLetter { of, request, queue, reason: &rejected.reason }
+                    }));
+                }
                 Outcome::Requeued => copies.push(Copied::Requeue { of, queue }),
                 Outcome::Answered { .. } | Outcome::Ignored => (),
             }
         }
         copies
+    }
+}
+
+fn weight_of(copy: &Copied<'_>) -> usize {
+    match copy {
+        Copied::DeadLetter { request, .. } => 1 + request.map_or(0, |request| request.len() / COPY_BYTES),
+        Copied::Requeue { .. } => 1,
     }
 }
 

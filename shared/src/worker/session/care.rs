@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
         if limited.is_empty() {
             return Ok(room);
         }
-        self.function.metrics.answered(&[], limited.len());
+        self.function.metrics.answered(&limited);
         let taken: Vec<_> = limited.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
         room.send(Decided { outcomes: limited, held: self.shares.held(), undecided: undecided(batch) });
         self.pushed += 1;
