@@ -199,8 +199,9 @@ async fn an_array_that_ends_its_workers_is_put_away_alone_and_both_kinds_of_dead
     let replayed = async |requests: usize| {
         let dead = DeadLetterQueue::open(&nodes, "test", &["worker".to_owned()]).await.unwrap();
         let taken = dead.take(10).await.unwrap();
-        assert_eq!(taken.messages.iter().map(|message| message.requests()).collect::<Vec<_>>(), [Some(requests)]);
-        let replayed = dead.replay(&taken.messages[0]).await.unwrap();
+        // A worker that is killed between a copy and its acknowledgement has the next one make it again.
+        let message = taken.messages.iter().find(|message| message.requests() == Some(requests)).unwrap();
+        let replayed = dead.replay(message).await.unwrap();
         assert!(matches!(replayed, Replayed::Sent { keeps_reply_to: true, .. }));
         dead.close().await.unwrap();
     };

@@ -144,7 +144,7 @@ async fn assert_sleeps_through(hot: Scenario) {
 #[tokio::test]
 async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
     // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
-    for how in ["--items 400 --rate 4000", "--items 40 --requests-per-message 4"] {
+    for how in ["--items 400 --rate 4000", "--items 40 --rate 4000 --requests-per-message 4"] {
         let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --workers 3 --batch-max 50 \
                     --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
                     --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";

@@ -1,10 +1,6 @@
 //! Counts what is settled, for the metrics of every function.
 
-use super::settle::Outcome;
-use crate::{
-    amqp::{Delivery, topology::DEAD_QUEUES},
-    metrics::Registry,
-};
+use crate::{amqp::topology::DEAD_QUEUES, metrics::Registry};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -63,22 +59,9 @@ impl WorkerMetrics {
         }
     }
 
-    /// Notes what became of a batch.
-    pub(super) fn answered(&self, outcomes: &[(Delivery, Outcome)]) {
-        let (mut verdicts, mut rejected, mut later) = (0, 0, 0);
-        for (_, outcome) in outcomes {
-            match outcome {
-                Outcome::Answered { .. } => verdicts += 1,
-                Outcome::Several(several) => {
-                    let decided = several.iter().filter(|verdict| verdict.is_ok()).count();
-                    (verdicts, rejected) = (verdicts + decided, rejected + several.len() - decided);
-                }
-                Outcome::Rejected(_) => rejected += 1,
-                Outcome::Requeued => later += 1,
-                Outcome::Ignored => (),
-            }
-        }
-        for (answer, count) in [("verdict", verdicts), ("rejected", rejected), ("later", later)] {
+    /// Notes so many answers of each kind.
+    pub(super) fn answered(&self, counts: [(&'static str, usize); 3]) {
+        for (answer, count) in counts {
             if count > 0 {
                 self.answers.get_or_create(&AnswerLabel { answer }).inc_by(count as u64);
             }

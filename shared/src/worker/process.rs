@@ -1,6 +1,12 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{Function, Outage, metrics::WorkerMetrics, read::read_message, service::Service, settle::Outcome};
+use super::{
+    Function, Outage,
+    metrics::WorkerMetrics,
+    read::read_message,
+    service::Service,
+    settle::{Outcome, answers_in},
+};
 use crate::{
     amqp::Delivery,
     error::Error,
@@ -95,7 +101,7 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
             None => outcomes.later.push(delivery),
         }
     }
-    around.metrics.answered(&outcomes.decided);
+    around.metrics.answered(answers_in(&outcomes.decided));
     Some(outcomes)
 }
 

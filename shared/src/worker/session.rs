@@ -61,7 +61,7 @@ struct Session<'a> {
     window: u16,
     /// Delivered, and not decided yet: the first of the next batch.
     later: Vec<Delivery>,
-    /// Whether there is more to decide of it at once.
+    /// Whether more of it was not read than is waited for, and something was decided: then it is tried again at once.
     goes_on: bool,
     /// Batches handed over to be settled.
     pushed: u64,
@@ -178,7 +178,8 @@ impl<'a> Session<'a> {
             outcomes.extend(care::renewed_of(&mut later));
             self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
             let (without_room, behind) = left;
-            self.goes_on = !without_room.is_empty() || !behind.is_empty() && !outcomes.is_empty();
+            let has_more = !without_room.is_empty() || !behind.is_empty();
+            self.goes_on = has_more && !outcomes.is_empty();
             self.later = without_room;
             self.later.extend(later.into_iter().chain(behind));
             let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();

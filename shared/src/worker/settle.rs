@@ -40,6 +40,24 @@ pub(super) enum Outcome {
     Ignored,
 }
 
+/// How many requests were answered in each way, by the words of the metric `answers`.
+pub(super) fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, usize); 3] {
+    let (mut verdicts, mut rejected, mut later) = (0, 0, 0);
+    for (_, outcome) in outcomes {
+        match outcome {
+            Outcome::Answered { .. } => verdicts += 1,
+            Outcome::Several(several) => {
+                let decided = several.iter().filter(|verdict| verdict.is_ok()).count();
+                (verdicts, rejected) = (verdicts + decided, rejected + several.len() - decided);
+            }
+            Outcome::Rejected(_) => rejected += 1,
+            Outcome::Requeued => later += 1,
+            Outcome::Ignored => (),
+        }
+    }
+    [("verdict", verdicts), ("rejected", rejected), ("later", later)]
+}
+
 impl Outcome {
     /// Many batches may wait for their copies and acknowledgements: of those, the verdicts would be most of what is held.
     fn forget_what_is_sent(&mut self) {

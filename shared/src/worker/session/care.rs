@@ -8,7 +8,7 @@ use crate::{
     worker::{
         process::Outcomes,
         rebalance::Place,
-        settle::{Decided, Outcome},
+        settle::{Decided, Outcome, answers_in},
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -61,7 +61,7 @@ impl<'a> Session<'a> {
         if limited.is_empty() {
             return Ok(room);
         }
-        self.function.metrics.answered(&limited);
+        self.function.metrics.answered(answers_in(&limited));
         let taken: Vec<_> = limited.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
         room.send(Decided { outcomes: limited, held: self.shares.held(), undecided: undecided(batch) });
         self.pushed += 1;
