@@ -65,11 +65,12 @@ impl Outcome {
             Self::Answered { .. } => *self = Self::Ignored,
             Self::Several(verdicts) => {
                 verdicts.retain(Result::is_err);
-                if verdicts.len() > ALONE_MAX {
-                    // Of these, the array is kept.
-                    verdicts.truncate(ALONE_MAX + 1);
-                }
                 verdicts.shrink_to_fit();
+                if verdicts.len() > ALONE_MAX
+                    && let Err(first) = verdicts.swap_remove(0)
+                {
+                    *self = Self::Rejected(first.reason);
+                }
             }
             Self::Rejected(_) | Self::Requeued | Self::Ignored => (),
         }
@@ -219,11 +220,8 @@ impl Settler {
             match outcome {
                 Outcome::Rejected(reason) => copies.push(Copied::DeadLetter { of, request: None, queue, reason }),
                 Outcome::Several(verdicts) => {
-                    let rejected: Vec<_> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
-                    let is_alone = rejected.len() <= ALONE_MAX;
-                    copies.extend(rejected.iter().take(if is_alone { ALONE_MAX } else { 1 }).map(|rejected| {
-                        let request = is_alone.then_some(rejected.request.as_slice());
-                        Copied::DeadLetter { of, request, queue, reason: &rejected.reason }
+                    copies.extend(verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).map(|rejected| {
+                        Copied::DeadLetter { of, request: Some(&rejected.request), queue, reason: &rejected.reason }
                     }));
                 }
                 Outcome::Requeued => copies.push(Copied::Requeue { of, queue }),
