@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection, PgPool, Postgres,
+    Connection, Executor, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -92,8 +92,8 @@ pub(crate) fn pool_with(options: PgConnectOptions, settings: &[(&str, &str)], co
     let set = set(&options, settings);
     PgPoolOptions::new()
         .after_connect(move |connection, _| {
-            let set = AssertSqlSafe(set.clone());
-            Box::pin(async { sqlx::raw_sql(set).execute(connection).await.map(drop) })
+            let set = set.clone();
+            Box::pin(async move { connection.execute(set.as_str()).await.map(drop) })
         })
         .max_connections(connections_max)
         .acquire_timeout(Duration::from_secs(ACQUIRE_SECONDS_MAX))
@@ -174,11 +174,11 @@ pub fn connect<'a>(
     options: &'a PgConnectOptions,
     settings: &[(&str, &str)],
 ) -> BoxFuture<'a, Result<PgConnection, sqlx::Error>> {
-    let set = AssertSqlSafe(set(options, settings));
+    let set = set(options, settings);
     Box::pin(async move {
         answered(async {
             let mut connection = PgConnection::connect_with(options).await?;
-            sqlx::raw_sql(set).execute(&mut connection).await?;
+            connection.execute(set.as_str()).await?;
             Ok(connection)
         })
         .await

@@ -91,14 +91,6 @@ impl State {
     }
 }
 
-impl TryFrom<String> for State {
-    type Error = String;
-
-    fn try_from(word: String) -> Result<Self, String> {
-        Self::read(&word).ok_or_else(|| format!("an order has the unknown state {word}"))
-    }
-}
-
 impl Cause {
     pub const ALL: [Self; 6] = [
         Self::HoldPassed,

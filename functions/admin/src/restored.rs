@@ -8,6 +8,7 @@ use crate::{
 use clap::Args;
 use serde_json::json;
 use shared::{config::StoreOptions, db, messages::time::text};
+use sqlx::Executor;
 use time::OffsetDateTime;
 
 /// The relay may have the row locked for as long as it publishes.
@@ -37,7 +38,7 @@ pub(crate) async fn run(Options { store }: Options) -> Result<Drawn, Failure> {
         let mut transaction = pool.begin().await?;
         sqlx::query(WAIT).execute(&mut *transaction).await?;
         let read: (OffsetDateTime, bool) = sqlx::query_as(READ).fetch_one(&mut *transaction).await?;
-        sqlx::raw_sql(GO_ON).execute(&mut *transaction).await?;
+        transaction.execute(GO_ON).await?;
         transaction.commit().await?;
         Ok::<_, sqlx::Error>(read)
     };

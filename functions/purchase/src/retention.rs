@@ -5,7 +5,7 @@
 //! decides never waits for the walk, nor the walk for anybody; and what is not past its time, by the database's clock, stays.
 
 use shared::{db, upkeep::Upkeep};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// The days that verdicts are kept, unless the operator says otherwise.
@@ -162,6 +162,7 @@ pub async fn step(
     kept: Kept,
     days: u16,
 ) -> Result<Option<(i64, Option<i64>)>, sqlx::Error> {
-    let step = sqlx::query_as(AssertSqlSafe(kept.step())).bind(kept.step_pages()).bind(i32::from(days));
+    let step = kept.step();
+    let step = sqlx::query_as(&step).bind(kept.step_pages()).bind(i32::from(days));
     step.bind(WALK_EVERY_SECONDS).bind(PAUSE_FACTOR).fetch_optional(connection).await
 }

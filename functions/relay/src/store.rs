@@ -4,7 +4,7 @@
 
 use crate::decide::{Order, Row};
 use shared::messages::EventOrder;
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use std::collections::HashMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -113,5 +113,5 @@ pub(crate) async fn mark(connection: &mut PgConnection) -> Result<OffsetDateTime
 
 /// Keeps the functions from recording anything, from the commit on.
 pub(crate) async fn hold(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(HOLD).execute(connection).await.map(drop)
+    connection.execute(HOLD).await.map(drop)
 }

@@ -20,7 +20,7 @@ use shared::db;
 use shared::retry::RetryPolicy;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -116,7 +116,7 @@ impl Opened {
     pub async fn new(database_url: &str, baseline: &Baseline) -> Result<Self, Failure> {
         let pool = open_pool(database_url).await?;
         let item = format!("sale-{}", Uuid::now_v7().simple());
-        sqlx::raw_sql(TABLES).execute(&pool).await?;
+        pool.execute(TABLES).await?;
         let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
         sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port")?;
@@ -183,7 +183,7 @@ async fn open_pool(database_url: &str) -> Result<PgPool, Failure> {
         .acquire_slow_threshold(POOL_WAIT_MAX)
         // A round trip before every use, otherwise.
         .test_before_acquire(false)
-        .after_connect(|connection, _| Box::pin(async { sqlx::raw_sql(LIMITS).execute(connection).await.map(drop) }))
+        .after_connect(|connection, _| Box::pin(async { connection.execute(LIMITS).await.map(drop) }))
         .connect_with(db::read(database_url)?.application_name("loadtest baseline server"));
     opening.await.map_err(|error| {
         Failure::Unreachable(anyhow!(

@@ -6,7 +6,7 @@
 use super::{NO_LIMITS, OpenError, answered, is_locked_out, pool_with};
 use crate::retry::RetryPolicy;
 use sqlx::{
-    AssertSqlSafe, PgPool, SqlSafeStr,
+    Executor, PgPool,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     postgres::PgConnectOptions,
 };
@@ -79,13 +79,13 @@ pub struct Migrated {
 
 fn migrations() -> impl Iterator<Item = Migration> {
     MIGRATIONS.into_iter().map(|(version, name, sql)| {
-        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(sql), false)
     })
 }
 
 /// What brings a schema up to this version, and no further: [`SCHEMA_VERSION`], or where an older one is wanted, in tests.
 pub fn migrator(version: i64) -> Migrator {
-    Migrator::with_migrations(migrations().filter(|ours| ours.version <= version).collect())
+    Migrator { migrations: migrations().filter(|ours| ours.version <= version).collect(), ..Migrator::DEFAULT }
 }
 
 /// An error where an altered version of this program made the schema, or a newer one that this one cannot run with.
@@ -137,7 +137,7 @@ async fn migrate_once(pool: &PgPool) -> Result<Migrated, MigrateError> {
     let migrated = async {
         migrator(SCHEMA_VERSION).run(&unlimited).await?;
         if owner.is_some() {
-            sqlx::raw_sql(AssertSqlSafe(format!("{ONE_AT_A_TIME}{RIGHTS}"))).execute(&unlimited).await?;
+            unlimited.execute(format!("{ONE_AT_A_TIME}{RIGHTS}").as_str()).await?;
         }
         Ok(Migrated { found, left: SCHEMA_VERSION })
     };

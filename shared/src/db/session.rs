@@ -4,7 +4,7 @@
 //! the same one is left to chance; but a listener that has nothing else to do is notified if and only if its session is its own.
 
 use sqlx::{
-    AssertSqlSafe, Connection, PgConnection,
+    Connection, Executor, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{io::ErrorKind, time::Duration};
@@ -27,7 +27,7 @@ pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Err
         Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == READ_ONLY) => return Ok(true),
         connected => connected?,
     };
-    match sqlx::raw_sql(AssertSqlSafe(format!("NOTIFY {channel}"))).execute(&mut notifier).await {
+    match notifier.execute(format!("NOTIFY {channel}").as_str()).await {
         // It was notified itself, which is no answer to anything: its connection was the listener's a moment ago.
         Err(sqlx::Error::Protocol(_)) => return Ok(false),
         notified => notified.map(drop)?,
@@ -44,7 +44,7 @@ async fn is_notified(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
         Ok(notified) => notified.map(|_| true),
         // A server that is slow delivers what it has before it answers.
         Err(_) => {
-            sqlx::raw_sql("SELECT").execute(&mut *listener).await?;
+            listener.execute("SELECT").await?;
             Ok(listener.next_buffered().is_some())
         }
     }

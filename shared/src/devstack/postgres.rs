@@ -10,7 +10,7 @@ use super::{
 };
 use anyhow::{Context, Result};
 use sqlx::{
-    ConnectOptions, Connection,
+    ConnectOptions, Connection, Executor,
     postgres::{PgConnectOptions, PgConnection},
 };
 use std::{
@@ -96,7 +96,7 @@ impl Postgres {
         let server = Server::start(folder, "PostgreSQL", "postgres", ready, program).await?;
         let postgres = Postgres { url, server };
         let mut connection = postgres.connect(TEMPLATE).await?;
-        sqlx::raw_sql(ROLES).execute(&mut connection).await.context("make the roles of migrations/roles.sql")?;
+        connection.execute(ROLES).await.context("make the roles of migrations/roles.sql")?;
         connection.close().await?;
         Ok(postgres)
     }
@@ -115,7 +115,7 @@ impl Postgres {
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let statement = format!("{CREATE_DATABASE}\"{}\"", name.replace('"', "\"\""));
         let mut connection = self.connect(MAINTENANCE).await?;
-        let created = sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await;
+        let created = connection.execute(statement.as_str()).await;
         created.with_context(|| format!("create the database {name}"))?;
         connection.close().await.context("close the connection that created a database")
     }

@@ -8,7 +8,11 @@ use crate::{
     messages::Sender,
     outbox::{kind_of, record_orders},
 };
-use sqlx::PgConnection;
+use sqlx::{
+    Decode, PgConnection, Postgres, Type,
+    error::BoxDynError,
+    postgres::{PgTypeInfo, PgValueRef},
+};
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -53,13 +57,26 @@ WHERE items.id = change.item";
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Order {
     pub id: Uuid,
-    #[sqlx(try_from = "String")]
     pub state: State,
     pub item: String,
     pub quantity: i64,
     pub hold_until: OffsetDateTime,
     /// Who bought it; empty where the purchase did not say so.
     pub sender: String,
+}
+
+/// A column of the word that [`State::as_str`] has for it.
+impl Type<Postgres> for State {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'row> Decode<'row, Postgres> for State {
+    fn decode(value: PgValueRef<'row>) -> Result<Self, BoxDynError> {
+        let word = <&str as Decode<Postgres>>::decode(value)?;
+        Self::read(word).ok_or_else(|| format!("an order has the unknown state {word}").into())
+    }
 }
 
 impl Order {

@@ -29,7 +29,7 @@ use shared::{
     messages::{Code, PurchaseRequest, Verdict},
     retry::RetryPolicy,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -136,7 +136,7 @@ impl Sale {
     /// A transaction that has changed a row and holds it until released.
     async fn blocker(&self, change: &str) -> Transaction<'static, Postgres> {
         let mut blocker = self.pool.begin().await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(change.to_owned())).execute(&mut *blocker).await.unwrap();
+        sqlx::raw_sql(change).execute(&mut *blocker).await.unwrap();
         blocker
     }
 
@@ -199,7 +199,7 @@ impl Reader {
 /// Each statement is refused by this constraint.
 async fn assert_violates(pool: &PgPool, cases: &[(&str, &str)]) {
     for (statement, constraint) in cases {
-        let error = sqlx::query(AssertSqlSafe((*statement).to_owned())).execute(pool).await.unwrap_err();
+        let error = sqlx::query(statement).execute(pool).await.unwrap_err();
         assert_eq!(error.as_database_error().and_then(|error| error.constraint()), Some(*constraint), "{statement}");
     }
 }

@@ -139,7 +139,7 @@ async fn rules_that_no_decision_could_read_cannot_be_set() {
 /// A sale of 100 units of `ticket` under these rules.
 async fn ruled(rules: &str) -> Sale {
     let sale = optimistic(&[("ticket", 100)]).await;
-    let update = AssertSqlSafe(format!("UPDATE items SET counts_orders = true, {rules}"));
+    let update = &format!("UPDATE items SET counts_orders = true, {rules}");
     sqlx::query(update).execute(&sale.pool).await.unwrap();
     sale
 }

@@ -82,7 +82,7 @@ async fn every_verdict_is_right_on_the_version_of_the_row_that_it_names() {
             .collect();
         for number in (0..).take_while(|_| !deciders.iter().all(JoinHandle::is_finished)) {
             let change = format!("UPDATE items SET version = version + 1, {} WHERE id = $1", CHANGES[number % 8]);
-            let change = sqlx::query(AssertSqlSafe(change)).bind(ITEMS[number % ITEMS.len()].0);
+            let change = sqlx::query(&change).bind(ITEMS[number % ITEMS.len()].0);
             change.execute(&sale.pool).await.unwrap();
         }
 

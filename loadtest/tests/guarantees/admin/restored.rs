@@ -11,7 +11,6 @@ use shared::{
     devstack::{Folder, Supervised, postgres_program},
     messages::{Event, EventKind, PAYMENT_QUEUE},
 };
-use sqlx::AssertSqlSafe;
 use std::{fs, path::Path};
 use tokio::process::Command;
 
@@ -60,7 +59,7 @@ async fn run(program: &str, database_url: &str, arguments: &[&str]) {
 async fn restore(shop: &Shop, dump: &str) -> String {
     let (server, host) = shop.database_url.split_once('?').unwrap();
     let name = format!("{}_restored", server.rsplit_once('/').unwrap().1);
-    let create = AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE template0"));
+    let create = &format!("CREATE DATABASE {name} TEMPLATE template0");
     sqlx::query(create).execute(&shop.pool).await.unwrap();
     let url = format!("{server}_restored?{host}");
     run("pg_restore", &url, &["--exit-on-error", dump]).await;

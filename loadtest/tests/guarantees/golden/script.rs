@@ -9,7 +9,6 @@ use crate::support::shop::{Reply, Shop, until};
 use lapin::BasicProperties;
 use serde_json::Value;
 use shared::devstack::Supervised;
-use sqlx::AssertSqlSafe;
 use std::collections::{BTreeSet, HashMap};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -39,10 +38,10 @@ impl<'a> Script<'a> {
         let rest = self.orders.iter().fold(rest.to_owned(), |rest, (id, order)| rest.replace(id, order));
         match word {
             "worker" => self.start(&rest).await,
-            "sql" => drop(sqlx::raw_sql(AssertSqlSafe(rest)).execute(&self.shop.pool).await.unwrap()),
+            "sql" => drop(sqlx::raw_sql(&rest).execute(&self.shop.pool).await.unwrap()),
             "wait" => {
-                let holds = || sqlx::query_scalar(AssertSqlSafe(rest.clone())).fetch_one(&self.shop.pool);
-                until(&rest, async || holds().await.unwrap()).await;
+                let holds = async || sqlx::query_scalar(&rest).fetch_one(&self.shop.pool).await.unwrap();
+                until(&rest, holds).await;
             }
             "dead" => {
                 let dead = self.shop.dead(std::mem::take(&mut self.dead)).await;
