@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
-use shared::amqp::{self, Nodes};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use shared::amqp::{self, Nodes, publish_pipelined};
 use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
@@ -88,7 +89,7 @@ impl Session {
 
     pub(super) async fn close(mut self) -> anyhow::Result<()> {
         let reply_to = self.publisher.reply_to.clone();
-        self.publisher.publish("", reply_to.as_str(), LAST, b"").await?;
+        self.publisher.publish("", reply_to.as_str(), LAST, vec![]).await?;
         self.publisher.confirmed().await?;
         let read = tokio::time::timeout(LAST_WAIT_MAX, self.tasks.join_next()).await?;
         read.context("the replies have ended")???;
@@ -105,7 +106,8 @@ struct Publisher {
     channel: Channel,
     reply_to: ShortString,
     properties: BasicProperties,
-    confirms: VecDeque<(ShortString, PublisherConfirm)>,
+    /// What is published and not confirmed: by message id, oldest first.
+    confirms: VecDeque<(ShortString, BoxFuture<'static, lapin::Result<Confirmation>>)>,
 }
 
 impl Publisher {
@@ -122,12 +124,12 @@ impl Publisher {
         Ok(Self { connection, channel, reply_to, properties, confirms: VecDeque::new() })
     }
 
-    async fn publish(&mut self, exchange: &str, key: &str, id: &str, body: &[u8]) -> anyhow::Result<()> {
+    async fn publish(&mut self, exchange: &str, key: &str, id: &str, body: Vec<u8>) -> anyhow::Result<()> {
         let id = ShortString::from(id);
         let properties = self.properties.clone().with_message_id(id.clone()).with_correlation_id(id.clone());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let published = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?;
-        self.confirms.push_back((id, published));
+        let confirm = publish_pipelined(&self.channel, (exchange, key), options, body, properties).await;
+        self.confirms.push_back((id, confirm));
         if self.confirms.len() == CONFIRMS_MAX { self.confirm_first().await } else { Ok(()) }
     }
 
@@ -193,7 +195,7 @@ async fn publish_message(
         shared.state().answers.sent(&requests);
         first.request_id.to_string()
     };
-    publisher.publish(PURCHASE_EXCHANGE, &schedule.items[first.item as usize].id, &id, &body).await
+    publisher.publish(PURCHASE_EXCHANGE, &schedule.items[first.item as usize].id, &id, body).await
 }
 
 /// Publishes what was asked for in an earlier session and has no answer, then whatever is queued; in every session each
@@ -211,7 +213,7 @@ async fn publish_follow_ups(
                 follow_ups.answers.sent(&[follow_up.index]);
             }
             let id = follow_up.request_id.to_string();
-            publisher.publish(follow_up.exchange(), "", &id, &follow_up.body()).await?;
+            publisher.publish(follow_up.exchange(), "", &id, follow_up.body()).await?;
         }
         publisher.confirmed().await?;
         if queued.recv_many(&mut batch, FOLLOW_UPS_MAX).await == 0 {

@@ -6,6 +6,7 @@
 use super::{
     Delivery, Error, answered,
     connect::{Nodes, close, confirming_channel, connect},
+    pipelined::publish_pipelined,
     properties::{DIRECT_REPLY_TO, PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
     protocol_error,
     topology::{INVALID_QUEUE, exchange_into},
@@ -13,7 +14,7 @@ use super::{
 use crate::messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection, is_array};
 use futures_util::future::{BoxFuture, try_join_all};
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, PublisherConfirm,
+    BasicProperties, Channel, Confirmation, Connection,
     options::{BasicConsumeOptions, BasicPublishOptions},
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{FieldTable, ShortString},
@@ -206,38 +207,31 @@ impl Publisher {
         }
     }
 
+    /// What the broker says to one tells why those after it failed: so each is asked in order.
     async fn publish_in_order(&self, events: &[OutgoingEvent<'_>]) -> Result<(), EventError> {
         let mut awaited = VecDeque::with_capacity(events.len().min(EVENTS_UNCONFIRMED_MAX));
-        let mut put = Ok(());
         for event in events {
             if awaited.len() == EVENTS_UNCONFIRMED_MAX
                 && let Some(confirm) = awaited.pop_front()
             {
                 taken(confirm).await?;
             }
-            match self.put(event).await {
-                Ok(confirm) => awaited.push_back(confirm),
-                Err(error) => {
-                    put = Err(error.into());
-                    break;
-                }
-            }
+            awaited.push_back(self.begin(event).await);
         }
-        // That the channel is closed is all that a failed put says; those before it say why.
         for confirm in awaited {
             taken(confirm).await?;
         }
-        put
+        Ok(())
     }
 
-    async fn put(&self, event: &OutgoingEvent<'_>) -> lapin::Result<PublisherConfirm> {
+    async fn begin(&self, event: &OutgoingEvent<'_>) -> BoxFuture<'static, lapin::Result<Confirmation>> {
         let properties = self
             .our_properties()
             .with_message_id(event.id.into())
             .with_type(event.kind.as_str().into())
             .with_timestamp(u64::try_from(event.at.unix_timestamp()).unwrap_or_default());
-        let (key, options) = (event.routing_key.into(), BasicPublishOptions::default());
-        self.channel.basic_publish(EVENTS_EXCHANGE.into(), key, options, event.body.as_bytes(), properties).await
+        let (way, body) = ((EVENTS_EXCHANGE, event.routing_key), event.body.as_bytes().to_vec());
+        publish_pipelined(&self.channel, way, BasicPublishOptions::default(), body, properties).await
     }
 
     fn our_properties(&self) -> BasicProperties {
@@ -318,7 +312,7 @@ impl From<lapin::Error> for EventError {
     }
 }
 
-async fn taken(confirm: PublisherConfirm) -> Result<(), EventError> {
+async fn taken(confirm: BoxFuture<'static, lapin::Result<Confirmation>>) -> Result<(), EventError> {
     match confirm.await? {
         Confirmation::Ack(_) => Ok(()),
         Confirmation::Nack(_) => Err(EventError::NotTaken("a queue that is bound for it refuses it".to_owned())),
