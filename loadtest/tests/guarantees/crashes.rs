@@ -19,13 +19,14 @@ use std::collections::BTreeMap;
 /// Each of these takes seconds.
 const FEW_ALONE: [FaultKind; 3] = [FaultKind::BrokerRestart, FaultKind::DatabaseRestart, FaultKind::MemoryAlarm];
 
-/// Half of the buyers pay, some cancel, and the rest let a short hold run out.
+/// Half of the buyers pay, some cancel, and the rest let a hold run out that is short beside the sale, and long beside the
+/// second or two that a busy machine takes to pay.
 async fn sale_with_payments(scenario: Scenario, draws: Vec<Draw>) -> Sale<'static> {
     let share = |text: &str| text.parse::<Share>().unwrap();
     let plan = Plan {
         pay_share: Some(share("50%")),
         cancel_share: Some(share("10%")),
-        hold_ms: Some(1_000),
+        hold_ms: Some(3_000),
         decline_share: share("10%"),
         gateway_failure_share: share("10%"),
         gateway_latency_ms: 20,
@@ -40,9 +41,9 @@ async fn sale_with_payments(scenario: Scenario, draws: Vec<Draw>) -> Sale<'stati
 
 #[tokio::test]
 async fn crashes_of_any_function_in_a_sale_with_payments_break_no_promise() {
-    for (rate, requests_per_message) in [(400.0, 1), (4_000.0, 50)] {
-        let of_two = Scenario { buyers: 3_000, items: 2, stock: 700, seed: 11, ..Scenario::default() };
-        assert_survives_crashes(Scenario { rate, requests_per_message, ..of_two }).await;
+    for requests_per_message in [1, 50] {
+        let of_two = Scenario { buyers: 3_000, items: 2, stock: 700, rate: 400.0, seed: 11, ..Scenario::default() };
+        assert_survives_crashes(Scenario { requests_per_message, ..of_two }).await;
     }
 }
 
