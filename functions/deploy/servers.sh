@@ -24,13 +24,14 @@ cd "$folder"
 rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/*
 
 # A program of the tree sees this machine with another /usr, which is all that a program needs of a release: files, users,
-# process ids and network are as they are outside. It has no process beside it, and leaves no mount behind.
+# process ids and network are as they are outside. It has no process beside it, and leaves no mount behind. Root, where it may
+# mount, needs no user namespace, in which other users' files are closed to it.
 for program in usr/lib/rabbitmq/bin/rabbitmq-server usr/lib/rabbitmq/bin/rabbitmqctl usr/bin/epmd usr/bin/redis-server \
     usr/lib/postgresql/*/bin/*; do
     cat >"${program##*/}" <<END
 #!/bin/sh
 # Runs /$program of this folder, whose /usr lies over the machine's for this process alone.
-exec unshare --user --map-current-user --keep-caps --mount \\
+exec unshare \$(unshare --mount true 2>/dev/null || echo --user --map-current-user --keep-caps) --mount \\
     sh -c 'mount --bind "\$0/usr" /usr && exec "\$@"' "\${0%/*}" /$program "\$@"
 END
     chmod 755 "${program##*/}"
