@@ -18,6 +18,9 @@ pub(crate) const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 pub(crate) const STOCK_MAX: u64 = 1 << 53;
 const RATE_MAX: f64 = 1_000_000.0;
+/// The time in the first request id: 2026-01-01.
+const FIRST_ID_MS: u64 = 1_767_225_600_000;
+const IDS_PER_MS: u64 = 8;
 pub(crate) const REQUESTS_PER_MESSAGE_MAX: i64 = REQUESTS_MAX as i64;
 
 /// What a sale looks like: as the command line takes it, and as the result has it.
@@ -111,7 +114,7 @@ impl Schedule {
                 if scenario.rate > 0.0 {
                     at += Duration::from_secs_f64(random.exponential() / scenario.rate);
                 }
-                Due { request_id: Uuid::new_v5(&space, &index.to_be_bytes()), item, quantity, at }
+                Due { request_id: time_ordered(space, index.into()), item, quantity, at }
             })
             .collect();
         let requests_per_message = scenario.requests_per_message as usize;
@@ -140,6 +143,14 @@ impl Schedule {
     pub fn buyer(index: usize) -> String {
         format!("buyer-{index}")
     }
+}
+
+/// A UUID of version 7, as of a sender that makes some each millisecond: what is asked for together lies together in the key of
+/// the verdicts.
+fn time_ordered(space: Uuid, index: u64) -> Uuid {
+    let (millis, random) = (index / IDS_PER_MS, Uuid::new_v5(&space, &index.to_be_bytes()).into_bytes());
+    let random = random.first_chunk().expect("a UUID has more than ten bytes");
+    uuid::Builder::from_unix_timestamp_millis(FIRST_ID_MS + millis, random).into_uuid()
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
