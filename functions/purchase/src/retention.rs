@@ -56,7 +56,8 @@ const DELETE_VERDICTS: &str = "gone AS (
 
 /// An order's time runs from when its hold was to end, or from when it ended, where that is later. One that is over changes no
 /// more, but for a payment under way whose money is given back; and it is read once more, for what the relay has yet to publish.
-/// What an item's limits count stays. What others have in hand is passed over.
+/// What an item's limits count stays; each item is looked up by itself, where EXISTS has PostgreSQL 18 read them all. What others
+/// have in hand is passed over.
 const DELETE_ORDERS: &str = "past AS MATERIALIZED (
     SELECT least(now(), (SELECT at FROM outbox ORDER BY id LIMIT 1), (SELECT at FROM outbox_failed ORDER BY id LIMIT 1))
         - make_interval(days => $2) AS before
@@ -67,8 +68,8 @@ const DELETE_ORDERS: &str = "past AS MATERIALIZED (
       AND hold_until < (SELECT before FROM past)
       AND NOT EXISTS (SELECT FROM order_history WHERE order_id = orders.id AND at >= (SELECT before FROM past))
       AND NOT EXISTS (SELECT FROM payments WHERE order_id = orders.id AND is_under_way)
-      AND NOT (is_counted AND state = 'paid' AND EXISTS (
-          SELECT FROM items WHERE id = orders.item AND num_nonnulls(max_per_buyer, cooldown_ms) > 0))
+      AND NOT (is_counted AND state = 'paid' AND coalesce(
+          (SELECT num_nonnulls(max_per_buyer, cooldown_ms) > 0 FROM items WHERE id = orders.item), false))
     FOR UPDATE SKIP LOCKED
 ), payments_gone AS (
     DELETE FROM payments USING due WHERE order_id = due.id AND NOT is_under_way
