@@ -119,7 +119,7 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
 #[tokio::test]
 async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
     for requests_per_message in [1, 100] {
-        let hot = Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 3_000.0, ..Scenario::default() };
+        let hot = Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 1_000.0, ..Scenario::default() };
         assert_sleeps_through(Scenario { requests_per_message, ..hot }).await;
     }
 }
