@@ -1,6 +1,6 @@
 //! Just enough of AMQP 0-9-1 to publish what no client library would: a sender who means ill.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lapin::uri::AMQPUri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,6 +11,12 @@ const BODY_FRAME: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 /// Larger ones than this the broker does not send us.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// What a frame has besides its payload.
+const FRAME_BYTES: usize = 8;
+/// What a frame with [`nested_headers`] has besides their levels, and what the broker adds when it delivers it again.
+const NESTED_FRAME_BYTES: usize = FRAME_BYTES + 23 + 64;
+/// What a level of [`nested_headers`] takes.
+const LEVEL_BYTES: usize = 5;
 
 /// A property of a message, by its place in the properties' flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +64,7 @@ pub fn nested_headers(depth: usize) -> Vec<u8> {
     let mut table = short(b"deep");
     for level in 0..depth {
         table.push(b'A');
-        table.extend(size(5 * (depth - 1 - level)));
+        table.extend(size(LEVEL_BYTES * (depth - 1 - level)));
     }
     properties(&[(Property::Headers, &table)])
 }
@@ -70,10 +76,20 @@ pub async fn publish(amqp_url: &str, exchange: &str, routing_key: &str, body: &[
     sender.close().await
 }
 
+/// The same of one with headers nested as deep as the broker takes them.
+pub async fn publish_nested(amqp_url: &str, exchange: &str, routing_key: &str, body: &[u8]) -> Result<()> {
+    let mut sender = RawSender::connect(amqp_url).await?;
+    let properties = nested_headers(sender.depth_max());
+    sender.publish(exchange, routing_key, &properties, body).await?;
+    sender.close().await
+}
+
 /// A connection with a channel.
 #[derive(Debug)]
 pub struct RawSender {
     stream: TcpStream,
+    /// The largest frame that the broker takes.
+    frame_bytes_max: usize,
 }
 
 impl RawSender {
@@ -82,13 +98,15 @@ impl RawSender {
         let user = &uri.authority.userinfo;
         let login = ["", &user.username, &user.password].join("\0");
         let stream = TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await?;
-        let mut sender = Self { stream };
+        let mut sender = Self { stream, frame_bytes_max: FRAME_BYTES_MAX };
         sender.stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
         sender.expect((10, 10)).await?;
         let start_ok = [&[0; 4][..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
         sender.method(0, (10, 11), &start_ok).await?;
-        sender.expect((10, 30)).await?;
-        sender.method(0, (10, 31), &[0, 1, 0, 2, 0, 0, 0, 0]).await?;
+        let tune = sender.expect((10, 30)).await?;
+        let frame_max = *tune[6..].first_chunk::<4>().context("it names no size of a frame")?;
+        sender.frame_bytes_max = usize::try_from(u32::from_be_bytes(frame_max))?;
+        sender.method(0, (10, 31), &[&[0, 1][..], &frame_max, &[0, 0]].concat()).await?;
         sender.method(0, (10, 40), &[&short(uri.vhost.as_bytes())[..], &[0, 0]].concat()).await?;
         sender.expect((10, 41)).await?;
         sender.method(1, (20, 10), &[0]).await?;
@@ -102,13 +120,21 @@ impl RawSender {
         self.method(1, (60, 40), &publish).await?;
         let body_size = u64::try_from(body.len())?.to_be_bytes();
         self.frame(HEADER_FRAME, 1, &[&60_u16.to_be_bytes()[..], &[0, 0], &body_size, properties].concat()).await?;
-        self.frame(BODY_FRAME, 1, body).await
+        for part in body.chunks(self.frame_bytes_max - FRAME_BYTES) {
+            self.frame(BODY_FRAME, 1, part).await?;
+        }
+        Ok(())
+    }
+
+    /// How deep headers can be nested in what the broker takes.
+    pub fn depth_max(&self) -> usize {
+        (self.frame_bytes_max - NESTED_FRAME_BYTES) / LEVEL_BYTES
     }
 
     /// Returns when the broker has taken what was published: an orderly close is answered after it.
     pub async fn close(mut self) -> Result<()> {
         self.method(0, (10, 50), &[&200_u16.to_be_bytes()[..], &[0; 5]].concat()).await?;
-        self.expect((10, 51)).await
+        self.expect((10, 51)).await.map(drop)
     }
 
     async fn method(&mut self, channel: u16, (class, method): (u16, u16), arguments: &[u8]) -> Result<()> {
@@ -121,7 +147,8 @@ impl RawSender {
         Ok(self.stream.write_all(&bytes).await?)
     }
 
-    async fn expect(&mut self, method: (u16, u16)) -> Result<()> {
+    /// The payload of the frame that comes next, which is of this method.
+    async fn expect(&mut self, method: (u16, u16)) -> Result<Vec<u8>> {
         let mut head = [0; 7];
         self.stream.read_exact(&mut head).await?;
         let size = usize::try_from(u32::from_be_bytes([head[3], head[4], head[5], head[6]]))?;
@@ -130,7 +157,7 @@ impl RawSender {
         self.stream.read_exact(&mut payload).await?;
         let found = (u16::from_be_bytes([payload[0], payload[1]]), u16::from_be_bytes([payload[2], payload[3]]));
         ensure!(found == method, "not what was expected: {}", String::from_utf8_lossy(&payload));
-        Ok(())
+        Ok(payload)
     }
 }
 

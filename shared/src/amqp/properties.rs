@@ -16,9 +16,9 @@ pub(super) const DEATH_HEADER: &str = "x-death";
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 /// The longest trace header that is carried on, in bytes; the standard asks for 512 at least.
 const TRACE_BYTES_MAX: usize = 1_024;
-/// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON, of which a byte of text takes four: half
-/// of the broker's frame.
-const DEAD_HEADERS_BYTES_MAX: usize = 64 * 1024;
+/// The most of a message's own headers that its copy in `dead` keeps, in bytes of JSON, of which a byte of text takes two to four:
+/// with all that comes on top, they fit the frame of 8 KiB that `rabbitmq/rabbitmq.conf` allows.
+const DEAD_HEADERS_BYTES_MAX: usize = 8 * 1024;
 /// The same of `dead.invalid`: RabbitMQ counts no headers towards the bytes that a queue may have.
 const INVALID_HEADERS_BYTES_MAX: usize = 4 * 1024;
 /// Headers by which a message chooses queues of its own (sender-selected distribution): never copied.
@@ -325,12 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn a_senders_fault_keeps_headers_of_1_kib_of_text_and_what_is_nobodys_of_16() {
+    fn a_senders_fault_keeps_headers_of_1_kib_of_text_and_what_is_nobodys_of_2() {
         for (code, bytes, is_kept) in [
             (Code::Malformed, 1_000, true),
             (Code::Malformed, 1_100, false),
-            (Code::DeliveryLimit, 16_000, true),
-            (Code::DeliveryLimit, 17_000, false),
+            (Code::DeliveryLimit, 2_000, true),
+            (Code::DeliveryLimit, 2_100, false),
         ] {
             let mut headers = FieldTable::default();
             headers.insert("pad".into(), AMQPValue::LongString("x".repeat(bytes).into()));

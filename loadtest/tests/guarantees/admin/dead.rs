@@ -108,7 +108,7 @@ async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_que
 async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() {
     let shop = Shop::open(&[]).await;
     dead_letter(&shop, "r-1", &[]).await;
-    raw::publish(&shop.amqp_url, "dead", "", b"\xff\xfe", &raw::nested_headers(20_000)).await.unwrap();
+    raw::publish_nested(&shop.amqp_url, "dead", "", b"\xff\xfe").await.unwrap();
     until("both are there", async || shop.depth("dead").await == 2).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!(code, Some(0));

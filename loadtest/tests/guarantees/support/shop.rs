@@ -42,7 +42,7 @@ pub(crate) struct Shop {
     replies: Consumer,
     /// The rest of an array.
     came_along: VecDeque<Reply>,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Shop {
@@ -73,8 +73,8 @@ impl Shop {
         let reply_queue = queue::exclusive(&channel).await;
         let replies = queue::consume(&channel, reply_queue.as_str()).await;
         let (amqp_url, database_url) = (amqp_url.to_owned(), database_url.to_owned());
-        let (user, came_along, _connection) = (None, VecDeque::new(), connection);
-        Self { amqp_url, database_url, pool, channel, reply_queue, user, replies, came_along, _connection }
+        let (user, came_along) = (None, VecDeque::new());
+        Self { amqp_url, database_url, pool, channel, reply_queue, user, replies, came_along, connection }
     }
 
     /// The same shop for another user of the shared broker, who may do everything there, and whose messages say who sent them.
@@ -277,6 +277,11 @@ impl Shop {
     /// How many messages could not be handled, whoever's fault that is.
     pub(crate) async fn dead_depth(&self) -> u32 {
         self.depth("dead").await + self.depth("dead.invalid").await
+    }
+
+    /// The largest frame that this broker takes.
+    pub(crate) fn frame_bytes_max(&self) -> usize {
+        self.connection.configuration().frame_max().try_into().unwrap()
     }
 
     /// How many messages wait in a queue.
