@@ -13,8 +13,8 @@ const FRAME_END: u8 = 0xCE;
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// What a frame has besides its payload.
 const FRAME_BYTES: usize = 8;
-/// What a frame with [`nested_headers`] has besides their levels, and what the broker adds when it delivers it again.
-const NESTED_FRAME_BYTES: usize = FRAME_BYTES + 23 + 64;
+/// What a frame with [`nested_headers`] has besides their levels.
+const NESTED_FRAME_BYTES: usize = FRAME_BYTES + 23;
 /// What a level of [`nested_headers`] takes.
 const LEVEL_BYTES: usize = 5;
 

@@ -90,9 +90,14 @@ async fn headers_nested_without_end_harm_nobody() {
     shop.buy("before", "ticket").await;
     raw::publish_nested(&shop.amqp_url, "purchase", "ticket", b"{}").await.unwrap();
     shop.buy("after", "ticket").await;
+    // To headers that fill a frame the broker adds how often they were delivered.
+    let mut killed = shop.worker("killed", &[("TURNSTILE_PAUSE_AT", "handling before")]).await;
+    shop.paused("killed").await;
+    killed.kill().await.unwrap();
     let mut worker = shop.worker("w", &[]).await;
     let replies = shop.replies(2).await;
     assert!(replies.values().all(|reply| reply.code() == "reserved"));
+    assert!(!shop.log("w").await.contains("FRAME"), "and its connection stands");
     until("it is in dead.invalid", async || shop.depth("dead.invalid").await == 1).await;
     assert!(worker.try_wait().unwrap().is_none(), "the worker is unharmed");
 }

@@ -1,5 +1,5 @@
 //! What the broker sends, made readable: the client library gives up a connection over one short string that is not UTF-8, and
-//! reads nested headers by recursion, and a sender may write both.
+//! over headers that are larger than a frame may be, and reads nested ones by recursion. A sender may write all of that.
 //!
 //! Invariants: bytes are changed in place, none is added and none removed; and what the library would have read, nested no
 //! deeper than [`fields::DEPTH_MAX`] and of no more values than [`fields::VALUES_MAX`], passes as it is. The library sees no properties that were
@@ -10,7 +10,7 @@ mod fields;
 use super::socket::Socket;
 use crate::tls::{Tls, Wire, over};
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
-use fields::{mend_content_header, mend_method};
+use fields::{drop_headers, frame_max_of, mend_content_header, mend_method};
 use futures_util::Stream;
 use std::{
     future::Future,
@@ -36,6 +36,9 @@ const BODY_FRAME: u8 = 3;
 const HEARTBEAT_FRAME: u8 = 8;
 /// Of a frame, before its payload: type, channel, size.
 const FRAME_HEAD_BYTES: usize = 7;
+const FRAME_END: u8 = 0xCE;
+/// A frame that says nothing.
+const HEARTBEAT: [u8; FRAME_HEAD_BYTES + 1] = [HEARTBEAT_FRAME, 0, 0, 0, 0, 0, 0, FRAME_END];
 /// tokio, with connections whose bytes are made readable, over TLS or not. `socket` is a handle on the first that is made.
 pub(super) fn runtime(socket: Socket, tls: Option<Tls>) -> Runtime<RuntimeParts<Tokio, Reading>> {
     let tokio = Tokio::current();
@@ -94,17 +97,19 @@ pub(super) struct Readable<S> {
     filled: usize,
     /// So much is written, and has not left us yet.
     unsent: usize,
+    /// The largest frame that the broker agreed to. It keeps to that but for headers: to what a sender wrote it adds its own.
+    frame_max: Option<usize>,
 }
 
 impl<S> Readable<S> {
     fn new(stream: S) -> Self {
-        Self { stream, buffer: vec![0; BUFFER_BYTES], taken: 0, mended: 0, filled: 0, unsent: 0 }
+        Self { stream, buffer: vec![0; BUFFER_BYTES], taken: 0, mended: 0, filled: 0, unsent: 0, frame_max: None }
     }
 }
 
 impl<S: AsyncRead + Unpin> futures_io::AsyncRead for Readable<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Self { stream, buffer, taken, mended, filled, .. } = self.get_mut();
+        let Self { stream, buffer, taken, mended, filled, frame_max, .. } = self.get_mut();
         while taken == mended {
             buffer.copy_within(*taken..*filled, 0);
             (*filled, *taken, *mended) = (*filled - *taken, 0, 0);
@@ -119,7 +124,7 @@ impl<S: AsyncRead + Unpin> futures_io::AsyncRead for Readable<S> {
             }
             *filled += count;
             // At the end, what is left is no whole frame.
-            *mended = if count == 0 { *filled } else { mend_frames(&mut buffer[..*filled]) };
+            *mended = if count == 0 { *filled } else { mend_frames(&mut buffer[..*filled], frame_max) };
         }
         let count = out.len().min(*mended - *taken);
         out[..count].copy_from_slice(&buffer[*taken..*taken + count]);
@@ -159,7 +164,7 @@ impl<S: AsyncWrite + Unpin> futures_io::AsyncWrite for Readable<S> {
 }
 
 /// Makes the whole frames readable that stand at the front; says how many bytes these are.
-fn mend_frames(bytes: &mut [u8]) -> usize {
+fn mend_frames(bytes: &mut [u8], frame_max: &mut Option<usize>) -> usize {
     let mut mended = 0;
     while let Some(head) = bytes[mended..].first_chunk::<FRAME_HEAD_BYTES>() {
         let [kind, _, _, size @ ..] = *head;
@@ -169,15 +174,36 @@ fn mend_frames(bytes: &mut [u8]) -> usize {
         }
         let (begin, size) = (mended + FRAME_HEAD_BYTES, u32::from_be_bytes(size) as usize);
         // Behind the payload is one byte more.
-        let Some([payload @ .., _]) = bytes.get_mut(begin..=begin + size) else { break };
+        let Some(frame @ [.., _]) = bytes.get_mut(mended..=begin + size) else { break };
+        let payload = &mut frame[FRAME_HEAD_BYTES..][..size];
         match kind {
-            METHOD_FRAME => mend_method(payload),
-            HEADER_FRAME => mend_content_header(payload),
-            _ => Some(()),
-        };
+            METHOD_FRAME => {
+                *frame_max = frame_max_of(payload).or(*frame_max);
+                mend_method(payload);
+            }
+            HEADER_FRAME => {
+                mend_content_header(payload);
+                if frame_max.is_some_and(|max| frame.len() > max) {
+                    shorten(frame);
+                }
+            }
+            _ => (),
+        }
         mended = begin + size + 1;
     }
     mended
+}
+
+/// Leaves out the headers of this frame, and fills what becomes free with heartbeats.
+fn shorten(frame: &mut [u8]) {
+    let size = frame.len() - HEARTBEAT.len();
+    let left = drop_headers(&mut frame[FRAME_HEAD_BYTES..][..size], HEARTBEAT.len());
+    frame[FRAME_HEAD_BYTES - 4..FRAME_HEAD_BYTES]
+        .copy_from_slice(&u32::try_from(left).expect("less than it was").to_be_bytes());
+    frame[FRAME_HEAD_BYTES + left] = FRAME_END;
+    for heartbeat in frame[FRAME_HEAD_BYTES + left + 1..].chunks_exact_mut(HEARTBEAT.len()) {
+        heartbeat.copy_from_slice(&HEARTBEAT);
+    }
 }
 
 #[cfg(test)]

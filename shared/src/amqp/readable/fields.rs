@@ -12,6 +12,8 @@ pub(super) const DEPTH_MAX: usize = 8;
 pub(super) const VALUES_MAX: usize = 256;
 /// Of a content header, before its properties: class, weight, size of the body.
 const CONTENT_HEAD_BYTES: usize = 12;
+/// What AMQP has every frame be allowed to have.
+const FRAME_MAX_LEAST: usize = 4_096;
 
 #[derive(Clone, Copy)]
 pub(super) enum Field {
@@ -47,6 +49,46 @@ pub(super) fn mend_method(payload: &mut [u8]) -> Option<()> {
     let (_, fields) = METHODS.iter().find(|(known, _)| known == method)?;
     let mut cursor = Cursor { bytes: arguments, at: 0 };
     fields.iter().try_for_each(|field| cursor.mend(*field))
+}
+
+/// The largest frame, where this is connection.tune: the most channels, the largest frame (0: any), the heartbeat.
+pub(super) fn frame_max_of(payload: &[u8]) -> Option<usize> {
+    let frame_max = payload.strip_prefix(&[0, 10, 0, 30])?.get(2..)?.first_chunk::<4>()?;
+    usize::try_from(u32::from_be_bytes(*frame_max)).ok().filter(|max| *max >= FRAME_MAX_LEAST)
+}
+
+/// Empties the headers of a content header, but for some bytes: what becomes free is a multiple of `multiple`, and stands behind
+/// the rest, whose length is returned. Where no headers are found, all properties go.
+pub(super) fn drop_headers(payload: &mut [u8], multiple: usize) -> usize {
+    let bytes = payload.len();
+    empty_table(payload, multiple).unwrap_or_else(|| {
+        payload[CONTENT_HEAD_BYTES..][..2].fill(0);
+        let behind = bytes - CONTENT_HEAD_BYTES - 2;
+        bytes - (behind - behind % multiple)
+    })
+}
+
+fn empty_table(payload: &mut [u8], multiple: usize) -> Option<usize> {
+    let bytes = payload.len();
+    let mut cursor = Cursor { bytes: payload, at: CONTENT_HEAD_BYTES };
+    let flags = cursor.number(2)?;
+    let is_there = |place: usize| flags & (1 << (15 - place)) != 0;
+    let place = PROPERTIES.iter().position(|field| matches!(field, Table)).filter(|place| is_there(*place))?;
+    for _ in (0..place).filter(|before| is_there(*before)) {
+        cursor.mend_short()?;
+    }
+    let (table, end) = (cursor.at, cursor.end()?);
+    let begin = table + 4;
+    // No entry has one byte.
+    let kept = match (end - begin) % multiple {
+        1 => 1 + multiple,
+        rest => rest,
+    };
+    let free = (end - begin).checked_sub(kept)?;
+    cursor.make_text(begin, begin + kept)?;
+    payload[table..begin].copy_from_slice(&u32::try_from(kept).ok()?.to_be_bytes());
+    payload.copy_within(end.., end - free);
+    Some(bytes - free)
 }
 
 /// Properties that cannot be walked through to their end are cleared: the library would read them by recursion.

@@ -100,6 +100,37 @@ fn content_header(flags: u16, properties: &[u8]) -> Vec<u8> {
     frame(HEADER_FRAME, &[head, properties.to_vec()].concat())
 }
 
+#[test]
+fn headers_that_are_larger_than_a_frame_may_be_are_left_out_and_all_else_of_their_message_stays() {
+    let tune = frame(METHOD_FRAME, &[&[0, 10, 0, 30, 7, 255][..], &4_096_u32.to_be_bytes(), &[0, 20]].concat());
+    for pad in 4_020..4_070 {
+        // Content type, headers, correlation id.
+        let headers = sized(&[&short(b"pad")[..], b"S", &sized(&vec![b'x'; pad])].concat());
+        let properties = [short(b"json"), headers, short(b"id")].concat();
+        let header = content_header(1 << 15 | 1 << 13 | 1 << 10, &properties);
+        let message = [deliver(b"key"), header.clone(), frame(BODY_FRAME, b"{}")].concat();
+        let read = read(&[tune.clone(), message.clone()].concat(), 7, 1_000);
+        assert_eq!(read.len(), tune.len() + message.len());
+        let (mut left, mut frames) = (&read[tune.len()..], Vec::new());
+        while !left.is_empty() {
+            let (rest, frame) = parse_frame(left).unwrap();
+            assert!(left.len() - rest.len() <= 4_096, "{pad}");
+            frames.push(frame);
+            left = rest;
+        }
+        frames.retain(|frame| !matches!(frame, AMQPFrame::Heartbeat));
+        let [AMQPFrame::Method(..), AMQPFrame::Header(_, header_read), AMQPFrame::Body(_, body)] = &frames[..] else {
+            panic!("{frames:?}");
+        };
+        let properties = &header_read.properties;
+        let is_kept = properties.headers().as_ref().unwrap().inner().contains_key("pad");
+        assert_eq!(is_kept, header.len() <= 4_096, "{pad}");
+        assert_eq!(properties.content_type(), &Some("json".into()));
+        assert_eq!(properties.correlation_id(), &Some("id".into()));
+        assert_eq!(body, b"{}");
+    }
+}
+
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let good = select(vec!["", "a", "ü€", "x-death"]).prop_map(|text| text.as_bytes().to_vec());
     prop_oneof![3 => good, 1 => vec(any::<u8>(), 0..9)]
