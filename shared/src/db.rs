@@ -92,6 +92,7 @@ pub(crate) fn pool_with(options: PgConnectOptions, settings: &[(&str, &str)], co
     let set = set(&options, settings);
     PgPoolOptions::new()
         .after_connect(move |connection, _| {
+            // Not by `raw_sql`, whose future the compiler does not take for Send (sqlx 0.8).
             let set = set.clone();
             Box::pin(async move { connection.execute(set.as_str()).await.map(drop) })
         })

@@ -85,6 +85,7 @@ fn migrations() -> impl Iterator<Item = Migration> {
 
 /// What brings a schema up to this version, and no further: [`SCHEMA_VERSION`], or where an older one is wanted, in tests.
 pub fn migrator(version: i64) -> Migrator {
+    // sqlx 0.8 has no constructor for migrations that are in hand; its macro fills in these fields, too.
     Migrator { migrations: migrations().filter(|ours| ours.version <= version).collect(), ..Migrator::DEFAULT }
 }
 
