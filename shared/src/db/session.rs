@@ -32,20 +32,21 @@ pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Err
         Err(sqlx::Error::Protocol(_)) => return Ok(false),
         notified => notified.map(drop)?,
     }
-    let is_one = is_notified(&mut listener).await?;
+    let is_one = is_notified(&mut listener, &channel).await?;
     notifier.close().await?;
     Ok(is_one)
 }
 
-async fn is_notified(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+/// Of another channel it is notified only where its connection was somebody else's before, who listened as well.
+async fn is_notified(listener: &mut PgListener, channel: &str) -> Result<bool, sqlx::Error> {
     match tokio::time::timeout(NOTIFIED_WAIT_MAX, listener.try_recv()).await {
         // Its connection is lost, which says nothing of a pooler.
         Ok(Ok(None)) => Err(sqlx::Error::Io(ErrorKind::UnexpectedEof.into())),
-        Ok(notified) => notified.map(|_| true),
+        Ok(notified) => notified.map(|notified| notified.is_some_and(|notified| notified.channel() == channel)),
         // A server that is slow delivers what it has before it answers.
         Err(_) => {
             listener.execute("SELECT").await?;
-            Ok(listener.next_buffered().is_some())
+            Ok(listener.next_buffered().is_some_and(|notified| notified.channel() == channel))
         }
     }
 }
@@ -65,6 +66,17 @@ mod tests {
         listener.eager_reconnect(false);
         listener.listen("nothing").await.unwrap();
         assert!(forwarder.disturb(Disturbance::Cut, None));
-        assert!(matches!(is_notified(&mut listener).await, Err(sqlx::Error::Io(_))));
+        assert!(matches!(is_notified(&mut listener, "nothing").await, Err(sqlx::Error::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn what_others_are_notified_of_is_no_answer() {
+        let pool = db::pool(&fixture::database().await, "test", 2).unwrap();
+        let mut listener = PgListener::connect_with(&pool).await.unwrap();
+        listener.listen_all(["ours", "theirs"]).await.unwrap();
+        for (channel, is_answer) in [("theirs", false), ("ours", true)] {
+            pool.execute(format!("NOTIFY {channel}").as_str()).await.unwrap();
+            assert_eq!(is_notified(&mut listener, "ours").await.unwrap(), is_answer, "{channel}");
+        }
     }
 }
