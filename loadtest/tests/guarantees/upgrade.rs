@@ -3,15 +3,20 @@
 use crate::{
     admin::admin,
     startup::{CONFIGURATION, assert_gives_up},
-    support::shop::{Shop, until},
+    support::{
+        sale::{private_servers, rabbitmqctl},
+        shop::{Shop, until},
+    },
 };
+use loadtest::servers::Endpoints;
 use shared::{
     config::StoreOptions,
     db,
-    devstack::{Fixture, as_role, seed::execute, urls_of},
-    messages::{Identity, PAYMENT_QUEUE, PurchaseRequest},
+    devstack::{Fixture, Program, Supervised, as_role, seed::execute, urls_of},
+    messages::{Identity, PAYMENT_QUEUE, PurchaseRequest, RELEASE_QUEUE},
 };
 use sqlx::PgPool;
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// The last migration of 0.2.0.
@@ -98,8 +103,7 @@ async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version()
         assert_eq!(shop.purchase(id).await.body, reply, "byte for byte");
     }
     assert_eq!(shop.cancel("c-left", &left.to_string()).await.code(), "cancelled");
-    let pay = format!(r#"{{"request_id":"p-beside","order_id":"{beside}","payment_method":"card"}}"#);
-    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-beside", &pay).await.code(), "paid");
+    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-beside", &payment("p-beside", &beside.to_string())).await.code(), "paid");
     assert_eq!(shop.purchase("new").await.code(), "reserved");
     let paid = "SELECT count(*) FROM orders WHERE id = ANY($1) AND state = 'paid'";
     until("payments that were begun are taken up", async || {
@@ -110,6 +114,96 @@ async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version()
     until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
     let audit = admin(&shop, &["audit"]).await;
     assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+}
+
+/// With the programs of 0.2.0 in the folder `LAST_RELEASE`, by the steps of functions/README.md; CONTRIBUTING.md has the commands.
+#[tokio::test]
+#[ignore = "needs the last release's programs, in the folder LAST_RELEASE"]
+async fn the_last_release_itself_is_followed_by_this_version() {
+    let (servers, Endpoints { amqp_url, database_url, .. }) = private_servers(1).await;
+    let superuser = db::pool(&database_url, "test", 1).unwrap();
+    execute(&superuser, "CREATE ROLE before_roles LOGIN; GRANT ALL ON SCHEMA public TO before_roles").await;
+    let owner = as_role(&database_url, "before_roles");
+    let last = async |function: &str, id: &str| {
+        let program = Program::new(PathBuf::from(std::env::var_os("LAST_RELEASE").unwrap()).join(function));
+        let program = program.args(["--worker-id", id]).env("AMQP_URL", &amqp_url).env("DATABASE_URL", &owner);
+        let log = servers.folder().join(format!("last-{id}.log"));
+        Supervised::spawn(program.env("GATEWAY", "simulated").log(log)).await.unwrap()
+    };
+    // The first to come makes the schema and the queues, which an item then waits in for the others.
+    let mut old = vec![last("purchase", "w").await];
+    let is_there = "SELECT count(*) FROM pg_tables WHERE tablename = 'payments'";
+    until("0.2.0 has made its schema", async || {
+        sqlx::query_scalar::<_, i64>(is_there).fetch_one(&superuser).await.unwrap() == 1
+    })
+    .await;
+    for (function, id) in [("purchase", "v"), ("payment", "p"), ("release", "r"), ("restock", "s"), ("relay", "e")] {
+        old.push(last(function, id).await);
+    }
+    let mut shop = Shop::as_it_is(&amqp_url, &database_url).await;
+    until("0.2.0 consumes", async || rabbitmqctl(&servers.rabbitmq, &["list_consumers"]).await.lines().count() >= 19)
+        .await;
+    shop.execute("INSERT INTO items (id, stock, available) VALUES ('ticket', 99, 99)").await;
+    let (first, second) = (shop.purchase("r-1").await, shop.purchase("r-2").await);
+    let paid = shop.ask_at("", PAYMENT_QUEUE, "p-1", &payment("p-1", first.order())).await;
+    assert_eq!(paid.code(), "paid");
+
+    // While all of it runs, the new schema, by the tables' owner; who runs goes on, who ended comes back as the new version,
+    // on the queues as they are, as a user who may declare none.
+    db::open_and_migrate(&StoreOptions { database_url: owner.clone(), database_connections_max: 4 }, "test")
+        .await
+        .unwrap();
+    let third = shop.purchase("r-3").await;
+    assert_eq!(shop.purchase("r-1").await.body, first.body, "byte for byte");
+    assert_eq!(shop.ask_at("", RELEASE_QUEUE, "c-3", &release("c-3", third.order())).await.code(), "cancelled");
+    assert_eq!(last("purchase", "late").await.wait().await.unwrap().code(), Some(CONFIGURATION));
+    let beside = shop.worker("beside", &[("MIGRATE", "never"), ("DATABASE_URL", &owner)]).await;
+    old.remove(0).stop().await.unwrap();
+    for number in 0..60 {
+        shop.buy(&format!("b-{number}"), "ticket").await;
+    }
+    let replies = shop.replies(60).await;
+    assert!(replies.values().all(|reply| reply.code() == "reserved"));
+
+    // The order of steps for queues with other arguments, and for roles of their own.
+    until("the queues are empty", async || shop.is_drained().await).await;
+    for mut process in old.into_iter().chain([beside]) {
+        process.stop().await.unwrap();
+    }
+    for queue in
+        (0..8).map(|number| format!("purchase.{number}")).chain(["payment", "release", "restock"].map(String::from))
+    {
+        rabbitmqctl(&servers.rabbitmq, &["delete_queue", &queue, "--if-empty", "--if-unused"]).await;
+    }
+    let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/definitions.json");
+    rabbitmqctl(&servers.rabbitmq, &["import_definitions", definitions]).await;
+    execute(&superuser, include_str!("../../../migrations/roles.sql")).await;
+    let migrated = admin(&shop, &["migrate", "--database-url", &as_role(&database_url, "turnstile_migrator")]).await;
+    assert_eq!(migrated.code, Some(0), "{}", migrated.err);
+
+    let _new = [
+        shop.worker("w-2", &[("MIGRATE", "never")]).await,
+        shop.worker_of("payment", "p-2", &[("GATEWAY", "simulated")]).await,
+        shop.worker_of("release", "r-2", &[]).await,
+        shop.worker_of("relay", "e-2", &[]).await,
+    ];
+    assert_eq!(shop.purchase("r-2").await.body, second.body, "byte for byte");
+    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", first.order())).await.body, paid.body, "byte for byte");
+    assert_eq!(shop.cancel("c-2", second.order()).await.code(), "cancelled");
+    assert_eq!(shop.purchase("new").await.code(), "reserved");
+    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    drop(shop);
+    servers.stop().await.unwrap();
+}
+
+fn payment(id: &str, order: &str) -> String {
+    format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
+}
+
+fn release(id: &str, order: &str) -> String {
+    format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)
 }
 
 #[tokio::test]

@@ -67,8 +67,15 @@ impl Shop {
             sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
         }
         let connection = amqp::connect(&Nodes::read(amqp_url).unwrap(), "test").await.unwrap();
+        amqp::declare(&connection.create_channel().await.unwrap()).await.unwrap();
+        Self::as_it_is(amqp_url, database_url).await
+    }
+
+    /// A shop on servers that have what it needs already.
+    pub(crate) async fn as_it_is(amqp_url: &str, database_url: &str) -> Self {
+        let pool = db::pool(database_url, "test", 4).unwrap();
+        let connection = amqp::connect(&Nodes::read(amqp_url).unwrap(), "test").await.unwrap();
         let channel = connection.create_channel().await.unwrap();
-        amqp::declare(&channel).await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let reply_queue = queue::exclusive(&channel).await;
         let replies = queue::consume(&channel, reply_queue.as_str()).await;
@@ -170,7 +177,12 @@ impl Shop {
 
     /// Sends to a function's exchange, and waits for the reply, which is one that is described.
     pub(crate) async fn ask(&mut self, exchange: &str, id: &str, body: &str) -> Reply {
-        self.send_to(exchange, "", body.as_bytes(), self.properties(id)).await;
+        self.ask_at(exchange, "", id, body).await
+    }
+
+    /// The same, by any routing key.
+    pub(crate) async fn ask_at(&mut self, exchange: &str, key: &str, id: &str, body: &str) -> Reply {
+        self.send_to(exchange, key, body.as_bytes(), self.properties(id)).await;
         let reply = self.reply_to(id).await;
         assert_describes(&reply.verdict);
         reply
