@@ -18,9 +18,9 @@ use crate::summary::{circumstances, endings, event_text, headline};
 /// `{{NAME}}` stands for a part.
 const PAGE: &str = include_str!("report.html");
 /// uPlot 1.6.32, as it was published.
-const CHARTS_SCRIPT: &str = include_str!("report/vendor/uPlot.iife.min.js");
-const CHARTS_STYLE: &str = include_str!("report/vendor/uPlot.min.css");
-const CHARTS_LICENCE: &str = include_str!("report/vendor/uPlot.LICENSE");
+const CHARTS_SCRIPT: &str = include_str!("../../functions/web/pages/vendor/uPlot.iife.min.js");
+const CHARTS_STYLE: &str = include_str!("../../functions/web/pages/vendor/uPlot.min.css");
+const CHARTS_LICENCE: &str = include_str!("../../functions/web/pages/vendor/uPlot.LICENSE");
 
 /// The page of one sale.
 pub fn of_run(outcome: &Outcome) -> Result<String, Failure> {
