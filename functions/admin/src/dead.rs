@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::amqp::{DeadLetterQueue, DeadMessage, Error, Replayed, Taken};
+use shared::amqp::{DeadLetterQueue, DeadMessage, DeadOutcome, Taken};
 use std::collections::BTreeMap;
 
 /// The hex digits of a message's id.
@@ -182,46 +182,9 @@ async fn show(id: &str, queue: &QueueOptions) -> Result<Drawn, Failure> {
 struct Change {
     id: String,
     reason: String,
-    outcome: Outcome,
+    outcome: DeadOutcome,
     /// The queue that it was sent to, or should have been.
     queue: Option<String>,
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    Replayed,
-    /// Its sender hears nothing: there was no reply address, or none that outlives its channel.
-    ReplayedWithoutReply,
-    Dropped,
-    /// Its headers name no queue of ours.
-    KeptWithoutOrigin,
-    /// The broker has no such queue.
-    KeptWithoutQueue,
-    /// Nobody who may says who sent it.
-    KeptWithoutSender,
-}
-
-impl Outcome {
-    /// For people.
-    fn text(self) -> &'static str {
-        match self {
-            Self::Replayed => "sent again",
-            Self::ReplayedWithoutReply => "sent again; nobody waits for the reply",
-            Self::Dropped => "dropped",
-            Self::KeptWithoutOrigin => "kept: it does not say which queue it came from",
-            Self::KeptWithoutQueue => "kept: there is no such queue",
-            Self::KeptWithoutSender => "kept: who says who sent it is none of --worker-users",
-        }
-    }
-
-    fn is_done(self) -> bool {
-        match self {
-            Self::Replayed | Self::ReplayedWithoutReply | Self::Dropped => true,
-            Self::KeptWithoutOrigin | Self::KeptWithoutQueue | Self::KeptWithoutSender => false,
-        }
-    }
 }
 
 /// Sends each message that is meant again, or drops it.
@@ -231,9 +194,9 @@ async fn change(selection: Selection, is_replayed: bool) -> Result<Drawn, Failur
     let is_meant = |message: &DeadMessage| all || reason.as_ref() == Some(&message.reason) || ids.contains(&message.id);
     let mut changes = Vec::new();
     for message in messages.iter().filter(|message| is_meant(message)) {
-        let (outcome, queue) =
-            if is_replayed { replay(&dead, message).await? } else { discard(&dead, message).await? };
-        changes.push(Change { id: message.id.clone(), reason: message.reason.clone(), outcome, queue });
+        let outcome = if is_replayed { dead.replay(message).await? } else { dead.discard(message).await? };
+        let (id, reason, queue) = (message.id.clone(), message.reason.clone(), message.queue.clone());
+        changes.push(Change { id, reason, outcome, queue });
     }
     dead.close().await?;
     let not_found: Vec<_> = ids.iter().filter(|id| messages.iter().all(|message| message.id != **id)).collect();
@@ -253,21 +216,6 @@ fn changed(changes: &[Change], not_found: &[&String], behind: u32) -> Drawn {
     drawn
 }
 
-async fn replay(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
-    Ok(match dead.replay(message).await? {
-        Replayed::Sent { queue, keeps_reply_to: true } => (Outcome::Replayed, Some(queue)),
-        Replayed::Sent { queue, keeps_reply_to: false } => (Outcome::ReplayedWithoutReply, Some(queue)),
-        Replayed::NoOrigin => (Outcome::KeptWithoutOrigin, None),
-        Replayed::NoQueue(queue) => (Outcome::KeptWithoutQueue, Some(queue)),
-        Replayed::NoSender => (Outcome::KeptWithoutSender, message.queue.clone()),
-    })
-}
-
-async fn discard(dead: &DeadLetterQueue, message: &DeadMessage) -> Result<(Outcome, Option<String>), Error> {
-    dead.discard(message).await?;
-    Ok((Outcome::Dropped, message.queue.clone()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,9 +231,9 @@ mod tests {
             queue: queue.map(Into::into),
         };
         let changes = [
-            change(Outcome::Replayed, Some("purchase.7")),
-            change(Outcome::ReplayedWithoutReply, Some("purchase.7")),
-            change(Outcome::KeptWithoutOrigin, None),
+            change(DeadOutcome::Replayed, Some("purchase.7")),
+            change(DeadOutcome::ReplayedWithoutReply, Some("purchase.7")),
+            change(DeadOutcome::KeptWithoutOrigin, None),
         ];
         let kept = changed(&changes, &[&"000000000000".into()], 3);
         let expected = "ID            REASON     QUEUE       WHAT BECAME OF IT\n\

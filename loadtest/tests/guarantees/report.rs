@@ -3,11 +3,12 @@
 mod browser;
 
 use crate::support::{
+    browser::Browser,
     fixtures,
     sale::{command, endpoints, json, said, unreachable},
     shop::purchase_program,
 };
-use browser::{Browser, Canvas, Look, Seen};
+use browser::{Canvas, Look, Seen};
 use loadtest::audit::Invariant;
 use loadtest::bench::compare::{Comparison, page_of};
 use loadtest::faults::CrashReport;
@@ -100,7 +101,7 @@ fn hostile() -> Outcome {
 async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
     let outcome = fixtures::outcome();
     let page = of_run(&outcome).unwrap();
-    let Some(browser) = Browser::find().await else { return };
+    let Some(browser) = Browser::find("a report").await else { return };
     let [light, dark, phone] = everywhere(&browser, &page).await;
     for seen in [&light, &dark, &phone] {
         assert_sound(seen, &CHARTS);
@@ -121,7 +122,7 @@ async fn a_report_of_a_sale_is_drawn_by_light_and_by_dark_and_on_a_phone() {
 async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone() {
     let comparison = fixtures::comparison();
     let page = page_of(&comparison).unwrap();
-    let Some(browser) = Browser::find().await else { return };
+    let Some(browser) = Browser::find("a report").await else { return };
     let [light, dark, phone] = everywhere(&browser, &page).await;
     for seen in [&light, &dark, &phone] {
         assert_sound(seen, &[]);
@@ -136,7 +137,7 @@ async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone()
 #[tokio::test]
 async fn text_stays_text_whatever_it_would_like_to_be_and_a_broken_promise_stands_first() {
     let outcome = hostile();
-    let Some(browser) = Browser::find().await else { return };
+    let Some(browser) = Browser::find("a report").await else { return };
     let seen = browser.look("hostile", &of_run(&outcome).unwrap(), Look::Light).await;
     assert_sound(&seen, &CHARTS);
     assert_holds(&seen, &outcome);
@@ -161,7 +162,7 @@ async fn text_stays_text_whatever_it_would_like_to_be_and_a_broken_promise_stand
 #[tokio::test]
 async fn a_page_that_cannot_draw_or_asks_elsewhere_is_found_out() {
     let sound = of_run(&fixtures::outcome()).unwrap();
-    let Some(browser) = Browser::find().await else { return };
+    let Some(browser) = Browser::find("a report").await else { return };
     let broken = sound.replacen("new uPlot(", "new uPlots(", 1);
     assert_ne!(broken, sound);
     let found = faults(&browser.look("broken", &broken, Look::Light).await, &CHARTS);
@@ -181,7 +182,7 @@ async fn a_page_that_cannot_draw_or_asks_elsewhere_is_found_out() {
 #[tokio::test]
 async fn a_sale_and_a_comparison_write_their_reports_and_where_they_cannot_they_are_not_run() {
     let (folder, program) = (Folder::create().unwrap(), purchase_program().await);
-    let browser = Browser::find().await;
+    let browser = Browser::find("a report").await;
     let compare = format!(
         "compare --buyers 60 --form batched --strategy optimistic --repetitions 1 --worker-program {} --json - --report",
         program.display()

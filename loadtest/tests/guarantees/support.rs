@@ -1,5 +1,6 @@
 //! What the tests share: a shop, sales by the load generator, a consumer of events, AMQP by hand, HTTP.
 
+pub(crate) mod browser;
 #[path = "../../src/fixtures.rs"]
 pub(crate) mod fixtures;
 pub(crate) mod listener;
@@ -7,6 +8,7 @@ pub(crate) mod queue;
 mod reply;
 pub(crate) mod sale;
 pub(crate) mod shop;
+pub(crate) mod tab;
 
 use std::{io::Write, net::Ipv4Addr};
 use tokio::{

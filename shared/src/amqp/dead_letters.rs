@@ -18,6 +18,7 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
+use serde::Serialize;
 use std::time::Duration;
 
 /// The most of bodies that is taken at once, in bytes.
@@ -34,18 +35,42 @@ pub struct Taken {
     pub behind: u32,
 }
 
-/// What became of a message that was to be sent again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Replayed {
-    /// It is with the function of this queue again, and in `dead` no more. Its reply goes where its sender waits, or waited, or
-    /// nowhere.
-    Sent { queue: String, keeps_reply_to: bool },
+/// What became of a message that was to be sent again, or dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadOutcome {
+    /// It is with the function of its queue again, and in `dead` no more. Its reply goes where its sender waits, or waited.
+    Replayed,
+    /// The same, but its sender hears nothing: there was no reply address, or none that outlives its channel.
+    ReplayedWithoutReply,
+    Dropped,
     /// It does not say which of our queues it came from. It stays.
-    NoOrigin,
+    KeptWithoutOrigin,
     /// The broker has no such queue. It stays.
-    NoQueue(String),
+    KeptWithoutQueue,
     /// It names a sender, by the word of somebody who may not. It stays.
-    NoSender,
+    KeptWithoutSender,
+}
+
+impl DeadOutcome {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Replayed => "sent again",
+            Self::ReplayedWithoutReply => "sent again; nobody waits for the reply",
+            Self::Dropped => "dropped",
+            Self::KeptWithoutOrigin => "kept: it does not say which queue it came from",
+            Self::KeptWithoutQueue => "kept: there is no such queue",
+            Self::KeptWithoutSender => "kept: who says who sent it is none of --worker-users",
+        }
+    }
+
+    pub fn is_done(self) -> bool {
+        match self {
+            Self::Replayed | Self::ReplayedWithoutReply | Self::Dropped => true,
+            Self::KeptWithoutOrigin | Self::KeptWithoutQueue | Self::KeptWithoutSender => false,
+        }
+    }
 }
 
 pub struct DeadLetterQueue {
@@ -102,26 +127,26 @@ impl DeadLetterQueue {
 
     /// Sends a message to the function that it came from, and a purchase into the line of its item: with its body, its ids and its reply address, without
     /// what it got on its way here. After an error it is in `dead`, and may be in its queue, too.
-    pub fn replay<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<Replayed, Error>> {
+    pub fn replay<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<DeadOutcome, Error>> {
         Box::pin(async move {
-            let Some(queue) = message.queue.clone() else { return Ok(Replayed::NoOrigin) };
+            let Some(queue) = &message.queue else { return Ok(DeadOutcome::KeptWithoutOrigin) };
             let Some((properties, keeps_reply_to)) = of_replay(&message.raw, &self.user, &self.workers) else {
-                return Ok(Replayed::NoSender);
+                return Ok(DeadOutcome::KeptWithoutSender);
             };
-            let (exchange, key) = message.way_back(&queue);
+            let (exchange, key) = message.way_back(queue);
             let published = publish_mandatory(&self.channel, exchange, &key, &message.body, properties);
             if !confirmed_in_time(published).await? {
-                return Ok(Replayed::NoQueue(queue));
+                return Ok(DeadOutcome::KeptWithoutQueue);
             }
             self.discard(message).await?;
-            Ok(Replayed::Sent { queue, keeps_reply_to })
+            Ok(if keeps_reply_to { DeadOutcome::Replayed } else { DeadOutcome::ReplayedWithoutReply })
         })
     }
 
     /// Removes a message for good.
-    pub fn discard<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<(), Error>> {
+    pub fn discard<'a>(&'a self, message: &'a DeadMessage) -> BoxFuture<'a, Result<DeadOutcome, Error>> {
         let acknowledge = self.channel.basic_ack(message.tag, BasicAckOptions { multiple: false });
-        answered(async { Ok(acknowledge.await?) })
+        answered(async { Ok(acknowledge.await.map(|()| DeadOutcome::Dropped)?) })
     }
 
     /// Gives back what was taken and is still ours. Returns when the broker has heard it; after an error, what was

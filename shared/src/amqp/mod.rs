@@ -30,7 +30,7 @@ pub use acknowledger::Acknowledger;
 pub use body::Body;
 pub use connect::{Nodes, connect};
 pub use consumer::Consumer;
-pub use dead_letters::{DeadLetterQueue, Replayed, Taken};
+pub use dead_letters::{DeadLetterQueue, DeadOutcome, Taken};
 pub use dead_message::DeadMessage;
 pub use delivery::Delivery;
 pub use membership::{Worker, fill, listen};

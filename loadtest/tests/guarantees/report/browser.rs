@@ -1,18 +1,13 @@
 //! A real browser, which looks at a report and says what it saw.
-//!
-//! It has an empty profile under a private folder and reaches no host but this one.
 
-use crate::support::not_shown;
+use crate::support::browser::{Browser, command};
 use serde::Deserialize;
 use serde_json::Value;
-use shared::devstack::{Folder, install};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
-use tokio::process::Command;
 
 /// No look takes this long, also on a machine that is busy.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(120);
@@ -72,20 +67,7 @@ pub(crate) struct Canvas {
     pub(crate) width: u32,
 }
 
-/// The browser and its folder.
-pub(crate) struct Browser {
-    program: PathBuf,
-    folder: Folder,
-}
-
 impl Browser {
-    /// `None` where it cannot be had, which is said.
-    pub(crate) async fn find() -> Option<Self> {
-        let program = install::chromium().await;
-        let program = program.map_err(|reason| not_shown("a report", &format!("{reason:#}"))).ok()?;
-        Some(Self { program, folder: Folder::create().unwrap() })
-    }
-
     /// Opens a copy of the page, with what inspects it.
     pub(crate) async fn look(&self, name: &str, page: &str, look: Look) -> Seen {
         let folder = self.folder.path().join(name);
@@ -97,8 +79,12 @@ impl Browser {
             Look::Light | Look::Dark => file,
             Look::Phone => in_frame(&folder),
         };
-        let mut browser = self.command(&folder, look);
-        browser.arg(format!("--log-net-log={}", log.display())).arg("--dump-dom");
+        let mut browser = command(&self.arguments(&folder));
+        browser.args(["--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom"]).arg(match look {
+            Look::Light | Look::Phone => "--blink-settings=preferredColorScheme=1",
+            Look::Dark => "--blink-settings=preferredColorScheme=0",
+        });
+        browser.arg(format!("--log-net-log={}", log.display()));
         let output = browser.arg(format!("file://{}", file.display())).output();
         let output = tokio::time::timeout(LOOK_WAIT_MAX, output).await.expect("the browser ends").unwrap();
         let (dom, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -108,25 +94,6 @@ impl Browser {
         seen.requests.extend(asked_by_the_page(&log));
         seen.console = said.lines().filter(|line| line.contains(":CONSOLE")).map(str::to_owned).collect();
         seen
-    }
-
-    fn command(&self, folder: &Path, look: Look) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-        command.args(["--disable-dev-shm-usage", "--enable-logging=stderr", "--virtual-time-budget=10000"]);
-        command.arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1");
-        command.arg(format!("--user-data-dir={}", folder.join("profile").display()));
-        command.arg("--window-size=1120,900").arg(match look {
-            Look::Light | Look::Phone => "--blink-settings=preferredColorScheme=1",
-            Look::Dark => "--blink-settings=preferredColorScheme=0",
-        });
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
-    }
-
-    pub(crate) async fn close(self) {
-        self.folder.remove().await.unwrap();
     }
 }
 
