@@ -10,6 +10,7 @@ pub mod fail_point;
 pub mod handler;
 pub mod idempotency;
 pub mod isolation;
+pub mod items;
 pub mod messages;
 pub mod metrics;
 pub mod order;

@@ -11,53 +11,17 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::config::StoreOptions;
+use shared::{
+    config::StoreOptions,
+    items::{ITEM, ITEMS, Item},
+};
 use sqlx::FromRow;
-use time::OffsetDateTime;
-
-/// Hot ones first: the version counts the decisions. $1 is the most rows.
-pub const ITEMS: &str = "
-SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, opens_at, closes_at, created_at,
-       max_per_buyer, cooldown_ms, tiers,
-       CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
-FROM items ORDER BY version DESC, id LIMIT $1";
-
-/// $1 is its id.
-pub const ITEM: &str = "
-SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, opens_at, closes_at, created_at,
-       max_per_buyer, cooldown_ms, tiers,
-       CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
-FROM items WHERE id = $1";
 
 /// Of the decisions, the version counts those that were committed. $1 is the most rows.
 pub const CONFLICTS: &str = "
 SELECT id AS item, conflicts, version AS decisions,
        conflicts::float8 / greatest(version, 1)::float8 AS conflicts_per_decision
 FROM items WHERE conflicts > 0 ORDER BY conflicts DESC, id LIMIT $1";
-
-#[derive(Serialize, FromRow)]
-struct Item {
-    item: String,
-    stock: i64,
-    available: i64,
-    held: i64,
-    sold: i64,
-    version: i64,
-    /// How often a decision was made again.
-    conflicts: i64,
-    /// Whether it can be bought by the database's clock, stock aside: `open`, `not_open`, `closed`.
-    sale: String,
-    #[serde(with = "shared::messages::time::option")]
-    opens_at: Option<OffsetDateTime>,
-    #[serde(with = "shared::messages::time::option")]
-    closes_at: Option<OffsetDateTime>,
-    hold_ms: i64,
-    max_per_buyer: Option<i64>,
-    cooldown_ms: Option<i64>,
-    tiers: Option<Vec<String>>,
-    #[serde(with = "shared::messages::time")]
-    created_at: OffsetDateTime,
-}
 
 const NONE: &str = "No items. `admin create NAME --stock N` makes one.";
 

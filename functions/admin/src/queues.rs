@@ -127,7 +127,13 @@ mod tests {
 
     #[test]
     fn who_claims_a_partition_is_named_beside_it() {
-        let worker = |name: &str, active| Worker { name: name.into(), process: "p".into(), user: None, active };
+        let worker = |name: &str, active| Worker {
+            name: name.into(),
+            process: "p".into(),
+            user: None,
+            active,
+            verdicts: Default::default(),
+        };
         let heard = vec![
             worker("turnstile-purchase a", Some(vec![0, 9])),
             worker("turnstile-purchase b", Some(vec![1, 0])),

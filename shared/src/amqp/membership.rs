@@ -13,7 +13,7 @@ use super::{
     topology::state_or_none,
 };
 use crate::{
-    messages::is_id,
+    messages::{Code, is_id},
     retry::RetryPolicy,
     worker::rebalance::{Heard, Members, Place, WORKERS_MAX},
 };
@@ -25,10 +25,13 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     convert::Infallible,
-    sync::LazyLock,
-    time::{Duration, Instant},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
 use uuid::Uuid;
@@ -39,16 +42,27 @@ pub(super) const PADDING_TYPE: &str = "turnstile.filler";
 const HEARTBEAT_MS_MAX: &str = "1500";
 /// The header that names the partitions on which the worker is active: their numbers, with spaces between them.
 const ACTIVE_HEADER: &str = "active";
+/// The header that says how many verdicts of each code the process has reached: word and count, with spaces between them.
+const VERDICTS_HEADER: &str = "verdicts";
 /// The header of a worker that is not in line for every partition yet.
 const JOINING_HEADER: &str = "joining";
 /// The most partitions that are believed of one heartbeat.
 const PARTITIONS_MAX: usize = 1_024;
+/// The same for codes: newer workers may have some that we do not know.
+const CODES_MAX: usize = 100;
 /// The longest heartbeat, in bytes: that of no worker is longer.
 const BODY_BYTES_MAX: usize = 300;
 
 /// Tells this process from all others, also from one of the same name: the same through every connection, or a worker that
 /// comes back by another node would count twice for a while.
 static PROCESS: LazyLock<Uuid> = LazyLock::new(Uuid::now_v7);
+/// Of each code, in the order of [`Code::ALL`].
+static VERDICTS: [AtomicU64; Code::ALL.len()] = [const { AtomicU64::new(0) }; Code::ALL.len()];
+
+/// Notes a verdict of this process, for those who look on.
+pub(crate) fn count_verdict(code: Code) {
+    VERDICTS[code as usize].fetch_add(1, Ordering::Relaxed);
+}
 
 /// A worker's part in the membership; it sends no more heartbeats when this is dropped.
 pub(super) struct Membership {
@@ -144,7 +158,11 @@ async fn beat(
     }
 }
 
-async fn subscribe(nodes: &Nodes, name: &str, exchange: &str) -> Result<(Connection, Channel, Consumer), Error> {
+pub(super) async fn subscribe(
+    nodes: &Nodes,
+    name: &str,
+    exchange: &str,
+) -> Result<(Connection, Channel, Consumer), Error> {
     let connection = connect(nodes, name).await?;
     let channel = channel(&connection).await?;
     let (_, heartbeats) = own_queue(&channel, Some(exchange)).await?;
@@ -163,40 +181,8 @@ pub struct Worker {
     /// The partitions that have delivered something to it and that it has not handed over since: the broker keeps it
     /// active there. `None`: it is still joining, or of a version that does not say so.
     pub active: Option<Vec<usize>>,
-}
-
-/// Listens to the heartbeats for so long; says who was heard, in the order of their names. Workers send one every half
-/// second; where there are more than eight of them, each less often, 16 of them in a second.
-pub fn listen<'a>(
-    nodes: &'a Nodes,
-    name: &'a str,
-    exchange: &'a str,
-    time: Duration,
-) -> BoxFuture<'a, Result<Vec<Worker>, Error>> {
-    Box::pin(async move {
-        let (connection, _channel, mut heartbeats) = subscribe(nodes, name, exchange).await?;
-        let end = tokio::time::Instant::now() + time;
-        // Of each user so many, so that nobody's noise hides the others.
-        let mut heard: HashMap<Option<String>, HashMap<String, Worker>> = HashMap::new();
-        // Heartbeats that come without a pause would never let the time limit have its say.
-        while tokio::time::Instant::now() < end
-            && let Ok(heartbeat) = tokio::time::timeout_at(end, next(&mut heartbeats)).await
-        {
-            let heartbeat = heartbeat?;
-            go_on_after(&heartbeat).await?;
-            if let Some(worker) = read(&heartbeat, exchange) {
-                let heard = heard.entry(worker.user.clone()).or_default();
-                if heard.len() < WORKERS_MAX || heard.contains_key(&worker.process) {
-                    // The last word counts: partitions move.
-                    heard.insert(worker.process.clone(), worker);
-                }
-            }
-        }
-        drop(close(&connection).await);
-        let mut workers: Vec<Worker> = heard.into_values().flat_map(HashMap::into_values).collect();
-        workers.sort();
-        Ok(workers)
-    })
+    /// How many verdicts of each code there were since it started; none where its version does not say so.
+    pub verdicts: BTreeMap<String, u64>,
 }
 
 /// Puts padding into each queue until so much waits there: messages that mean nothing, and show who is active on a partition that
@@ -237,7 +223,14 @@ fn properties(active: Option<&[usize]>) -> BasicProperties {
     };
     let mut headers = FieldTable::default();
     headers.insert(name.into(), value);
+    headers.insert(VERDICTS_HEADER.into(), AMQPValue::LongString(verdicts().into()));
     BasicProperties::default().with_expiration(HEARTBEAT_MS_MAX.into()).with_headers(headers)
+}
+
+fn verdicts() -> String {
+    let counted = Code::ALL.iter().zip(&VERDICTS).map(|((.., word), count)| (word, count.load(Ordering::Relaxed)));
+    let said = counted.filter(|(_, count)| *count > 0).map(|(word, count)| format!("{word} {count}"));
+    said.collect::<Vec<_>>().join(" ")
 }
 
 /// Whether it is of a worker that is still joining. Older ones do not say so.
@@ -246,7 +239,7 @@ fn is_joining(properties: &BasicProperties) -> bool {
 }
 
 /// Reads a heartbeat; `None`: it is not one, nor is a reply to somebody who gave our queue as theirs.
-fn read(heartbeat: &Delivery, exchange: &str) -> Option<Worker> {
+pub(super) fn read(heartbeat: &Delivery, exchange: &str) -> Option<Worker> {
     let (body, properties) = (&heartbeat.data, &heartbeat.properties);
     if heartbeat.exchange.as_str() != exchange || body.len() > BODY_BYTES_MAX {
         return None;
@@ -257,11 +250,16 @@ fn read(heartbeat: &Delivery, exchange: &str) -> Option<Worker> {
     }
     let user = properties.user_id().as_ref().map(ToString::to_string);
     // No worker of ours writes anything but a long string, and older ones write nothing.
-    let active = header(properties, ACTIVE_HEADER).and_then(AMQPValue::as_long_string).map(|numbers| {
-        let numbers = numbers.to_string();
+    let said = |name| header(properties, name).and_then(AMQPValue::as_long_string).map(ToString::to_string);
+    let active = said(ACTIVE_HEADER).map(|numbers| {
         numbers.split_whitespace().take(PARTITIONS_MAX).filter_map(|number| number.parse().ok()).collect()
     });
-    Some(Worker { name: name.to_owned(), process: process.to_owned(), user, active })
+    let (verdicts, mut words) = (said(VERDICTS_HEADER).unwrap_or_default(), BTreeMap::new());
+    let mut parts = verdicts.split_whitespace().take(2 * CODES_MAX);
+    while let (Some(word), Some(count)) = (parts.next(), parts.next()) {
+        count.parse().ok().filter(|_| is_id(word)).map(|count| words.insert(word.to_owned(), count));
+    }
+    Some(Worker { name: name.to_owned(), process: process.to_owned(), user, active, verdicts: words })
 }
 
 #[cfg(test)]
@@ -289,8 +287,10 @@ mod tests {
             (BasicProperties::default(), None, false),
         ] {
             let name = "turnstile-purchase w-1".to_owned();
-            let expected = Worker { name, process: process.clone(), user: Some("u".to_owned()), active };
-            assert_eq!(heard(EXCHANGE, ours.as_bytes(), &properties.clone().with_user_id("u".into())), Some(expected));
+            let process = process.clone();
+            let expected = Worker { name, process, user: Some("u".to_owned()), active, verdicts: BTreeMap::new() };
+            let heard = heard(EXCHANGE, ours.as_bytes(), &properties.clone().with_user_id("u".into())).unwrap();
+            assert_eq!(Worker { verdicts: BTreeMap::new(), ..heard }, expected);
             assert_eq!(is_joining(&properties), joins);
         }
         assert_eq!(heard("", ours.as_bytes(), &BasicProperties::default()), None, "a reply");
@@ -302,5 +302,14 @@ mod tests {
             assert_eq!(heard(EXCHANGE, noise.as_bytes(), &BasicProperties::default()), None, "{noise:?}");
         }
         assert_eq!(heard(EXCHANGE, b"\xff \xfe", &BasicProperties::default()), None);
+    }
+
+    #[test]
+    fn what_a_worker_has_decided_is_read_as_it_is_written() {
+        // No other test has these.
+        [Code::StockLimit, Code::NoPayment, Code::StockLimit].into_iter().for_each(count_verdict);
+        let ours = body("turnstile-restock w-1", Uuid::now_v7());
+        let decided = heard(EXCHANGE, ours.as_bytes(), &properties(Some(&[0]))).unwrap().verdicts;
+        assert_eq!((decided["no_payment"], decided["stock_limit"]), (1, 2));
     }
 }

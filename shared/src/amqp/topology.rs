@@ -211,11 +211,17 @@ pub fn queue_states<'a>(
 /// On a channel of its own: asking for a queue that is not there ends the channel.
 pub(super) async fn state_or_none(connection: &Connection, queue: &str) -> Result<Option<QueueState>, Error> {
     let channel = connection.create_channel().await?;
-    match state(&channel, queue).await.map_err(Error::from) {
-        Ok(state) => {
-            channel.close(200, "done".into()).await?;
-            Ok(Some(state))
-        }
+    let state = found(state(&channel, queue).await.map_err(Error::from));
+    if channel.status().connected() {
+        channel.close(200, "done".into()).await?;
+    }
+    state
+}
+
+/// What it means that a queue was asked about, and this came of it.
+pub(super) fn found(state: Result<QueueState, Error>) -> Result<Option<QueueState>, Error> {
+    match state {
+        Ok(state) => Ok(Some(state)),
         Err(Error::Missing(_)) => Ok(None),
         // RabbitMQ 4.2.6 and 4.3.0 let nobody look who may not configure it.
         Err(Error::NotAllowed(_)) => Ok(Some(QueueState { waiting: 0, consumers: 0 })),

@@ -5,7 +5,7 @@ use super::{
     metrics::WorkerMetrics,
     read::read_message,
     service::Service,
-    settle::{Outcome, answers_in},
+    settle::{Outcome, answers_in, count_codes},
 };
 use crate::{
     amqp::Delivery,
@@ -102,6 +102,7 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
         }
     }
     around.metrics.answered(answers_in(&outcomes.decided));
+    count_codes(&outcomes.decided);
     Some(outcomes)
 }
 

@@ -8,9 +8,9 @@ use super::{
     validate::may_reply,
 };
 use crate::{
-    amqp::{Acknowledger, Copied, Delivery, Error, Reply},
+    amqp::{Acknowledger, Copied, Delivery, Error, Reply, count_verdict},
     fail_point::pause_at,
-    messages::Rejection,
+    messages::{Code, Rejection},
 };
 use std::{borrow::Cow, sync::Arc};
 use tokio::{
@@ -56,6 +56,29 @@ pub(super) fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, us
         }
     }
     [("verdict", verdicts), ("rejected", rejected), ("later", later)]
+}
+
+/// Counts verdicts by their codes, for those who look on.
+pub(super) fn count_codes(outcomes: &[(Delivery, Outcome)]) {
+    let count = |verdict: &str| code_of(verdict).into_iter().for_each(count_verdict);
+    for (_, outcome) in outcomes {
+        match outcome {
+            Outcome::Answered { body, .. } => count(body),
+            Outcome::Several(several) => several.iter().for_each(|one| match one {
+                Ok(body) => count(body),
+                Err(rejected) => count_verdict(rejected.reason.code),
+            }),
+            Outcome::Rejected(rejection) => count_verdict(rejection.code),
+            Outcome::Requeued | Outcome::Ignored => (),
+        }
+    }
+}
+
+/// Not by reading all of it: what stands before the code has no quotation mark within a text.
+fn code_of(verdict: &str) -> Option<Code> {
+    let (_, rest) = verdict.split_once("\"code\":")?;
+    let word = rest.split('"').nth(1)?;
+    Code::ALL.iter().find(|(.., known)| *known == word).map(|(code, ..)| *code)
 }
 
 impl Outcome {
@@ -258,4 +281,24 @@ fn array_of(verdicts: &[Result<String, Rejected>]) -> String {
 
 fn ended() -> Error {
     Error::Lost("acknowledgements are no longer taken".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::Verdict;
+    use time::OffsetDateTime;
+
+    #[test]
+    fn a_code_is_found_whatever_ids_and_sentences_say() {
+        let id = "x','code':'sold_out'";
+        for (code, ..) in Code::ALL {
+            let verdict = Verdict::decided(id, code, "\"code\":\"paid\"", OffsetDateTime::UNIX_EPOCH);
+            assert_eq!(code_of(&serde_json::to_string(&verdict).unwrap()), Some(code));
+        }
+        assert_eq!(
+            (code_of(r#"{"status":"done","code":"new"}"#), code_of("{}"), code_of(r#"{"code":1}"#)),
+            (None, None, None)
+        );
+    }
 }

@@ -4,12 +4,15 @@ use crate::{Shop, auditing::LIMITS};
 use admin::{
     Limit,
     audit::audit,
-    items::{CONFLICTS, ITEM, ITEMS},
+    items::CONFLICTS,
     look::{LookBack, Scan, look},
     orders::{HISTORY, ORDER, PAYMENT, find},
     outbox::LIST,
 };
-use shared::order::State;
+use shared::{
+    items::{ITEM, ITEMS},
+    order::State,
+};
 
 /// Lets nobody in but those who take the weakest lock there is: that of a plain `SELECT`.
 const ONLY_READERS: &str = "

@@ -8,7 +8,7 @@ use crate::{
     worker::{
         process::Outcomes,
         rebalance::Place,
-        settle::{Decided, Outcome, answers_in},
+        settle::{Decided, Outcome, answers_in, count_codes},
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -62,6 +62,7 @@ impl<'a> Session<'a> {
             return Ok(room);
         }
         self.function.metrics.answered(answers_in(&limited));
+        count_codes(&limited);
         let taken: Vec<_> = limited.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
         room.send(Decided { outcomes: limited, held: self.shares.held(), undecided: undecided(batch) });
         self.pushed += 1;
