@@ -36,7 +36,7 @@ pub use dead_message::DeadMessage;
 pub use delivery::Delivery;
 pub(crate) use membership::count_verdict;
 pub use membership::{Worker, fill};
-pub use observer::{Observer, listen};
+pub use observer::{Observed, Observer, listen};
 pub use pipelined::publish_pipelined;
 pub(crate) use properties::DIRECT_REPLY_TO;
 pub use publisher::{Copied, EventError, Outgoing, OutgoingEvent, Publisher, Reply};

@@ -13,6 +13,15 @@ use futures_util::{FutureExt, future::BoxFuture};
 use lapin::{Channel, Connection, Consumer};
 use std::{collections::HashMap, time::Duration};
 
+/// What there is to see at a moment.
+#[derive(Debug)]
+pub struct Observed {
+    /// The state of each queue; `None`: there is no such queue.
+    pub states: Vec<Option<QueueState>>,
+    /// What each worker has said last, of those that were heard since the last look.
+    pub heard: Vec<Worker>,
+}
+
 pub struct Observer {
     connection: Connection,
     /// On which queues are asked about, until one is not there.
@@ -33,11 +42,8 @@ impl Observer {
         })
     }
 
-    /// The state of each queue (`None`: there is no such queue), and what each worker said last since the last look.
-    pub fn look<'a>(
-        &'a mut self,
-        queues: &'a [String],
-    ) -> BoxFuture<'a, Result<(Vec<Option<QueueState>>, Vec<Worker>), Error>> {
+    /// Looks at these queues, and at all workers.
+    pub fn look<'a>(&'a mut self, queues: &'a [String]) -> BoxFuture<'a, Result<Observed, Error>> {
         Box::pin(async move {
             let mut states = Vec::new();
             for queue in queues {
@@ -53,7 +59,7 @@ impl Observer {
                 let worker = read(&heartbeat, &self.exchange);
                 worker.map(|worker| heard.insert(worker.process.clone(), worker));
             }
-            Ok((states, heard.into_values().collect()))
+            Ok(Observed { states, heard: heard.into_values().collect() })
         })
     }
 }
