@@ -222,10 +222,10 @@ impl Consumer {
         })
     }
 
-    /// The next batch: what has arrived, up to `max`; empty where only subscriptions have [`ended`](Self::ended). After an
+    /// The next batch: what has arrived, up to so many messages and requests; empty where only subscriptions have [`ended`](Self::ended). After an
     /// error the subscription is over.
-    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
-        self.incoming.batch(max).await
+    pub async fn next_batch(&mut self, messages_max: usize, requests_max: usize) -> Result<Vec<Delivery>, Error> {
+        self.incoming.batch(messages_max, requests_max).await
     }
 
     /// The partitions whose subscription the broker has ended; each is named once.
@@ -256,7 +256,7 @@ impl Consumer {
     pub async fn failure(&mut self) -> Error {
         let last_words = async {
             loop {
-                if let Err(error) = self.next_batch(usize::MAX).await {
+                if let Err(error) = self.next_batch(usize::MAX, usize::MAX).await {
                     return error;
                 }
                 // Until it is asked for, what comes next is not waited for.

@@ -36,12 +36,12 @@ impl Incoming {
         self.streams.is_empty() && self.arrived.is_empty() && self.is_standing()
     }
 
-    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to `max`
-    /// requests, or one message that has more. Batches form by themselves under load, and a lone request is never kept waiting for
+    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to so many
+    /// messages and requests, or one message that has more. Batches form by themselves under load, and a lone request is never kept waiting for
     /// company. Empty where only subscriptions have [`ended`](Self::ended).
     ///
     /// Cancelling this loses nothing: what is taken off a stream is kept here.
-    pub(super) async fn batch(&mut self, max: usize) -> Result<Vec<Delivery>, Error> {
+    pub(super) async fn batch(&mut self, messages_max: usize, requests_max: usize) -> Result<Vec<Delivery>, Error> {
         self.take_in();
         if self.arrived.is_empty() && self.is_standing() {
             let next = self.streams.next().await;
@@ -50,7 +50,7 @@ impl Incoming {
         }
         match &self.over {
             Some(error) => Err(error.clone()),
-            None => Ok(self.arrived.drain(..within(&self.arrived, max)).collect()),
+            None => Ok(self.arrived.drain(..within(&self.arrived, messages_max, requests_max)).collect()),
         }
     }
 
@@ -95,12 +95,12 @@ impl Incoming {
     }
 }
 
-/// How many of these have no more than `max` requests together; one at least, if there is one.
-fn within(arrived: &VecDeque<Delivery>, max: usize) -> usize {
+/// How many of these have no more requests together; one at least, if there is one.
+fn within(arrived: &VecDeque<Delivery>, messages_max: usize, requests_max: usize) -> usize {
     let mut requests = 0;
-    let count = arrived.iter().take_while(|delivery| {
+    let count = arrived.iter().take(messages_max).take_while(|delivery| {
         requests += delivery.requests;
-        requests <= max
+        requests <= requests_max
     });
     count.count().max(1).min(arrived.len())
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     async fn tags(incoming: &mut Incoming, max: usize) -> Vec<u64> {
-        incoming.batch(max).await.unwrap().iter().map(|delivery| delivery.tag).collect()
+        incoming.batch(max, max).await.unwrap().iter().map(|delivery| delivery.tag).collect()
     }
 
     #[tokio::test]
@@ -133,17 +133,18 @@ mod tests {
         // The sender is still there, so the stream has not ended; whoever waited would hang here.
         assert_eq!(tags(&mut incoming, 3).await, [3, 4]);
         drop(sender);
-        assert!(incoming.batch(3).await.is_err());
+        assert!(incoming.batch(3, 3).await.is_err());
     }
 
     #[tokio::test]
-    async fn a_batch_has_as_many_requests_as_it_may_or_one_message_that_has_more() {
+    async fn a_batch_has_as_many_requests_and_messages_as_it_may_or_one_message_that_has_more() {
         let mut incoming = Incoming::default();
-        let requests = [2, 2, 1, 9, 1, 1];
+        let requests = [2, 2, 1, 9, 1, 1, 1];
         let arrays = (0..).zip(requests).map(|(tag, requests)| Ok(Delivery::of(0, tag, requests)));
         incoming.add(stream::iter(arrays.collect::<Vec<_>>()).boxed());
-        for expected in [&[0, 1][..], &[2], &[3], &[4, 5]] {
-            assert_eq!(tags(&mut incoming, 4).await, expected);
+        for expected in [&[0, 1][..], &[2], &[3], &[4, 5], &[6]] {
+            let batch = incoming.batch(2, 4).await.unwrap();
+            assert_eq!(batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>(), expected);
         }
     }
 
@@ -152,7 +153,7 @@ mod tests {
         let mut incoming = Incoming::default();
         incoming.add(stream::iter([Err(End::Cancelled(0))]).boxed());
         incoming.take_in();
-        assert!(!incoming.is_empty() && incoming.batch(1).await.unwrap().is_empty());
+        assert!(!incoming.is_empty() && incoming.batch(1, 1).await.unwrap().is_empty());
         assert!(incoming.ended() == [0] && incoming.is_empty());
     }
 
@@ -166,6 +167,6 @@ mod tests {
         assert_eq!(tags(&mut incoming, 2).await, [1, 3], "the other partition goes on");
         assert_eq!(incoming.ended(), [0]);
         assert!(incoming.is_open() && sender.send(Err(End::Failed(Error::Lost("cut".to_owned())))).is_ok());
-        assert!(!incoming.is_open() && incoming.batch(1).await.is_err() && incoming.batch(1).await.is_err());
+        assert!(!incoming.is_open() && incoming.batch(1, 1).await.is_err() && incoming.batch(1, 1).await.is_err());
     }
 }

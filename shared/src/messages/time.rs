@@ -4,14 +4,29 @@
 //! own rules instead: fingerprints on record are made of that text.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cell::RefCell;
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 
 const FORMAT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
 
+thread_local! {
+    /// The last two texts: the verdicts of a batch say when they were decided, and until when units are held, thousands of times.
+    static LAST: RefCell<[Option<(OffsetDateTime, String)>; 2]> = const { RefCell::new([None, None]) };
+}
+
 /// The moment as a text, for people too.
 pub fn text(at: OffsetDateTime) -> String {
-    at.to_offset(UtcOffset::UTC).format(FORMAT).expect("the years that the database keeps here have four digits")
+    LAST.with_borrow_mut(|last| {
+        if let Some((_, text)) = last.iter().flatten().find(|(moment, _)| *moment == at) {
+            return text.clone();
+        }
+        let text = at.to_offset(UtcOffset::UTC).format(FORMAT);
+        let text = text.expect("the years that the database keeps here have four digits");
+        last.swap(0, 1);
+        last[0] = Some((at, text.clone()));
+        text
+    })
 }
 
 pub fn serialize<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -45,6 +60,7 @@ mod tests {
     #[test]
     fn a_moment_always_has_six_digits_and_is_in_utc() {
         for (at, expected) in [
+            (datetime!(2026-11-27 10:00 UTC), "2026-11-27T10:00:00.000000Z"),
             (datetime!(2026-11-27 10:00 UTC), "2026-11-27T10:00:00.000000Z"),
             (datetime!(2026-11-27 10:00:00.5 UTC), "2026-11-27T10:00:00.500000Z"),
             (datetime!(2026-11-27 10:00:00.123_456_789 UTC), "2026-11-27T10:00:00.123456Z"),

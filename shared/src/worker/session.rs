@@ -24,10 +24,12 @@ use tokio::{
 };
 
 /// Messages under way to us from one queue, in batches: one is decided, one answered, one acknowledged, and the next arrives meanwhile.
-/// 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`].
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
+/// The largest: 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`]. Batches
+/// that are larger than its share are for arrays: of as many messages alone, larger ones are no faster.
+const WINDOW_MAX: u16 = 2_000;
 /// Between two steps of subscribing.
 const SUBSCRIBE_MS: u64 = 25;
 /// How often the workers are counted, and the shares compared.
@@ -77,7 +79,7 @@ impl Function {
     ) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", self.handler.name());
-        let window = self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).max(WINDOW_MIN);
+        let window = self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).clamp(WINDOW_MIN, WINDOW_MAX);
         let consumer = Consumer::open(nodes, &name, queues, window, workers, &self.service.worker.replay_users).await?;
         let settling = Settling::start(Settler {
             service: self.service.clone(),
@@ -196,7 +198,8 @@ impl<'a> Session<'a> {
     /// What has arrived, and room for it. Of what is to be tried again, nobody waits for company for long.
     async fn next(&mut self) -> Result<(Permit<'a, Decided>, Vec<Delivery>), Error> {
         let room = taking_in(&Mutex::new(&mut self.consumer), self.settling.room()).await?;
-        let next = self.consumer.next_batch(usize::from(self.function.service.worker.batch_max));
+        let (messages_max, requests_max) = (self.window / WINDOW_BATCHES, self.function.service.worker.batch_max);
+        let next = self.consumer.next_batch(messages_max.into(), requests_max.into());
         if self.later.is_empty() {
             return Ok((room, next.await?));
         }
