@@ -24,10 +24,10 @@ const CONNECTION_SECONDS_MAX: u64 = 5;
 /// How long nobody is let in after that has failed.
 const PAUSE_SECONDS: u64 = 1;
 /// The format, as the library writes it.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// A registry of this function's metrics: each has its name as a label.
-pub(crate) fn registry(function: &'static str) -> Registry {
+pub fn registry(function: &'static str) -> Registry {
     Registry::with_prefix_and_labels(PREFIX, [("function".into(), function.into())].into_iter())
 }
 
@@ -38,6 +38,13 @@ pub(crate) async fn show(address: SocketAddr, registry: Registry) -> anyhow::Res
     let mut showing = JoinSet::new();
     showing.spawn(accept(listener, Arc::new(registry), Duration::from_secs(CONNECTION_SECONDS_MAX)));
     Ok(showing)
+}
+
+/// What is shown, for who has a server of their own.
+pub fn written(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).expect("a string can be written to");
+    text
 }
 
 async fn accept(listener: TcpListener, registry: Arc<Registry>, lasts_max: Duration) {
@@ -74,7 +81,7 @@ fn answer<Body>(request: &Request<Body>, registry: &Registry) -> Result<Response
     } else if request.method() != Method::GET {
         StatusCode::METHOD_NOT_ALLOWED
     } else {
-        prometheus_client::encoding::text::encode(&mut text, registry).expect("a string can be written to");
+        text = written(registry);
         StatusCode::OK
     };
     let mut response = Response::new(Full::new(text.into()));

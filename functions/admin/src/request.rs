@@ -36,7 +36,8 @@ pub(crate) async fn send<R: Request + Serialize>(
     let request = request(request_id.unwrap_or_else(|| format!("admin-{}", Uuid::now_v7())));
     let (function, request_id) = (R::FUNCTION, request.request_id());
     let body = serde_json::to_string(&request).expect("a request is representable as JSON");
-    let outgoing = OutgoingRequest { exchange: function, routing_key: function, request_id, body: &body };
+    let outgoing =
+        OutgoingRequest { exchange: function, routing_key: function, correlation_id: request_id, body: &body };
     let (nodes, wait) = (broker.nodes()?, Duration::from_secs(wait_seconds_max));
     match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
         RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)

@@ -152,7 +152,7 @@ impl Script {
         expected: Code,
     ) -> Result<Verdict, Failure> {
         let body = serde_json::to_string(request).expect("a request has only strings and numbers");
-        let request = OutgoingRequest { exchange, routing_key, request_id, body: &body };
+        let request = OutgoingRequest { exchange, routing_key, correlation_id: request_id, body: &body };
         let verdict: Verdict =
             match amqp::request_reply(&self.nodes, "turnstile-loadtest client", request, TIMEOUT).await? {
                 RequestOutcome::Verdict(reply) => serde_json::from_slice(&reply).context("a reply is no verdict"),

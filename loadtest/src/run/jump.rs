@@ -27,7 +27,7 @@ pub(super) async fn jump(amqp_url: &str, schedule: &Schedule) -> Result<Jumper, 
     let request = OutgoingRequest {
         exchange: PURCHASE_EXCHANGE,
         routing_key: "by-the-side-door",
-        request_id: &request.request_id,
+        correlation_id: &request.request_id,
         body: &body,
     };
     Ok(match amqp::request_reply(&Nodes::read(amqp_url)?, "turnstile-loadtest jumper", request, WAIT_MAX).await? {

@@ -18,7 +18,7 @@ use tokio::process::Command;
 mod compare;
 
 const FUNCTIONS: [&str; 4] = ["purchase", "payment", "release", "restock"];
-const PROGRAMS: [&str; 7] = ["purchase", "payment", "release", "restock", "relay", "admin", "loadtest"];
+const PROGRAMS: [&str; 8] = ["purchase", "payment", "release", "restock", "relay", "web", "admin", "loadtest"];
 /// Objects whose keys are data.
 const MAPS: [&str; 5] = ["failures", "attempts_histogram", "reasons", "headers", "settings"];
 

@@ -30,6 +30,7 @@ mod senders;
 mod startup;
 mod tls;
 mod upgrade;
+mod web;
 
 mod architecture;
 mod circles;

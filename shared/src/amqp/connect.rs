@@ -90,7 +90,7 @@ impl Nodes {
     }
 
     /// Whether this is the broker's word that it calls us otherwise, the first of its kind. All clones go by it from now on.
-    pub(super) fn learns_user(&self, error: &Error) -> bool {
+    pub fn learns_user(&self, error: &Error) -> bool {
         let error = error.to_string();
         let called = error.split_once(CALLED).and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name);
         called.is_some_and(|name| self.called.set(name.to_owned()).is_ok())
@@ -225,21 +225,27 @@ pub(super) async fn confirming_channel(connection: &Connection) -> Result<Channe
     .await
 }
 
-/// What waits in a queue of our own, at most: whoever may write to it must fill nobody's memory.
-const OWN_QUEUE_BOUNDS: [(&str, i64); 2] = [("x-max-length", 1_000), ("x-max-length-bytes", 1024 * 1024)];
+/// What waits in a queue of our own, at most, messages and bytes: whoever may write to it must fill nobody's memory.
+pub(super) const FEW: (i64, i64) = (1_000, 1024 * 1024);
+pub(super) const MANY: (i64, i64) = (100_000, 64 * 1024 * 1024);
 /// What is under way to us from there: twice as much as is acknowledged at a time.
 const OWN_QUEUE_WINDOW: u16 = 16;
 
-/// A queue of our own for as long as the connection lasts, bound to the exchange where one is named, and what arrives in it.
-/// No more comes than [`go_on_after`] lets through: what is too much, the broker drops.
-pub(super) async fn own_queue(channel: &Channel, exchange: Option<&str>) -> Result<(ShortString, Consumer), Error> {
+/// A queue of our own for as long as the connection lasts, named by the broker where `name` is empty, bound to the exchange where
+/// one is named, and what arrives in it. No more comes than [`go_on_after`] lets through: what is too much, the broker drops.
+pub(super) async fn own_queue(
+    channel: &Channel,
+    name: &str,
+    (messages_max, bytes_max): (i64, i64),
+    exchange: Option<&str>,
+) -> Result<(ShortString, Consumer), Error> {
     answered(async {
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let mut bounds = FieldTable::default();
-        for (name, bound) in OWN_QUEUE_BOUNDS {
+        for (name, bound) in [("x-max-length", messages_max), ("x-max-length-bytes", bytes_max)] {
             bounds.insert(name.into(), AMQPValue::LongLongInt(bound));
         }
-        let queue = channel.queue_declare("".into(), exclusive, bounds).await?.name().clone();
+        let queue = channel.queue_declare(name.into(), exclusive, bounds).await?.name().clone();
         if let Some(exchange) = exchange {
             let options = QueueBindOptions::default();
             channel.queue_bind(queue.clone(), exchange.into(), "".into(), options, FieldTable::default()).await?;

@@ -8,7 +8,7 @@
 
 use super::{
     Error, answered,
-    connect::{Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue},
+    connect::{FEW, Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue},
     properties::header,
     topology::state_or_none,
 };
@@ -165,7 +165,7 @@ pub(super) async fn subscribe(
 ) -> Result<(Connection, Channel, Consumer), Error> {
     let connection = connect(nodes, name).await?;
     let channel = channel(&connection).await?;
-    let (_, heartbeats) = own_queue(&channel, Some(exchange)).await?;
+    let (_, heartbeats) = own_queue(&channel, "", FEW, Some(exchange)).await?;
     Ok((connection, channel, heartbeats))
 }
 

@@ -39,9 +39,9 @@ pub use membership::{Worker, fill};
 pub use observer::{Observed, Observer, listen};
 pub use pipelined::publish_pipelined;
 pub(crate) use properties::DIRECT_REPLY_TO;
-pub use publisher::{Copied, EventError, Outgoing, OutgoingEvent, Publisher, Reply};
+pub use publisher::{Confirmed, Copied, EventError, Outgoing, OutgoingEvent, Publisher, Reply};
 pub use repair::{Found, Looked, Repair};
-pub use request_reply::{OutgoingRequest, RequestOutcome, request_reply};
+pub use request_reply::{IncomingReply, OutgoingRequest, Replies, RequestOutcome, Requester, request_reply};
 pub use rights::{explain_grant, try_rights};
 pub use topology::{QueueState, declare, queue_states};
 

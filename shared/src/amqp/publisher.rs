@@ -250,15 +250,33 @@ pub(super) async fn publish_mandatory(
     body: &[u8],
     properties: BasicProperties,
 ) -> Result<bool, Error> {
-    match channel.basic_publish(exchange.into(), key.into(), mandatory(), body, properties).await?.await? {
-        Confirmation::Ack(None) => Ok(true),
-        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(false),
-        Confirmation::Nack(None) => Err(Error::Lost(format!("the broker did not take a message for {key}"))),
+    match confirmed(channel.basic_publish(exchange.into(), key.into(), mandatory(), body, properties).await?.await?)? {
+        Confirmed::Taken => Ok(true),
+        Confirmed::NoQueue => Ok(false),
+        Confirmed::Refused => Err(Error::Lost(format!("the broker did not take a message for {key}"))),
+    }
+}
+
+/// What the broker says to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmed {
+    Taken,
+    /// There is no queue for it.
+    NoQueue,
+    /// Its queue takes nothing more.
+    Refused,
+}
+
+pub(super) fn confirmed(confirmation: Confirmation) -> Result<Confirmed, Error> {
+    match confirmation {
+        Confirmation::Ack(None) => Ok(Confirmed::Taken),
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(Confirmed::NoQueue),
+        Confirmation::Nack(None) => Ok(Confirmed::Refused),
         Confirmation::NotRequested => Err(Error::Lost("the channel does not confirm".to_owned())),
     }
 }
 
-fn mandatory() -> BasicPublishOptions {
+pub(super) fn mandatory() -> BasicPublishOptions {
     BasicPublishOptions { mandatory: true, immediate: false }
 }
 

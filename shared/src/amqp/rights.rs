@@ -2,7 +2,7 @@
 
 use super::{
     Error,
-    connect::{Nodes, close, connect_with_socket, own_queue},
+    connect::{FEW, Nodes, close, connect_with_socket, own_queue},
     topology::Topology,
 };
 use futures_util::{StreamExt, future::BoxFuture};
@@ -13,6 +13,7 @@ use std::{future::ready, sync::LazyLock, time::Duration};
 /// Which of the users a function is.
 const WORKER: &str = "worker";
 const RELAY: &str = "relay";
+const WEB: &str = "web";
 /// How rights call the exchange that has no name.
 const DEFAULT_EXCHANGE: &str = "amq.default";
 /// Nothing that is tried is ever routed.
@@ -36,7 +37,7 @@ struct Rights {
 }
 
 fn user_of(function: &str) -> &'static str {
-    if function == RELAY { RELAY } else { WORKER }
+    [RELAY, WEB].into_iter().find(|user| *user == function).unwrap_or(WORKER)
 }
 
 impl Rights {
@@ -58,11 +59,14 @@ impl Rights {
 }
 
 /// Configure, write, read: what a function's user is to be given. `set_permissions` takes away what it does not name, and a user
-/// with a name of its own may be the workers' and the relay's at once: it gets what both need.
+/// with a name of its own may be the workers', the relay's and the door's at once: it gets what all need.
 fn patterns(function: &str, user: &str) -> [String; 3] {
-    let functions = if user == user_of(function) { &[function][..] } else { &[WORKER, RELAY] };
-    let pattern =
-        |part: fn(&Rights) -> &str| functions.iter().map(|name| part(Rights::of(name))).collect::<Vec<_>>().join("|");
+    let functions = if user == user_of(function) { &[function][..] } else { &[WORKER, RELAY, WEB] };
+    // A reply queue has its user's name in it.
+    let of_user = |pattern: &str| pattern.replace("\\.web\\.", &format!("\\.{}\\.", user.replace('.', "\\.")));
+    let pattern = |part: fn(&Rights) -> &str| {
+        functions.iter().map(|name| of_user(part(Rights::of(name)))).collect::<Vec<_>>().join("|")
+    };
     [pattern(|rights| &rights.configure), pattern(|rights| &rights.write), pattern(|rights| &rights.read)]
 }
 
@@ -130,7 +134,7 @@ async fn try_each(connection: &Connection, function: &str) -> Result<Vec<String>
         }
     }
     if let Some(workers) = workers {
-        note(own_queue(&connection.create_channel().await?, Some(&workers)).await.map(drop))?;
+        note(own_queue(&connection.create_channel().await?, "", FEW, Some(&workers)).await.map(drop))?;
     }
     Ok(refused)
 }
@@ -158,17 +162,19 @@ mod tests {
             ["purchase", "purchase.workers", "payment", "release", "restock", "dead", "amq.default"]
         );
         assert_eq!(tried("relay"), ["events", "amq.default"]);
+        assert_eq!(tried("web"), ["purchase", "payment", "release"]);
     }
 
     #[test]
-    fn a_user_that_may_be_the_workers_and_the_relays_is_given_what_both_need() {
-        let (worker, relay) = (Rights::of("payment"), Rights::of("relay"));
+    fn a_user_that_may_be_the_workers_the_relays_and_the_doors_is_given_what_all_need() {
+        let (worker, relay, web) = (Rights::of("payment"), Rights::of("relay"), Rights::of("web"));
         assert_eq!(patterns("payment", "worker"), [&worker.configure, &worker.write, &worker.read].map(Clone::clone));
-        for function in ["payment", "relay"] {
-            let [configure, write, read] = patterns(function, "turnstile");
-            assert_eq!(configure, format!("{}|{}", worker.configure, relay.configure));
-            assert_eq!(write, format!("{}|{}", worker.write, relay.write));
-            assert_eq!(read, format!("{}|{}", worker.read, relay.read));
+        for function in ["payment", "relay", "web"] {
+            let [configure, write, read] = patterns(function, "turn.stile");
+            let reply_queues = r"^reply\.turn\.stile\.[^.]+$";
+            assert_eq!(configure, format!("{}|{}|{reply_queues}", worker.configure, relay.configure));
+            assert_eq!(write, format!("{}|{}|{}", worker.write, relay.write, web.write));
+            assert_eq!(read, format!("{}|{}|{reply_queues}", worker.read, relay.read));
         }
     }
 }

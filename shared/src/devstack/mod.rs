@@ -33,18 +33,20 @@ pub use postgres::{Postgres, as_role, program as postgres_program};
 pub use process::{Program, Signal, Supervised};
 pub use rabbitmq::{RabbitMq, as_user};
 
-/// The role of all functions.
+/// The role of all functions but `web`, which only looks.
 pub const FUNCTIONS: &str = "turnstile_functions";
+const READER: &str = "turnstile_reader";
 
 /// Where a function connects on private servers: as the user of `rabbitmq/users.json` and the role of `migrations/roles.sql`
 /// that it is to have.
 pub fn urls_of(function: &str, amqp_url: &str, database_url: &str) -> [String; 2] {
-    let user = match function {
-        "relay" => "relay",
-        "admin" => "operator",
-        _ => "worker",
+    let (user, role) = match function {
+        "relay" => ("relay", FUNCTIONS),
+        "web" => ("web", READER),
+        "admin" => ("operator", FUNCTIONS),
+        _ => ("worker", FUNCTIONS),
     };
-    [as_user(amqp_url, user), as_role(database_url, FUNCTIONS)]
+    [as_user(amqp_url, user), as_role(database_url, role)]
 }
 
 /// A running RabbitMQ and a running PostgreSQL, in one private folder; a running Redis, too, for who asks for it.

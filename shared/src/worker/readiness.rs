@@ -25,6 +25,12 @@ struct State {
     outages: usize,
 }
 
+impl State {
+    fn is_ready(&self) -> bool {
+        self.at_work > 0 && self.outages == 0
+    }
+}
+
 impl Readiness {
     /// Nobody is ready; nor is there the file that an earlier process may have left.
     pub(super) fn of(file: Option<PathBuf>) -> Self {
@@ -39,12 +45,15 @@ impl Readiness {
         Ready(self.clone())
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_ready()
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ready = |state: &State| state.at_work > 0 && state.outages == 0;
-        let was_ready = is_ready(&state);
+        let was_ready = state.is_ready();
         change(&mut state);
-        match (was_ready, is_ready(&state)) {
+        match (was_ready, state.is_ready()) {
             (false, true) => make(state.file.as_deref()),
             (true, false) => clear(state.file.as_deref()),
             (true, true) | (false, false) => (),

@@ -109,6 +109,11 @@ impl Service {
         self.readiness.announce()
     }
 
+    /// Whether it is, and nothing keeps it from it.
+    pub fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
     /// What would keep this function from its work; nothing does yet.
     pub fn outage(&self, what: &'static str) -> Outage {
         Outage::of(what, self.readiness.clone(), Arc::clone(&self.look))

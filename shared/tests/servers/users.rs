@@ -21,14 +21,15 @@ use std::sync::Arc;
 const TRIED: &str = "
 publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead, publish events,
 publish , consume purchase.0, consume payment, consume release, consume restock, consume dead, consume events.mark,
-declare purchase.0, declare dead, declare reply.buyer.q, declare reply.shop.q, declare reply.stock_keeper.q, declare ,
+declare purchase.0, declare dead, declare reply.buyer.q, declare reply.shop.q, declare reply.stock_keeper.q, declare reply.web.q, declare ,
 declare reply.buyer.x.q, declare reply.shop.x.q, declare reply.stock_keeper.x.q, declare replyxshop.q,
 declare events.subscriber.q, declare events.subscriber.x.q, declare events.shop.q,
 bind events, bind purchase.workers, bind purchase, bind dead";
 /// Of these, what each may.
-const MAY: [(&str, &str); 8] = [
+const MAY: [(&str, &str); 9] = [
     ("buyer", "publish purchase, declare reply.buyer.q"),
     ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q"),
+    ("web", "publish purchase, publish payment, publish release, declare reply.web.q"),
     ("subscriber", "declare events.subscriber.q, bind events"),
     ("stock_keeper", "publish restock, declare reply.stock_keeper.q"),
     (
@@ -165,7 +166,7 @@ async fn with_their_rights_a_buyer_is_answered_events_are_published_and_an_opera
     // Its copy comes behind the reply.
     until("what was refused is kept", async || owner.depth("dead.invalid").await == 1).await;
     assert_eq!(dead.take(10).await.unwrap().messages.len(), 1);
-    let request = OutgoingRequest { exchange: "purchase", routing_key: "a", request_id: "third", body: "" };
+    let request = OutgoingRequest { exchange: "purchase", routing_key: "a", correlation_id: "third", body: "third" };
     let asked = request_reply(&nodes("operator"), "test", request, WAIT_MAX).await.unwrap();
     assert_eq!(asked, RequestOutcome::Verdict(b"third".to_vec()));
 

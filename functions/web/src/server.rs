@@ -1,0 +1,122 @@
+//! Connections: how many, how long they may take to say what they want, and how they end.
+
+use crate::problem::Problem;
+use anyhow::Context;
+use axum::{Router, response::IntoResponse};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use shared::{config::Unusable, worker::Service};
+use std::{fs, net::SocketAddr, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// How many connections the system takes that we have not yet, where it may.
+const BACKLOG: u32 = 4_096;
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+/// How long a request's headers may take to come, and how long a connection may be idle.
+const HEADERS_SECONDS_MAX: u64 = 10;
+/// What is read of them at most; what is more than the door lets pass, and less than this, is answered with a sentence.
+const HEADERS_BYTES_READ_MAX: usize = 64 * 1024;
+const HEADERS_MAX: usize = 128;
+/// How many connections more than the most are told so. Whoever comes on top of these is cut off.
+const TOLD_MAX: usize = 1_000;
+/// File descriptors that are not for clients.
+const DESCRIPTORS_OF_OURS: u64 = 100;
+/// How long a drain may take before connections are cut.
+const DRAIN_SECONDS_MAX: u64 = 10;
+/// How long nobody is let in after that has failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listening = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let listener = listening().map_err(|error| Unusable(format!("listen on {address} (--listen): {error}")))?;
+    let limit = fs::read_to_string(SOMAXCONN).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(limit) = limit.filter(|limit: &u32| *limit < BACKLOG) {
+        tracing::warn!(
+            limit,
+            wanted = BACKLOG,
+            "the system holds fewer connections for us than a crowd needs: net.core.somaxconn"
+        );
+    }
+    tracing::info!(address = %listener.local_addr().context("ask where we listen")?, "listening");
+    Ok(listener)
+}
+
+/// So many connections, or as many as the system lets us have.
+pub(crate) fn connections_within(wanted: usize) -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    let limit = usize::try_from(raised.saturating_sub(DESCRIPTORS_OF_OURS)).unwrap_or(usize::MAX).max(1);
+    if limit < wanted + TOLD_MAX {
+        tracing::warn!(limit, wanted, "the system lets us have fewer connections: RLIMIT_NOFILE");
+    }
+    wanted.min(limit.saturating_sub(TOLD_MAX).max(limit / 2))
+}
+
+/// Lets everybody in until told to stop; then finishes what is open, within a limit.
+pub(crate) async fn serve(listener: TcpListener, routes: Router, connections_max: usize, service: &Service) {
+    let full =
+        Router::new().fallback(async || ([("connection", "close")], Problem::TooManyConnections).into_response());
+    let (mut connections, mut stopped) = (JoinSet::new(), std::pin::pin!(service.stopped()));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() < connections_max => {
+                    connections.spawn(connection(stream, routes.clone(), service.clone()));
+                }
+                Ok((stream, _)) if connections.len() < connections_max + TOLD_MAX => {
+                    connections.spawn(connection(stream, full.clone(), service.clone()));
+                }
+                Ok(_) => (),
+                // Out of file descriptors, say: it would fail again at once.
+                Err(error) => {
+                    tracing::warn!(%error, "nobody can be let in");
+                    sleep(PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => (),
+            () = &mut stopped => break,
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if timeout(Duration::from_secs(DRAIN_SECONDS_MAX), drained).await.is_err() {
+        tracing::warn!("clients did not let us finish in time; they are cut off");
+    }
+}
+
+async fn connection(stream: TcpStream, routes: Router, service: Service) {
+    // An answer is one small packet, and somebody waits for it.
+    drop(stream.set_nodelay(true));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADERS_SECONDS_MAX));
+    builder.max_buf_size(HEADERS_BYTES_READ_MAX).max_headers(HEADERS_MAX);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = service.stopped() => {
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    // A connection that was merely idle has nobody who waits for an answer.
+    if served.is_err_and(|error| error.is_timeout()) {
+        let parts = connection.into_parts();
+        if !parts.read_buf.is_empty() {
+            drop(parts.io.into_inner().write_all(&Problem::TooSlow.bytes()).await);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Whatever comes on top of a bound is told so, with a status and a code of its own, and the door goes on.
+
+use super::{
+    JSON,
+    client::{Door, head, read},
+};
+use crate::support::shop::{Shop, until};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+const PURCHASES: &str = "/items/ticket/purchases";
+
+#[tokio::test]
+async fn what_is_too_large_too_slow_or_nowhere_has_a_status_and_a_code() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let slow = async |bytes: String| {
+        let mut stream = TcpStream::connect(&door.address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        read(stream).await.problem()
+    };
+    let of = async |method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
+        door.ask(method, path, headers, body).await.problem()
+    };
+    let (large, long) = ("x".repeat(65 * 1024), "x".repeat(17 * 1024));
+    let begun = head("POST", PURCHASES, &[JSON], 10);
+    let (head_is_slow, body_is_slow, answered) =
+        tokio::join!(slow(begun[..30].to_owned()), slow(begun.clone()), async {
+            assert_eq!(of("POST", PURCHASES, &[JSON], &large).await, (413, "body_too_large".into()));
+            assert_eq!(of("GET", "/purchases/a", &[("X", &long)], "").await, (431, "headers_too_large".into()));
+            assert_eq!(of("GET", &format!("/purchases/{long}"), &[], "").await, (431, "headers_too_large".into()));
+            assert_eq!(of("POST", PURCHASES, &[], "{}").await, (415, "unsupported_content_type".into()));
+            assert_eq!(of("GET", "/nothing", &[], "").await, (404, "not_found".into()));
+            assert_eq!(of("DELETE", PURCHASES, &[], "").await, (405, "method_not_allowed".into()));
+            assert_eq!(of("GET", "/purchases/%ff", &[], "").await, (404, "not_found".into()));
+            // More than is read at all has no sentence.
+            assert_eq!(door.ask("GET", "/", &[("X", &"x".repeat(80 * 1024))], "").await.status, 431);
+        });
+    assert_eq!((head_is_slow, body_is_slow, answered), ((408, "too_slow".into()), (408, "too_slow".into()), ()));
+    assert_eq!(door.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn more_connections_more_requests_and_more_undecided_than_may_be_are_told_to_come_again() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let bounds = [("CONNECTIONS_MAX", "2"), ("REQUESTS_MAX", "1"), ("UNDECIDED_MAX", "1")];
+    let door = Door::open(&shop, "door", &bounds).await;
+    let waits = {
+        let headers = [JSON, ("Idempotency-Key", "r-1"), ("Prefer", "wait=60")];
+        let body = r#"{"buyer":"b","quantity":1}"#;
+        let mut stream = TcpStream::connect(&door.address).await.unwrap();
+        stream.write_all(format!("{}{body}", head("POST", PURCHASES, &headers, body.len())).as_bytes()).await.unwrap();
+        stream
+    };
+    until("it is open", async || door.get("/purchases/a").await.status == 503).await;
+    assert_eq!(door.buy("r-2", "wait=0").await.problem(), (503, "too_many_requests".into()));
+    assert_eq!(door.get("/livez").await.status, 200, "whoever looks after it is let in");
+    let idle = TcpStream::connect(&door.address).await.unwrap();
+    until("both are open", async || door.get("/livez").await.status == 503).await;
+    assert_eq!(door.get("/livez").await.problem(), (503, "too_many_connections".into()));
+    drop(idle);
+    drop(waits);
+    // The queue has it; here it has its place until there is a verdict.
+    until("it is gone", async || door.buy("r-2", "wait=0").await.code() == "too_many_undecided").await;
+    let _worker = shop.worker("w", &[]).await;
+    until("there is room again", async || door.buy("r-3", "wait=0").await.status != 503).await;
+}
