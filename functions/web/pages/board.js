@@ -11,7 +11,7 @@ const part = (tag, name, attributes = {}) => h(tag, { "data-part": name, ...attr
 const pace = chart("pace", [
   { name: "reserved", tone: "--sold" }, { name: "sold out", tone: "--held" }, { name: "refused or invalid", tone: "--refused" },
 ], rounded);
-const depth = chart("depth", [{ name: "waiting", tone: "--accent" }], rounded);
+const depth = chart("depth", [{ name: "in the queue", tone: "--sold" }, { name: "under way at this door", tone: "--held" }], rounded);
 let samples = [];
 let may = { change: false, demo: false };
 
@@ -19,7 +19,7 @@ const draw = () => {
   const column = (name) => samples.map((sample) => sample[name]);
   const times = samples.map(({ at_ms: at }) => at / 1_000);
   pace(times, [column("reserved"), column("sold_out"), column("refused")]);
-  depth(times, [column("waiting")]);
+  depth(times, [column("waiting"), column("under_way")]);
 };
 
 /** Does what a button says, and says what came of it, to all, too. */
@@ -27,8 +27,6 @@ const act = async (button, url, body) => {
   button.disabled = true;
   const { answer, problem } = await ask("POST", url, { body: body ?? {} }).catch((error) => ({ problem: error.message }));
   button.disabled = false;
-  set(byId("notice"), problem ?? "");
-  byId("notice").hidden = !problem;
   say(problem ?? answer.message);
 };
 const button = (text, url, body, about) =>
@@ -103,10 +101,11 @@ const dead = ({ id }) => h("li", {},
     ...(may.change ? [button("Replay", `/board/dead/${id}/replay`, {}, `the message ${id}`), sureButton("Drop", `/board/dead/${id}/drop`, `the message ${id}`)] : [])),
   part("p", "message"),
   h("details", {}, h("summary", {}, "The message"), part("pre", "body")));
-const showDead = ({ reasons, messages, behind }) => {
+const showDead = ({ reasons, messages, behind, fault }) => {
   const total = Object.values(reasons).reduce((sum, some) => sum + some, behind);
   set(byId("dead-count"), count(total));
   byId("dead-count").parentElement.classList.toggle("bad", total > 0);
+  set(byId("no-dead"), fault ?? "None: every message could be handled.");
   byId("no-dead").hidden = total > 0;
   const shown = [...Object.entries(reasons), ...(behind ? [["not looked at", behind]] : [])];
   each(byId("reasons"), shown, ([reason]) => reason, () => h("li", { class: "badge bad" }),
@@ -124,20 +123,16 @@ const show = (state) => {
   samples = [...samples, sample].slice(-state.samples_max);
   set(byId("pace"), rounded(sample.reserved + sample.sold_out + sample.refused));
   set(byId("waiting"), count(sample.waiting));
-  set(byId("worker-count"), count(state.workers.length));
+  set(byId("worker-count"), count(state.workers));
   set(byId("conflicts"), count(state.items.reduce((sum, { conflicts }) => sum + conflicts, 0)));
   set(byId("lag"), state.outbox.events ? span(state.outbox.lag_ms) : "none");
   showItems(state.items);
   showQueues(state.queues);
   showVerdicts(state.verdicts);
-  showDead(state.dead);
   draw();
-  if (state.faults.length || byId("notice").dataset.fault) {
-    byId("notice").dataset.fault = state.faults.length ? "yes" : "";
-    set(byId("notice"), state.faults.join(" "));
-    byId("notice").hidden = !state.faults.length;
-  }
+  set(byId("notice"), state.faults.join(" "));
+  byId("notice").hidden = state.faults.length === 0;
 };
 const history = (earlier) => { samples = earlier; };
 
-listen("/board/events", { history, state: show }, live);
+listen("/board/events", { history, state: show, dead: showDead }, live);

@@ -46,8 +46,14 @@ export const each = (parent, entries, key, make, update) => {
   old.forEach((element) => element.remove());
 };
 
-/** For those who listen. */
-export const say = (text) => set(byId("status"), text);
+const SAID_MS = 8_000;
+let saying = 0;
+/** For those who listen; on the board, for those who look, too. */
+export const say = (text) => {
+  clearTimeout(saying);
+  set(byId("status"), text);
+  saying = setTimeout(() => set(byId("status"), ""), SAID_MS);
+};
 
 export const bar = () => h("div", { class: "bar", role: "img" }, h("i", { class: "sold" }), h("i", { class: "held" }));
 export const fillBar = (bar, { stock, available, held, sold }) => {

@@ -68,6 +68,11 @@ export class Purchase {
     return this.element.querySelector(`[data-part="${name}"]`);
   }
 
+  /** Where it is looked for: at another door, too, which knows nothing of it yet. */
+  #url(path = "") {
+    return `/purchases/${this.request.id}${path}?item=${encodeURIComponent(this.request.item)}`;
+  }
+
   /** Sends it, again and again with the same id, which is granted once. */
   async send() {
     const { id, item, ...wanted } = this.request;
@@ -77,9 +82,14 @@ export class Purchase {
       const { status, answer, problem, date, retryAfter } = await ask("POST", url, { headers, body: wanted }).catch((error) => ({ problem: error.message }));
       if (date) noteClock(date);
       if (problem) this.#log("problem", answer ?? problem);
+      // Who the buyer is, a proxy says: then nobody else does.
+      if (answer?.code === "another_buyer" && wanted.buyer) {
+        delete wanted.buyer;
+        continue;
+      }
       if (!problem && status === 202) return this.#wait(answer);
       if (!problem) return this.#decided(answer);
-      if (status && status !== 503 && status !== 429) return this.#become("invalid", problem);
+      if (status && status !== 503) return this.#become("invalid", problem);
       this.#become("sending", `${problem} Sending it again, with the same id.`);
       await pause(1_000 * (Number(retryAfter) || attempt));
     }
@@ -88,7 +98,7 @@ export class Purchase {
 
   /** Goes on where another visit to this page ended. */
   async follow() {
-    const { status, answer, problem, date } = await ask("GET", `/purchases/${this.request.id}`).catch((error) => ({ problem: error.message }));
+    const { status, answer, problem, date } = await ask("GET", this.#url()).catch((error) => ({ problem: error.message }));
     if (date) noteClock(date);
     if (status === 202) return this.#wait(answer);
     if (!problem) return this.#decided(answer);
@@ -103,7 +113,7 @@ export class Purchase {
   #listen() {
     if (this.#stop) return;
     const heard = Object.entries(EVENTS).map(([event, state]) => [event, (data) => this.#happened(event, state, data)]);
-    this.#stop = listen(`/purchases/${this.request.id}/events`, {
+    this.#stop = listen(this.#url("/events"), {
       position: (position) => this.#position(position),
       verdict: (verdict) => this.#decided(verdict),
       ...Object.fromEntries(heard),

@@ -70,4 +70,4 @@ const showItems = ({ items }) => {
 
 const kept = JSON.parse(localStorage.getItem(KEPT) ?? "[]");
 kept.reverse().forEach((request) => show(request).follow());
-listen("/items/events", { items: showItems }, live);
+listen("/items", { items: showItems }, live);

@@ -1,0 +1,304 @@
+//! The board: a page of what the engine does at this moment, on a listener of its own; with `--board-changes`, also what an
+//! operator may do about it.
+//!
+//! Invariants: broker and database are asked by one reader, however many look; and whatever changes something was asked for by this
+//! very page, or by no page at all.
+
+mod operator;
+mod reader;
+mod store;
+mod workers;
+
+use crate::{door::Id, pages, problem::Problem, tickets::Tickets};
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    http::{HeaderMap, header},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{
+        IntoResponse, Redirect, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::{get, post},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use futures_util::{Stream, StreamExt, stream};
+use operator::Operator;
+use reader::{Reader, SAMPLES_MAX, Samples};
+use serde_json::{Value, json};
+use shared::{
+    amqp::{Error, Nodes, RequestOutcome},
+    messages::Operation,
+    worker::Service,
+};
+use sqlx::PgPool;
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// How many pages may look at a time.
+const LOOKING_MAX: usize = 100;
+/// For whoever guesses passwords.
+const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BoardOptions {
+    /// Show the board, a page of what the engine does at this moment, at /board of the board's address.
+    #[arg(long, env = "BOARD")]
+    pub(crate) board: bool,
+    /// Where the board listens: an address and a port. Where others than this machine reach it, give it a password.
+    #[arg(long, env = "BOARD_ADDRESS", default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    pub(crate) board_address: SocketAddr,
+    /// The password that the board asks for, whoever says to be whom.
+    #[arg(long, env = "BOARD_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    board_password: Option<String>,
+    /// Have the board change things, too: replay or drop dead letters, open or close a sale.
+    #[arg(long, env = "BOARD_CHANGES", requires = "board")]
+    board_changes: bool,
+    /// Where RabbitMQ is for the board, as a user such as `operator`, who may read dead letters and hear the workers. As AMQP_URL
+    /// says where absent.
+    #[arg(long, env = "BOARD_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    board_amqp_url: Option<String>,
+    /// The broker's users that the workers are, with commas between them: by their word, and that of the board's user, a message is
+    /// sent again for its sender.
+    #[arg(long, env = "WORKER_USERS", value_delimiter = ',', default_value = "worker", value_name = "USER,…")]
+    worker_users: Vec<String>,
+    /// Have the board send a thousand buyers at a click: for a shop in which nothing is really sold.
+    #[arg(long, env = "BOARD_DEMO", requires = "board")]
+    board_demo: bool,
+}
+
+/// What every look at the board has at hand.
+#[derive(Clone)]
+struct Board {
+    service: Service,
+    password: Option<Arc<str>>,
+    operator: Arc<Operator>,
+    tickets: Arc<Tickets>,
+    samples: Samples,
+    state: watch::Receiver<Arc<str>>,
+    dead: watch::Receiver<Arc<str>>,
+    looking: Arc<Semaphore>,
+}
+
+/// Begins to read what the board shows, for as long as the set that is returned lasts.
+pub(crate) fn start(
+    options: BoardOptions,
+    service: &Service,
+    pool: PgPool,
+    tickets: Arc<Tickets>,
+    name: &str,
+) -> Result<(Router, JoinSet<()>), Error> {
+    let nodes = match &options.board_amqp_url {
+        Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref())?,
+        None => service.nodes.clone(),
+    };
+    let (name, samples, in_hand) = (format!("{name} board"), Samples::default(), Arc::default());
+    let may = json!({ "change": options.board_changes, "demo": options.board_demo });
+    let shown = json!({ "samples_max": SAMPLES_MAX, "may": may });
+    let reader = Reader::new(pool, nodes.clone(), name.clone(), samples.clone(), Arc::clone(&in_hand), shown);
+    let operator = Arc::new(Operator { nodes, name, worker_users: options.worker_users, in_hand });
+    let ((states, state), (deads, dead)) = (watch::channel(Arc::from("{}")), watch::channel(Arc::from("{}")));
+    let (counts, count) = watch::channel(0);
+    let mut reading = JoinSet::new();
+    reading.spawn(reader.run(states, counts));
+    reading.spawn({
+        let operator = Arc::clone(&operator);
+        async move { operator.watch_dead(count, deads).await }
+    });
+    let (service, password) = (service.clone(), options.board_password.map(Arc::from));
+    let looking = Arc::new(Semaphore::new(LOOKING_MAX));
+    let board = Board { service, password, operator, tickets, samples, state, dead, looking };
+    Ok((routes(board, options.board_changes, options.board_demo), reading))
+}
+
+fn routes(board: Board, may_change: bool, may_demo: bool) -> Router {
+    let no = || post(async || Problem::ChangesOff);
+    let when = |may, route| if may { route } else { no() };
+    let changes = Router::new()
+        .route("/board/dead/{id}/{change}", when(may_change, post(change_dead)))
+        .route("/board/items/{item}/buyers", when(may_demo, post(send_buyers)))
+        .route("/board/items/{item}/{change}", when(may_change, post(change_sale)))
+        .layer(from_fn(from_this_page));
+    Router::new()
+        .route("/", get(async || Redirect::temporary("/board")))
+        .route("/board", get(pages::board))
+        .route("/board/events", get(events))
+        .merge(changes)
+        .merge(pages::files())
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(async || Problem::NotFound)
+        .layer(from_fn_with_state(board.clone(), admitted))
+        .with_state(board)
+}
+
+/// Lets in who knows the password. Where none is set, who asks for this machine by its address: a name could be anybody's, who
+/// would have the browsers of others ask here.
+async fn admitted(State(board): State<Board>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let is_admitted = match &board.password {
+        None => is_by_address(headers),
+        Some(password) => match said_password(headers) {
+            None => false,
+            Some(said) if is_same(&said, password.as_bytes()) => true,
+            Some(_) => {
+                sleep(WRONG_PASSWORD_PAUSE).await;
+                false
+            }
+        },
+    };
+    match (is_admitted, &board.password) {
+        (true, _) => next.run(request).await,
+        (false, None) => Problem::NotByAddress.into_response(),
+        (false, Some(_)) => {
+            let ask = [(header::WWW_AUTHENTICATE, r#"Basic realm="Turnstile board", charset="UTF-8""#)];
+            (ask, Problem::NoPassword).into_response()
+        }
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn is_by_address(headers: &HeaderMap) -> bool {
+    let Some(host) = text(headers, "host") else { return false };
+    let host = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(host, _)| host);
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+}
+
+/// As browsers say it (RFC 7617).
+fn said_password(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let (scheme, said) = text(headers, "authorization")?.split_once(' ')?;
+    let said = STANDARD.decode(said.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let colon = said.iter().position(|byte| *byte == b':')?;
+    Some(said[colon + 1..].to_vec())
+}
+
+/// In a time that says nothing of where they differ.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+}
+
+/// Lets through what this page asks, and what no page does: browsers say where what they ask comes from, and send JSON to nobody else
+/// unasked.
+async fn from_this_page(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let host = text(headers, "host").unwrap_or_default();
+    let is_ours = |origin: &str| origin.split_once("://").is_some_and(|(_, ours)| ours == host);
+    let is_same_site = text(headers, "sec-fetch-site").is_none_or(|site| site == "same-origin");
+    if !is_same_site || headers.get("origin").is_some_and(|origin| !origin.to_str().is_ok_and(is_ours)) {
+        return Problem::AnotherOrigin.into_response();
+    }
+    if text(headers, "content-type").is_none_or(|kind| !kind.starts_with("application/json")) {
+        return Problem::NotJson.into_response();
+    }
+    next.run(request).await
+}
+
+/// `GET /board/events`: what was, then what is, whenever it is read.
+async fn events(State(board): State<Board>) -> Response {
+    let Ok(_looking) = Arc::clone(&board.looking).try_acquire_owned() else {
+        return Problem::TooManyRequests.into_response();
+    };
+    let history = stream::iter([Ok(Event::default().event("history").data(board.samples.json()))]);
+    let news = stream::select(changes("state", board.state), changes("dead", board.dead));
+    let stopped = async move { board.service.stopped().await };
+    let events = history.chain(news).take_until(stopped).map(move |event| {
+        // It has a place for as long as it lasts.
+        let _ = &_looking;
+        event
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// What is shown, and each time that it is shown anew.
+fn changes(name: &'static str, mut shown: watch::Receiver<Arc<str>>) -> impl Stream<Item = Result<Event, Infallible>> {
+    shown.mark_changed();
+    stream::unfold(shown, move |mut shown| async move {
+        shown.changed().await.ok()?;
+        let event = Event::default().event(name).data(&**shown.borrow_and_update());
+        Some((Ok(event), shown))
+    })
+}
+
+fn away(error: Error) -> Problem {
+    tracing::warn!(%error, "what was asked for on the board cannot be done");
+    Problem::NotReady
+}
+
+async fn change_dead(
+    State(board): State<Board>,
+    Path((id, change)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let is_replayed = match change.as_str() {
+        "replay" => true,
+        "drop" => false,
+        _ => return Err(Problem::NotFound),
+    };
+    let changed = board.operator.change_dead(&id, is_replayed).await.map_err(away)?;
+    changed.map(Json).ok_or(Problem::UnknownDeadLetter)
+}
+
+/// What is answered is the verdict.
+async fn change_sale(
+    State(board): State<Board>,
+    Path((item, change)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let operation = match change.as_str() {
+        "open" => Operation::Open { opens_at: None, closes_at: None },
+        "close" => Operation::Close,
+        _ => return Err(Problem::NotFound),
+    };
+    match board.operator.change_sale(item, operation).await.map_err(away)? {
+        RequestOutcome::Verdict(verdict) => Ok(([(header::CONTENT_TYPE, "application/json")], verdict).into_response()),
+        RequestOutcome::NotYet | RequestOutcome::NoQueue => Err(Problem::NobodyAnswers),
+    }
+}
+
+async fn send_buyers(State(board): State<Board>, Id(item): Id) -> Result<Json<Value>, Problem> {
+    let sent = operator::send_buyers(&board.tickets, &item)?;
+    Ok(Json(json!({ "done": true, "message": format!("{sent} buyers are on their way to {item}.") })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_name_that_could_be_anybodys_is_no_address() {
+        for (host, is_one) in [
+            ("127.0.0.1:8081", true),
+            ("[::1]:8081", true),
+            ("[::1]", true),
+            ("localhost:8081", true),
+            ("evil.example:8081", false),
+            ("127.0.0.1.evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_by_address(&headers(&[("host", host)])), is_one, "{host}");
+        }
+        assert!(!is_by_address(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_password_is_read_as_browsers_say_it() {
+        let said = |text: &str| said_password(&headers(&[("authorization", text)]));
+        assert_eq!(said("Basic YW5uOnBhc3M6d29yZA==").unwrap(), b"pass:word");
+        assert_eq!((said("Bearer YW5uOnBhc3M6d29yZA=="), said("Basic YW5u"), said("Basic !")), (None, None, None));
+        assert!(is_same(b"pass", b"pass") && !is_same(b"pass", b"past") && !is_same(b"pass", b"pas"));
+    }
+}
