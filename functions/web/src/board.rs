@@ -9,7 +9,7 @@ mod reader;
 mod store;
 mod workers;
 
-use crate::{door::Id, pages, problem::Problem, tickets::Tickets};
+use crate::{door::Id, pages, problem::Problem, server, tickets::Tickets};
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -40,6 +40,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
     time::sleep,
@@ -47,6 +48,7 @@ use tokio::{
 
 /// How many pages may look at a time.
 const LOOKING_MAX: usize = 100;
+const CONNECTIONS_MAX: usize = 1_000;
 /// For whoever guesses passwords.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
@@ -90,14 +92,28 @@ struct Board {
     looking: Arc<Semaphore>,
 }
 
-/// Begins to read what the board shows, for as long as the set that is returned lasts.
+/// A board that listens, and is read for.
+pub(crate) struct Started {
+    listener: TcpListener,
+    routes: Router,
+    /// For as long as it lasts.
+    _reading: JoinSet<()>,
+}
+
+impl Started {
+    pub(crate) async fn serve(self, service: &Service) {
+        server::serve(self.listener, self.routes, CONNECTIONS_MAX, service).await;
+    }
+}
+
 pub(crate) fn start(
     options: BoardOptions,
     service: &Service,
-    pool: PgPool,
-    tickets: Arc<Tickets>,
+    pool: &PgPool,
+    tickets: &Arc<Tickets>,
     name: &str,
-) -> Result<(Router, JoinSet<()>), Error> {
+) -> anyhow::Result<Started> {
+    let listener = server::listen(options.board_address)?;
     let nodes = match &options.board_amqp_url {
         Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref())?,
         None => service.nodes.clone(),
@@ -105,20 +121,19 @@ pub(crate) fn start(
     let (name, samples, in_hand) = (format!("{name} board"), Samples::default(), Arc::default());
     let may = json!({ "change": options.board_changes, "demo": options.board_demo });
     let shown = json!({ "samples_max": SAMPLES_MAX, "may": may });
-    let reader = Reader::new(pool, nodes.clone(), name.clone(), samples.clone(), Arc::clone(&in_hand), shown);
+    let broker = reader::Broker::new(nodes.clone(), name.clone());
+    let reader = Reader::new(pool.clone(), broker, Arc::clone(tickets), samples.clone(), Arc::clone(&in_hand), shown);
     let operator = Arc::new(Operator { nodes, name, worker_users: options.worker_users, in_hand });
-    let ((states, state), (deads, dead)) = (watch::channel(Arc::from("{}")), watch::channel(Arc::from("{}")));
+    let ((states, state), (deads, dead)) = (watch::channel(Arc::from("")), watch::channel(Arc::from("")));
     let (counts, count) = watch::channel(0);
-    let mut reading = JoinSet::new();
+    let (mut reading, looking) = (JoinSet::new(), Arc::clone(&operator));
     reading.spawn(reader.run(states, counts));
-    reading.spawn({
-        let operator = Arc::clone(&operator);
-        async move { operator.watch_dead(count, deads).await }
-    });
-    let (service, password) = (service.clone(), options.board_password.map(Arc::from));
+    reading.spawn(async move { looking.watch_dead(count, deads).await });
+    let (service, tickets, password) = (service.clone(), Arc::clone(tickets), options.board_password.map(Arc::from));
     let looking = Arc::new(Semaphore::new(LOOKING_MAX));
     let board = Board { service, password, operator, tickets, samples, state, dead, looking };
-    Ok((routes(board, options.board_changes, options.board_demo), reading))
+    let routes = routes(board, options.board_changes, options.board_demo);
+    Ok(Started { listener, routes, _reading: reading })
 }
 
 fn routes(board: Board, may_change: bool, may_demo: bool) -> Router {
@@ -223,7 +238,10 @@ async fn events(State(board): State<Board>) -> Response {
 
 /// What is shown, and each time that it is shown anew.
 fn changes(name: &'static str, mut shown: watch::Receiver<Arc<str>>) -> impl Stream<Item = Result<Event, Infallible>> {
-    shown.mark_changed();
+    // Of what was not read yet, nothing.
+    if !shown.borrow().is_empty() {
+        shown.mark_changed();
+    }
     stream::unfold(shown, move |mut shown| async move {
         shown.changed().await.ok()?;
         let event = Event::default().event(name).data(&**shown.borrow_and_update());

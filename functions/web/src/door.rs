@@ -3,6 +3,7 @@
 use crate::{
     lookup::Lookup,
     metrics::Metrics,
+    on_sale::OnSale,
     problem::Problem,
     request::Unfit,
     store::{self, Recorded},
@@ -28,6 +29,7 @@ const VERDICTS_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Door {
     pub(crate) service: Service,
     pub(crate) tickets: Arc<Tickets>,
+    pub(crate) on_sale: Arc<OnSale>,
     pub(crate) verdicts: Lookup<String, Recorded>,
     /// Where a proxy says who the buyer is.
     pub(crate) buyer_header: Option<HeaderName>,
@@ -44,12 +46,13 @@ impl Door {
         metrics: Metrics,
         requests_max: usize,
     ) -> Self {
+        let on_sale = OnSale::start(pool);
         let (pool, nodes, open) = (pool.clone(), service.nodes.clone(), Semaphore::new(requests_max));
         let verdicts = Lookup::start(VERDICTS_PAUSE, move |ids| {
             let (pool, user) = (pool.clone(), nodes.user().to_owned());
             async move { store::verdicts(&pool, &user, ids).await }
         });
-        Self { service, tickets, verdicts, buyer_header, metrics, open }
+        Self { service, tickets, on_sale, verdicts, buyer_header, metrics, open }
     }
 }
 

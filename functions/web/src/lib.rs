@@ -4,11 +4,14 @@
 //! database will have its verdict, and the same id asked again, at any door, gets that verdict. It speaks to the broker for all that
 //! decides (`broker`), and reads the database to look up what was decided (`lookup`).
 
+mod board;
 mod broker;
 mod collector;
 mod door;
 mod lookup;
 mod metrics;
+mod on_sale;
+mod pages;
 mod problem;
 mod purchases;
 mod request;
@@ -25,6 +28,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use board::BoardOptions;
 use broker::Broker;
 use clap::Args;
 use door::Door;
@@ -76,6 +80,8 @@ struct Options {
     #[arg(long, env = "UNDECIDED_MAX", default_value_t = 60_000, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     undecided_max: u32,
+    #[command(flatten)]
+    board: BoardOptions,
 }
 
 async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
@@ -86,10 +92,20 @@ async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let (tickets, asked) = Tickets::new(options.undecided_max as usize);
     let (tickets, metrics) = (Arc::new(tickets), Metrics::of(PROGRAM.name));
     let broker = Broker::new(Arc::clone(&tickets), asked, metrics.clone());
+    let board = match options.board.board {
+        true => Some(board::start(options.board, &service, &pool, &tickets, &name)?),
+        false => None,
+    };
     let publishing = tokio::spawn(broker.run(service.clone(), name));
     let requests_max = options.requests_max as usize;
     let door = Door::new(service.clone(), tickets, &pool, options.buyer_header, metrics, requests_max);
-    server::serve(listener, routes(Arc::new(door)), connections_max, &service).await;
+    let serving = server::serve(listener, routes(Arc::new(door)), connections_max, &service);
+    let board = async {
+        if let Some(board) = board {
+            board.serve(&service).await;
+        }
+    };
+    tokio::join!(serving, board);
     publishing.abort();
     Ok(())
 }
@@ -107,12 +123,15 @@ async fn open(options: &StoreOptions, name: &str) -> anyhow::Result<PgPool> {
 
 fn routes(door: Arc<Door>) -> Router {
     let bounded = Router::new()
+        .route("/items", get(on_sale::get))
         .route("/items/{item}/purchases", post(purchases::post))
         .route("/purchases/{id}", get(purchases::get))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound)
         .layer(from_fn_with_state(Arc::clone(&door), door::within_bounds));
     Router::new()
+        .route("/", get(pages::shop))
+        .merge(pages::files())
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(measured))

@@ -35,7 +35,7 @@ const FILES: [(&str, &str, &str); 12] = [
 ];
 
 /// The files of the pages, at `/pages/NAME`.
-pub fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
+pub(crate) fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/pages/{name}", get(file))
 }
 
@@ -44,11 +44,11 @@ async fn file(Path(name): Path<String>) -> Response {
     found.map_or_else(|| Problem::NotFound.into_response(), |(_, kind, text)| served(kind, text))
 }
 
-pub async fn shop() -> Response {
+pub(crate) async fn shop() -> Response {
     served(HTML, include_str!("../pages/shop.html"))
 }
 
-pub async fn board() -> Response {
+pub(crate) async fn board() -> Response {
     served(HTML, include_str!("../pages/board.html"))
 }
 

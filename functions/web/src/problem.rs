@@ -26,13 +26,19 @@ pub(crate) enum Problem {
     UnknownPurchase,
     NoBuyer,
     AnotherBuyer,
+    NoPassword,
+    NotByAddress,
+    AnotherOrigin,
+    ChangesOff,
+    UnknownDeadLetter,
+    NobodyAnswers,
 }
 
 use Problem::*;
 
 /// Every problem, in the order of the enum: its status, its code, what it says, and after how many seconds to ask again.
 #[rustfmt::skip]
-pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 16] = [
+pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 22] = [
     (NotFound, 404, "not_found", "There is nothing at this path; openapi.yaml has those that there are.", None),
     (MethodNotAllowed, 405, "method_not_allowed", "The path takes other methods.", None),
     (NotJson, 415, "unsupported_content_type", "Send the body as application/json.", None),
@@ -49,6 +55,12 @@ pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 16] = [
     (UnknownPurchase, 404, "unknown_purchase", "Nothing is known of a request with this id.", None),
     (NoBuyer, 403, "no_buyer", "The header that names the buyer is missing, or is none.", None),
     (AnotherBuyer, 403, "another_buyer", "The body names another buyer than the header.", None),
+    (NoPassword, 401, "no_password", "The board asks for its password, of any user.", None),
+    (NotByAddress, 403, "not_by_address", "Without a password, the board answers at an IP address or localhost alone.", None),
+    (AnotherOrigin, 403, "another_origin", "What changes something is asked for by the board's own page, or by none.", None),
+    (ChangesOff, 403, "changes_off", "This board only shows; it was not started with what changes something.", None),
+    (UnknownDeadLetter, 404, "unknown_dead_letter", "There is no dead letter with this id, or somebody has it in hand.", None),
+    (NobodyAnswers, 503, "nobody_answers", "The function whose business it is did not answer; the request is in its queue, if it has one.", Some(5)),
 ];
 
 impl Problem {

@@ -192,6 +192,11 @@ impl Tickets {
         (self.room_max / 5).saturating_sub(self.room.available_permits())
     }
 
+    /// How many are neither decided nor forgotten.
+    pub(crate) fn under_way(&self) -> usize {
+        self.by_id().len()
+    }
+
     /// Unless another one has the id by now.
     fn remove(&self, ticket: &Arc<Ticket>) {
         let mut by_id = self.by_id();

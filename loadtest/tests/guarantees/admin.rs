@@ -1,6 +1,6 @@
 //! The operator's program against a running shop: what it says is so, and what it changes is changed.
 
-mod dead;
+pub(crate) mod dead;
 mod forget;
 mod restored;
 

@@ -8,6 +8,7 @@ pub(crate) mod queue;
 mod reply;
 pub(crate) mod sale;
 pub(crate) mod shop;
+pub(crate) mod tab;
 
 use std::{io::Write, net::Ipv4Addr};
 use tokio::{

@@ -3,6 +3,7 @@
 mod bounds;
 mod client;
 mod outages;
+mod pages;
 
 use crate::support::shop::Shop;
 use client::Door;

@@ -1,21 +1,13 @@
 //! What an operator sees and does that is done message by message: dead letters, the sale of an item, a crowd for show.
 
-use crate::{
-    collector::Line,
-    problem::Problem,
-    tickets::Tickets,
-};
+use crate::{collector::Line, problem::Problem, tickets::Tickets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
     amqp::{self, DeadLetterQueue, DeadMessage, Error, Nodes, OutgoingRequest, RequestOutcome, Taken},
     messages::{Operation, PURCHASE_EXCHANGE, PurchaseRequest, RESTOCK_QUEUE, RestockRequest, is_id},
 };
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
@@ -79,10 +71,11 @@ impl Operator {
         let mut shown: Vec<Shown> = Vec::new();
         for message in messages.iter().rev() {
             *reasons.entry(&message.reason).or_default() += 1;
+            let is_full = shown.len() >= SHOWN_MAX;
             match shown.iter_mut().find(|shown| shown.id == message.id) {
                 Some(known) => known.copies += 1,
-                None if shown.len() < SHOWN_MAX => shown.push(shown_as(message)),
-                None => (),
+                None if is_full => (),
+                None => shown.push(shown_as(message)),
             }
         }
         Ok(json!({ "reasons": reasons, "messages": shown, "behind": behind }))

@@ -4,6 +4,7 @@ use super::{
     store::{self, Database},
     workers::{Counted, Workers},
 };
+use crate::tickets::Tickets;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
@@ -42,6 +43,8 @@ pub(super) struct Sample {
     sold_out: f64,
     refused: f64,
     waiting: u64,
+    /// Asked at this door, and not decided.
+    under_way: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,6 +68,7 @@ impl Samples {
 pub(super) struct Reader {
     pool: PgPool,
     broker: Broker,
+    tickets: Arc<Tickets>,
     seen: Seen,
     samples: Samples,
     /// Who has it has dead letters in hand, which are counted by nobody meanwhile.
@@ -95,16 +99,13 @@ struct Queue {
 impl Reader {
     pub(super) fn new(
         pool: PgPool,
-        nodes: Nodes,
-        name: String,
+        broker: Broker,
+        tickets: Arc<Tickets>,
         samples: Samples,
         dead_in_hand: Arc<AsyncMutex<()>>,
         shown: Value,
     ) -> Self {
-        let queues = Topology::read().queues.iter().map(|queue| queue.name.clone());
-        let queues = queues.filter(|queue| queue != MARK_QUEUE).collect();
-        let broker = Broker { nodes, name, queues, observer: None, workers: Workers::default() };
-        Self { pool, broker, seen: Seen::default(), samples, dead_in_hand, shown }
+        Self { pool, broker, tickets, seen: Seen::default(), samples, dead_in_hand, shown }
     }
 
     /// For ever: `state` is what the page shows, `dead` how many dead letters there are.
@@ -152,16 +153,18 @@ impl Reader {
             sold_out: pace(|status| status == Status::SoldOut),
             refused: pace(|status| matches!(status, Status::Refused | Status::Invalid)),
             waiting: in_line,
+            under_way: self.tickets.under_way(),
         };
         self.samples.add(sample);
-        let by_code = verdicts.iter().map(|(code, Counted { total, per_second })| {
-            json!({ "code": code, "total": total, "per_second": per_second })
-        });
+        let by_code = verdicts.iter().map(
+            |(code, Counted { total, per_second })| json!({ "code": code, "total": total, "per_second": per_second }),
+        );
         let mut shown = self.shown.clone();
         shown["sample"] = json!(sample);
         shown["workers"] = json!(self.broker.workers.count(now));
         shown["verdicts"] = by_code.collect();
-        shown["queues"] = json!(queues.iter().filter(|queue| !DEAD_QUEUES.contains(&queue.queue.as_str())).collect::<Vec<_>>());
+        shown["queues"] =
+            json!(queues.iter().filter(|queue| !DEAD_QUEUES.contains(&queue.queue.as_str())).collect::<Vec<_>>());
         shown["items"] = json!(database.items);
         shown["outbox"] = json!(database.outbox);
         shown["faults"] = json!(faults);
@@ -169,7 +172,7 @@ impl Reader {
     }
 }
 
-struct Broker {
+pub(super) struct Broker {
     nodes: Nodes,
     name: String,
     queues: Vec<String>,
@@ -178,6 +181,12 @@ struct Broker {
 }
 
 impl Broker {
+    pub(super) fn new(nodes: Nodes, name: String) -> Self {
+        let queues = Topology::read().queues.iter().map(|queue| queue.name.clone());
+        let queues = queues.filter(|queue| queue != MARK_QUEUE).collect();
+        Self { nodes, name, queues, observer: None, workers: Workers::default() }
+    }
+
     async fn look(&mut self) -> Result<Vec<Queue>, Error> {
         let observer = match &mut self.observer {
             Some(observer) => observer,
@@ -192,7 +201,10 @@ impl Broker {
             exists: state.is_some(),
             waiting: state.map_or(0, |state| state.waiting),
             consumers: state.map_or(0, |state| state.consumers),
-            active: partitions.iter().position(|partition| partition == queue).map(|place| self.workers.active_on(place, now)),
+            active: partitions
+                .iter()
+                .position(|partition| partition == queue)
+                .map(|place| self.workers.active_on(place, now)),
         };
         Ok(self.queues.iter().zip(states).map(queue).collect())
     }

@@ -108,7 +108,10 @@ mod tests {
         assert_eq!((sold_out(&workers, 1_700), workers.count(at(1_700))), (counted(177, 120.0), 2));
         assert_eq!(workers.active_on(1, at(1_700)), ["one", "two"], "one hands it over");
         assert_eq!(sold_out(&workers, 3_000), counted(177, 20.0));
-        assert_eq!((workers.active_on(0, at(3_000)), workers.active_on(1, at(3_000))), (vec![], vec!["two".to_owned()]));
+        assert_eq!(
+            (workers.active_on(0, at(3_000)), workers.active_on(1, at(3_000))),
+            (vec![], vec!["two".to_owned()])
+        );
         assert_eq!((sold_out(&workers, 9_000), workers.count(at(9_000))), (counted(177, 0.0), 0));
         // Of many workers, each is heard less often.
         workers.heard(worker("two", 27, &[1]), at(9_000));

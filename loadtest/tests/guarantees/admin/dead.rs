@@ -143,7 +143,7 @@ async fn partition_of_ticket(shop: &Shop) -> String {
 }
 
 /// Puts a good request into `dead`, as if it had come there from its queue.
-async fn dead_letter(shop: &Shop, id: &str, entries: &[(&str, &str)]) {
+pub(crate) async fn dead_letter(shop: &Shop, id: &str, entries: &[(&str, &str)]) {
     let mut headers = headers(entries);
     // It asks to be put into a queue that it never came from, too.
     headers.insert("CC".into(), AMQPValue::FieldArray(vec![text("purchase.4")].into()));

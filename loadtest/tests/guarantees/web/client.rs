@@ -64,7 +64,7 @@ pub(super) async fn buy_at(address: &str, id: &str, wait: &str) -> Response {
 }
 
 /// On a connection of its own.
-async fn ask(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+pub(super) async fn ask(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // A door that has heard enough may close before all is said.
     drop(stream.write_all(format!("{}{body}", head(method, path, headers, body.len())).as_bytes()).await);
@@ -73,7 +73,8 @@ async fn ask(address: &str, method: &str, path: &str, headers: &[(&str, &str)], 
 
 pub(super) fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("{method} {path} HTTP/1.1\r\nHost: door\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n")
+    let host = if headers.contains("Host: ") { "" } else { "Host: door\r\n" };
+    format!("{method} {path} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n")
 }
 
 pub(super) async fn read(mut stream: TcpStream) -> Response {

@@ -1,0 +1,144 @@
+//! Shop and board in a real browser. Where none can be had, that is said, and nothing is shown.
+
+use super::client::{Door, ask};
+use crate::{
+    admin::dead::dead_letter,
+    support::{browser::Browser, free_address, shop::Shop, tab::Tab},
+};
+use shared::devstack::urls_of;
+
+/// A door whose board listens at this address, too.
+async fn with_board(shop: &Shop, environment: &[(&str, &str)]) -> (Door, String) {
+    let (address, [amqp_url, _]) = (free_address().await, urls_of("admin", &shop.amqp_url, &shop.database_url));
+    let board = [("BOARD", "true"), ("BOARD_ADDRESS", address.as_str()), ("BOARD_AMQP_URL", amqp_url.as_str())];
+    (Door::open(shop, "door", &[&board[..], environment].concat()).await, address)
+}
+
+fn origin(address: &str) -> String {
+    format!("http://{address}")
+}
+
+/// The text of a part of the row or card that is selected.
+fn part(selector: &str, name: &str) -> String {
+    format!("document.querySelector('{selector} [data-part={name}]').textContent")
+}
+
+#[tokio::test]
+async fn a_buyer_sees_the_verdict_and_all_see_the_stock() {
+    let Some(browser) = Browser::find("the shop").await else { return };
+    let shop = Shop::open(&[("concert", 3)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut ann = Tab::open(&browser, "ann", &origin(&door.address), "/").await;
+    let mut bob = Tab::open(&browser, "bob", &origin(&door.address), "/").await;
+    for tab in [&mut ann, &mut bob] {
+        tab.until(&format!("{} === '3'", part("#items", "available"))).await;
+    }
+    ann.evaluate("document.querySelector('#items input').value = 2").await;
+    ann.click("#items form button").await;
+    ann.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
+    ann.until(&format!("/^9:5|^10:00/.test({})", part("#purchases", "rest"))).await;
+    for tab in [&mut ann, &mut bob] {
+        tab.until(&format!("{} === '1'", part("#items", "available"))).await;
+    }
+    bob.evaluate("document.querySelector('#items input').value = 2").await;
+    bob.click("#items form button").await;
+    bob.until(&format!("{} === 'Sold out'", part("#purchases", "state"))).await;
+    bob.close().await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_board_shows_a_sale_as_it_goes_on() {
+    let Some(browser) = Browser::find("the board").await else { return };
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let (_door, board) = with_board(&shop, &[]).await;
+    let mut tab = Tab::open(&browser, "board", &origin(&board), "/").await;
+    tab.until(&format!("{} === 'w'", part("#queues", "rest"))).await;
+    tab.until(&format!("{} === '0'", part("#items", "held"))).await;
+    tab.evaluate("states = 0; new EventSource('/board/events').addEventListener('state', () => { states += 1; })")
+        .await;
+    tab.until("states > 1").await;
+    shop.purchase("r-1").await;
+    shop.purchase("r-2").await;
+    tab.evaluate("states = 0").await;
+    tab.until(&format!("{} === '1'", part("#items", "held"))).await;
+    // They come twice a second.
+    let states = tab.evaluate("states").await;
+    assert!(states.as_u64().is_some_and(|states| states <= 4), "within two seconds: {states}");
+    for code in ["reserved", "sold_out"] {
+        tab.until(&format!("{} === '1'", part(&format!("#verdicts [data-key={code}]"), "value"))).await;
+    }
+    assert_eq!(tab.evaluate("document.querySelectorAll('button').length").await, 0, "nothing to change anything with");
+    let json = [("Content-Type", "application/json"), ("Host", board.as_str())];
+    for path in ["/board/items/ticket/close", "/board/items/ticket/buyers", "/board/dead/000000000000/drop"] {
+        assert_eq!(ask(&board, "POST", path, &json, "{}").await.problem(), (403, "changes_off".into()), "{path}");
+    }
+    tab.close().await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn an_operator_replays_a_dead_letter_and_closes_a_sale_by_a_click() {
+    let Some(browser) = Browser::find("the board").await else { return };
+    let mut shop = Shop::open(&[("ticket", 2_000)]).await;
+    let _workers = [shop.worker("w", &[]).await, shop.worker_of("restock", "restock", &[]).await];
+    let (_door, board) = with_board(&shop, &[("BOARD_CHANGES", "true"), ("BOARD_DEMO", "true")]).await;
+    let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
+    let headers = [("x-dead-reason", "not_handled"), ("x-dead-message", "<b>why</b>"), ("x-dead-queue", "purchase.0")];
+    dead_letter(&shop, "r-1", &headers).await;
+    tab.until(&format!("{} === '<b>why</b>'", part("#dead", "message"))).await;
+    assert_eq!(shop.depth("dead").await, 1, "it is where it was");
+    tab.click("#dead button").await;
+    assert_eq!(shop.reply_to("r-1").await.code(), "reserved");
+    tab.until("document.querySelectorAll('#dead > li').length === 0").await;
+
+    // What cannot be undone is asked for twice.
+    dead_letter(&shop, "r-2", &headers).await;
+    tab.until("document.querySelectorAll('#dead > li').length === 1").await;
+    tab.click("#dead button:last-child").await;
+    tab.until("document.querySelector('#dead button:last-child').textContent === 'Drop for good?'").await;
+    assert_eq!(shop.depth("dead").await, 1);
+    tab.click("#dead button:last-child").await;
+    tab.until("document.querySelectorAll('#dead > li').length === 0").await;
+    assert_eq!(shop.depth("dead").await, 0);
+
+    tab.click("#items button").await;
+    tab.until(&format!("{} === '1,001'", part("#items", "held"))).await;
+    tab.click("#items button:last-child").await;
+    tab.until(&format!("{} === 'Closed'", part("#items", "sale"))).await;
+    assert_eq!(shop.purchase("r-3").await.code(), "sale_closed");
+    tab.close().await;
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_board_is_seen_by_who_knows_its_password_and_changed_by_its_own_page() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let (_open, address) = with_board(&shop, &[("BOARD_CHANGES", "true")]).await;
+    let json = ("Content-Type", "application/json");
+    let host = ("Host", address.as_str());
+    let drop = "/board/dead/000000000000/drop";
+    for (headers, expected) in [
+        (&[host, json][..], (404, "unknown_dead_letter")),
+        (&[host, json, ("Sec-Fetch-Site", "same-origin"), ("Origin", &origin(&address))], (404, "unknown_dead_letter")),
+        (&[host, json, ("Sec-Fetch-Site", "cross-site")], (403, "another_origin")),
+        (&[host, json, ("Sec-Fetch-Site", "same-site")], (403, "another_origin")),
+        (&[host, json, ("Origin", "http://evil.example")], (403, "another_origin")),
+        (&[host, json, ("Origin", "null")], (403, "another_origin")),
+        (&[host, ("Content-Type", "text/plain")], (415, "unsupported_content_type")),
+        // Whose name leads here today, and to themselves yesterday.
+        (&[("Host", "evil.example"), ("Origin", "http://evil.example"), json], (403, "not_by_address")),
+    ] {
+        let (status, code) = ask(&address, "POST", drop, headers, "{}").await.problem();
+        assert_eq!((status, code.as_str()), expected, "{headers:?}");
+    }
+    let (_closed, address) = with_board(&shop, &[("BOARD_PASSWORD", "pass:word")]).await;
+    let get = async |headers: &[(&str, &str)]| ask(&address, "GET", "/board", headers, "").await;
+    let unknown = get(&[]).await;
+    assert_eq!(unknown.problem(), (401, "no_password".into()));
+    assert!(unknown.header("www-authenticate").is_some_and(|asks| asks.starts_with("basic ")));
+    assert_eq!(get(&[("Authorization", "Basic YW5uOnBhc3M=")]).await.status, 401);
+    assert_eq!(get(&[("Authorization", "Basic YW5uOnBhc3M6d29yZA==")]).await.status, 200);
+}
