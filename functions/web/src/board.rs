@@ -113,7 +113,7 @@ pub(crate) fn start(
     tickets: &Arc<Tickets>,
     name: &str,
 ) -> anyhow::Result<Started> {
-    let listener = server::listen(options.board_address)?;
+    let listener = server::listen(options.board_address, "--board-address")?;
     let nodes = match &options.board_amqp_url {
         Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref())?,
         None => service.nodes.clone(),

@@ -86,7 +86,7 @@ struct Options {
 
 async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
-    let listener = server::listen(options.listen)?;
+    let listener = server::listen(options.listen, "--listen")?;
     let connections_max = server::connections_within(options.connections_max as usize);
     let pool = open(&options.store, &name).await?;
     let (tickets, asked) = Tickets::new(options.undecided_max as usize);

@@ -35,14 +35,14 @@ const DRAIN_SECONDS_MAX: u64 = 10;
 /// How long nobody is let in after that has failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     let listening = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    let listener = listening().map_err(|error| Unusable(format!("listen on {address} (--listen): {error}")))?;
+    let listener = listening().map_err(|error| Unusable(format!("listen on {address} ({option}): {error}")))?;
     let limit = fs::read_to_string(SOMAXCONN).ok().and_then(|text| text.trim().parse().ok());
     if let Some(limit) = limit.filter(|limit: &u32| *limit < BACKLOG) {
         tracing::warn!(
