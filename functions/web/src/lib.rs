@@ -23,7 +23,7 @@ mod verdict;
 use axum::{
     Router,
     extract::State,
-    http::{HeaderName, header},
+    http::{HeaderMap, HeaderName, header},
     middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -123,7 +123,7 @@ async fn open(options: &StoreOptions, name: &str) -> anyhow::Result<PgPool> {
 
 fn routes(door: Arc<Door>) -> Router {
     let bounded = Router::new()
-        .route("/items", get(on_sale::get))
+        .route("/items", get(items))
         .route("/items/{item}/purchases", post(purchases::post))
         .route("/purchases/{id}", get(purchases::get))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
@@ -139,6 +139,12 @@ fn routes(door: Arc<Door>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&door), door::counted))
         .layer(map_response(unkept))
         .with_state(door)
+}
+
+/// `GET /items`
+async fn items(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let service = door.service.clone();
+    door.on_sale.shown(&headers, async move { service.stopped().await }).await
 }
 
 async fn ready(State(door): State<Arc<Door>>) -> Response {

@@ -1,8 +1,7 @@
 //! What is on sale: one list, read again and again while somebody looks, however many look.
 
-use crate::{door::Door, problem::Problem};
+use crate::problem::Problem;
 use axum::{
-    extract::State,
     http::{HeaderMap, header},
     response::{
         IntoResponse, Response,
@@ -48,10 +47,26 @@ impl OnSale {
         on_sale
     }
 
-    fn look(&self) -> watch::Receiver<Arc<str>> {
-        let list = self.list.subscribe();
+    /// Once; or as events, whenever something has changed, until `stopped`.
+    pub(crate) async fn shown(
+        &self,
+        headers: &HeaderMap,
+        stopped: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        let mut list = self.list.subscribe();
         self.looked_at.notify_one();
-        list
+        let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+        if !accepts.contains("text/event-stream") {
+            timeout(READING_MAX, list.changed()).await.ok().and_then(Result::ok).ok_or(Problem::DatabaseAway)?;
+            let list = list.borrow().to_string();
+            return Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], list).into_response());
+        }
+        let events = stream::unfold((list, Arc::from("")), async |(mut list, told)| {
+            let next = list.wait_for(|list| !Arc::ptr_eq(list, &told) && !list.is_empty()).await.ok()?.clone();
+            let event = Event::default().event("items").data(&*next);
+            Some((Ok::<_, Infallible>(event), (list, next)))
+        });
+        Ok(Sse::new(events.take_until(stopped)).keep_alive(KeepAlive::default()).into_response())
     }
 }
 
@@ -69,23 +84,4 @@ async fn read(on_sale: Arc<OnSale>, pool: PgPool) {
         }
         sleep(EVERY.max(started.elapsed() * SHARE)).await;
     }
-}
-
-/// `GET /items`: once, or as events, whenever something has changed.
-pub(crate) async fn get(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let mut list = door.on_sale.look();
-    let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
-    if !accepts.contains("text/event-stream") {
-        timeout(READING_MAX, list.changed()).await.ok().and_then(Result::ok).ok_or(Problem::DatabaseAway)?;
-        let list = list.borrow().to_string();
-        return Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], list).into_response());
-    }
-    let service = door.service.clone();
-    let events = stream::unfold((list, Arc::from("")), async |(mut list, told)| {
-        let next = list.wait_for(|list| !Arc::ptr_eq(list, &told) && !list.is_empty()).await.ok()?.clone();
-        let event = Event::default().event("items").data(&*next);
-        Some((Ok::<_, Infallible>(event), (list, next)))
-    });
-    let events = events.take_until(async move { service.stopped().await });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
