@@ -37,24 +37,19 @@ pub struct Item {
 
 /// A decided batch.
 #[derive(Debug, Default)]
-pub struct Decided<'a> {
+pub struct Decided<'a, 'b> {
     /// One for each request, in order. What a new one rests on is still to be committed.
     pub answers: Vec<Answer>,
     /// The items decided on, in the order of their ids: the order in which their rows are locked.
-    pub changes: BTreeMap<&'a str, Change>,
+    pub changes: BTreeMap<&'a str, Change<'b>>,
     pub orders: Vec<NewOrder<'a>>,
 }
 
-/// What a batch does to one item, and what of its row the decisions were made on.
+/// What a batch does to one item.
 #[derive(Debug, Clone, Copy)]
-pub struct Change {
-    pub version: i64,
-    pub available: i64,
-    pub hold_ms: i64,
-    pub opens_at: Option<OffsetDateTime>,
-    pub closes_at: Option<OffsetDateTime>,
-    /// Whether they rest on more than the row.
-    pub looks_at_buyers: bool,
+pub struct Change<'b> {
+    /// What the decisions were made on.
+    pub item: &'b Item,
     /// Units that they reserve; zero where all of them are refusals.
     pub units: i64,
     /// Whether one of them is right only with exactly as many units: that somebody is sold out, and the words that say so.
@@ -68,14 +63,13 @@ pub struct NewOrder<'a> {
     pub hold_until: OffsetDateTime,
 }
 
-/// Decides `requests` in order, and adds the new verdicts to those on record. The snapshot becomes what it is once all of that is
-/// committed: so who comes next can be decided meanwhile.
-pub fn decide<'a>(
+/// Decides `requests` in order, and adds the new verdicts to those on record.
+pub fn decide<'a, 'b>(
     requests: &[&'a PurchaseRequest],
-    snapshot: &mut Snapshot,
+    snapshot: &'b Snapshot,
     verdicts: &mut Verdicts<'a>,
     mut new_order_id: impl FnMut() -> Uuid,
-) -> Decided<'a> {
+) -> Decided<'a, 'b> {
     let mut batch = Batch { now: verdicts.now, snapshot, histories: HashMap::new(), decided: Decided::default() };
     batch.decided.answers.reserve(requests.len());
     for request in requests.iter().copied() {
@@ -85,16 +79,7 @@ pub fn decide<'a>(
         };
         batch.decided.answers.push(answer);
     }
-    let Batch { decided, histories, .. } = batch;
-    for (id, change) in &decided.changes {
-        let item = snapshot.items.get_mut(*id).expect("it was decided on");
-        item.version += 1;
-        item.available -= change.units;
-    }
-    for ((item, buyer), history) in histories {
-        snapshot.items.get_mut(item).expect("it was decided on").histories.insert(buyer.to_owned(), history);
-    }
-    decided
+    batch.decided
 }
 
 /// A batch under way. To each request, what those before it have changed is as if it were committed.
@@ -103,7 +88,7 @@ struct Batch<'a, 'b> {
     snapshot: &'b Snapshot,
     /// By item and buyer; only where the item's rules ask for it.
     histories: HashMap<(&'a str, &'a str), BuyerHistory>,
-    decided: Decided<'a>,
+    decided: Decided<'a, 'b>,
 }
 
 impl<'a, 'b> Batch<'a, 'b> {
@@ -130,7 +115,8 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     /// Takes the units; or says why the request gets nothing, and takes nothing.
     fn reserve(&mut self, request: &'a PurchaseRequest, item: &'b Item) -> Result<(), Refusal> {
-        let change = self.decided.changes.entry(&request.item).or_insert_with(|| Change::on(item));
+        let new = Change { item, units: 0, is_exact: false };
+        let change = self.decided.changes.entry(&request.item).or_insert(new);
         // An item without such rules is not looked up here: most sales have none.
         let mut history = item.rules.look_at_history().then(|| {
             let before = || item.histories.get(&request.buyer).copied().unwrap_or_default();
@@ -149,15 +135,6 @@ impl<'a, 'b> Batch<'a, 'b> {
             **history = history.after(request.quantity, self.now);
         }
         Ok(())
-    }
-}
-
-impl Change {
-    fn on(item: &Item) -> Self {
-        let Item { version, available, hold_ms, ref rules, .. } = *item;
-        let Rules { opens_at, closes_at, .. } = *rules;
-        let looks_at_buyers = rules.look_at_buyers();
-        Self { version, available, hold_ms, opens_at, closes_at, looks_at_buyers, units: 0, is_exact: false }
     }
 }
 

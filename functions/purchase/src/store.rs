@@ -7,14 +7,12 @@ use crate::{
     decide::{Change, Decided, Item, Snapshot},
     rules::{BuyerHistory, Rules},
 };
-use futures_util::future::BoxFuture;
 use shared::{
-    idempotency::{self, NewVerdict, Recorded, Verdicts},
+    idempotency::{self, Recorded, Verdicts},
     messages::{EventKind, Identity, PurchaseRequest},
 };
-use sqlx::{Execute, FromRow, PgConnection, Row, postgres::PgArguments};
+use sqlx::{FromRow, PgConnection, Row};
 use std::collections::HashMap;
-use time::OffsetDateTime;
 
 /// The items with their rules, and the time: one row at least, also where no item is known. And, behind them, the verdicts on
 /// record under the requests' keys: in one statement, because a round trip costs as much as what it asks for.
@@ -178,35 +176,33 @@ pub async fn lock(connection: &mut PgConnection, requests: &[&PurchaseRequest]) 
     sqlx::query(LOCK_ITEMS).bind(item_ids(requests)).execute(connection).await.map(|_| ())
 }
 
-/// Commits a decided batch, and its verdicts, decided at this moment; `conflicts` says how often each item had to be decided
-/// again. Returns the items whose decisions hold, each with the version of its row that they are right on; those of the other
-/// items left no trace. A unique violation: another worker recorded one of the request ids meanwhile.
-///
-/// Only the connection is needed until it is done: meanwhile, the next can be decided.
-pub fn commit<'c>(
-    connection: &'c mut PgConnection,
-    decided: &Decided<'_>,
-    (now, new): (OffsetDateTime, &[NewVerdict<'_>]),
+/// Commits a decided batch; `conflicts` says how often each item had to be decided again. Returns the items whose decisions
+/// hold, each with the version of its row that they are right on; those of the other items left no trace. A unique violation:
+/// another worker recorded one of the request ids meanwhile.
+pub async fn commit<'a>(
+    connection: &mut PgConnection,
+    decided: &Decided<'a, '_>,
+    verdicts: &Verdicts<'a>,
     check: Check,
-    conflicts: &Conflicts<'_>,
-) -> BoxFuture<'c, Result<HashMap<String, i64>, sqlx::Error>> {
-    let (changes, orders) = (&decided.changes, &decided.orders);
+    conflicts: &Conflicts<'a>,
+) -> Result<HashMap<String, i64>, sqlx::Error> {
+    let (changes, orders, new) = (&decided.changes, &decided.orders, verdicts.all_added());
     let version = |change: &Change| {
-        let is_checked = check == Check::Version || change.looks_at_buyers;
-        is_checked.then_some(change.version)
+        let is_checked = check == Check::Version || change.item.rules.look_at_buyers();
+        is_checked.then_some(change.item.version)
     };
     let (before, behind): (Vec<&str>, Vec<Option<&str>>) =
         new.iter().map(|new| around_version(&new.recorded.reply)).unzip();
-    let mut query = sqlx::query(COMMIT)
+    let rows: Vec<(String, i64)> = sqlx::query_as(COMMIT)
         .bind(changes.keys().copied().collect::<Vec<_>>())
         .bind(changes.values().map(|change| change.units).collect::<Vec<_>>())
         .bind(changes.keys().map(|item| conflicts.get(item).copied().unwrap_or(0)).collect::<Vec<_>>())
         .bind(changes.values().map(version).collect::<Vec<_>>())
-        .bind(changes.values().map(|change| change.is_exact.then_some(change.available)).collect::<Vec<_>>())
-        .bind(changes.values().map(|change| change.opens_at).collect::<Vec<_>>())
-        .bind(changes.values().map(|change| change.closes_at).collect::<Vec<_>>())
-        .bind(changes.values().map(|change| change.hold_ms).collect::<Vec<_>>())
-        .bind(now)
+        .bind(changes.values().map(|change| change.is_exact.then_some(change.item.available)).collect::<Vec<_>>())
+        .bind(changes.values().map(|change| change.item.rules.opens_at).collect::<Vec<_>>())
+        .bind(changes.values().map(|change| change.item.rules.closes_at).collect::<Vec<_>>())
+        .bind(changes.values().map(|change| change.item.hold_ms).collect::<Vec<_>>())
+        .bind(verdicts.now)
         .bind(orders.iter().map(|order| order.id).collect::<Vec<_>>())
         .bind(orders.iter().map(|order| order.request.request_id.as_str()).collect::<Vec<_>>())
         .bind(orders.iter().map(|order| order.request.item.as_str()).collect::<Vec<_>>())
@@ -222,14 +218,10 @@ pub fn commit<'c>(
         .bind(new.iter().map(|new| new.status.as_str()).collect::<Vec<_>>())
         .bind(before)
         .bind(behind)
-        .bind(new.iter().map(|new| new.sender).collect::<Vec<_>>());
-    // By themselves, they borrow nothing.
-    let arguments = query.take_arguments();
-    Box::pin(async move {
-        let arguments: PgArguments = arguments.map_err(sqlx::Error::Encode)?.unwrap_or_default();
-        let rows: Vec<(String, i64)> = sqlx::query_as_with(COMMIT, arguments).fetch_all(connection).await?;
-        Ok(rows.into_iter().collect())
-    })
+        .bind(new.iter().map(|new| new.sender).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// The same reply, for the row of this version.
@@ -247,8 +239,7 @@ pub(crate) async fn warm_up(connection: &mut PgConnection) -> Result<(), sqlx::E
     read_histories(connection, Vec::new(), &mut nothing.items).await?;
     read_tiers(connection, Vec::new()).await?;
     read_owners(connection, Vec::new()).await?;
-    let nothing = (verdicts.now, verdicts.all_added());
-    commit(connection, &Decided::default(), nothing, Check::Version, &HashMap::new()).await.map(|_| ())
+    commit(connection, &Decided::default(), &verdicts, Check::Version, &HashMap::new()).await.map(|_| ())
 }
 
 /// What a reply says before the number of its item's version, and behind it; all of it, where it names none.

@@ -15,7 +15,7 @@ use crate::{
     store::{self, Check, Conflicts},
 };
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, future::BoxFuture, poll, stream};
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use shared::{
     config::Unusable,
     db::{is_conflict, on_connection},
@@ -28,12 +28,9 @@ use shared::{
     retry::RetryPolicy,
 };
 use sqlx::{Connection, PgConnection, PgPool};
-use std::{collections::HashMap, iter, path::PathBuf, task::Poll};
+use std::{collections::HashMap, iter, path::PathBuf};
 use uuid::Uuid;
 
-/// So many requests for one item are decided while as many before them are committed. Small enough to be written to the database's socket
-/// in one go.
-const PART_REQUESTS: usize = 250;
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another
 /// item at the same instant can, and is on record the next time.
 const LOCKED_ATTEMPTS_MAX: usize = 5;
@@ -170,27 +167,25 @@ impl Decider {
         is_locked: bool,
     ) -> Result<Attempt<'a>, Error> {
         on_connection(pool, async |connection: &mut PgConnection| {
-            let (check, counter) = match &self.strategy {
-                _ if is_locked => (Check::Version, None),
-                Strategy::Optimistic | Strategy::Pessimistic => (Check::Version, None),
-                Strategy::Atomic => (Check::Answers, None),
-                Strategy::Redis(counter) => (Check::Answers, Some(&**counter)),
-            };
-            let is_locked = is_locked || matches!(self.strategy, Strategy::Pessimistic);
-            let attempt = if is_locked || part_of(open) < open.len() {
-                // In one short transaction; one that locks the rows first, in the order of their ids: nothing moves under the
-                // locks, so the versions hold. Only a request id that somebody else records at the same instant can be in
-                // its way. Then it rolls back, and there is no answer to lose; where the commit fails, the answers are
-                // lost with it, and what was recorded all the same is found the next time.
-                let mut transaction = connection.begin().await?;
-                if is_locked {
-                    store::lock(&mut transaction, open).await?;
+            let attempt = match &self.strategy {
+                Strategy::Optimistic if !is_locked => {
+                    attempt(connection, open, conflicts, Check::Version, None).await?
                 }
-                let attempt = attempt(&mut transaction, open, conflicts, check, counter).await?;
-                transaction.commit().await?;
-                attempt
-            } else {
-                attempt(connection, open, conflicts, check, counter).await?
+                Strategy::Atomic if !is_locked => attempt(connection, open, conflicts, Check::Answers, None).await?,
+                Strategy::Redis(counter) if !is_locked => {
+                    attempt(connection, open, conflicts, Check::Answers, Some(counter)).await?
+                }
+                Strategy::Pessimistic | Strategy::Optimistic | Strategy::Atomic | Strategy::Redis(_) => {
+                    // In one short transaction that locks the rows first, in the order of their ids. Nothing moves under the
+                    // locks, so the versions hold: only a request id that somebody else records at the same instant can be in
+                    // its way. Then it rolls back, and there is no answer to lose; where the commit fails, the answers are
+                    // lost with it, and what was recorded all the same is found the next time.
+                    let mut transaction = connection.begin().await?;
+                    store::lock(&mut transaction, open).await?;
+                    let attempt = attempt(&mut transaction, open, conflicts, Check::Version, None).await?;
+                    transaction.commit().await?;
+                    attempt
+                }
             };
             // Only now: counted anew before the commit, they would be counted with the units that it takes.
             if let Strategy::Redis(counter) = &self.strategy {
@@ -215,12 +210,6 @@ impl Decide for Decider {
     }
 }
 
-/// How many of these requests are decided and committed in one go, in a transaction of all of them where they are more. Only those
-/// for one item are parted: a second item would be locked behind the first, in no order.
-fn part_of(open: &[&PurchaseRequest]) -> usize {
-    if open.iter().all(|request| request.item == open[0].item) { PART_REQUESTS } else { usize::MAX }
-}
-
 #[derive(Default)]
 struct Attempt<'a> {
     /// Of each request, in order: its answer, where that is committed or was on record.
@@ -232,40 +221,34 @@ struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// Adds what holds of a decided part: what was on record before, what rests on no item's row, and what rests on one that was
+    /// What holds of a decided batch: what was on record before, what rests on no item's row, and what rests on one that was
     /// `committed`, for the version that the row had. Copies of a request share what becomes of the first.
-    fn add(
-        &mut self,
-        part: &[&'a PurchaseRequest],
-        decided: Decided<'a>,
+    fn of(
+        open: &[&'a PurchaseRequest],
+        decided: Decided<'a, '_>,
         verdicts: &Verdicts<'a>,
         committed: &HashMap<String, i64>,
-    ) {
+    ) -> Self {
         let changes = &decided.changes;
         let held = |request: &PurchaseRequest, answer: Answer| {
             let item = verdicts.added(request).and_then(|new| new.about.item);
             let Some((item, change)) = item.and_then(|item| changes.get_key_value(item)) else { return Some(answer) };
             let version = *committed.get(*item)?;
             Some(match answer {
-                Answer::Verdict(reply) if version != change.version => {
+                Answer::Verdict(reply) if version != change.item.version => {
                     Answer::Verdict(store::at_version(&reply, version))
                 }
                 Answer::Verdict(_) | Answer::Rejected(_) | Answer::Requeue | Answer::Later => answer,
             })
         };
-        self.answers.extend(part.iter().zip(decided.answers).map(|(request, answer)| held(request, answer)));
-        for item in changes.keys().copied() {
-            if committed.contains_key(item) {
-                self.committed.push(item);
-            } else {
-                self.conflicted.push(Some(item));
-            }
-        }
+        let answers = open.iter().zip(decided.answers).map(|(request, answer)| held(request, answer)).collect();
+        let (committed, lost): (Vec<_>, Vec<_>) =
+            changes.keys().copied().partition(|item| committed.contains_key(*item));
+        Self { answers, committed, conflicted: lost.into_iter().map(Some).collect() }
     }
 }
 
-/// Reads, decides and commits, part by part: while one is committed, the next is decided as if it were. A counter takes the place of
-/// what the rows say.
+/// Reads, decides and commits. A counter takes the place of what the rows say.
 async fn attempt<'a>(
     connection: &mut PgConnection,
     open: &[&'a PurchaseRequest],
@@ -277,37 +260,16 @@ async fn attempt<'a>(
     if let Some(counter) = counter {
         counter.count(connection, open, &mut snapshot, &verdicts, conflicts).await?;
     }
-    let mut attempt = Attempt::default();
-    let mut parts = open.chunks(part_of(open));
-    let mut decide_next = |verdicts: &mut _| {
-        let part = parts.next()?;
-        Some((part, decide(part, &mut snapshot, verdicts, Uuid::now_v7)))
-    };
-    let (mut next, mut committed_count) = (decide_next(&mut verdicts), 0);
-    while let Some((part, decided)) = next {
-        pause_at("committing").await;
-        let new = &verdicts.all_added()[committed_count..];
-        committed_count += new.len();
-        // Where all of them were on record, there is nothing to commit.
-        let is_new = !new.is_empty();
-        let mut committing = store::commit(connection, &decided, (verdicts.now, new), check, conflicts);
-        let sent = if is_new { poll!(&mut committing) } else { Poll::Ready(Ok(HashMap::new())) };
-        next = decide_next(&mut verdicts);
-        let committed = match sent {
-            Poll::Ready(committed) => committed,
-            Poll::Pending => committing.await,
-        };
-        match committed {
-            Ok(committed) => attempt.add(part, decided, &verdicts, &committed),
-            // Somebody else recorded one of the request ids; nothing was committed.
-            Err(error) if is_conflict(&error) => return Ok(Attempt { conflicted: vec![None], ..Attempt::default() }),
-            Err(error) => return Err(error.into()),
-        }
-        // What comes behind was decided on what is not so.
-        if !attempt.conflicted.is_empty() {
-            break;
-        }
+    let decided = decide(open, &snapshot, &mut verdicts, Uuid::now_v7);
+    pause_at("committing").await;
+    // All of them were on record.
+    if verdicts.all_added().is_empty() {
+        return Ok(Attempt::of(open, decided, &verdicts, &HashMap::new()));
     }
-    attempt.answers.resize(open.len(), None);
-    Ok(attempt)
+    match store::commit(connection, &decided, &verdicts, check, conflicts).await {
+        Ok(committed) => Ok(Attempt::of(open, decided, &verdicts, &committed)),
+        // Somebody else recorded one of the request ids; nothing was committed.
+        Err(error) if is_conflict(&error) => Ok(Attempt { conflicted: vec![None], ..Attempt::default() }),
+        Err(error) => Err(error.into()),
+    }
 }

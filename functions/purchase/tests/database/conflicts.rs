@@ -70,31 +70,6 @@ async fn an_item_that_conflicts_is_counted_though_a_request_id_is_contended_at_t
     .await;
 }
 
-/// A batch of three parts, while somebody takes a unit before the first is committed, or has recorded an id of the last.
-#[tokio::test]
-async fn a_batch_in_parts_is_decided_again_where_one_of_them_conflicts() {
-    let take_one = "UPDATE items SET available = 550, held = 1, version = version + 1 WHERE id = 'a'";
-    for (meanwhile, reserved, last) in
-        [(take_one, 550, Code::SoldOut), (&*RECORD.replace("r-2", "r-599"), 551, Code::RequestIdReused)]
-    {
-        with_every_strategy(&[("a", 551)], async |sale| {
-            let requests: Vec<_> = (0..600).map(|id| request(id, "a", 1)).collect();
-            let verdicts = sale.decided_while(meanwhile, &requests).await;
-            let codes: Vec<_> = verdicts.iter().map(|verdict| verdict.code).collect();
-            let expected = [vec![Code::Reserved; reserved], vec![Code::SoldOut; 599 - reserved], vec![last]].concat();
-            assert_eq!(codes, expected, "{:?}", sale.strategy);
-            let versions: Vec<_> = verdicts.iter().filter_map(|verdict| verdict.item_version).collect();
-            assert!(
-                versions.is_sorted() && versions[0] < versions[598],
-                "a part is decided on what the one before it left"
-            );
-            assert_eq!(sale.verdicts(&requests).await, verdicts, "once, and on record");
-            assert_eq!(sale.count(ORDERS).await, reserved as i64);
-        })
-        .await;
-    }
-}
-
 /// Two units of each item are asked for.
 #[tokio::test]
 async fn what_changes_meanwhile_is_decided_on_as_it_is_by_then() {

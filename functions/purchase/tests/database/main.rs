@@ -185,22 +185,14 @@ impl Reader {
 
     /// The units that its decision reserves.
     fn units(&self) -> i64 {
-        let decided = decide(&[self.request], &mut self.snapshot.clone(), &mut self.verdicts.clone(), Uuid::now_v7);
+        let decided = decide(&[self.request], &self.snapshot, &mut self.verdicts.clone(), Uuid::now_v7);
         decided.changes.values().map(|change| change.units).sum()
     }
 
     /// Returns on how many items its decision holds.
     async fn commits(mut self, connection: &mut PgConnection) -> Result<usize, sqlx::Error> {
-        let decided = decide(&[self.request], &mut self.snapshot.clone(), &mut self.verdicts, Uuid::now_v7);
-        Ok(commit(
-            connection,
-            &decided,
-            (self.verdicts.now, self.verdicts.all_added()),
-            Check::Version,
-            &Conflicts::new(),
-        )
-        .await?
-        .len())
+        let decided = decide(&[self.request], &self.snapshot, &mut self.verdicts, Uuid::now_v7);
+        Ok(commit(connection, &decided, &self.verdicts, Check::Version, &Conflicts::new()).await?.len())
     }
 }
 

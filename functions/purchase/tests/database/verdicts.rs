@@ -115,10 +115,10 @@ fn assert_right(decided: &[(&PurchaseRequest, &Verdict)], versions: &HashMap<(St
     for together in decided.chunk_by(|(_, one), (_, next)| one.item_version == next.item_version) {
         let (PurchaseRequest { item, .. }, first) = together[0];
         let row = &versions[&(item.clone(), first.item_version.unwrap())];
-        let mut snapshot = Snapshot { items: HashMap::from([(item.clone(), row.clone())]), ..Snapshot::default() };
+        let snapshot = Snapshot { items: HashMap::from([(item.clone(), row.clone())]), ..Snapshot::default() };
         let requests: Vec<_> = together.iter().map(|(request, _)| *request).collect();
         let mut verdicts = Verdicts::at(first.decided_at.unwrap(), HashMap::new());
-        let again = decide(&requests, &mut snapshot, &mut verdicts, Uuid::now_v7).answers;
+        let again = decide(&requests, &snapshot, &mut verdicts, Uuid::now_v7).answers;
         for ((_, found), again) in together.iter().zip(&again) {
             let said = |verdict: &Verdict| (verdict.code, verdict.message.clone(), verdict.decided_at);
             assert_eq!(said(found), said(&verdict(again)), "{row:?}");

@@ -52,14 +52,14 @@ impl Database {
             let history = item.histories.entry(buyer.clone()).or_default();
             *history = history.after(*quantity, *at);
         }
-        let mut before = snapshot([("a", item)]);
+        let before = snapshot([("a", item)]);
         let of = |(id, (buyer, quantity)): (u32, &(u32, u32))| PurchaseRequest {
             buyer: format!("b-{buyer}"),
             ..request(id, "a", *quantity)
         };
         let requests: Vec<_> = (0..).zip(asked).map(of).collect();
         let requests: Vec<_> = requests.iter().collect();
-        let decided = decide(&requests, &mut before, &mut Verdicts::at(self.now, HashMap::new()), Uuid::nil);
+        let decided = decide(&requests, &before, &mut Verdicts::at(self.now, HashMap::new()), Uuid::nil);
         let live = |order: &NewOrder| (order.request.buyer.clone(), order.request.quantity, self.now);
         (self.version, decided.orders.iter().map(live).collect())
     }
