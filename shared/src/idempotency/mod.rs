@@ -173,7 +173,7 @@ impl<'a> Verdicts<'a> {
         let (id, user) = (request.request_id(), request.user());
         let first = *self.places.get(id)?;
         let own = self.new[first..].iter().find(|new| new.request_id == id && new.sender == user);
-        own.or_else(|| self.new.get(first).filter(|_| user.is_none()))
+        own.or_else(|| self.new.get(first).filter(|new| user.is_none() && new.key == id))
     }
 
     /// What the batch adds, in its order.
@@ -271,5 +271,9 @@ mod tests {
         }
         let keys: Vec<&str> = verdicts.all_added().iter().map(|new| &*new.key).collect();
         assert_eq!((keys, verdicts.answer(&plain)), (vec!["id bob", "id eve"], Some(reused)));
+        // Whoever has no sender has what is on record, whoever else uses the id in the same batch.
+        let mut verdicts = of(None);
+        verdicts.add(&bob, Verdict::decided("id", Code::UnknownOrder, "There is none.", now));
+        assert_eq!(verdicts.answer(&plain), Some(own));
     }
 }

@@ -27,8 +27,8 @@ use tokio::{
 const WINDOW_BATCHES: u16 = 4;
 /// The smallest window, so that tiny batches do not wait for the network.
 const WINDOW_MIN: u16 = 64;
-/// The largest: 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`]. Batches
-/// that are larger than its share are for arrays: of as many messages alone, larger ones are no faster.
+/// The largest: 8 partitions × 2,000 messages of some 300 bytes are 5 MB; of large ones, see [`crate::amqp::Body`]. Larger
+/// batches are of arrays: of more messages than a batch's share of this, they are no faster.
 const WINDOW_MAX: u16 = 2_000;
 /// Between two steps of subscribing.
 const SUBSCRIBE_MS: u64 = 25;
@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
             }
             let room = self.put_limited_away(room, &mut batch).await?;
             if is_again {
-                left = behind_batches(&mut batch, service.worker.batch_max.into());
+                left = behind_batches(&mut batch, self.messages_max());
             }
             let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
                 if service.is_stopped() {
@@ -198,13 +198,18 @@ impl<'a> Session<'a> {
     /// What has arrived, and room for it. Of what is to be tried again, nobody waits for company for long.
     async fn next(&mut self) -> Result<(Permit<'a, Decided>, Vec<Delivery>), Error> {
         let room = taking_in(&Mutex::new(&mut self.consumer), self.settling.room()).await?;
-        let (messages_max, requests_max) = (self.window / WINDOW_BATCHES, self.function.service.worker.batch_max);
-        let next = self.consumer.next_batch(messages_max.into(), requests_max.into());
+        let requests_max = self.function.service.worker.batch_max;
+        let next = self.consumer.next_batch(self.messages_max(), requests_max.into());
         if self.later.is_empty() {
             return Ok((room, next.await?));
         }
         let next = timeout(Duration::from_millis(if self.goes_on { 0 } else { LATER_MS }), next).await;
         Ok((room, next.unwrap_or_else(|_| Ok(Vec::new()))?))
+    }
+
+    /// A batch's share of a window.
+    fn messages_max(&self) -> usize {
+        usize::from(self.window / WINDOW_BATCHES)
     }
 
     /// One step of subscribing; true: it was the last.
