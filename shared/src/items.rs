@@ -11,12 +11,12 @@ SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, op
        CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
 FROM items ORDER BY version DESC, id LIMIT $1";
 
-/// $1 is its id.
+/// $1 are their ids.
 pub const ITEM: &str = "
 SELECT id AS item, stock, available, held, sold, version, conflicts, hold_ms, opens_at, closes_at, created_at,
        max_per_buyer, cooldown_ms, tiers,
        CASE WHEN now() >= closes_at THEN 'closed' WHEN now() < opens_at THEN 'not_open' ELSE 'open' END AS sale
-FROM items WHERE id = $1";
+FROM items WHERE id = ANY($1)";
 
 /// As it is shown to people and programs.
 #[derive(Debug, Clone, Serialize, FromRow)]

@@ -65,7 +65,7 @@ pub(crate) async fn one(options: ItemOptions) -> Result<Drawn, Failure> {
     }
     let ItemOptions { item: id, limit, look_back, store } = options;
     let found = look(&store, Scan::ByKey, async |connection| {
-        let Some(item) = sqlx::query_as(ITEM).bind(&id).fetch_optional(&mut *connection).await? else {
+        let Some(item) = sqlx::query_as(ITEM).bind([&id]).fetch_optional(&mut *connection).await? else {
             return Ok(None);
         };
         let orders = orders::find(connection, Some(&id), None, limit, look_back).await?;

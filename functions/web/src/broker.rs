@@ -13,6 +13,7 @@ use crate::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use shared::{
     amqp::{Confirmed, Error, IncomingReply, Nodes, OutgoingRequest, Replies, Requester},
+    messages::{self, PURCHASE_EXCHANGE},
     retry::RetryPolicy,
     worker::Service,
 };
@@ -169,11 +170,12 @@ impl Broker {
     }
 
     fn replied(&mut self, IncomingReply { correlation_id, body }: &IncomingReply) {
+        let found = correlation_id.parse().ok().and_then(|number| self.sent.get_key_value(&number));
+        if found.is_none_or(|(_, tickets)| tickets[0].line.exchange == PURCHASE_EXCHANGE) {
+            self.tickets.told(messages::bodies(body).len());
+        }
         // Of what was published twice, the second one; or somebody else's.
-        let Some((number, tickets)) = correlation_id.parse().ok().and_then(|number| self.sent.get_key_value(&number))
-        else {
-            return;
-        };
+        let Some((number, tickets)) = found else { return };
         let number = *number;
         let ids: Vec<&str> = tickets.iter().map(|ticket| ticket.request_id.as_str()).collect();
         match verdict::split(body, &ids) {

@@ -4,15 +4,16 @@ use crate::{
     lookup::Lookup,
     metrics::Metrics,
     on_sale::OnSale,
+    options::Options,
     problem::Problem,
     request::Unfit,
-    store::{self, Recorded},
+    store::{self, Order, Recorded},
     tickets::Tickets,
     verdict::Verdict,
 };
 use axum::{
     extract::{FromRequestParts, Path, Request, State},
-    http::{HeaderName, StatusCode, header, request::Parts},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -20,20 +21,30 @@ use shared::{messages::CONTENT_TYPE, worker::Service};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// The most bytes of a request's path and headers.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The pause behind each query for verdicts.
-const VERDICTS_PAUSE: Duration = Duration::from_millis(50);
+/// The pause behind each query for verdicts, and for orders.
+const DECIDED_PAUSE: Duration = Duration::from_millis(50);
+/// The same for items, which are the rows that everybody's purchases change.
+const ITEMS_PAUSE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Door {
     pub(crate) service: Service,
     pub(crate) tickets: Arc<Tickets>,
     pub(crate) on_sale: Arc<OnSale>,
     pub(crate) verdicts: Lookup<String, Recorded>,
+    pub(crate) orders: Lookup<Uuid, Order>,
+    pub(crate) items: Lookup<String, String>,
     /// Where a proxy says who the buyer is.
     pub(crate) buyer_header: Option<HeaderName>,
+    /// What webhooks are signed with, where any are taken.
+    pub(crate) webhook_key: Option<ring::hmac::Key>,
+    /// Whose pages may ask.
+    pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) metrics: Metrics,
+    pub(crate) streams: Arc<Semaphore>,
     open: Semaphore,
 }
 
@@ -42,17 +53,28 @@ impl Door {
         service: Service,
         tickets: Arc<Tickets>,
         pool: &PgPool,
-        buyer_header: Option<HeaderName>,
+        options: Options,
+        webhook_key: Option<ring::hmac::Key>,
         metrics: Metrics,
-        requests_max: usize,
     ) -> Self {
-        let on_sale = OnSale::start(pool);
-        let (pool, nodes, open) = (pool.clone(), service.nodes.clone(), Semaphore::new(requests_max));
-        let verdicts = Lookup::start(VERDICTS_PAUSE, move |ids| {
-            let (pool, user) = (pool.clone(), nodes.user().to_owned());
-            async move { store::verdicts(&pool, &user, ids).await }
-        });
-        Self { service, tickets, on_sale, verdicts, buyer_header, metrics, open }
+        let nodes = service.nodes.clone();
+        let [of_verdicts, of_orders, of_items] = std::array::from_fn(|_| pool.clone());
+        Self {
+            service,
+            tickets,
+            on_sale: OnSale::start(pool),
+            verdicts: Lookup::start(DECIDED_PAUSE, move |ids| {
+                store::verdicts(of_verdicts.clone(), nodes.user().to_owned(), ids)
+            }),
+            orders: Lookup::start(DECIDED_PAUSE, move |ids| store::orders(of_orders.clone(), ids)),
+            items: Lookup::start(ITEMS_PAUSE, move |ids| store::items(of_items.clone(), ids)),
+            buyer_header: options.buyer_header,
+            webhook_key,
+            cors_origins: options.cors_origin,
+            metrics,
+            streams: Arc::new(Semaphore::new(options.streams_max as usize)),
+            open: Semaphore::new(options.requests_max as usize),
+        }
     }
 }
 

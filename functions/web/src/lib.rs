@@ -7,32 +7,44 @@
 mod board;
 mod broker;
 mod collector;
+mod cors;
 mod door;
+mod follow;
+mod items;
 mod lookup;
 mod metrics;
+mod neighbours;
 mod on_sale;
+#[cfg(test)]
+mod openapi;
+mod options;
+mod orders;
 mod pages;
+mod place;
 mod problem;
 mod purchases;
 mod request;
 mod server;
 mod store;
+mod streams;
 mod tickets;
 mod verdict;
+mod webhooks;
 
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, HeaderName, header},
+    http::header,
     middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use board::BoardOptions;
 use broker::Broker;
 use clap::Args;
 use door::Door;
 use metrics::Metrics;
+use options::Options;
 use problem::Problem;
 use shared::{
     config::StoreOptions,
@@ -40,7 +52,7 @@ use shared::{
     worker::{Program, Service},
 };
 use sqlx::PgPool;
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 use tickets::Tickets;
 
 /// What `--help` says.
@@ -58,47 +70,29 @@ pub fn main() -> ExitCode {
 }
 
 #[derive(Debug, Clone, Args)]
-struct Options {
+struct All {
     #[command(flatten)]
-    store: StoreOptions,
-    /// Where to listen: an address and a port.
-    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    listen: SocketAddr,
-    /// A header in which a proxy that is trusted names the buyer. Without it, the body's buyer is believed: for networks that you trust.
-    #[arg(long, env = "BUYER_HEADER", value_name = "NAME")]
-    buyer_header: Option<HeaderName>,
-    /// The most connections open at one time; more are told to come again.
-    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 30_000, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    connections_max: u32,
-    /// The most requests open at one time; more are told to come again.
-    #[arg(long, env = "REQUESTS_MAX", default_value_t = 30_000, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    requests_max: u32,
-    /// The most requests that are kept in memory until they are decided. Of more, those that have waited longest are left to the queue
-    /// alone, which has them all.
-    #[arg(long, env = "UNDECIDED_MAX", default_value_t = 60_000, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    undecided_max: u32,
+    door: Options,
     #[command(flatten)]
     board: BoardOptions,
 }
 
-async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
+async fn serve(service: Service, All { door: options, board }: All) -> anyhow::Result<()> {
     let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
     let listener = server::listen(options.listen, "--listen")?;
+    let webhook_key = options.webhook_secret.as_deref().map(webhooks::key).transpose()?;
     let connections_max = server::connections_within(options.connections_max as usize);
     let pool = open(&options.store, &name).await?;
     let (tickets, asked) = Tickets::new(options.undecided_max as usize);
     let (tickets, metrics) = (Arc::new(tickets), Metrics::of(PROGRAM.name));
     let broker = Broker::new(Arc::clone(&tickets), asked, metrics.clone());
-    let board = match options.board.board {
-        true => Some(board::start(options.board, &service, &pool, &tickets, &name)?),
+    let board = match board.board {
+        true => Some(board::start(board, &service, &pool, &tickets, &name)?),
         false => None,
     };
+    let hearing = tokio::spawn(neighbours::hear(Arc::clone(&tickets), service.clone(), name.clone()));
     let publishing = tokio::spawn(broker.run(service.clone(), name));
-    let requests_max = options.requests_max as usize;
-    let door = Door::new(service.clone(), tickets, &pool, options.buyer_header, metrics, requests_max);
+    let door = Door::new(service.clone(), tickets, &pool, options, webhook_key, metrics);
     let serving = server::serve(listener, routes(Arc::new(door)), connections_max, &service);
     let board = async {
         if let Some(board) = board {
@@ -107,6 +101,7 @@ async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
     };
     tokio::join!(serving, board);
     publishing.abort();
+    hearing.abort();
     Ok(())
 }
 
@@ -123,28 +118,29 @@ async fn open(options: &StoreOptions, name: &str) -> anyhow::Result<PgPool> {
 
 fn routes(door: Arc<Door>) -> Router {
     let bounded = Router::new()
-        .route("/items", get(items))
+        .route("/", get(pages::shop))
+        .merge(pages::files())
+        .route("/items", get(items::on_sale))
         .route("/items/{item}/purchases", post(purchases::post))
         .route("/purchases/{id}", get(purchases::get))
+        .route("/purchases/{id}/events", get(follow::events))
+        .route("/orders/{id}", delete(orders::cancel))
+        .route("/orders/{id}/payment", post(orders::pay))
+        .route("/webhooks/payments", post(webhooks::post))
+        .route("/items/{item}", get(items::get))
+        .route("/items/{item}/events", get(items::events))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .fallback(async || Problem::NotFound)
         .layer(from_fn_with_state(Arc::clone(&door), door::within_bounds));
     Router::new()
-        .route("/", get(pages::shop))
-        .merge(pages::files())
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(measured))
         .merge(bounded)
+        .layer(from_fn_with_state(Arc::clone(&door), cors::let_in))
         .layer(from_fn_with_state(Arc::clone(&door), door::counted))
         .layer(map_response(unkept))
         .with_state(door)
-}
-
-/// `GET /items`
-async fn items(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let service = door.service.clone();
-    door.on_sale.shown(&headers, async move { service.stopped().await }).await
 }
 
 async fn ready(State(door): State<Arc<Door>>) -> Response {

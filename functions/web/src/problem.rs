@@ -19,11 +19,15 @@ pub(crate) enum Problem {
     TooManyConnections,
     TooManyRequests,
     TooManyUndecided,
+    TooManyStreams,
     NotReady,
     NotConfirmed,
     NotTaken,
     DatabaseAway,
     UnknownPurchase,
+    UnknownOrder,
+    UnknownItem,
+    NotSigned,
     NoBuyer,
     AnotherBuyer,
     NoPassword,
@@ -38,7 +42,7 @@ use Problem::*;
 
 /// Every problem, in the order of the enum: its status, its code, what it says, and after how many seconds to ask again.
 #[rustfmt::skip]
-pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 22] = [
+pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 26] = [
     (NotFound, 404, "not_found", "There is nothing at this path; openapi.yaml has those that there are.", None),
     (MethodNotAllowed, 405, "method_not_allowed", "The path takes other methods.", None),
     (NotJson, 415, "unsupported_content_type", "Send the body as application/json.", None),
@@ -48,11 +52,15 @@ pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 22] = [
     (TooManyConnections, 503, "too_many_connections", "As many connections are open here as may be; ask again.", Some(1)),
     (TooManyRequests, 503, "too_many_requests", "As many requests are open here as may be; ask again.", Some(1)),
     (TooManyUndecided, 503, "too_many_undecided", "As many requests wait here for the queue as may; ask again.", Some(1)),
+    (TooManyStreams, 503, "too_many_streams", "As many streams are open here as may be; ask again.", Some(5)),
     (NotReady, 503, "not_ready", "The queue cannot be reached from here at present.", Some(1)),
     (NotConfirmed, 503, "not_confirmed", "The queue did not confirm the request in time; ask again with the same Idempotency-Key.", Some(2)),
     (NotTaken, 503, "not_taken", "The queue takes nothing at present; ask again with the same Idempotency-Key.", Some(5)),
     (DatabaseAway, 503, "database_away", "What was decided cannot be looked up at present; the request keeps its place, so ask again.", Some(2)),
     (UnknownPurchase, 404, "unknown_purchase", "Nothing is known of a request with this id.", None),
+    (UnknownOrder, 404, "unknown_order", "There is no such order, or it is another buyer's.", None),
+    (UnknownItem, 404, "unknown_item", "There is no such item.", None),
+    (NotSigned, 401, "not_signed", "The webhook is not signed with the secret that was agreed upon, or not within five minutes.", None),
     (NoBuyer, 403, "no_buyer", "The header that names the buyer is missing, or is none.", None),
     (AnotherBuyer, 403, "another_buyer", "The body names another buyer than the header.", None),
     (NoPassword, 401, "no_password", "The board asks for its password, of any user.", None),

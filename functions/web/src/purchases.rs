@@ -53,65 +53,100 @@ pub(crate) async fn post(
 /// What comes of a request in the time that the client has for it.
 pub(crate) async fn answer(door: &Door, headers: &HeaderMap, ticket: Arc<Ticket>) -> Response {
     let wait = request::wait_of(headers).unwrap_or(Duration::from_secs(WAIT_SECONDS));
-    let id = &ticket.request_id;
     match door.tickets.outcome(&ticket, wait, &door.service).await {
-        Outcome::Decided(verdict) => told(verdict.into_response(), id),
-        Outcome::Waits | Outcome::Forgotten => accepted(id, &ticket.line.routing_key),
-        Outcome::NotTaken(problem) => problem.of(id),
+        Outcome::Decided(verdict) => told(verdict.into_response(), &ticket.request_id),
+        Outcome::Waits | Outcome::Forgotten => accepted_here(&ticket),
+        Outcome::NotTaken(problem) => problem.of(&ticket.request_id),
     }
 }
 
-/// What else is known of a request that is looked for, from where it was asked.
+/// What else is known of a request that is looked for, from where it was asked: what it is about.
 #[derive(Deserialize)]
 pub(crate) struct Known {
     item: Option<String>,
+    order: Option<String>,
+}
+
+impl Known {
+    pub(crate) fn is_any(&self) -> bool {
+        self.item.is_some() || self.order.is_some()
+    }
+}
+
+/// Whether this buyer, where one is named, may see what belongs to that one, where it belongs to anybody.
+pub(crate) fn is_theirs(buyer: &Option<String>, of: &Option<String>) -> bool {
+    buyer.is_none() || of.is_none() || buyer == of
 }
 
 /// `GET /purchases/{id}`
 pub(crate) async fn get(
     State(door): State<Arc<Door>>,
     Id(id): Id,
-    known: Query<Known>,
+    Query(known): Query<Known>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let buyer = request::buyer_of(&headers, door.buyer_header.as_ref())?;
     let until = Instant::now() + request::wait_of(&headers).unwrap_or_default();
-    let is_theirs = |of: &Option<String>| buyer.is_none() || of.is_none() || *of == buyer;
     loop {
         if let Some(ticket) = door.tickets.get(&id) {
-            if !is_theirs(&ticket.buyer) {
+            if !is_theirs(&buyer, &ticket.buyer) {
                 return Err(Problem::UnknownPurchase);
             }
             match ticket.decided(until.saturating_duration_since(Instant::now()), door.service.stopped()).await {
                 Outcome::Decided(verdict) => return Ok(told(verdict.into_response(), &id)),
-                Outcome::Waits => return Ok(accepted(&id, &ticket.line.routing_key)),
+                Outcome::Waits => return Ok(accepted_here(&ticket)),
                 Outcome::Forgotten | Outcome::NotTaken(_) => (),
             }
         }
-        match door.verdicts.get(id.clone()).await {
-            Ok(Some(recorded)) if is_theirs(&recorded.buyer) => {
-                let verdict = Verdict::read(&recorded.reply, &id).ok_or(Problem::UnknownPurchase)?;
-                return Ok(told(verdict.into_response(), &id));
+        match recorded(&door, &id, &buyer).await? {
+            Some(verdict) => return Ok(told(verdict.into_response(), &id)),
+            None if !known.is_any() => return Err(Problem::UnknownPurchase),
+            None if Instant::now() >= until || door.service.is_stopped() => {
+                return Ok(accepted(&id, &known, &waiting(&id, None)));
             }
-            Ok(Some(_)) => return Err(Problem::UnknownPurchase),
-            Ok(None) => match &known.item {
-                None => return Err(Problem::UnknownPurchase),
-                Some(item) if Instant::now() >= until || door.service.is_stopped() => return Ok(accepted(&id, item)),
-                Some(_) => (),
-            },
-            Err(Away) => return Err(Problem::DatabaseAway),
+            None => (),
         }
-        tokio::select! { () = sleep_until(until.min(Instant::now() + LOOK_AGAIN)) => (), () = door.service.stopped() => () }
+        let again = until.min(Instant::now() + LOOK_AGAIN);
+        tokio::select! { () = sleep_until(again) => (), () = door.service.stopped() => () }
     }
 }
 
+/// The verdict on record, where it is for this buyer to see.
+pub(crate) async fn recorded(door: &Door, id: &str, buyer: &Option<String>) -> Result<Option<Verdict>, Problem> {
+    match door.verdicts.get(id.to_owned()).await {
+        Ok(Some(recorded)) if !is_theirs(buyer, &recorded.buyer) => Err(Problem::UnknownPurchase),
+        Ok(recorded) => Ok(recorded.and_then(|recorded| Verdict::read(&recorded.reply, id))),
+        Err(Away) => Err(Problem::DatabaseAway),
+    }
+}
+
+/// Where a request stands in line, as far as it is known here.
+pub(crate) fn waiting(id: &str, ticket: Option<&Ticket>) -> String {
+    let (ahead, wait_ms, known) = match ticket.map(Ticket::position) {
+        Some((ahead, wait_ms, known)) => (Some(ahead), wait_ms, known),
+        None => (None, None, false),
+    };
+    json!({"request_id": id, "ahead": ahead, "wait_ms": wait_ms, "known": known}).to_string()
+}
+
+fn accepted_here(ticket: &Ticket) -> Response {
+    let Line { exchange, routing_key } = ticket.line.clone();
+    let known = match exchange {
+        PURCHASE_EXCHANGE => Known { item: Some(routing_key), order: None },
+        _ => Known { item: None, order: Some(routing_key) },
+    };
+    accepted(&ticket.request_id, &known, &waiting(&ticket.request_id, Some(ticket)))
+}
+
 /// Not decided yet. Where to ask again says what it is about, for whichever door is asked then.
-fn accepted(id: &str, item: &str) -> Response {
-    let [path, query] = [id, item].map(|text| utf8_percent_encode(text, ESCAPED));
-    let location = format!("/purchases/{path}?item={query}");
-    let body = json!({"request_id": id, "ahead": null, "wait_ms": null, "known": false}).to_string();
+fn accepted(id: &str, known: &Known, body: &str) -> Response {
+    let [path, item, order] = [Some(id), known.item.as_deref(), known.order.as_deref()]
+        .map(|text| text.map(|text| utf8_percent_encode(text, ESCAPED).to_string()));
+    let about = [("item", item), ("order", order)].into_iter().find_map(|(name, value)| Some((name, value?)));
+    let (name, value) = about.unwrap_or_default();
+    let location = format!("/purchases/{}?{name}={value}", path.unwrap_or_default());
     let head = [(header::CONTENT_TYPE, CONTENT_TYPE), (header::RETRY_AFTER, "1"), (header::LOCATION, &location)];
-    told((StatusCode::ACCEPTED, head, body).into_response(), id)
+    told((StatusCode::ACCEPTED, head, body.to_owned()).into_response(), id)
 }
 
 /// By which id it goes.

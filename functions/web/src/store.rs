@@ -1,7 +1,11 @@
 //! What is looked up in the database, and nothing else is done there.
 
-use sqlx::PgPool;
+use serde::Serialize;
+use shared::items::{ITEM, Item};
+use sqlx::{FromRow, PgPool};
 use std::collections::HashMap;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// As the function that decided it recorded it; under a request's id, or, where another sender has that, under `ID USER`. And who has
 /// the order, where there is one.
@@ -10,6 +14,8 @@ SELECT verdicts.request_id, verdicts.reply, orders.buyer
 FROM verdicts
 LEFT JOIN orders ON orders.id = (CASE WHEN status = 'reserved' THEN reply::jsonb #>> '{order,id}' END)::uuid
 WHERE verdicts.request_id = ANY($1) AND verdicts.sender IN ($2, '')";
+const ORDERS: &str = "
+SELECT id, item, buyer, quantity, state, hold_until FROM orders WHERE id = ANY($1)";
 
 /// A verdict on record.
 #[derive(Debug, Clone)]
@@ -18,15 +24,40 @@ pub(crate) struct Recorded {
     pub(crate) buyer: Option<String>,
 }
 
+/// An order as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+pub(crate) struct Order {
+    pub(crate) id: Uuid,
+    item: String,
+    #[serde(skip)]
+    pub(crate) buyer: String,
+    quantity: i64,
+    pub(crate) state: String,
+    #[serde(with = "shared::messages::time")]
+    hold_until: OffsetDateTime,
+}
+
 /// The verdicts on these requests of ours, by their ids; `user` is who we are to the broker.
 pub(crate) async fn verdicts(
-    pool: &PgPool,
-    user: &str,
+    pool: PgPool,
+    user: String,
     ids: Vec<String>,
 ) -> Result<HashMap<String, Recorded>, sqlx::Error> {
     let keys: Vec<String> = ids.iter().cloned().chain(ids.iter().map(|id| format!("{id} {user}"))).collect();
     let rows: Vec<(String, String, Option<String>)> =
-        sqlx::query_as(VERDICTS).bind(keys).bind(user).fetch_all(pool).await?;
+        sqlx::query_as(VERDICTS).bind(keys).bind(user).fetch_all(&pool).await?;
     let id_of = |key: String| key.split_once(' ').map_or(key.clone(), |(id, _)| id.to_owned());
     Ok(rows.into_iter().map(|(key, reply, buyer)| (id_of(key), Recorded { reply, buyer })).collect())
+}
+
+pub(crate) async fn orders(pool: PgPool, ids: Vec<Uuid>) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
+    let rows: Vec<Order> = sqlx::query_as(ORDERS).bind(ids).fetch_all(&pool).await?;
+    Ok(rows.into_iter().map(|order| (order.id, order)).collect())
+}
+
+/// Each as it is shown.
+pub(crate) async fn items(pool: PgPool, ids: Vec<String>) -> Result<HashMap<String, String>, sqlx::Error> {
+    let rows: Vec<Item> = sqlx::query_as(ITEM).bind(ids).fetch_all(&pool).await?;
+    let shown = |item: &Item| serde_json::to_string(item).expect("an item is representable as JSON");
+    Ok(rows.into_iter().map(|item| (item.item.clone(), shown(&item))).collect())
 }

@@ -2,13 +2,17 @@
 
 use crate::{
     collector::{Collected, Line},
+    place::Pace,
     problem::Problem,
     verdict::Verdict,
 };
 use shared::worker::Service;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -52,6 +56,11 @@ pub(crate) struct Ticket {
     pub(crate) buyer: Option<String>,
     body: String,
     state: watch::Sender<State>,
+    /// In the line that this door has made.
+    place: u64,
+    pace: Arc<Mutex<Pace>>,
+    is_alone: Arc<AtomicBool>,
+    is_over: AtomicBool,
     _room: OwnedSemaphorePermit,
 }
 
@@ -84,6 +93,13 @@ impl Ticket {
         *self.state.borrow() == State::Confirmed
     }
 
+    /// How many are in front of it in its line, how long it will be until it is decided, in milliseconds, as far as there is a pace to
+    /// go by, and whether that is all that is known to be in front.
+    pub(crate) fn position(&self) -> (u64, Option<u64>, bool) {
+        let (ahead, wait_ms) = locked(&self.pace).ahead(self.place, Instant::now().into());
+        (ahead, wait_ms, self.is_alone.load(Ordering::Relaxed))
+    }
+
     /// Waits so long for the verdict, and no longer than until `stopped`; what has come of it then.
     pub(crate) async fn decided(&self, wait: Duration, stopped: impl Future<Output = ()>) -> Outcome {
         let mut state = self.state.subscribe();
@@ -113,15 +129,27 @@ fn outcome_of(state: &State) -> Outcome {
 pub(crate) struct Tickets {
     room: Arc<Semaphore>,
     room_max: usize,
-    by_id: Mutex<HashMap<String, Arc<Ticket>>>,
+    held: Mutex<Held>,
     asked: mpsc::UnboundedSender<Arc<Ticket>>,
+    /// Whether nobody else publishes, as far as is known.
+    is_alone: Arc<AtomicBool>,
+    /// How many verdicts on purchases we were told.
+    told: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    by_id: HashMap<String, Arc<Ticket>>,
+    /// With how many are in each.
+    lines: HashMap<Line, (usize, Arc<Mutex<Pace>>)>,
 }
 
 impl Tickets {
     /// And what is asked, in its order.
     pub(crate) fn new(room_max: usize) -> (Self, mpsc::UnboundedReceiver<Arc<Ticket>>) {
         let (asked, receiver) = mpsc::unbounded_channel();
-        (Self { room: Arc::new(Semaphore::new(room_max)), room_max, by_id: Mutex::default(), asked }, receiver)
+        let (held, is_alone, told) = Default::default();
+        (Self { room: Arc::new(Semaphore::new(room_max)), room_max, held, asked, is_alone, told }, receiver)
     }
 
     /// Sends a request on its way.
@@ -134,16 +162,23 @@ impl Tickets {
     ) -> Result<Arc<Ticket>, Problem> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Problem::TooManyUndecided)?;
         let (request_id, state) = (request_id.to_owned(), watch::Sender::new(State::Sent));
-        let ticket = Arc::new(Ticket { line, request_id, buyer, body, state, _room: room });
-        self.by_id().insert(ticket.request_id.clone(), Arc::clone(&ticket));
-        // Its receiver lives for as long as the program serves.
+        let mut held = locked(&self.held);
+        let (count, pace) = held.lines.entry(line.clone()).or_default();
+        *count += 1;
+        let (pace, is_alone) = (Arc::clone(pace), Arc::clone(&self.is_alone));
+        let place = locked(&pace).publish(Instant::now().into());
+        let is_over = AtomicBool::new(false);
+        let ticket =
+            Arc::new(Ticket { line, request_id, buyer, body, state, place, pace, is_alone, is_over, _room: room });
+        held.by_id.insert(ticket.request_id.clone(), Arc::clone(&ticket));
+        // In the order of the places. Its receiver lives for as long as the program serves.
         self.asked.send(Arc::clone(&ticket)).map_err(|_| Problem::NotReady)?;
         Ok(ticket)
     }
 
     /// The request with this id that is under way here.
     pub(crate) fn get(&self, request_id: &str) -> Option<Arc<Ticket>> {
-        self.by_id().get(request_id).cloned()
+        locked(&self.held).by_id.get(request_id).cloned()
     }
 
     /// Waits for what becomes of a request, as long as its sender does, but no longer than until the process is told to stop; and for
@@ -163,6 +198,7 @@ impl Tickets {
     }
 
     pub(crate) fn decide(&self, ticket: &Arc<Ticket>, verdict: Verdict) {
+        locked(&ticket.pace).decide(ticket.place, Instant::now().into());
         ticket.state.send_replace(State::Decided(verdict));
         self.remove(ticket);
     }
@@ -194,18 +230,40 @@ impl Tickets {
 
     /// How many are neither decided nor forgotten.
     pub(crate) fn under_way(&self) -> usize {
-        self.by_id().len()
+        locked(&self.held).by_id.len()
+    }
+
+    /// Notes that so many verdicts on purchases have come.
+    pub(crate) fn told(&self, verdicts: usize) {
+        self.told.fetch_add(verdicts as u64, Ordering::Relaxed);
+    }
+
+    /// How many verdicts on purchases have come, and how many may be decided that are still to come.
+    pub(crate) fn told_and_undecided(&self) -> (u64, u64) {
+        (self.told.load(Ordering::Relaxed), self.under_way() as u64)
+    }
+
+    pub(crate) fn know_others(&self, are_none: bool) {
+        self.is_alone.store(are_none, Ordering::Relaxed);
     }
 
     /// Unless another one has the id by now.
     fn remove(&self, ticket: &Arc<Ticket>) {
-        let mut by_id = self.by_id();
-        if by_id.get(&ticket.request_id).is_some_and(|held| Arc::ptr_eq(held, ticket)) {
-            by_id.remove(&ticket.request_id);
+        let mut held = locked(&self.held);
+        if held.by_id.get(&ticket.request_id).is_some_and(|held| Arc::ptr_eq(held, ticket)) {
+            held.by_id.remove(&ticket.request_id);
+        }
+        if !ticket.is_over.swap(true, Ordering::Relaxed)
+            && let Some((count, _)) = held.lines.get_mut(&ticket.line)
+        {
+            *count -= 1;
+            if *count == 0 {
+                held.lines.remove(&ticket.line);
+            }
         }
     }
+}
 
-    fn by_id(&self) -> MutexGuard<'_, HashMap<String, Arc<Ticket>>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const DECISION: &[&str] =
     &["shared::messages", "shared::order", "shared::handler::Answer", "shared::idempotency::Verdicts"];
 /// Pure files and folders, and what else of ours they may know.
-const PURE: [(&str, &[&str], &[&str]); 11] = [
+const PURE: [(&str, &[&str], &[&str]); 13] = [
     // Within the folder they know each other.
     ("shared/src/messages", &[], &["super::"]),
     ("shared/src/order.rs", &[], &[]),
@@ -20,6 +20,8 @@ const PURE: [(&str, &[&str], &[&str]); 11] = [
     ("functions/relay/src/decide.rs", &["shared::messages"], &[]),
     ("functions/payment/src/decide.rs", DECISION, &["crate::gateway::"]),
     ("functions/release/src/decide.rs", DECISION, &[]),
+    ("functions/web/src/collector.rs", &["shared::messages"], &[]),
+    ("functions/web/src/place.rs", &[], &[]),
     ("functions/restock/src/item.rs", &["shared::messages"], &[]),
     ("functions/restock/src/decide.rs", DECISION, &["crate::item"]),
 ];

@@ -277,7 +277,7 @@ impl Client {
 }
 
 /// A folder that outlives the test, so that the next run need not install again, and a lock on it.
-fn folder(name: &str) -> (PathBuf, File) {
+pub(crate) fn folder(name: &str) -> (PathBuf, File) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(name);
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join(".lock")).unwrap();
@@ -285,7 +285,7 @@ fn folder(name: &str) -> (PathBuf, File) {
     (folder, lock)
 }
 
-async fn succeeds(folder: &Path, command: &[&str]) -> Result<(), String> {
+pub(crate) async fn succeeds(folder: &Path, command: &[&str]) -> Result<(), String> {
     let mut running = Command::new(command[0]);
     running.args(&command[1..]).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(INSTALL_WAIT_MAX, running.output()).await {

@@ -2,10 +2,13 @@
 
 mod bounds;
 mod client;
+mod clients;
+mod orders;
 mod outages;
 mod pages;
+mod webhooks;
 
-use crate::support::shop::Shop;
+use crate::support::shop::{Shop, until};
 use client::Door;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -100,6 +103,31 @@ async fn who_is_not_told_in_time_is_told_where_to_ask_and_any_door_knows_what_is
     let (first, second, _worker) = tokio::join!(wait(&doors[0]), wait(&doors[1]), shop.worker("w", &[]));
     assert_eq!((first.status, first.code()), (200, "reserved".into()));
     assert_eq!(first.body, second.body);
+}
+
+#[tokio::test]
+async fn a_place_in_line_is_how_many_are_in_front_and_is_known_while_nobody_else_publishes() {
+    let mut shop = Shop::open(&[("ticket", 9), ("other", 9)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    // Nothing of the item is decided while somebody has its row.
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").execute(&mut *lock).await.unwrap();
+    for (id, ahead) in [("r-0", 0), ("r-1", 1), ("r-2", 2)] {
+        let accepted = door.buy(id, "wait=0").await;
+        assert_eq!((accepted.status, &accepted.json()["ahead"]), (202, &json!(ahead)));
+    }
+    let place = async || door.get("/purchases/r-2").await.json();
+    until("workers are heard, and nobody else", async || place().await["known"] == true).await;
+    assert_eq!((&place().await["ahead"], &place().await["wait_ms"]), (&json!(2), &json!(null)), "nothing moves");
+    for number in 0..9 {
+        shop.buy(&format!("x-{number}"), "other").await;
+    }
+    shop.replies(9).await;
+    until("somebody else publishes", async || place().await["known"] == false).await;
+    lock.rollback().await.unwrap();
+    let told = door.ask("GET", "/purchases/r-2", &[("Prefer", "wait=60")], "").await;
+    assert_eq!((told.status, told.code()), (200, "reserved".into()));
 }
 
 /// Whoever is named in the header that a proxy sets is the buyer, and nobody else sees what they hold.

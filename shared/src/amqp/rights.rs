@@ -171,10 +171,11 @@ mod tests {
         assert_eq!(patterns("payment", "worker"), [&worker.configure, &worker.write, &worker.read].map(Clone::clone));
         for function in ["payment", "relay", "web"] {
             let [configure, write, read] = patterns(function, "turn.stile");
-            let reply_queues = r"^reply\.turn\.stile\.[^.]+$";
-            assert_eq!(configure, format!("{}|{}|{reply_queues}", worker.configure, relay.configure));
+            let of_user = |pattern: &str| pattern.replace(r"\.web\.", r"\.turn\.stile\.");
+            assert!(configure.contains(r"|reply\.turn\.stile\.[^.]+)$"), "{configure}");
+            assert_eq!(configure, format!("{}|{}|{}", worker.configure, relay.configure, of_user(&web.configure)));
             assert_eq!(write, format!("{}|{}|{}", worker.write, relay.write, web.write));
-            assert_eq!(read, format!("{}|{}|{reply_queues}", worker.read, relay.read));
+            assert_eq!(read, format!("{}|{}|{}", worker.read, relay.read, of_user(&web.read)));
         }
     }
 }

@@ -29,7 +29,7 @@ bind events, bind purchase.workers, bind purchase, bind dead";
 const MAY: [(&str, &str); 9] = [
     ("buyer", "publish purchase, declare reply.buyer.q"),
     ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q"),
-    ("web", "publish purchase, publish payment, publish release, declare reply.web.q"),
+    ("web", "publish purchase, publish payment, publish release, declare reply.web.q, declare , bind purchase.workers"),
     ("subscriber", "declare events.subscriber.q, bind events"),
     ("stock_keeper", "publish restock, declare reply.stock_keeper.q"),
     (
@@ -94,7 +94,7 @@ async fn attempt(channel: &Channel, user: &str, what: &str) -> lapin::Result<()>
         "bind" => {
             // Whoever has no queue to bind has an exchange, or nothing. That they may write to it is not what is tried.
             let (queue, exchange) = match user {
-                "worker" | "operator" => (Some(""), ""),
+                "worker" | "operator" | "web" => (Some(""), ""),
                 "subscriber" => (Some("events.subscriber.q"), ""),
                 "stock_keeper" => (None, "restock"),
                 "relay" => (None, "events"),

@@ -60,7 +60,7 @@ async fn no_sale_waits_for_a_lock_of_whoever_only_looks() {
         for list in [ITEMS, CONFLICTS, LIST] {
             sqlx::query(list).bind(10_i64).fetch_all(&mut *connection).await?;
         }
-        sqlx::query(ITEM).bind("ticket").fetch_all(&mut *connection).await?;
+        sqlx::query(ITEM).bind(["ticket"]).fetch_all(&mut *connection).await?;
         for of_order in [ORDER, HISTORY, PAYMENT] {
             sqlx::query(of_order).bind(order).fetch_all(&mut *connection).await?;
         }

@@ -51,16 +51,17 @@ async fn more_connections_more_requests_and_more_undecided_than_may_be_are_told_
         stream.write_all(format!("{}{body}", head("POST", PURCHASES, &headers, body.len())).as_bytes()).await.unwrap();
         stream
     };
-    until("it is open", async || door.get("/purchases/a").await.status == 503).await;
-    assert_eq!(door.buy("r-2", "wait=0").await.problem(), (503, "too_many_requests".into()));
-    assert_eq!(door.get("/livez").await.status, 200, "whoever looks after it is let in");
+    // A connection that was closed a moment ago may still count.
+    let told =
+        async |code: &str| until(code, async || door.buy("r-2", "wait=0").await.problem() == (503, code.into())).await;
+    told("too_many_requests").await;
+    until("whoever looks after it is let in", async || door.get("/livez").await.status == 200).await;
     let idle = TcpStream::connect(&door.address).await.unwrap();
-    until("both are open", async || door.get("/livez").await.status == 503).await;
-    assert_eq!(door.get("/livez").await.problem(), (503, "too_many_connections".into()));
+    told("too_many_connections").await;
     drop(idle);
     drop(waits);
     // The queue has it; here it has its place until there is a verdict.
-    until("it is gone", async || door.buy("r-2", "wait=0").await.code() == "too_many_undecided").await;
+    told("too_many_undecided").await;
     let _worker = shop.worker("w", &[]).await;
     until("there is room again", async || door.buy("r-3", "wait=0").await.status != 503).await;
 }

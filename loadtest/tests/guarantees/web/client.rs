@@ -109,3 +109,58 @@ impl Response {
         (self.status, self.code())
     }
 }
+
+/// Events as they come; told by HTTP/1.0, they have nothing around them.
+pub(super) struct Stream {
+    socket: TcpStream,
+    heard: String,
+}
+
+impl Stream {
+    pub(super) async fn open(door: &Door, path: &str, headers: &[(&str, &str)]) -> Self {
+        let mut socket = TcpStream::connect(&door.address).await.unwrap();
+        let head = head("GET", path, headers, 0).replace("HTTP/1.1", "HTTP/1.0");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut stream = Self { socket, heard: String::new() };
+        let head = stream.until("\r\n\r\n").await.unwrap();
+        assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{head}");
+        stream
+    }
+
+    /// Its name, its data, and its id; `None`: the door has ended the stream.
+    pub(super) async fn next(&mut self) -> Option<(String, Value, Option<String>)> {
+        loop {
+            let event = self.until("\n\n").await?;
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            if let (Some(name), Some(data)) = (field("event"), field("data")) {
+                return Some((name.to_owned(), serde_json::from_str(data).unwrap(), field("id").map(str::to_owned)));
+            }
+        }
+    }
+
+    /// The next one of another name.
+    pub(super) async fn next_but(&mut self, name: &str) -> Option<(String, Value, Option<String>)> {
+        loop {
+            let next = self.next().await?;
+            if next.0 != name {
+                return Some(next);
+            }
+        }
+    }
+
+    async fn until(&mut self, end: &str) -> Option<String> {
+        loop {
+            if let Some((before, rest)) = self.heard.split_once(end) {
+                let (before, rest) = (before.to_owned(), rest.to_owned());
+                self.heard = rest;
+                return Some(before);
+            }
+            let mut bytes = [0; 4_096];
+            let read = timeout(WAIT_MAX, self.socket.read(&mut bytes)).await.expect("something is said").ok()?;
+            if read == 0 {
+                return None;
+            }
+            self.heard += std::str::from_utf8(&bytes[..read]).unwrap();
+        }
+    }
+}

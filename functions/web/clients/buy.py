@@ -1,0 +1,30 @@
+"""Buys at a door with requests: python3 buy.py ITEM BUYER QUANTITY [REQUEST_ID]. Exit code 0: reserved, 1: anything else."""
+
+import os
+import sys
+import time
+import uuid
+
+import requests
+
+item, buyer, quantity = sys.argv[1:4]
+request_id = sys.argv[4] if len(sys.argv) > 4 else str(uuid.uuid4())
+door = os.environ.get("DOOR", "http://127.0.0.1:8080")
+
+verdict = None
+for attempt in range(10):
+    try:
+        response = requests.post(
+            f"{door}/items/{item}/purchases",
+            json={"buyer": buyer, "quantity": int(quantity)},
+            headers={"Idempotency-Key": request_id, "Prefer": "wait=20"},
+            timeout=30,
+        )
+    except requests.RequestException:
+        response = None
+    if response is not None and response.status_code not in (202, 503):
+        verdict = response.json()
+        break
+    time.sleep(1)  # Not decided yet, or not taken in: asked again under the same key it is one purchase.
+print(response.text if verdict else "no verdict yet")
+sys.exit(0 if verdict and verdict["status"] == "reserved" else 1)
