@@ -44,7 +44,7 @@ impl Cli {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
+            Command::Ceiling(_) | Command::Cost(_) | Command::Up(_) | Command::CeilingWorker(_) => None,
             Command::Contend(_) | Command::BaselineClients { .. } => None,
         };
         match conflict {
@@ -61,6 +61,8 @@ const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant 
 pub enum Command {
     /// Run one sale: buyers, worker processes, audit.
     Run(RunOptions),
+    /// Have a shop stay until Ctrl-C, to play with: servers, each function, the pages, an item on sale.
+    Up(Urls),
     /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
     Ceiling(SaleOptions),
     /// Run growing sales on the same servers, and tell what a purchase costs each of them.

@@ -26,7 +26,7 @@ use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
 use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
-use crate::{ceiling, output, programs, report, summary};
+use crate::{ceiling, output, programs, report, summary, up};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
 /// statement that takes a second, as an audit does.
@@ -40,13 +40,19 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
         match cli.command {
             // A worker starts its own log; of the baseline's clients, nobody reads one.
             Command::CeilingWorker(_) | Command::BaselineClients { .. } => {}
-            Command::Run(_) | Command::Ceiling(_) | Command::Cost(_) | Command::Compare(_) | Command::Contend(_) => {
+            Command::Run(_)
+            | Command::Up(_)
+            | Command::Ceiling(_)
+            | Command::Cost(_)
+            | Command::Compare(_)
+            | Command::Contend(_) => {
                 let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
                 telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
             }
         }
         match cli.command {
             Command::Run(options) => run_command(&options).await,
+            Command::Up(urls) => up::execute(&urls).await,
             Command::Ceiling(options) => ceiling_command(&options).await,
             Command::Cost(options) => cost::execute(&options).await,
             Command::Compare(options) => compare::execute(options).await,

@@ -37,4 +37,5 @@ pub mod servers;
 pub mod stats;
 pub mod strategy;
 pub mod summary;
+mod up;
 pub mod workers;

@@ -18,13 +18,13 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(path) = given {
         return existing(path.to_owned());
     }
-    build_if_cargo().await?;
+    build(&[]).await?;
     function("purchase")
 }
 
 /// The programs of the functions that go on with the orders, beside this program; built first as in [`worker`].
 pub async fn functions() -> Result<Functions, Failure> {
-    build_if_cargo().await?;
+    build(&[]).await?;
     Ok(Functions { release: function("release")?, payment: function("payment")?, relay: function("relay")? })
 }
 
@@ -32,21 +32,22 @@ pub fn ourselves() -> Result<PathBuf, Failure> {
     Ok(std::env::current_exe().context("find this program's own path")?)
 }
 
-fn function(name: &str) -> Result<PathBuf, Failure> {
+/// The program of this name, beside this program.
+pub(crate) fn function(name: &str) -> Result<PathBuf, Failure> {
     let ourselves = ourselves()?;
     // Cargo keeps the programs one above those of its tests.
     let folder = ourselves.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).unwrap_or(Path::new("."));
     existing(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// Builds with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant. Of the
+/// Where cargo has started us, builds these too, with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant. Of the
 /// whole workspace, as it was for us: for fewer packages it would choose other features, and build all twice.
-async fn build_if_cargo() -> Result<(), Failure> {
+pub(crate) async fn build(more: &[&str]) -> Result<(), Failure> {
     let variables = std::env::var_os("CARGO").zip(std::env::var_os("CARGO_MANIFEST_DIR"));
     let Some((cargo, package)) = variables else { return Ok(()) };
     let mut command = Command::new(&cargo);
     command.args(["build", "--workspace", "--quiet"]).current_dir(package).kill_on_drop(true);
-    command.args(BUILT.into_iter().flat_map(|name| ["--bin", name]));
+    command.args(BUILT.iter().chain(more).flat_map(|name| ["--bin", name]));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

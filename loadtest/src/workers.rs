@@ -3,7 +3,7 @@
 //! No worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was ever started
 //! has an [`Ending`] after [`Workers::drain`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -19,12 +19,12 @@ use crate::strategy::Strategy;
 
 /// The place of those who decide purchases among the functions of a run.
 const DECIDING: usize = 0;
-/// What a worker logs once it has subscribed to all of its queues, and the relay, which has none. The broker cannot be
+/// What a worker logs once it has subscribed to all of its queues; and the relay and the door, which have none. The broker cannot be
 /// asked: a passive declare counts only the active one of several single active consumers (3.10), or not even consumers
 /// (4.0 to 4.2, fixed by pull request 16185 of rabbitmq-server).
-const READY_LOGGED: [&str; 2] = ["consuming", "publishing events"];
+const READY_LOGGED: [&str; 3] = ["consuming", "publishing events", "taking requests"];
 /// Makes sure that it is logged, whatever else is.
-const READY_FILTER: &str = "shared::worker=info,relay=info";
+const READY_FILTER: &str = "shared::worker=info,relay=info,web=info";
 const READY_WAIT_MAX: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(20);
 /// How long a worker may take to drain before it is killed; longer than its own limit.
@@ -196,6 +196,11 @@ impl Workers {
 
     pub fn pids(&self) -> Vec<u32> {
         self.started.iter().map(|worker| worker.process.pid()).collect()
+    }
+
+    /// The folder of all logs.
+    pub(crate) fn logs(&self) -> &Path {
+        self.logs.path()
     }
 
     pub fn log(&self, index: usize) -> Option<String> {

@@ -4,6 +4,7 @@
 //! item or ends a payment goes as a request to the function whose business it is, as any other system's would.
 
 pub mod audit;
+pub mod buyer;
 pub mod dead;
 pub mod failure;
 pub mod forget;
@@ -36,8 +37,8 @@ const NAME: &str = "turnstile-admin";
     about = "The operator's command line of a Turnstile shop: looks at a sale, audits it, and repairs what is off.",
     after_help = "What only looks (items, item, conflicts, order, orders, payment, queues, audit, dead list, dead show, \
                   outbox list) changes nothing, and no sale waits for it. create, add, remove, open, close and rules \
-                  send a message to the restock function and wait for its verdict; settle and void, to the payment \
-                  function.\n\n\
+                  send a message to the restock function and wait for its verdict; pay, settle and void, to the \
+                  payment function; buy and cancel, to purchase and release.\n\n\
                   Exit codes: 0 done, 1 something is off (audit), refused or not there, 2 usage, 69 a server is \
                   unreachable or nobody answers, 78 configuration, 130 interrupted.",
     arg_required_else_help = true
@@ -82,6 +83,8 @@ enum Command {
     /// once.
     Migrate(migrate::Options),
     #[command(flatten)]
+    Buyer(buyer::Command),
+    #[command(flatten)]
     Payment(payment::Command),
     #[command(flatten)]
     Restock(restock::Command),
@@ -103,6 +106,7 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Restored(options) => output.report(&restored::run(options).await?),
         Command::Forget(options) => output.report(&forget::run(options).await?),
         Command::Migrate(options) => output.report(&migrate::run(options).await?),
+        Command::Buyer(command) => output.report(&buyer::run(command).await?),
         Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })

@@ -63,7 +63,7 @@ pub enum Command {
 pub struct OrderOptions {
     /// The order's id, as the verdict `reserved` names it.
     #[arg(value_name = "ORDER")]
-    order: Uuid,
+    pub(crate) order: Uuid,
 }
 
 pub(crate) async fn run(command: Command, output: Output) -> Result<Report, Failure> {

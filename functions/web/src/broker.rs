@@ -56,6 +56,7 @@ impl Broker {
                 Ok((requester, replies)) => {
                     outage.is_over();
                     let _ready = service.announce();
+                    tracing::info!("taking requests");
                     let Err(error) = self.serve(&requester, replies).await;
                     error
                 }

@@ -185,6 +185,46 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
 }
 
 #[tokio::test]
+async fn a_buyer_at_a_terminal_is_held_units_pays_for_them_and_lets_them_go() {
+    let shop = Shop::open(&[("ticket", 3)]).await;
+    let payment = [("GATEWAY", "simulated")];
+    let _workers = [
+        shop.worker("w", &[]).await,
+        shop.worker_of("payment", "p", &payment).await,
+        shop.worker_of("release", "r", &[]).await,
+    ];
+    let buy = async |more: &[&str]| admin_json(&shop, &[&["buy", "ticket"], more].concat()).await;
+    let mut orders = Vec::new();
+    for (arguments, quantity) in [(&["ann", "2", "--request-id", "b-1"][..], 2), (&["ben"], 1)] {
+        let (code, bought) = buy(arguments).await;
+        assert_eq!(
+            (code, &bought["code"], &bought["order"]["quantity"]),
+            (Some(0), &json!("reserved"), &json!(quantity))
+        );
+        orders.push(bought["order"]["id"].as_str().unwrap().to_owned());
+    }
+    let [anns, bens] = &orders[..] else { panic!("two") };
+    let again = admin(&shop, &["buy", "ticket", "ann", "2", "--request-id", "b-1"]).await;
+    assert!(again.code == Some(0) && again.out.starts_with("reserved: "), "{}", again.out);
+    assert!(again.out.contains(anns), "asked again, the same order, for people: {}", again.out);
+    let (code, refused) = buy(&["cleo"]).await;
+    assert_eq!((code, &refused["code"]), (Some(1), &json!("sold_out")));
+    for (arguments, ended, code) in [
+        (&["pay", anns][..], 0, "paid"),
+        (&["cancel", anns], 1, "already_paid"),
+        (&["cancel", bens], 0, "cancelled"),
+        (&["pay", bens, "--payment-method", "token"], 1, "already_cancelled"),
+    ] {
+        let (exit_code, verdict) = admin_json(&shop, arguments).await;
+        assert_eq!((exit_code, &verdict["code"]), (Some(ended), &json!(code)), "{arguments:?}");
+    }
+    assert_eq!(shop.stock("ticket").await, (1, 0));
+    let buyers: Vec<String> =
+        sqlx::query_scalar("SELECT buyer FROM orders ORDER BY id").fetch_all(&shop.pool).await.unwrap();
+    assert_eq!(buyers, ["ann", "ben"]);
+}
+
+#[tokio::test]
 async fn whoever_waits_in_vain_is_told_how_to_ask_again() {
     let shop = Shop::open(&[("ticket", 1)]).await;
     let ended = admin(&shop, &["add", "ticket", "5", "--wait-seconds-max", "1", "--request-id", "a-1"]).await;

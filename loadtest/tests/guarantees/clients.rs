@@ -87,6 +87,12 @@ async fn the_java_client_buys_and_is_refused() {
     }
 }
 
+/// The folder with a Python that has what `buy.py` imports; `None` where it cannot be had, which is said.
+pub(crate) async fn python() -> Option<PathBuf> {
+    let (folder, _lock) = folder("python");
+    python_client(folder.clone(), "pika", "buy.py").await.map(|_client| folder.join("bin"))
+}
+
 async fn python_client(folder: PathBuf, package: &str, script: &str) -> Option<Client> {
     let python = folder.join("bin/python").display().to_string();
     let install = [vec!["python3", "-m", "venv", "."], vec![&python, "-m", "pip", "install", package]];

@@ -6,6 +6,7 @@ mod clients;
 mod orders;
 mod outages;
 mod pages;
+mod up;
 mod webhooks;
 
 use crate::support::shop::{Shop, until};

@@ -22,8 +22,15 @@ async fn queues_that_are_not_there_are_told_and_not_made() {
 #[tokio::test]
 async fn a_wish_that_no_queue_takes_is_not_sent_and_dead_is_not_made() {
     let url = Fixture::new().await.amqp_url;
-    for (command, words) in [(["close", "ticket"], "nothing was sent"), (["dead", "list"], "no queue 'dead'")] {
-        let ended = run_with(&[&command[..], &["--amqp-url", &url]].concat()).await;
+    let order = "019ac4b6-2d80-7c61-9f0e-2b6a1c8d4e5f";
+    for (command, words) in [
+        (&["close", "ticket"][..], "no queue restock, so nothing was sent"),
+        (&["buy", "ticket", "ann"], "no queue purchase, so nothing was sent"),
+        (&["pay", order], "no queue payment, so nothing was sent"),
+        (&["cancel", order], "no queue release, so nothing was sent"),
+        (&["dead", "list"], "no queue 'dead'"),
+    ] {
+        let ended = run_with(&[command, &["--amqp-url", &url]].concat()).await;
         let Err(Failure::Unreachable(error)) = ended else { panic!("nobody can answer {command:?}") };
         assert!(error.to_string().contains(words), "{error}");
     }
