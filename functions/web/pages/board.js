@@ -122,7 +122,7 @@ const show = (state) => {
   const { sample } = state;
   samples = [...samples, sample].slice(-state.samples_max);
   set(byId("pace"), rounded(sample.reserved + sample.sold_out + sample.refused));
-  set(byId("waiting"), count(sample.waiting));
+  set(byId("waiting"), count(Math.max(sample.waiting, sample.under_way)));
   set(byId("worker-count"), count(state.workers));
   set(byId("conflicts"), count(state.items.reduce((sum, { conflicts }) => sum + conflicts, 0)));
   set(byId("lag"), state.outbox.events ? span(state.outbox.lag_ms) : "none");

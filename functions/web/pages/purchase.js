@@ -12,8 +12,8 @@ const STATES = {
   paid: ["Paid", "good"], cancelled: ["Let go", ""], expired: ["Expired", "bad"], sold_out: ["Sold out", "bad"],
   refused: ["Refused", "bad"], invalid: ["Invalid", "bad"], lost: ["Unknown", "bad"],
 };
-/** What the engine does after the verdict, and which state that is. */
-const EVENTS = { paying: "paying", declined: "reserved", paid: "paid", expired: "expired", cancelled: "cancelled" };
+/** The states of an order that the engine tells, each by an event of its name; the first is told by the verdict. */
+const EVENTS = ["paying", "reserved", "paid", "expired", "cancelled"];
 const HELD = ["reserved", "paying", "leaving"];
 const OPEN = ["sending", "waiting", ...HELD];
 
@@ -112,7 +112,7 @@ export class Purchase {
 
   #listen() {
     if (this.#stop) return;
-    const heard = Object.entries(EVENTS).map(([event, state]) => [event, (data) => this.#happened(event, state, data)]);
+    const heard = EVENTS.map((state) => [state, (order) => this.#happened(state, order)]);
     this.#stop = listen(this.#url("/events"), {
       position: (position) => this.#position(position),
       verdict: (verdict) => this.#decided(verdict),
@@ -146,12 +146,13 @@ export class Purchase {
     this.#countDown();
   }
 
-  #happened(event, state, data) {
-    this.#log(event, data);
+  #happened(state, order) {
+    this.#log(state, order);
+    if (state === this.#state) return;
     const said = {
-      declined: "The payment was declined. What is left of the hold is yours.", paid: "Paid: it is yours.",
+      reserved: "It was not paid for. What is left of the hold is yours.", paid: "Paid: it is yours.",
       expired: "The time to pay is over; the units are on sale again.", cancelled: "Let go; the units are on sale again.",
-    }[event] ?? "";
+    }[state] ?? "";
     this.#become(state, said);
     say(`${this.request.item}: ${said}`);
   }

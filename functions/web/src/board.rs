@@ -9,7 +9,7 @@ mod reader;
 mod store;
 mod workers;
 
-use crate::{door::Id, pages, problem::Problem, server, tickets::Tickets};
+use crate::{pages, problem::Problem, server, tickets::Tickets};
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -283,9 +283,9 @@ async fn change_sale(
     }
 }
 
-async fn send_buyers(State(board): State<Board>, Id(item): Id) -> Result<Json<Value>, Problem> {
+async fn send_buyers(State(board): State<Board>, Path(item): Path<String>) -> Result<Json<Value>, Problem> {
     let sent = operator::send_buyers(&board.tickets, &item)?;
-    Ok(Json(json!({ "done": true, "message": format!("{sent} buyers are on their way to {item}.") })))
+    Ok(Json(json!({ "done": true, "message": format!("{sent} buyers are on their way: {item}.") })))
 }
 
 #[cfg(test)]

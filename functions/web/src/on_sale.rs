@@ -20,6 +20,7 @@ const ITEMS_MAX: i64 = 50;
 /// How often they are read, at most; what takes long is read less often, so that it costs a tenth of the time.
 const EVERY: Duration = Duration::from_millis(250);
 const SHARE: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The list, as long as it is the same the very same; empty until it was read.
 pub(crate) struct OnSale {
@@ -47,13 +48,14 @@ async fn read(on_sale: Arc<OnSale>, pool: PgPool) {
         while on_sale.list.receiver_count() == 0 {
             on_sale.looked_at.notified().await;
         }
-        let started = Instant::now();
+        let (started, mut pause) = (Instant::now(), EVERY);
         // Where it fails, whoever looks sees what was; the look-up of verdicts says so in the log.
         if let Ok(items) = db::answered(sqlx::query_as(ITEMS).bind(ITEMS_MAX).fetch_all(&pool)).await {
             let (items, known): (Vec<Item>, _) = (items, on_sale.list.borrow().clone());
             let list = json!({ "items": items }).to_string();
             on_sale.list.send_replace(if *known == *list { known } else { list.into() });
+            pause = (started.elapsed() * SHARE).clamp(EVERY, PAUSE_MAX);
         }
-        sleep(EVERY.max(started.elapsed() * SHARE)).await;
+        sleep(pause).await;
     }
 }

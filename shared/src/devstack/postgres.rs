@@ -150,8 +150,17 @@ impl Postgres {
 
     /// Kills the server at once, and starts it again when it was away for this long.
     pub async fn kill_for(&mut self, away: Duration) -> Result<()> {
-        self.server.kill().await?;
+        self.kill().await?;
         tokio::time::sleep(away).await;
+        self.start_again().await
+    }
+
+    /// Kills the server at once, until it is started again.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.server.kill().await
+    }
+
+    pub async fn start_again(&mut self) -> Result<()> {
         self.server.start_again().await
     }
 

@@ -23,9 +23,10 @@ use tokio::{
     time,
 };
 
-/// How often it is read, at most: and what takes long is read less often, so that it costs a tenth of the time.
+/// How often it is read, at most; where the database takes long, less often, so that it costs a tenth of the time.
 const EVERY: Duration = Duration::from_millis(500);
 const SHARE: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Nobody is waited for longer than this: the other one is shown meanwhile.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Of the last five minutes.
@@ -111,9 +112,12 @@ impl Reader {
     /// For ever: `state` is what the page shows, `dead` how many dead letters there are.
     pub(super) async fn run(mut self, state: watch::Sender<Arc<str>>, dead: watch::Sender<u32>) {
         loop {
-            let (started, in_place) = (Instant::now(), Arc::clone(&self.dead_in_hand).try_lock_owned());
+            let in_place = Arc::clone(&self.dead_in_hand).try_lock_owned();
             let broker = time::timeout(ANSWER_MAX, self.broker.look());
-            let database = time::timeout(ANSWER_MAX, store::look(&self.pool));
+            let database = async {
+                let started = Instant::now();
+                time::timeout(ANSWER_MAX, store::look(&self.pool)).await.map(|looked| (looked, started.elapsed()))
+            };
             let (broker, database) = tokio::join!(broker, database);
             self.seen.faults.clear();
             match broker.unwrap_or_else(|_| Err(Error::Unreachable("no answer in time".to_owned()))) {
@@ -123,9 +127,13 @@ impl Reader {
                     self.seen.faults.push(format!("{error}."));
                 }
             }
+            let mut pause = EVERY;
             match database {
-                Ok(Ok(database)) => self.seen.database = database,
-                Ok(Err(error)) => self.seen.faults.push(format!("The database cannot be read: {error}.")),
+                Ok((Ok(database), took)) => {
+                    self.seen.database = database;
+                    pause = (took * SHARE).clamp(EVERY, PAUSE_MAX);
+                }
+                Ok((Err(error), _)) => self.seen.faults.push(format!("The database cannot be read: {error}.")),
                 Err(_) => self.seen.faults.push("The database does not answer.".to_owned()),
             }
             let is_dead = |queue: &&Queue| DEAD_QUEUES.contains(&queue.queue.as_str());
@@ -135,7 +143,7 @@ impl Reader {
             }
             drop(in_place);
             state.send_replace(self.show().into());
-            time::sleep(EVERY.max(started.elapsed() * SHARE)).await;
+            time::sleep(pause).await;
         }
     }
 

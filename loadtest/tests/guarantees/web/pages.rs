@@ -5,6 +5,7 @@ use crate::{
     admin::dead::dead_letter,
     support::{browser::Browser, free_address, shop::Shop, tab::Tab},
 };
+use serde_json::json;
 use shared::devstack::urls_of;
 
 /// A door whose board listens at this address, too.
@@ -23,29 +24,79 @@ fn part(selector: &str, name: &str) -> String {
     format!("document.querySelector('{selector} [data-part={name}]').textContent")
 }
 
+/// Buys by the page, and waits until the purchase, the first that is shown, is in this state.
+async fn buy(tab: &mut Tab, quantity: u32, state: &str) {
+    tab.evaluate(&format!("document.querySelector('#items input').value = {quantity}")).await;
+    tab.click("#items form button").await;
+    tab.until(&format!("{} === '{state}'", part("#purchases", "state"))).await;
+}
+
+async fn click_and_see(tab: &mut Tab, button: &str, state: &str) {
+    tab.click(&format!("#purchases [data-part={button}]")).await;
+    tab.until(&format!("{} === '{state}'", part("#purchases", "state"))).await;
+}
+
+async fn until_left(tab: &mut Tab, left: u32) {
+    tab.until(&format!("{} === '{left}'", part("#items", "available"))).await;
+}
+
 #[tokio::test]
-async fn a_buyer_sees_the_verdict_and_all_see_the_stock() {
+async fn a_buyer_is_told_all_that_becomes_of_a_purchase_and_all_see_the_stock() {
     let Some(browser) = Browser::find("the shop").await else { return };
-    let shop = Shop::open(&[("concert", 3)]).await;
-    let _worker = shop.worker("w", &[]).await;
+    let shop = Shop::open(&[("concert", 5)]).await;
+    let _workers = [
+        shop.worker("w", &[]).await,
+        shop.worker_of("release", "release", &[]).await,
+        shop.worker_of("payment", "payment", &[("GATEWAY", "simulated")]).await,
+    ];
     let door = Door::open(&shop, "door", &[]).await;
     let mut ann = Tab::open(&browser, "ann", &origin(&door.address), "/").await;
     let mut bob = Tab::open(&browser, "bob", &origin(&door.address), "/").await;
-    for tab in [&mut ann, &mut bob] {
-        tab.until(&format!("{} === '3'", part("#items", "available"))).await;
-    }
-    ann.evaluate("document.querySelector('#items input').value = 2").await;
-    ann.click("#items form button").await;
-    ann.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
-    ann.until(&format!("/^9:5|^10:00/.test({})", part("#purchases", "rest"))).await;
-    for tab in [&mut ann, &mut bob] {
-        tab.until(&format!("{} === '1'", part("#items", "available"))).await;
-    }
-    bob.evaluate("document.querySelector('#items input').value = 2").await;
-    bob.click("#items form button").await;
-    bob.until(&format!("{} === 'Sold out'", part("#purchases", "state"))).await;
+    until_left(&mut ann, 5).await;
+    buy(&mut ann, 2, "Held for you").await;
+    ann.until(&format!("/^(9:5.|10:00)$/.test({})", part("#purchases", "rest"))).await;
+    until_left(&mut ann, 3).await;
+    until_left(&mut bob, 3).await;
+    buy(&mut bob, 4, "Sold out").await;
+    click_and_see(&mut ann, "pay", "Paid").await;
+    buy(&mut ann, 1, "Held for you").await;
+    click_and_see(&mut ann, "letGo", "Let go").await;
+
+    shop.execute("UPDATE items SET hold_ms = 3000").await;
+    buy(&mut ann, 3, "Held for you").await;
+    until_left(&mut bob, 0).await;
+    ann.until(&format!("/^0:0[0-3]$/.test({})", part("#purchases", "rest"))).await;
+    ann.until(&format!("{} === 'Expired'", part("#purchases", "state"))).await;
+    until_left(&mut bob, 3).await;
+    // What the engine said, message by message; and the page knows its purchases when it is opened again.
+    let kinds =
+        "[...document.querySelectorAll('#purchases li:first-child .log > li')].map((entry) => entry.dataset.kind)";
+    assert_eq!(ann.evaluate(kinds).await, json!(["request", "verdict", "expired"]));
+    ann.ask("Page.reload", json!({})).await;
+    ann.until("document.querySelectorAll('#purchases > li').length === 3").await;
+    ann.until(&format!("{} === 'Expired'", part("#purchases", "state"))).await;
+    ann.close().await;
     bob.close().await;
     browser.close().await;
+}
+
+#[tokio::test]
+async fn a_buyer_sees_their_place_in_line_while_the_database_is_stopped() {
+    let Some(browser) = Browser::find("the shop").await else { return };
+    let (mut servers, shop) = Shop::private(&[("concert", 5)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
+    until_left(&mut tab, 5).await;
+    servers.postgres.kill().await.unwrap();
+    buy(&mut tab, 1, "In line").await;
+    tab.until(&format!("{} !== ''", part("#purchases", "ahead"))).await;
+    tab.until("document.querySelector('#purchases [data-kind=position]')").await;
+    servers.postgres.start_again().await.unwrap();
+    tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
+    tab.close().await;
+    browser.close().await;
+    servers.stop().await.unwrap();
 }
 
 #[tokio::test]
