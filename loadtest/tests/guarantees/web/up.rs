@@ -4,15 +4,17 @@ use crate::{
     architecture::ROOT,
     clients,
     support::{
-        sale::{command, none_given, signal},
+        sale::{command, endpoints, none_given, signal},
         shop::until,
     },
 };
+use loadtest::servers::Endpoints;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use serde_json::Value;
+use shared::db;
 use std::{
     fs,
     process::{Output, Stdio},
@@ -34,9 +36,9 @@ struct Up {
 }
 
 impl Up {
-    async fn start() -> Self {
+    async fn start(endpoints: &Endpoints) -> Self {
         let mark = Uuid::now_v7().to_string();
-        let mut command = command(&none_given(), "up").await;
+        let mut command = command(endpoints, "up").await;
         command.current_dir(ROOT).env(MARK, &mark).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut printed = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -93,7 +95,7 @@ impl Up {
 
 #[tokio::test]
 async fn what_up_prints_works_as_it_stands_and_ctrl_c_leaves_nothing_behind() {
-    let up = Up::start().await;
+    let up = Up::start(&none_given()).await;
     let bought: Value = serde_json::from_str(&up.paste("# buy by HTTP").await).unwrap();
     assert_eq!(bought["code"], "reserved", "{bought}");
     let ordered = up.paste("# the same for operators").await;
@@ -122,5 +124,19 @@ async fn what_up_prints_works_as_it_stands_and_ctrl_c_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn an_up_that_is_killed_leaves_nothing_behind() {
-    Up::start().await.ends_by(Signal::SIGKILL, None).await;
+    Up::start(&none_given()).await.ends_by(Signal::SIGKILL, None).await;
+}
+
+#[tokio::test]
+async fn an_up_on_servers_that_are_given_leaves_them_with_what_was_sold_and_shows_no_password() {
+    let endpoints = endpoints().await;
+    for available in [99, 98] {
+        let up = Up::start(&endpoints).await;
+        assert!(!up.lines.iter().any(|line| line.contains("guest") || line.contains("_URL=")), "{:?}", up.lines);
+        up.paste("# buy by HTTP").await;
+        up.ends_by(Signal::SIGINT, Some(130)).await;
+        let pool = db::pool(&endpoints.database_url, "test", 1).unwrap();
+        let left = sqlx::query_scalar::<_, i64>("SELECT available FROM items WHERE id = 'concert-42'");
+        assert_eq!(left.fetch_one(&pool).await.unwrap(), available);
+    }
 }
