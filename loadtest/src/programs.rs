@@ -22,6 +22,15 @@ pub async fn worker(given: Option<&Path>) -> Result<PathBuf, Failure> {
     function("purchase")
 }
 
+/// What a shop that stays needs besides, and whoever operates it.
+const OF_A_SHOP: [&str; 3] = ["restock", "web", "admin"];
+
+/// The worker program, and beside it every other one: built first as in [`worker`].
+pub async fn all() -> Result<PathBuf, Failure> {
+    build(&OF_A_SHOP).await?;
+    function("purchase")
+}
+
 /// The programs of the functions that go on with the orders, beside this program; built first as in [`worker`].
 pub async fn functions() -> Result<Functions, Failure> {
     build(&[]).await?;
@@ -42,7 +51,7 @@ pub(crate) fn function(name: &str) -> Result<PathBuf, Failure> {
 
 /// Where cargo has started us, builds these too, with our own profile. Cargo has given up its lock when it runs us, and what is fresh takes it an instant. Of the
 /// whole workspace, as it was for us: for fewer packages it would choose other features, and build all twice.
-pub(crate) async fn build(more: &[&str]) -> Result<(), Failure> {
+async fn build(more: &[&str]) -> Result<(), Failure> {
     let variables = std::env::var_os("CARGO").zip(std::env::var_os("CARGO_MANIFEST_DIR"));
     let Some((cargo, package)) = variables else { return Ok(()) };
     let mut command = Command::new(&cargo);

@@ -29,7 +29,7 @@ const PORTS: [u16; 2] = [8_080, 8_081];
 const VERDICT_WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn execute(urls: &Urls) -> Result<bool, Failure> {
-    or_interrupted(programs::build(&["restock", "web", "admin"])).await?;
+    or_interrupted(programs::all()).await?;
     let progress = Progress::new();
     with_servers(urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
         progress.stage("starting the functions");
@@ -61,13 +61,15 @@ fn free_addresses() -> Result<[String; 2], Failure> {
 
 fn functions(endpoints: &Endpoints, shop: &str, board: &str) -> Result<Vec<WorkerSpec>, Failure> {
     let operator = endpoints.of_user("operator");
+    // Of servers that are somebody's, whoever is on this machine would change what is on sale.
+    let is_private = if endpoints.is_private { "true" } else { "false" };
     let web = [
         ("LISTEN", shop),
         ("BOARD", "true"),
         ("BOARD_ADDRESS", board),
         ("BOARD_AMQP_URL", &operator),
-        ("BOARD_CHANGES", "true"),
-        ("BOARD_DEMO", "true"),
+        ("BOARD_CHANGES", is_private),
+        ("BOARD_DEMO", is_private),
     ];
     let one = |name: &'static str, environment: &[(&str, &str)]| {
         let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));

@@ -4,6 +4,8 @@ import { ask, badge, count, fill, h, listen, plural, say, set, span, spaced } fr
 
 const WAIT_SECONDS = 1;
 const ATTEMPTS_MAX = 8;
+/** Too slow, too early, too many. */
+const TRY_AGAIN = [408, 425, 429];
 const LOG_MAX = 100;
 /** How often those who listen are told the place in line. */
 const SAY_MS = 10_000;
@@ -89,7 +91,8 @@ export class Purchase {
       }
       if (!problem && status === 202) return this.#wait(answer);
       if (!problem) return this.#decided(answer);
-      if (status && status !== 503) return this.#become("invalid", problem);
+      // Of anything else, nobody knows whether the shop has it.
+      if (status && status < 500 && !TRY_AGAIN.includes(status)) return this.#become("invalid", problem);
       this.#become("sending", `${problem} Sending it again, with the same id.`);
       await pause(1_000 * (Number(retryAfter) || attempt));
     }
@@ -98,11 +101,14 @@ export class Purchase {
 
   /** Goes on where another visit to this page ended. */
   async follow() {
-    const { status, answer, problem, date } = await ask("GET", this.#url()).catch((error) => ({ problem: error.message }));
-    if (date) noteClock(date);
-    if (status === 202) return this.#wait(answer);
-    if (!problem) return this.#decided(answer);
-    this.#become("lost", status === 404 ? "The shop knows nothing of it." : problem);
+    for (let attempt = 1; ; attempt += 1) {
+      const { status, answer, problem, date } = await ask("GET", this.#url()).catch((error) => ({ problem: error.message }));
+      if (date) noteClock(date);
+      if (status === 202) return this.#wait(answer);
+      if (!problem) return this.#decided(answer);
+      if (status === 404 || attempt === ATTEMPTS_MAX) return this.#become("lost", status === 404 ? "The shop knows nothing of it." : problem);
+      await pause(1_000 * attempt);
+    }
   }
 
   #wait(position) {

@@ -29,6 +29,7 @@ use reader::{Reader, SAMPLES_MAX, Samples};
 use serde_json::{Value, json};
 use shared::{
     amqp::{Error, Nodes, RequestOutcome},
+    config::Unusable,
     messages::Operation,
     worker::Service,
 };
@@ -62,6 +63,7 @@ pub(crate) struct BoardOptions {
     pub(crate) board_address: SocketAddr,
     /// The password that the board asks for, whoever says to be whom.
     #[arg(long, env = "BOARD_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     board_password: Option<String>,
     /// Have the board change things, too: replay or drop dead letters, open or close a sale.
     #[arg(long, env = "BOARD_CHANGES", requires = "board")]
@@ -92,6 +94,18 @@ struct Board {
     looking: Arc<Semaphore>,
 }
 
+impl BoardOptions {
+    fn check(&self) -> Result<(), Unusable> {
+        let is_open = self.board_password.is_none() && !self.board_address.ip().is_loopback();
+        if is_open && (self.board_changes || self.board_demo) {
+            let text = "a board that changes things, where others than this machine reach it, needs a password: BOARD_PASSWORD, or \
+                        BOARD_PASSWORD_FILE";
+            return Err(Unusable(text.to_owned()));
+        }
+        Ok(())
+    }
+}
+
 /// A board that listens, and is read for.
 pub(crate) struct Started {
     listener: TcpListener,
@@ -113,6 +127,7 @@ pub(crate) fn start(
     tickets: &Arc<Tickets>,
     name: &str,
 ) -> anyhow::Result<Started> {
+    options.check()?;
     let listener = server::listen(options.board_address, "--board-address")?;
     let nodes = match &options.board_amqp_url {
         Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref())?,
@@ -310,6 +325,22 @@ mod tests {
             assert_eq!(is_by_address(&headers(&[("host", host)])), is_one, "{host}");
         }
         assert!(!is_by_address(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn nobody_changes_things_from_another_machine_without_a_password() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            board: BoardOptions,
+        }
+        let of = |more: &[&str]| {
+            let line = [&["web", "--board", "--board-changes"], more].concat();
+            <Command as clap::Parser>::try_parse_from(line).ok().map(|command| command.board.check().is_ok())
+        };
+        assert_eq!((of(&[]), of(&["--board-address", "0.0.0.0:1"])), (Some(true), Some(false)));
+        assert_eq!(of(&["--board-address", "0.0.0.0:1", "--board-password", "secret"]), Some(true));
+        assert_eq!(of(&["--board-password", ""]), None, "an empty one is none");
     }
 
     #[test]

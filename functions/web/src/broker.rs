@@ -165,6 +165,10 @@ impl Broker {
                 let problem = if confirmed == Confirmed::NoQueue { Problem::NotReady } else { Problem::NotTaken };
                 for ticket in self.sent.remove(&number).iter().flatten() {
                     self.tickets.not_taken(ticket, problem);
+                    // The broker has had it before: what becomes of that is looked up.
+                    if ticket.is_confirmed() {
+                        self.tickets.forget(ticket);
+                    }
                 }
             }
         }
@@ -202,12 +206,12 @@ impl Broker {
         self.collector.forget_given_up();
         let mut too_many = self.tickets.too_many();
         while too_many > 0 {
-            let is_confirmed = |tickets: &Vec<Arc<Ticket>>| tickets.iter().all(|ticket| ticket.is_confirmed());
-            let Some(number) = self.sent.iter().find(|(_, tickets)| is_confirmed(tickets)).map(|(number, _)| *number)
-            else {
+            let is_known = |ticket: &Arc<Ticket>| ticket.is_confirmed() || ticket.is_given_up();
+            let message = self.sent.iter().find(|(_, tickets)| tickets.iter().all(is_known));
+            let Some(number) = message.map(|(number, _)| *number) else {
                 return;
             };
-            for ticket in self.sent.remove(&number).iter().flatten() {
+            for ticket in self.sent.remove(&number).iter().flatten().filter(|ticket| ticket.is_confirmed()) {
                 self.tickets.forget(ticket);
                 too_many = too_many.saturating_sub(1);
             }

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// How long a body may take to come.
 pub(crate) const SEND_SECONDS_MAX: u64 = 10;
+/// How the ids of requests begin that webhooks become.
+pub(crate) const WEBHOOK_PREFIX: &str = "webhook-";
 /// The longest that anybody waits for a verdict, in one request.
 pub(crate) const WAIT_SECONDS_MAX: u64 = 60;
 
@@ -71,7 +73,12 @@ pub(crate) fn read<R: Request>(
     fields.entry("request_id").or_insert_with(|| Uuid::now_v7().to_string().into());
     fields.extend(said.into_iter().map(|(name, value)| (name.to_owned(), value.into())));
     let body = serde_json::to_vec(&fields).expect("what was read as JSON is representable as JSON");
-    Ok(R::decode(&body, None)?)
+    let request = R::decode(&body, None)?;
+    if request.request_id().starts_with(WEBHOOK_PREFIX) {
+        let message = format!("No request_id of a client begins with {WEBHOOK_PREFIX}: those are the gateway's.");
+        return Err(Rejection::new(Code::InvalidId, message).on(&request).into());
+    }
+    Ok(request)
 }
 
 /// As it stands there, or as a string of RFC 8941, which the draft of its standard wants.
@@ -135,7 +142,10 @@ mod tests {
         let (body, said) = (br#"{"request_id":"r-1","item":"concert-42","buyer":"b","quantity":0}"#, verdict.bytes);
         let refused = PurchaseRequest::decode(body, None).unwrap_err().verdict();
         assert_eq!((verdict.status, said), (400, serde_json::to_vec(&refused).unwrap().into()));
-        assert!(matches!(purchase(&headers(&[("idempotency-key", "r 1")]), "{}"), Err(Unfit::Invalid(_))));
+        for id in ["r 1", "webhook-1"] {
+            let refused = purchase(&headers(&[("idempotency-key", id)]), r#"{"buyer":"b","quantity":1}"#);
+            assert!(matches!(refused, Err(Unfit::Invalid(_))), "{id}");
+        }
     }
 
     #[test]

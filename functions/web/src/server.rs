@@ -103,7 +103,8 @@ async fn connection(stream: TcpStream, routes: Router, service: Service) {
     drop(stream.set_nodelay(true));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADERS_SECONDS_MAX));
-    builder.max_header_size(HEADERS_BYTES_READ_MAX).max_headers(HEADERS_MAX);
+    // What waits for a client that does not read has as much room.
+    builder.max_header_size(HEADERS_BYTES_READ_MAX).max_buf_size(HEADERS_BYTES_READ_MAX).max_headers(HEADERS_MAX);
     let mut connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let served = tokio::select! {
         served = &mut connection => served,

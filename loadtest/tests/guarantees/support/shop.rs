@@ -334,10 +334,10 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
 }
 
-/// The worker program, built once for this test program.
+/// The worker program, and beside it all others, built once for this test program.
 pub(crate) async fn purchase_program() -> PathBuf {
     static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
-    PROGRAM.get_or_init(async || loadtest::programs::worker(None).await.unwrap()).await.clone()
+    PROGRAM.get_or_init(async || loadtest::programs::all().await.unwrap()).await.clone()
 }
 
 async fn logs() -> PathBuf {

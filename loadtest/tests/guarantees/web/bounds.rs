@@ -31,7 +31,9 @@ async fn what_is_too_large_too_slow_or_nowhere_has_a_status_and_a_code() {
             assert_eq!(of("POST", PURCHASES, &[], "{}").await, (415, "unsupported_content_type".into()));
             assert_eq!(of("GET", "/nothing", &[], "").await, (404, "not_found".into()));
             assert_eq!(of("DELETE", PURCHASES, &[], "").await, (405, "method_not_allowed".into()));
-            assert_eq!(of("GET", "/purchases/%ff", &[], "").await, (404, "not_found".into()));
+            for path in ["/purchases/%ff", "/purchases/%00", "/items/%00", "/purchases/a%00/events"] {
+                assert_eq!(of("GET", path, &[], "").await, (404, "not_found".into()), "{path}");
+            }
             // More than is read at all has no sentence.
             assert_eq!(door.ask("GET", "/", &[("X", &"x".repeat(80 * 1024))], "").await.status, 431);
         });
