@@ -53,6 +53,7 @@ async fn more_connections_more_requests_and_more_undecided_than_may_be_are_told_
         stream.write_all(format!("{}{body}", head("POST", PURCHASES, &headers, body.len())).as_bytes()).await.unwrap();
         stream
     };
+    until("it is open, and the queue has it", async || !shop.is_drained().await).await;
     // A connection that was closed a moment ago may still count.
     let told =
         async |code: &str| until(code, async || door.buy("r-2", "wait=0").await.problem() == (503, code.into())).await;
