@@ -37,6 +37,14 @@ impl RetryPolicy {
         self.drawn(1.0, 500)
     }
 
+    /// The next of these waits, where what failed had lasted so long: what had outlasted each of them begins them anew.
+    pub fn wait_after(&self, lasted: Duration, waits: &mut Waits) -> Duration {
+        if lasted > Duration::from_millis(self.wait_ms_max) {
+            *waits = self.waits();
+        }
+        waits.next().unwrap_or_default()
+    }
+
     /// The same waits without the draw, each as long as it could be: for whoever wants to see what jitter is for, and for
     /// no worker.
     pub fn waits_without_jitter(&self) -> Waits {

@@ -105,12 +105,9 @@ async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
         let ended = serve_connected(&service, seconds_max, &pool, &name, &mut outage, &mut is_older).await;
         if let Err(error) = ended {
             is_older |= error.is::<Older>();
-            if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
-                waits = RetryPolicy::SERVER_AWAY.waits();
-            }
             service.nodes.go_on();
             outage.goes_on(format_args!("{error:#}"));
-            service.wait(waits.next().unwrap_or_default()).await;
+            service.wait(RetryPolicy::SERVER_AWAY.wait_after(started.elapsed(), &mut waits)).await;
         }
     }
     Ok(())

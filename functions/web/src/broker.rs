@@ -62,13 +62,11 @@ impl Broker {
                 }
                 Err(error) => error,
             };
-            if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
-                waits = RetryPolicy::SERVER_AWAY.waits();
-            }
             if !is_of_user(&service.nodes, &error) {
                 service.nodes.go_on();
                 outage.goes_on(error);
-                self.collect_during(sleep(waits.next().unwrap_or_default())).await;
+                let wait = RetryPolicy::SERVER_AWAY.wait_after(started.elapsed(), &mut waits);
+                self.collect_during(sleep(wait)).await;
             }
             self.forget_given_up();
             self.forget();
@@ -88,11 +86,17 @@ impl Broker {
 
     async fn serve(&mut self, requester: &Requester, mut replies: Replies) -> Result<Infallible, Error> {
         let mut confirming = self.publish_again(requester).await;
-        let mut forget = interval(FORGET);
+        let (mut asked, mut forget) = (Vec::new(), interval(FORGET));
         forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(ticket) = self.asked.recv() => self.take_in(requester, &mut confirming, ticket).await,
+                1.. = self.asked.recv_many(&mut asked, ASKED_AT_ONCE_MAX) => {
+                    for ticket in asked.drain(..) {
+                        if let Some(number) = self.add(ticket) {
+                            self.publish(requester, &mut confirming, number).await;
+                        }
+                    }
+                }
                 Some((number, line, confirmed)) = confirming.next() => {
                     self.confirmed(number, confirmed?);
                     if let Some(message) = self.collector.confirmed(&line) {
@@ -106,20 +110,6 @@ impl Broker {
                 }
                 _ = forget.tick() => self.forget(),
             }
-        }
-    }
-
-    async fn take_in(&mut self, requester: &Requester, confirming: &mut Confirming, first: Arc<Ticket>) {
-        let mut next = Some(first);
-        for _ in 0..ASKED_AT_ONCE_MAX {
-            let Some(ticket) = next else { return };
-            if let Some(number) = self.add(ticket) {
-                self.publish(requester, confirming, number).await;
-            }
-            next = self.asked.try_recv().ok();
-        }
-        if let Some(number) = next.and_then(|ticket| self.add(ticket)) {
-            self.publish(requester, confirming, number).await;
         }
     }
 

@@ -2,7 +2,11 @@
 //! is collected. So the database is asked no more often, however many look.
 
 use shared::db::answered;
-use std::{collections::HashMap, hash::Hash, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
@@ -58,8 +62,8 @@ where
     while receiver.recv_many(&mut looking, KEYS_MAX).await > 0 {
         // Who has gone meanwhile looks for nothing.
         looking.retain(|(_, sender)| !sender.is_closed());
-        let mut keys: HashMap<K, ()> = looking.iter().map(|(key, _)| (key.clone(), ())).collect();
-        let found = answered(query(keys.drain().map(|(key, ())| key).collect())).await;
+        let keys: HashSet<K> = looking.iter().map(|(key, _)| key.clone()).collect();
+        let found = answered(query(keys.into_iter().collect())).await;
         match &found {
             Err(error) if !is_away => tracing::warn!(%error, "nothing can be looked up"),
             Ok(_) if is_away => tracing::info!("what was decided can be looked up again"),

@@ -1,10 +1,7 @@
 //! What is on sale: one list, read again and again while somebody looks, however many look.
 
+use crate::store;
 use serde_json::json;
-use shared::{
-    db,
-    items::{ITEMS, Item},
-};
 use sqlx::PgPool;
 use std::{
     sync::Arc,
@@ -15,12 +12,8 @@ use tokio::{
     time::sleep,
 };
 
-/// The most that are shown, the hottest.
-const ITEMS_MAX: i64 = 50;
-/// How often they are read, at most; what takes long is read less often, so that it costs a tenth of the time.
+/// How often they are read, at most.
 const EVERY: Duration = Duration::from_millis(250);
-const SHARE: u32 = 10;
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The list, as long as it is the same the very same; empty until it was read.
 pub(crate) struct OnSale {
@@ -50,11 +43,11 @@ async fn read(on_sale: Arc<OnSale>, pool: PgPool) {
         }
         let (started, mut pause) = (Instant::now(), EVERY);
         // Where it fails, whoever looks sees what was; the look-up of verdicts says so in the log.
-        if let Ok(items) = db::answered(sqlx::query_as(ITEMS).bind(ITEMS_MAX).fetch_all(&pool)).await {
-            let (items, known): (Vec<Item>, _) = (items, on_sale.list.borrow().clone());
+        if let Ok(items) = store::on_sale(&pool).await {
+            let known = on_sale.list.borrow().clone();
             let list = json!({ "items": items }).to_string();
             on_sale.list.send_replace(if *known == *list { known } else { list.into() });
-            pause = (started.elapsed() * SHARE).clamp(EVERY, PAUSE_MAX);
+            pause = store::pause_behind(started.elapsed(), EVERY);
         }
         sleep(pause).await;
     }

@@ -1,9 +1,13 @@
 //! What is looked up in the database, and nothing else is done there.
 
 use serde::Serialize;
-use shared::items::{ITEM, Item};
+use shared::{
+    db,
+    items::{ITEM, ITEMS, Item},
+    messages::key_of,
+};
 use sqlx::{FromRow, PgPool};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -16,6 +20,12 @@ LEFT JOIN orders ON orders.id = (CASE WHEN status = 'reserved' THEN reply::jsonb
 WHERE verdicts.request_id = ANY($1) AND verdicts.sender IN ($2, '')";
 const ORDERS: &str = "
 SELECT id, item, buyer, quantity, state, hold_until FROM orders WHERE id = ANY($1)";
+
+/// The most items that are shown, the hottest.
+const ITEMS_MAX: i64 = 50;
+/// What is read again and again, and takes long, is read less often, so that it costs a tenth of the time.
+const SHARE: u32 = 10;
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// A verdict on record.
 #[derive(Debug, Clone)]
@@ -43,7 +53,7 @@ pub(crate) async fn verdicts(
     user: String,
     ids: Vec<String>,
 ) -> Result<HashMap<String, Recorded>, sqlx::Error> {
-    let keys: Vec<String> = ids.iter().cloned().chain(ids.iter().map(|id| format!("{id} {user}"))).collect();
+    let keys: Vec<String> = ids.iter().cloned().chain(ids.iter().map(|id| key_of(id, &user))).collect();
     let rows: Vec<(String, String, Option<String>)> =
         sqlx::query_as(VERDICTS).bind(keys).bind(user).fetch_all(&pool).await?;
     let id_of = |key: String| key.split_once(' ').map_or(key.clone(), |(id, _)| id.to_owned());
@@ -60,4 +70,14 @@ pub(crate) async fn items(pool: PgPool, ids: Vec<String>) -> Result<HashMap<Stri
     let rows: Vec<Item> = sqlx::query_as(ITEM).bind(ids).fetch_all(&pool).await?;
     let shown = |item: &Item| serde_json::to_string(item).expect("an item is representable as JSON");
     Ok(rows.into_iter().map(|item| (item.item.clone(), shown(&item))).collect())
+}
+
+/// What is on sale.
+pub(crate) async fn on_sale(pool: &PgPool) -> Result<Vec<Item>, sqlx::Error> {
+    db::answered(sqlx::query_as(ITEMS).bind(ITEMS_MAX).fetch_all(pool)).await
+}
+
+/// How long until what took so long is read again: `every` so often at most.
+pub(crate) fn pause_behind(took: Duration, every: Duration) -> Duration {
+    (took * SHARE).clamp(every, PAUSE_MAX)
 }

@@ -5,7 +5,7 @@
 
 use sqlx::{
     Connection, Executor, PgConnection,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
 };
 use std::{io::ErrorKind, time::Duration};
 
@@ -39,14 +39,15 @@ pub(super) async fn is_one(options: &PgConnectOptions) -> Result<bool, sqlx::Err
 
 /// Of another channel it is notified only where its connection was somebody else's before, who listened as well.
 async fn is_notified(listener: &mut PgListener, channel: &str) -> Result<bool, sqlx::Error> {
+    let is_of_it = |notification: PgNotification| notification.channel() == channel;
     match tokio::time::timeout(NOTIFIED_WAIT_MAX, listener.try_recv()).await {
         // Its connection is lost, which says nothing of a pooler.
         Ok(Ok(None)) => Err(sqlx::Error::Io(ErrorKind::UnexpectedEof.into())),
-        Ok(notified) => notified.map(|notified| notified.is_some_and(|notified| notified.channel() == channel)),
+        Ok(notified) => notified.map(|notified| notified.is_some_and(is_of_it)),
         // A server that is slow delivers what it has before it answers.
         Err(_) => {
             listener.execute("SELECT").await?;
-            Ok(listener.next_buffered().is_some_and(|notified| notified.channel() == channel))
+            Ok(listener.next_buffered().is_some_and(is_of_it))
         }
     }
 }

@@ -17,7 +17,7 @@ pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
 pub use payment::{End, EndRequest, PAYMENT_QUEUE, PaymentMessage, PaymentRequest, REASON_CHARS_MAX, Settlement};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};
-pub use request::{About, BODY_BYTES_MAX, ID_BYTES_MAX, Identity, Request, Sender, is_id, is_opaque_id};
+pub use request::{About, BODY_BYTES_MAX, ID_BYTES_MAX, Identity, Request, Sender, is_id, is_opaque_id, key_of};
 pub use restock::{
     HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RULE_NAMES, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX,
 };

@@ -63,10 +63,10 @@ pub trait Identity: Send + Sync {
         recorded == Some("") || recorded == self.user()
     }
 
-    /// Its id as nobody else can have it: no id has a space in it.
+    /// Its id as nobody else can have it.
     fn own_key(&self) -> Cow<'_, str> {
         match self.user().filter(|user| !user.is_empty()) {
-            Some(user) => Cow::Owned([self.request_id(), user].join(" ")),
+            Some(user) => Cow::Owned(key_of(self.request_id(), user)),
             None => Cow::Borrowed(self.request_id()),
         }
     }
@@ -132,6 +132,11 @@ impl About<'_> {
 pub fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
+}
+
+/// The key of a user's own verdict, where another has the request's id itself: no id has a space in it.
+pub fn key_of(request_id: &str, user: &str) -> String {
+    [request_id, user].join(" ")
 }
 
 /// Whether `text` is an id as others choose them, which we keep and compare: printable ASCII without space, `"` and `\`.

@@ -30,7 +30,7 @@ use crate::{amqp, retry::RetryPolicy};
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How many batches may be decided, or wait, while one is answered. One overlaps the database's work with the broker's;
 /// more would only make the batches smaller.
@@ -74,12 +74,10 @@ impl Function {
                     Ok(Ended::Stopped) => return,
                     Ok(Ended::Suspect) => (),
                     Err(error) => {
-                        if started.elapsed() > Duration::from_millis(RetryPolicy::SERVER_AWAY.wait_ms_max) {
-                            waits = RetryPolicy::SERVER_AWAY.waits();
-                        }
                         self.service.nodes.go_on();
                         outage.goes_on(amqp::explain_grant(error, &self.service.nodes, self.handler.name()));
-                        self.service.wait(waits.next().unwrap_or_default()).await;
+                        let wait = RetryPolicy::SERVER_AWAY.wait_after(started.elapsed(), &mut waits);
+                        self.service.wait(wait).await;
                         if self.service.is_stopped() {
                             return;
                         }

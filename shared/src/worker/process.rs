@@ -5,7 +5,7 @@ use super::{
     metrics::WorkerMetrics,
     read::read_message,
     service::Service,
-    settle::{Outcome, answers_in, count_codes},
+    settle::{Outcome, count},
 };
 use crate::{
     amqp::Delivery,
@@ -101,8 +101,7 @@ async fn process<H: Handler>(handler: &H, batch: Vec<Delivery>, around: Around<'
             None => outcomes.later.push(delivery),
         }
     }
-    around.metrics.answered(answers_in(&outcomes.decided));
-    count_codes(&outcomes.decided);
+    count(&outcomes.decided, around.metrics);
     Some(outcomes)
 }
 

@@ -4,8 +4,8 @@
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
 use super::{
-    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, copies::Copies, publish::Publishing, service::Service,
-    validate::may_reply,
+    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, copies::Copies, metrics::WorkerMetrics, publish::Publishing,
+    service::Service, validate::may_reply,
 };
 use crate::{
     amqp::{Acknowledger, Copied, Delivery, Error, Reply, count_verdict},
@@ -40,8 +40,14 @@ pub(super) enum Outcome {
     Ignored,
 }
 
+/// Counts what is answered: for the metrics, and by its codes for those who look on.
+pub(super) fn count(outcomes: &[(Delivery, Outcome)], metrics: &WorkerMetrics) {
+    metrics.answered(answers_in(outcomes));
+    count_codes(outcomes);
+}
+
 /// How many requests were answered in each way, by the words of the metric `answers`.
-pub(super) fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, usize); 3] {
+fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, usize); 3] {
     let (mut verdicts, mut rejected, mut later) = (0, 0, 0);
     for (_, outcome) in outcomes {
         match outcome {
@@ -58,8 +64,7 @@ pub(super) fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, us
     [("verdict", verdicts), ("rejected", rejected), ("later", later)]
 }
 
-/// Counts verdicts by their codes, for those who look on.
-pub(super) fn count_codes(outcomes: &[(Delivery, Outcome)]) {
+fn count_codes(outcomes: &[(Delivery, Outcome)]) {
     let count = |verdict: &str| code_of(verdict).into_iter().for_each(count_verdict);
     for (_, outcome) in outcomes {
         match outcome {

@@ -4,7 +4,7 @@ use super::{
     store::{self, Database},
     workers::{Counted, Workers},
 };
-use crate::tickets::Tickets;
+use crate::{store::pause_behind, tickets::Tickets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
@@ -23,10 +23,8 @@ use tokio::{
     time,
 };
 
-/// How often it is read, at most; where the database takes long, less often, so that it costs a tenth of the time.
+/// How often it is read, at most; where the database takes long, less often.
 const EVERY: Duration = Duration::from_millis(500);
-const SHARE: u32 = 10;
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Nobody is waited for longer than this: the other one is shown meanwhile.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Of the last five minutes.
@@ -131,7 +129,7 @@ impl Reader {
             match database {
                 Ok((Ok(database), took)) => {
                     self.seen.database = database;
-                    pause = (took * SHARE).clamp(EVERY, PAUSE_MAX);
+                    pause = pause_behind(took, EVERY);
                 }
                 Ok((Err(error), _)) => self.seen.faults.push(format!("The database cannot be read: {error}.")),
                 Err(_) => self.seen.faults.push("The database does not answer.".to_owned()),

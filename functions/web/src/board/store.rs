@@ -1,14 +1,9 @@
 //! What the board reads of the database, by statements that take no lock that a sale would feel.
 
+use crate::store::on_sale;
 use serde::Serialize;
-use shared::{
-    db,
-    items::{ITEMS, Item},
-};
+use shared::{db, items::Item};
 use sqlx::{FromRow, PgPool};
-
-/// The most that are shown, the hottest.
-const ITEMS_MAX: i64 = 50;
 
 /// Of the first rows, and no more: it is read again and again.
 const OUTBOX: &str = "
@@ -30,7 +25,7 @@ pub(super) struct Outbox {
 }
 
 pub(super) async fn look(pool: &PgPool) -> Result<Database, sqlx::Error> {
-    let items = db::answered(sqlx::query_as(ITEMS).bind(ITEMS_MAX).fetch_all(pool)).await?;
+    let items = on_sale(pool).await?;
     let outbox = db::answered(sqlx::query_as(OUTBOX).fetch_one(pool)).await?;
     Ok(Database { items, outbox })
 }

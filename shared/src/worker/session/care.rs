@@ -8,7 +8,7 @@ use crate::{
     worker::{
         process::Outcomes,
         rebalance::Place,
-        settle::{Decided, Outcome, answers_in, count_codes},
+        settle::{Decided, Outcome, count},
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -61,8 +61,7 @@ impl<'a> Session<'a> {
         if limited.is_empty() {
             return Ok(room);
         }
-        self.function.metrics.answered(answers_in(&limited));
-        count_codes(&limited);
+        count(&limited, &self.function.metrics);
         let taken: Vec<_> = limited.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
         room.send(Decided { outcomes: limited, held: self.shares.held(), undecided: undecided(batch) });
         self.pushed += 1;
