@@ -60,15 +60,14 @@ impl Shop {
 
     /// A shop on these servers.
     pub(crate) async fn on(amqp_url: &str, database_url: &str, items: &[(&str, i64)]) -> Self {
-        let pool = db::pool(database_url, "test", 4).unwrap();
-        db::migrate(&pool).await.unwrap();
+        let shop = Self::as_it_is(amqp_url, database_url).await;
+        db::migrate(&shop.pool).await.unwrap();
         for (id, stock) in items {
             let insert = "INSERT INTO items (id, stock, available) VALUES ($1, $2, $2)";
-            sqlx::query(insert).bind(id).bind(stock).execute(&pool).await.unwrap();
+            sqlx::query(insert).bind(id).bind(stock).execute(&shop.pool).await.unwrap();
         }
-        let connection = amqp::connect(&Nodes::read(amqp_url).unwrap(), "test").await.unwrap();
-        amqp::declare(&connection.create_channel().await.unwrap()).await.unwrap();
-        Self::as_it_is(amqp_url, database_url).await
+        amqp::declare(&shop.channel).await.unwrap();
+        shop
     }
 
     /// A shop on servers that have what it needs already.
