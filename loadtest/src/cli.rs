@@ -44,7 +44,8 @@ impl Cli {
         let conflict = match &self.command {
             Command::Run(options) => options.conflict().map(str::to_owned),
             Command::Compare(options) => options.conflict(),
-            Command::Ceiling(_) | Command::Cost(_) | Command::Up(_) | Command::CeilingWorker(_) => None,
+            Command::Up(options) => options.conflict().map(str::to_owned),
+            Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
             Command::Contend(_) | Command::BaselineClients { .. } => None,
         };
         match conflict {
@@ -62,7 +63,7 @@ pub enum Command {
     /// Run one sale: buyers, worker processes, audit.
     Run(RunOptions),
     /// Have a shop stay until Ctrl-C, to play with: servers, each function, the pages, an item on sale.
-    Up(Urls),
+    Up(UpOptions),
     /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
     Ceiling(SaleOptions),
     /// Run growing sales on the same servers, and tell what a purchase costs each of them.
@@ -77,6 +78,25 @@ pub enum Command {
     /// Be the buyers at an HTTP server that Turnstile is measured against; `compare` starts these.
     #[command(hide = true)]
     BaselineClients { clients: String },
+}
+
+#[derive(Debug, Args)]
+pub struct UpOptions {
+    /// Keep the data of the private servers in this folder, for the next time with the same one: a new folder, an empty one, or one
+    /// that was kept.
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+    #[command(flatten)]
+    pub urls: Urls,
+}
+
+impl UpOptions {
+    fn conflict(&self) -> Option<&'static str> {
+        let of_theirs = self.keep.is_some() && self.urls.is_any_given();
+        of_theirs.then_some(
+            "--keep is for private servers: leave AMQP_URL, DATABASE_URL, --amqp-url and --database-url away",
+        )
+    }
 }
 
 #[derive(Debug, Args)]

@@ -52,7 +52,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
         }
         match cli.command {
             Command::Run(options) => run_command(&options).await,
-            Command::Up(urls) => up::execute(&urls).await,
+            Command::Up(options) => up::execute(&options).await,
             Command::Ceiling(options) => ceiling_command(&options).await,
             Command::Cost(options) => cost::execute(&options).await,
             Command::Compare(options) => compare::execute(options).await,

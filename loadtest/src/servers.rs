@@ -1,12 +1,13 @@
 //! The servers of a run: those that the command line names, or private ones. Whatever is started is stopped, also
 //! after a failure or a signal.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use shared::amqp::Nodes;
-use shared::config::check_redis_url;
+use shared::config::{Unusable, check_redis_url};
 use shared::db;
 use shared::devstack::{Folder, Missing, Postgres, Servers, as_user, install, urls_of};
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,6 +60,12 @@ pub struct Urls {
     pub database_url: Option<String>,
 }
 
+impl Urls {
+    pub(crate) fn is_any_given(&self) -> bool {
+        [&self.amqp_url, &self.database_url].into_iter().flatten().any(|url| !url.is_empty())
+    }
+}
+
 #[derive(Debug, Clone, Default, Args)]
 pub struct RedisUrl {
     /// The Redis to use; goes with --amqp-url, where a strategy is redis.
@@ -75,10 +82,12 @@ pub(crate) struct Needs<'a> {
     pub(crate) redis: Option<&'a RedisUrl>,
     /// Whether private PostgreSQL counts its statements.
     pub(crate) statements: bool,
+    /// Where the data of private servers, of a broker of one node, are kept for the next time.
+    pub(crate) keep: Option<&'a Path>,
 }
 
 impl Needs<'_> {
-    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, tls: false, redis: None, statements: false };
+    pub(crate) const PLAIN: Self = Self { broker_nodes: 1, tls: false, redis: None, statements: false, keep: None };
 }
 
 /// Works on the servers that are given, or on private ones; only those are handed over to be killed and filled.
@@ -94,8 +103,13 @@ pub(crate) async fn with_servers<T>(
         return done;
     }
     progress.stage("starting a private RabbitMQ and a private PostgreSQL");
-    let start = async { Servers::start_cluster(&[VHOST], needs.broker_nodes, needs.tls).await.map_err(not_started) };
-    let mut servers = or_interrupted(start).await?;
+    let start = async {
+        match needs.keep {
+            Some(folder) => Servers::start_keeping(folder, &[VHOST]).await,
+            None => Servers::start_cluster(&[VHOST], needs.broker_nodes, needs.tls).await,
+        }
+    };
+    let mut servers = or_interrupted(async { start.await.map_err(not_started) }).await?;
     let worked = or_interrupted(async {
         let endpoints = private_endpoints(&mut servers, needs, progress).await.map_err(not_started)?;
         work(&endpoints, Some(&mut servers)).await
@@ -194,6 +208,9 @@ async fn private_endpoints(servers: &mut Servers, needs: Needs<'_>, progress: &P
 }
 
 pub(crate) fn not_started(error: anyhow::Error) -> Failure {
+    if error.is::<Unusable>() {
+        return Failure::Configuration(error);
+    }
     match error.downcast_ref::<Missing>() {
         Some(_) => Failure::Unreachable(error),
         None => Failure::Unreachable(error.context("the private servers do not start")),

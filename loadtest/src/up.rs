@@ -13,10 +13,11 @@ use shared::devstack::urls_of;
 use shared::messages::{Code, HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, Verdict};
 use uuid::Uuid;
 
+use crate::cli::UpOptions;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::queues::Probe;
-use crate::servers::{Endpoints, Needs, Urls, or_interrupted, with_servers};
+use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
 use crate::workers::{WorkerSpec, Workers};
 use crate::{database, programs};
 
@@ -28,10 +29,11 @@ const PORTS: [u16; 2] = [8_080, 8_081];
 /// How long it may take until the item is on sale.
 const VERDICT_WAIT_MAX: Duration = Duration::from_secs(60);
 
-pub(crate) async fn execute(urls: &Urls) -> Result<bool, Failure> {
+pub(crate) async fn execute(options: &UpOptions) -> Result<bool, Failure> {
     or_interrupted(programs::all()).await?;
     let progress = Progress::new();
-    with_servers(urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
+    let needs = Needs { keep: options.keep.as_deref(), ..Needs::PLAIN };
+    with_servers(&options.urls, needs, &progress, async |endpoints, _servers| {
         progress.stage("starting the functions");
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         probe.declare_topology().await?;

@@ -72,6 +72,15 @@ fn what_no_sale_can_be_is_refused_with_the_reason() {
 }
 
 #[test]
+fn only_private_servers_are_kept() {
+    assert!(parse("up", &["--keep=here", "--amqp-url=", "--database-url="]).is_ok());
+    for given in ["--amqp-url=amqp://a", "--database-url=postgres://a/b"] {
+        let error = parse("up", &["--keep=here", given]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("private servers"), "{error}");
+    }
+}
+
+#[test]
 fn events_are_in_order_of_points_and_at_one_point_a_worker_comes_before_another_goes() {
     let asked = [
         "--add-worker-at=50%",

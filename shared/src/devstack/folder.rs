@@ -8,6 +8,7 @@
 
 use super::{
     authority::Authority,
+    kept::{self, Kept, can_enter},
     process::{Program, Supervised},
 };
 use anyhow::{Context, Result, bail};
@@ -17,13 +18,9 @@ use std::{
     io::{self, PipeWriter},
     net::{Ipv4Addr, TcpListener},
     ops::Range,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command as BlockingCommand, Stdio},
+    process::Stdio,
     time::Duration,
 };
 use tokio::process::{Child, Command};
@@ -42,7 +39,7 @@ const PORTS: Range<u16> = 15_000..32_000;
 /// Ports tried for one that is free.
 const PORT_TRIES_MAX: usize = 200;
 /// Runs as `sh -c KEEPER keeper FOLDER`, waits for the end of its standard input.
-const KEEPER: &str = r#"cat >/dev/null; rm -rf -- "$1""#;
+const KEEPER: &str = r#"cat >/dev/null; rm -rf -- "$1" 2>/dev/null"#;
 /// The locked file in a folder.
 const LOCK: &str = "lock";
 
@@ -54,6 +51,8 @@ pub struct Folder {
     keeper: Child,
     user: Option<(u32, u32)>,
     authority: Option<Authority>,
+    /// Where the servers have their data, if not here.
+    kept: Option<PathBuf>,
 }
 
 impl Folder {
@@ -67,7 +66,16 @@ impl Folder {
     /// Makes the folder in the first fitting place: the target folder of the build that this program belongs to, the
     /// temporary folder, `/tmp`.
     pub fn create() -> Result<Folder> {
+        Folder::make(unprivileged()?, None)
+    }
+
+    /// A folder whose servers have their data in that one, which stays. [`Unusable`](crate::config::Unusable), where that cannot be.
+    pub fn keeping(data: &Path) -> Result<Folder> {
         let user = unprivileged()?;
+        Folder::make(user, Some(Kept::open(data, user)?))
+    }
+
+    fn make(user: Option<(u32, u32)>, kept: Option<Kept>) -> Result<Folder> {
         let mut refusals = Vec::new();
         for (parent, prefix) in places() {
             match make_in(&parent, prefix, user) {
@@ -75,7 +83,7 @@ impl Folder {
                     if prefix.is_empty() {
                         sweep(&parent);
                     }
-                    return Folder::keep(path, user);
+                    return Folder::keep(path, user, kept);
                 }
                 Err(refusal) => refusals.push(format!("  {}: {refusal:#}", parent.display())),
             }
@@ -83,14 +91,17 @@ impl Folder {
         bail!("no place for the private servers' files; tried\n{}", refusals.join("\n"))
     }
 
-    fn keep(path: PathBuf, user: Option<(u32, u32)>) -> Result<Folder> {
+    fn keep(path: PathBuf, user: Option<(u32, u32)>, kept: Option<Kept>) -> Result<Folder> {
+        let (kept, mark) = kept.map(|Kept { path, mark }| (path, mark)).unzip();
         let (end, hold) = io::pipe().context("open a pipe to the folder's keeper")?;
         let lock = lock(&path).with_context(|| format!("lock {}", path.display()))?;
         let mut keeper = Command::new("/bin/sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(&path).current_dir("/").process_group(0);
-        keeper.stdin(Stdio::from(end)).stdout(Stdio::from(lock)).stderr(Stdio::null());
+        keeper.stdin(Stdio::from(end)).stdout(Stdio::from(lock));
+        // The servers' data are in use for as long as this folder is.
+        keeper.stderr(mark.map_or_else(Stdio::null, Stdio::from));
         let keeper = keeper.spawn().context("start /bin/sh to keep the private folder")?;
-        Ok(Folder { path, hold, keeper, user, authority: None })
+        Ok(Folder { path, hold, keeper, user, authority: None, kept })
     }
 
     /// Where it is; an absolute path.
@@ -116,11 +127,18 @@ impl Folder {
     /// Makes a folder in it that only its owner can enter.
     pub(super) fn subfolder(&self, name: &str, owner: Option<(u32, u32)>) -> Result<PathBuf> {
         let path = self.path.join(name);
-        let made = fs::create_dir(&path)
-            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o700)))
-            .and_then(|()| owner.map_or(Ok(()), |(user, group)| chown(&path, Some(user), Some(group))));
-        made.with_context(|| format!("make the folder {}", path.display()))?;
+        kept::make_own(&path, owner).with_context(|| format!("make the folder {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Where a server of this name has its data: here, unless they are kept.
+    pub(super) fn data(&self, name: &str, here: PathBuf) -> PathBuf {
+        self.kept.as_ref().map_or(here, |kept| kept.join(name))
+    }
+
+    /// Notes that the servers are ready, so that their data, where they are kept, are there the next time.
+    pub(super) fn complete(&self) -> Result<()> {
+        self.kept.as_deref().map_or(Ok(()), kept::complete)
     }
 
     /// Removes the folder once every holder is gone, and waits for that.
@@ -205,11 +223,4 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
         }
     }
     bail!("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody to run it as")
-}
-
-/// Asks the system itself, which knows of permissions on every folder above, of access lists and of mount options.
-fn can_enter(path: &Path, (user, group): (u32, u32)) -> io::Result<bool> {
-    let mut enter = BlockingCommand::new("/bin/sh");
-    enter.args(["-c", r#"cd -- "$1""#, "enter"]).arg(path).current_dir("/").uid(user).gid(group);
-    Ok(enter.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
 }

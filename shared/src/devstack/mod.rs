@@ -2,7 +2,7 @@
 //!
 //! [`Servers::start`] starts the first two, and [`Servers::start_redis`] the third, in a private folder, on ports and sockets
 //! of their own, so that any number of stacks run side by side. They end with us, however we end ([`process`]), and leave no
-//! file behind ([`folder`]). Where one does not start, the error has the end of its log.
+//! file behind ([`folder`]), but for data that are to be kept ([`Servers::start_keeping`]). Where one does not start, the error has the end of its log.
 
 pub mod authority;
 pub mod fixture;
@@ -10,6 +10,7 @@ pub mod folder;
 pub mod forwarder;
 pub mod gateway;
 pub mod install;
+mod kept;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
@@ -69,7 +70,20 @@ impl Servers {
     /// The same, with a broker of so many nodes; reached by TLS alone, if so.
     pub async fn start_cluster(vhosts: &[&str], broker_nodes: usize, is_tls: bool) -> Result<Servers> {
         install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
-        let folder = Arc::new(if is_tls { Folder::with_authority() } else { Folder::create() }?);
+        Servers::start_in(if is_tls { Folder::with_authority() } else { Folder::create() }?, vhosts, broker_nodes).await
+    }
+
+    /// The same, with what they had the last time that they were started with this folder, and keeping it there.
+    /// [`Unusable`](crate::config::Unusable) where the folder is none for that.
+    pub async fn start_keeping(data: &Path, vhosts: &[&str]) -> Result<Servers> {
+        install::ensure(&[install::Server::RabbitMq, install::Server::Postgres]).await?;
+        let servers = Servers::start_in(Folder::keeping(data)?, vhosts, 1).await?;
+        servers.folder.complete()?;
+        Ok(servers)
+    }
+
+    async fn start_in(folder: Folder, vhosts: &[&str], broker_nodes: usize) -> Result<Servers> {
+        let folder = Arc::new(folder);
         let (rabbitmq, postgres) =
             tokio::try_join!(RabbitMq::start(&folder, vhosts, broker_nodes), Postgres::start(&folder))?;
         Ok(Servers { rabbitmq, postgres, redis: None, folder })

@@ -6,8 +6,10 @@ use super::{
     Authority, Folder, Program, Signal,
     folder::free_ports,
     install::{self, programs},
+    kept,
     server::{Server, percent_encoded},
 };
+use crate::config::Unusable;
 use anyhow::{Context, Result};
 use sqlx::{
     ConnectOptions, Connection, Executor,
@@ -20,6 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::process::Command;
 
 /// The superuser; local, without a password, as all roles are.
 const ROLE: &str = "turnstile";
@@ -45,6 +48,7 @@ const SETTINGS: [&str; 4] = [
 const BY_TLS_ALONE: &str = "hostssl all all 127.0.0.1/32 trust\n";
 
 const CREATE_DATABASE: &str = "CREATE DATABASE ";
+const IS_THERE: &str = "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)";
 /// Where databases are administered from, ...
 const MAINTENANCE: &str = "postgres";
 /// ... and what new ones are made of.
@@ -74,22 +78,29 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a cluster in the folder and starts it. [`Missing`](install::Missing) if the programs are not installed.
+    /// Makes a cluster in the folder, unless it keeps one, and starts it. [`Missing`](install::Missing) if the programs are not
+    /// installed, [`Unusable`] where they are of another version than what is kept.
     pub async fn start(folder: &Arc<Folder>) -> Result<Postgres> {
         let [server, initdb] = programs(install::Server::Postgres).await?;
         let home = folder.subfolder("postgres", folder.user())?;
         // PGDATA and its like would change what the programs do, and a language of ours what they say.
         let program =
             |path| Program::new(path).without_env(&["PG"]).env("LC_ALL", "C").folder(&home).user(folder.user());
-        let arguments = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE, "--pgdata"];
-        let initdb = program(initdb).args(arguments).args([home.join("data")]);
-        Server::start(folder, "initdb", "initdb", "Success.", initdb).await?.stop().await?;
+        let data = folder.data(kept::POSTGRES, home.join("data"));
+        match fs::read_to_string(data.join("PG_VERSION")) {
+            Ok(version) => check_version(version.trim(), &server, &data).await?,
+            Err(_) => {
+                let arguments = ["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", ROLE];
+                let initdb = program(initdb).args(arguments).args(["--pgdata".as_ref(), data.as_os_str()]);
+                Server::start(folder, "initdb", "initdb", "Success.", initdb).await?.stop().await?;
+            }
+        }
         let (url, way_in) = match folder.authority() {
             None => by_socket(&home),
-            Some(authority) => by_tls(&home, folder, authority)?,
+            Some(authority) => by_tls(&home, &data, folder, authority)?,
         };
         let program = program(server)
-            .args(["-D".into(), home.join("data")])
+            .args(["-D".into(), data])
             .args(SETTINGS.iter().copied().chain(way_in.iter().map(String::as_str)).flat_map(|setting| ["-c", setting]))
             .stop(Signal::Quit, STOP_WAIT_MAX);
         let ready = "database system is ready to accept connections";
@@ -112,11 +123,14 @@ impl Postgres {
         format!("{before}/{}?{behind}", percent_encoded(database))
     }
 
+    /// Makes a database, unless it was kept.
     pub async fn create_database(&self, name: &str) -> Result<()> {
         let statement = format!("{CREATE_DATABASE}\"{}\"", name.replace('"', "\"\""));
         let mut connection = self.connect(MAINTENANCE).await?;
-        let created = connection.execute(statement.as_str()).await;
-        created.with_context(|| format!("create the database {name}"))?;
+        if !sqlx::query_scalar(IS_THERE).bind(name).fetch_one(&mut connection).await? {
+            let created = connection.execute(statement.as_str()).await;
+            created.with_context(|| format!("create the database {name}"))?;
+        }
         connection.close().await.context("close the connection that created a database")
     }
 
@@ -181,9 +195,25 @@ fn by_socket(home: &Path) -> ([String; 2], Vec<String>) {
     (url, vec!["listen_addresses=".to_owned(), format!("port={SOCKET_NUMBER}"), folder])
 }
 
-fn by_tls(home: &Path, folder: &Folder, authority: &Authority) -> Result<([String; 2], Vec<String>)> {
+/// What one major version has written, no other reads.
+async fn check_version(kept: &str, server: &Path, data: &Path) -> Result<()> {
+    let asked = Command::new(server).arg("--version").output().await.context("ask PostgreSQL for its version")?;
+    let said = String::from_utf8_lossy(&asked.stdout);
+    let is_same = |version: &str| version.split('.').next() == Some(kept);
+    let version = said.split_whitespace().nth(2).unwrap_or_default();
+    if is_same(version) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} was made by PostgreSQL {kept}, and this is {version}: dump and restore it, or keep in a new folder",
+        data.display()
+    );
+    Err(Unusable(text).into())
+}
+
+fn by_tls(home: &Path, data: &Path, folder: &Folder, authority: &Authority) -> Result<([String; 2], Vec<String>)> {
     let [certificate, key] = authority.certify(home, folder.user())?;
-    fs::write(home.join("data/pg_hba.conf"), BY_TLS_ALONE)?;
+    fs::write(data.join("pg_hba.conf"), BY_TLS_ALONE)?;
     let (port, file) = (free_ports(1)?[0], percent_encoded(&authority.file().to_string_lossy()));
     let url = [format!("postgres://{ROLE}@127.0.0.1:{port}"), format!("sslmode=verify-full&sslrootcert={file}")];
     let (certificate, key) = (certificate.display(), key.display());

@@ -6,6 +6,7 @@
 use super::{
     Folder, Program, Signal, folder,
     install::{self, programs},
+    kept,
     process::remove_env,
     server::{PortTaken, Server, percent_encoded},
 };
@@ -229,7 +230,9 @@ impl Node {
         program: &Path,
     ) -> Result<Node> {
         let name = node_name(number);
-        let environment = environment(home, &name, [epmd_port, amqp_port, distribution_port]);
+        // A try on other ports has other data, unless they are kept: nodes of the one before may take a moment to die.
+        let data = folder.data(kept::RABBITMQ, home.join(format!("data-{epmd_port}")));
+        let environment = environment(home, &data, &name, [epmd_port, amqp_port, distribution_port]);
         let address = format!("://{GUEST}:{GUEST}@{LOOPBACK}:{amqp_port}");
         let mut url = [format!("amqp{address}"), String::new()];
         if let Some(authority) = folder.authority() {
@@ -250,7 +253,12 @@ fn node_name(number: usize) -> String {
 }
 
 /// It leaves nothing to what is configured on the machine.
-fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) -> Vec<(&'static str, OsString)> {
+fn environment(
+    home: &Path,
+    data: &Path,
+    name: &str,
+    [epmd, amqp, distribution]: [u16; 3],
+) -> Vec<(&'static str, OsString)> {
     let at = |name: &str| home.join(name).into_os_string();
     vec![
         // Where Erlang's cookie is.
@@ -262,8 +270,7 @@ fn environment(home: &Path, name: &str, [epmd, amqp, distribution]: [u16; 3]) ->
         ("ERL_EPMD_PORT", epmd.to_string().into()),
         ("ERL_EPMD_ADDRESS", LOOPBACK.into()),
         ("ERL_CRASH_DUMP_SECONDS", "0".into()),
-        // A try on other ports has other data: nodes of the one before may take a moment to die.
-        ("RABBITMQ_MNESIA_BASE", at(&format!("data-{epmd}"))),
+        ("RABBITMQ_MNESIA_BASE", data.as_os_str().to_owned()),
         ("RABBITMQ_LOG_BASE", at("log")),
         // To standard output, which is our log file.
         ("RABBITMQ_LOGS", "-".into()),

@@ -86,7 +86,7 @@ impl Server {
         self.process.kill().await.map(drop)
     }
 
-    /// Stops it for good. The data has no future, so nothing is written out.
+    /// Stops it for good. Nothing is written out: its data have no future, or outlive a kill.
     pub(super) async fn stop(&mut self) -> Result<()> {
         self.process.stop().await.map(drop)
     }

@@ -1,10 +1,11 @@
 //! `cargo up`: what it prints works as it stands, and nothing of it is left, however it ends.
 
+use super::{JSON, client::ask, orders::order_of};
 use crate::{
     architecture::ROOT,
     clients,
     support::{
-        sale::{command, endpoints, none_given, signal},
+        sale::{assert_fails, command, endpoints, none_given, signal},
         shop::until,
     },
 };
@@ -14,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
-use shared::db;
+use shared::{db, devstack::Folder};
 use std::{
     fs,
     process::{Output, Stdio},
@@ -37,8 +38,12 @@ struct Up {
 
 impl Up {
     async fn start(endpoints: &Endpoints) -> Self {
+        Self::start_as("up", endpoints).await
+    }
+
+    async fn start_as(line: &str, endpoints: &Endpoints) -> Self {
         let mark = Uuid::now_v7().to_string();
-        let mut command = command(endpoints, "up").await;
+        let mut command = command(endpoints, line).await;
         command.current_dir(ROOT).env(MARK, &mark).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut printed = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -60,6 +65,18 @@ impl Up {
     /// The end of that line.
     fn place(&self, words: &str) -> &str {
         self.lines[self.find(words)].split_whitespace().last().unwrap()
+    }
+
+    /// Where its shop is, for who speaks HTTP.
+    fn shop(&self) -> &str {
+        self.place("The shop:").trim_start_matches("http://").trim_end_matches('/')
+    }
+
+    /// Its database, as functions reach it.
+    fn database_url(&self) -> &str {
+        let line = &self.lines[self.find("# start one more worker") + 1];
+        let url = line.split_whitespace().find_map(|word| word.strip_prefix("DATABASE_URL="));
+        url.unwrap_or_else(|| panic!("{line}")).trim_matches('\'')
     }
 
     /// A shell that is given the line below that one, in the project's top folder.
@@ -139,4 +156,47 @@ async fn an_up_on_servers_that_are_given_leaves_them_with_what_was_sold_and_show
         let left = sqlx::query_scalar::<_, i64>("SELECT available FROM items WHERE id = 'concert-42'");
         assert_eq!(left.fetch_one(&pool).await.unwrap(), available);
     }
+}
+
+/// As if it had never ended: what was sold, what was told, and what waited in the queue.
+#[tokio::test]
+async fn an_up_that_keeps_its_data_goes_on_with_them_however_it_ended() {
+    let place = Folder::create().unwrap();
+    let kept = place.path().join("kept");
+    let line = format!("up --keep {}", kept.display());
+    let buy = async |up: &Up, id: &str, wait: &str| {
+        let headers = [JSON, ("Idempotency-Key", id), ("Prefer", wait)];
+        ask(up.shop(), "POST", "/items/concert-42/purchases", &headers, r#"{"buyer":"ann","quantity":1}"#).await
+    };
+    let up = Up::start_as(&line, &none_given()).await;
+    let sold = buy(&up, "r-1", "wait=60").await;
+    assert_fails(&none_given(), &line, 78, "is in use by another `cargo up`").await;
+    // Nothing is decided while somebody has the item's row.
+    let pool = db::pool(up.database_url(), "test", 1).unwrap();
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM items WHERE id = 'concert-42' FOR UPDATE").execute(&mut *lock).await.unwrap();
+    assert_eq!(buy(&up, "r-2", "wait=0").await.status, 202);
+    up.ends_by(Signal::SIGKILL, None).await;
+    drop((lock, pool));
+
+    let up = Up::start_as(&line, &none_given()).await;
+    assert_eq!(buy(&up, "r-1", "wait=60").await.body, sold.body);
+    let told = ask(up.shop(), "GET", "/purchases/r-2?item=concert-42", &[("Prefer", "wait=60")], "").await;
+    assert_eq!((told.status, told.code()), (200, "reserved".into()), "it waited in the queue");
+    let path = format!("/orders/{}/payment", order_of(&sold));
+    let paid = ask(up.shop(), "POST", &path, &[JSON, ("Prefer", "wait=60")], r#"{"payment_method":"card"}"#).await;
+    assert_eq!(paid.code(), "paid");
+    up.ends_by(Signal::SIGINT, Some(130)).await;
+
+    let up = Up::start_as(&line, &none_given()).await;
+    let item = ask(up.shop(), "GET", "/items/concert-42", &[], "").await.json();
+    assert_eq!([&item["stock"], &item["available"], &item["held"], &item["sold"]], [100, 98, 1, 1]);
+    up.ends_by(Signal::SIGINT, Some(130)).await;
+
+    fs::write(kept.join("postgres/PG_VERSION"), "9\n").unwrap();
+    assert_fails(&none_given(), &line, 78, "was made by PostgreSQL 9, and this is 1").await;
+    fs::remove_file(kept.join("kept-by-turnstile")).unwrap();
+    assert_fails(&none_given(), &line, 78, "has something in it that is not ours").await;
+    assert!(fs::exists(kept.join("postgres/PG_VERSION")).unwrap());
+    place.remove().await.unwrap();
 }
