@@ -10,6 +10,7 @@ use hyper_util::{
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::{config::Unusable, worker::Service};
+use socket2::SockRef;
 use std::{fs, net::SocketAddr, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
@@ -30,6 +31,9 @@ const HEADERS_MAX: usize = 128;
 const TOLD_MAX: usize = 1_000;
 /// File descriptors that are not for clients.
 const DESCRIPTORS_OF_OURS: u64 = 100;
+/// How long what a client is sent may be without TCP's acknowledgement, or wait because the client reads nothing (tcp(7)): then the
+/// connection ends, and what it has open here with it.
+const UNREAD_SECONDS_MAX: u64 = 20;
 /// How long a drain may take before connections are cut.
 const DRAIN_SECONDS_MAX: u64 = 10;
 /// How long nobody is let in after that has failed.
@@ -39,6 +43,8 @@ pub(crate) fn listen(address: SocketAddr, option: &str) -> anyhow::Result<TcpLis
     let listening = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
+        // Each connection has it from here.
+        SockRef::from(&socket).set_tcp_user_timeout(Some(Duration::from_secs(UNREAD_SECONDS_MAX)))?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };

@@ -5,7 +5,10 @@ use super::{
     client::{Door, head, read},
 };
 use crate::support::shop::{Shop, until};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 
 const PURCHASES: &str = "/items/ticket/purchases";
 
@@ -67,4 +70,26 @@ async fn more_connections_more_requests_and_more_undecided_than_may_be_are_told_
     told("too_many_undecided").await;
     let _worker = shop.worker("w", &[]).await;
     until("there is room again", async || door.buy("r-3", "wait=0").await.status != 503).await;
+}
+
+/// What it is sent fills what its system holds for it, and nothing comes back.
+#[tokio::test]
+async fn a_client_that_never_reads_its_stream_loses_it() {
+    let items: Vec<String> = (0..50).map(|number| format!("ticket-{number}")).collect();
+    let items: Vec<(&str, i64)> = items.iter().map(|item| (item.as_str(), 1)).collect();
+    let shop = Shop::open(&items).await;
+    let door = Door::open(&shop, "door", &[("STREAMS_MAX", "1")]).await;
+    let open = async |socket: TcpSocket| {
+        let mut stream = socket.connect(door.address.parse().unwrap()).await.unwrap();
+        let head = head("GET", "/items", &[("Accept", "text/event-stream")], 0);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut status).await.unwrap();
+        (stream, String::from_utf8_lossy(&status).ends_with("200"))
+    };
+    let narrow = TcpSocket::new_v4().unwrap();
+    narrow.set_recv_buffer_size(2_048).unwrap();
+    let (_unread, is_open) = open(narrow).await;
+    assert!(is_open && !open(TcpSocket::new_v4().unwrap()).await.1, "it has the one stream");
+    until("it has lost it", async || open(TcpSocket::new_v4().unwrap()).await.1).await;
 }
