@@ -9,10 +9,10 @@ mod reader;
 mod store;
 mod workers;
 
-use crate::{pages, problem::Problem, server, tickets::Tickets};
+use crate::{door::Id, pages, problem::Problem, server, tickets::Tickets};
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{
@@ -271,7 +271,7 @@ fn away(error: Error) -> Problem {
 
 async fn change_dead(
     State(board): State<Board>,
-    Path((id, change)): Path<(String, String)>,
+    Id((id, change)): Id<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     let is_replayed = match change.as_str() {
         "replay" => true,
@@ -285,7 +285,7 @@ async fn change_dead(
 /// What is answered is the verdict.
 async fn change_sale(
     State(board): State<Board>,
-    Path((item, change)): Path<(String, String)>,
+    Id((item, change)): Id<(String, String)>,
 ) -> Result<Response, Problem> {
     let operation = match change.as_str() {
         "open" => Operation::Open { opens_at: None, closes_at: None },
@@ -298,7 +298,7 @@ async fn change_sale(
     }
 }
 
-async fn send_buyers(State(board): State<Board>, Path(item): Path<String>) -> Result<Json<Value>, Problem> {
+async fn send_buyers(State(board): State<Board>, Id(item): Id) -> Result<Json<Value>, Problem> {
     let sent = operator::send_buyers(&board.tickets, &item)?;
     Ok(Json(json!({ "done": true, "message": format!("{sent} buyers are on their way: {item}.") })))
 }

@@ -17,6 +17,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde::de::DeserializeOwned;
 use shared::{messages::CONTENT_TYPE, worker::Service};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
@@ -97,16 +98,18 @@ pub(crate) async fn counted(State(door): State<Arc<Door>>, request: Request, nex
     response
 }
 
-/// The one part of a path that is an id.
-pub(crate) struct Id(pub(crate) String);
+/// The one part of a path that is an id, or whatever the parts are.
+pub(crate) struct Id<T = String>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Id<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let read = Path::<String>::from_request_parts(parts, state).await;
         // PostgreSQL takes no NUL in a text, and one query is for all who look.
-        read.ok().map(|Path(id)| id).filter(|id| !id.contains('\0')).map(Self).ok_or(Problem::NotFound)
+        if parts.uri.path().contains("%00") {
+            return Err(Problem::NotFound);
+        }
+        Path::from_request_parts(parts, state).await.map(|Path(id)| Self(id)).map_err(|_| Problem::NotFound)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     verdict::Verdict,
 };
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -29,7 +29,7 @@ const ORDER: Duration = Duration::from_secs(1);
 pub(crate) async fn events(
     State(door): State<Arc<Door>>,
     Id(id): Id,
-    Query(known): Query<Known>,
+    known: Known,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if headers.get("last-event-id").is_some_and(|id| id == END) {

@@ -136,6 +136,7 @@ fn routes(door: Arc<Door>) -> Router {
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(measured))
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .merge(bounded)
         .layer(from_fn_with_state(Arc::clone(&door), cors::let_in))
         .layer(from_fn_with_state(Arc::clone(&door), door::counted))

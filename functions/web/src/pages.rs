@@ -1,9 +1,8 @@
 //! The pages' files, which are part of the program: no build step, and nothing is asked of anybody else.
 
-use crate::problem::Problem;
+use crate::{door::Id, problem::Problem};
 use axum::{
     Router,
-    extract::Path,
     http::header::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     },
@@ -39,7 +38,7 @@ pub(crate) fn files<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/pages/{name}", get(file))
 }
 
-async fn file(Path(name): Path<String>) -> Response {
+async fn file(Id(name): Id) -> Response {
     let found = FILES.iter().find(|(file, ..)| *file == name);
     found.map_or_else(|| Problem::NotFound.into_response(), |(_, kind, text)| served(kind, text))
 }

@@ -11,6 +11,7 @@ const CONTENT_TYPE: &str = "application/problem+json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Problem {
     NotFound,
+    InvalidQuery,
     MethodNotAllowed,
     NotJson,
     BodyTooLarge,
@@ -42,8 +43,9 @@ use Problem::*;
 
 /// Every problem, in the order of the enum: its status, its code, what it says, and after how many seconds to ask again.
 #[rustfmt::skip]
-pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 26] = [
+pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 27] = [
     (NotFound, 404, "not_found", "There is nothing at this path; openapi.yaml has those that there are.", None),
+    (InvalidQuery, 422, "invalid_query", "The query cannot be read: item and order are said once at most.", None),
     (MethodNotAllowed, 405, "method_not_allowed", "The path takes other methods.", None),
     (NotJson, 415, "unsupported_content_type", "Send the body as application/json.", None),
     (BodyTooLarge, 413, "body_too_large", "The body has more than 65536 bytes.", None),

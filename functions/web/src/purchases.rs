@@ -11,8 +11,8 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -67,6 +67,15 @@ pub(crate) struct Known {
     order: Option<String>,
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Known {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = Query::from_request_parts(parts, state).await;
+        read.map(|Query(known)| known).map_err(|_| Problem::InvalidQuery)
+    }
+}
+
 impl Known {
     pub(crate) fn is_any(&self) -> bool {
         self.item.is_some() || self.order.is_some()
@@ -82,7 +91,7 @@ pub(crate) fn is_theirs(buyer: &Option<String>, of: &Option<String>) -> bool {
 pub(crate) async fn get(
     State(door): State<Arc<Door>>,
     Id(id): Id,
-    Query(known): Query<Known>,
+    known: Known,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let buyer = request::buyer_of(&headers, door.buyer_header.as_ref())?;

@@ -34,8 +34,16 @@ async fn what_is_too_large_too_slow_or_nowhere_has_a_status_and_a_code() {
             assert_eq!(of("POST", PURCHASES, &[], "{}").await, (415, "unsupported_content_type".into()));
             assert_eq!(of("GET", "/nothing", &[], "").await, (404, "not_found".into()));
             assert_eq!(of("DELETE", PURCHASES, &[], "").await, (405, "method_not_allowed".into()));
-            for path in ["/purchases/%ff", "/purchases/%00", "/items/%00", "/purchases/a%00/events"] {
+            for path in
+                ["/purchases/%ff", "/purchases/%00", "/items/%00", "/purchases/a%00/events", "/pages/%ff", "/items/%ff"]
+            {
                 assert_eq!(of("GET", path, &[], "").await, (404, "not_found".into()), "{path}");
+            }
+            for path in ["/purchases/a?item=a&item=b", "/purchases/a/events?order=a&order=a"] {
+                assert_eq!(of("GET", path, &[], "").await, (422, "invalid_query".into()), "{path}");
+            }
+            for path in ["/", "/items", "/orders/a", "/livez", "/readyz", "/metrics", "/pages/base.css"] {
+                assert_eq!(of("PUT", path, &[], "").await, (405, "method_not_allowed".into()), "{path}");
             }
             // More than is read at all has no sentence.
             assert_eq!(door.ask("GET", "/", &[("X", &"x".repeat(80 * 1024))], "").await.status, 431);

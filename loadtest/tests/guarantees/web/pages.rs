@@ -185,6 +185,8 @@ async fn a_board_is_seen_by_who_knows_its_password_and_changed_by_its_own_page()
         let (status, code) = ask(&address, "POST", drop, headers, "{}").await.problem();
         assert_eq!((status, code.as_str()), expected, "{headers:?}");
     }
+    let unreadable = ask(&address, "POST", "/board/dead/%ff/drop", &[host, json], "{}").await;
+    assert_eq!(unreadable.problem(), (404, "not_found".into()));
     let (_closed, address) = with_board(&shop, &[("BOARD_PASSWORD", "pass:word")]).await;
     let get = async |headers: &[(&str, &str)]| ask(&address, "GET", "/board", headers, "").await;
     let unknown = get(&[]).await;
