@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -124,6 +125,27 @@ fn outcome_of(state: &State) -> Outcome {
     }
 }
 
+/// When a request is given up that the broker has not confirmed. Dropped before, it holds all the same.
+struct Limit {
+    tickets: Arc<Tickets>,
+    ticket: Arc<Ticket>,
+    at: Instant,
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        // Without a runtime the process is about to end, and nothing is published any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        if *self.ticket.state.borrow() == State::Sent {
+            let (tickets, ticket, at) = (Arc::clone(&self.tickets), Arc::clone(&self.ticket), self.at);
+            runtime.spawn(async move {
+                ticket.confirmed(at).await;
+                tickets.not_taken(&ticket, Problem::NotConfirmed);
+            });
+        }
+    }
+}
+
 /// All of them, of which there are no more than there is room for.
 #[derive(Debug)]
 pub(crate) struct Tickets {
@@ -182,13 +204,13 @@ impl Tickets {
     }
 
     /// Waits for what becomes of a request, as long as its sender does, but no longer than until the process is told to stop; and for
-    /// the broker's word in any case, within limits. What is not confirmed by then is given up.
-    pub(crate) async fn outcome(&self, ticket: &Arc<Ticket>, wait: Duration, service: &Service) -> Outcome {
-        let begun = Instant::now();
+    /// the broker's word in any case, within limits. What is not confirmed by then is given up, also where its sender has left.
+    pub(crate) async fn outcome(self: &Arc<Self>, ticket: &Arc<Ticket>, wait: Duration, service: &Service) -> Outcome {
+        let at = Instant::now() + wait.max(Duration::from_secs(CONFIRM_SECONDS_MAX));
+        let limit = Limit { tickets: Arc::clone(self), ticket: Arc::clone(ticket), at };
         drop(ticket.decided(wait, service.stopped()).await);
-        let limit = begun + wait.max(Duration::from_secs(CONFIRM_SECONDS_MAX));
         tokio::select! {
-            () = ticket.confirmed(limit) => (),
+            () = ticket.confirmed(limit.at) => (),
             () = service.stopped() => {
                 ticket.confirmed(Instant::now() + Duration::from_secs(CONFIRM_STOPPED_SECONDS_MAX)).await;
             }

@@ -1,12 +1,16 @@
 //! Doors, brokers and databases that die, stop, or are away: who waits, waits on, and no purchase that was confirmed is lost.
 
-use super::client::{Door, buy_at};
+use super::{
+    JSON,
+    client::{Door, buy_at, head},
+};
 use crate::support::{
     sale::rabbitmqctl,
     shop::{Shop, until},
 };
 use futures_util::future::join_all;
 use shared::topology::Topology;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// How many messages wait in all partitions together.
 async fn depth(shop: &Shop) -> u32 {
@@ -65,7 +69,7 @@ async fn a_door_that_is_told_to_stop_says_where_to_ask_on_and_lets_nobody_in() {
     };
     let (told, exit) = tokio::join!(waiting, stopping);
     assert_eq!((told.status, exit.code()), (202, Some(0)), "{told:?}");
-    assert!(tokio::net::TcpStream::connect(&address).await.is_err());
+    assert!(TcpStream::connect(&address).await.is_err());
 }
 
 #[tokio::test]
@@ -92,6 +96,30 @@ async fn what_the_broker_does_not_confirm_is_503_and_is_not_bought_behind_the_cl
     let refused = door.buy("r-1", "wait=0").await;
     assert_eq!(refused.problem(), (503, "not_confirmed".into()));
     assert_eq!(refused.header("idempotency-key"), Some("r-1"));
+    servers.rabbitmq.start_killed().await.unwrap();
+    let worker = shop.worker("w", &[]).await;
+    assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
+    assert_eq!(shop.stock("ticket").await, (8, 1));
+    drop((door, worker));
+    servers.stop().await.unwrap();
+}
+
+/// Nobody is left to be told, and nobody is left who wants it.
+#[tokio::test]
+async fn what_the_broker_does_not_confirm_in_time_is_not_bought_either_where_its_client_has_left() {
+    let (mut servers, shop) = Shop::private(&[("ticket", 9)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let node = servers.rabbitmq.node_names()[0].to_owned();
+    servers.rabbitmq.kill_node(&node).await.unwrap();
+    until("the door has noticed", async || door.get("/readyz").await.status == 503).await;
+    let mut client = TcpStream::connect(&door.address).await.unwrap();
+    let (body, headers) = (r#"{"buyer":"b","quantity":1}"#, [JSON, ("Idempotency-Key", "r-1"), ("Prefer", "wait=0")]);
+    let head = head("POST", "/items/ticket/purchases", &headers, body.len());
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let is_in_line = async || !door.get("/purchases/r-1?item=ticket").await.json()["ahead"].is_null();
+    until("the door has it", is_in_line).await;
+    drop(client);
+    until("it is given up", async || !is_in_line().await).await;
     servers.rabbitmq.start_killed().await.unwrap();
     let worker = shop.worker("w", &[]).await;
     assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
