@@ -9,6 +9,7 @@ use crate::support::{
     shop::{Shop, until},
 };
 use futures_util::future::join_all;
+use lapin::types::FieldTable;
 use shared::topology::Topology;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -124,6 +125,26 @@ async fn what_the_broker_does_not_confirm_in_time_is_not_bought_either_where_its
     let worker = shop.worker("w", &[]).await;
     assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
     assert_eq!(shop.stock("ticket").await, (8, 1));
+    drop((door, worker));
+    servers.stop().await.unwrap();
+}
+
+/// Its verdict goes where nobody hears it: it is looked up.
+#[tokio::test]
+async fn a_purchase_that_the_broker_refuses_when_it_is_published_again_is_told_as_it_was_decided() {
+    let (mut servers, shop) = Shop::private(&[("ticket", 9)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    assert_eq!(door.buy("r-1", "wait=0").await.status, 202, "the queue has it");
+    for queue in Topology::read().queues_of("purchase") {
+        let (exchange, key) = ("purchase".into(), "1".into());
+        shop.channel.queue_unbind(queue.into(), exchange, key, FieldTable::default()).await.unwrap();
+    }
+    servers.rabbitmq.restart().await.unwrap();
+    let place = async || door.get("/purchases/r-1?item=ticket").await.json()["ahead"].clone();
+    until("it is not waited for any more", async || place().await.is_null()).await;
+    let worker = shop.worker("w", &[]).await;
+    let told = door.ask("GET", "/purchases/r-1?item=ticket", &[("Prefer", "wait=60")], "").await;
+    assert_eq!((told.status, told.code()), (200, "reserved".into()));
     drop((door, worker));
     servers.stop().await.unwrap();
 }
