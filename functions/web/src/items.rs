@@ -3,6 +3,7 @@
 use crate::{
     door::{Door, Id},
     lookup::Away,
+    on_sale::Reading,
     problem::Problem,
     streams::{Sender, stream},
 };
@@ -18,25 +19,30 @@ use tokio::time::{sleep, timeout};
 /// How often an item is looked at for those who watch it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How long whoever asks once waits for the next reading.
-const READING_MAX: Duration = Duration::from_secs(5);
+/// How old a list may be that is told where the next one does not come, ...
+const KNOWN_SECONDS_MAX: u64 = 10;
+/// ... how long the next one is waited for where there is such a list, and where there is none.
+const NEXT_SECONDS_MAX: u64 = 1;
+const FIRST_SECONDS_MAX: u64 = 5;
 
 /// `GET /items`: once, or as events, whenever something has changed.
 pub(crate) async fn on_sale(State(door): State<Arc<Door>>, headers: HeaderMap) -> Result<Response, Problem> {
-    let mut list = door.on_sale.look();
+    let mut reading = door.on_sale.look();
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/event-stream") {
-        timeout(READING_MAX, list.changed()).await.ok().and_then(Result::ok).ok_or(Problem::DatabaseAway)?;
-        let list = list.borrow().to_string();
-        return Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], list).into_response());
+        let is_known = |reading: &Reading| reading.at.elapsed().as_secs() < KNOWN_SECONDS_MAX;
+        let wait = if reading.borrow().as_ref().is_some_and(is_known) { NEXT_SECONDS_MAX } else { FIRST_SECONDS_MAX };
+        drop(timeout(Duration::from_secs(wait), reading.changed()).await);
+        let known = reading.borrow().clone().filter(is_known).ok_or(Problem::DatabaseAway)?;
+        return Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], known.list.to_string()).into_response());
     }
     stream(door, async move |_, sender: Sender| {
         let mut told: Arc<str> = Arc::from("");
         loop {
-            let is_news = |list: &Arc<str>| !Arc::ptr_eq(list, &told) && !list.is_empty();
-            let Ok(next) = list.wait_for(is_news).await.map(|list| Arc::clone(&list)) else { return };
-            sender.say("items", &next).await;
-            told = next;
+            let is_news = |next: &Option<Reading>| next.as_ref().is_some_and(|next| !Arc::ptr_eq(&next.list, &told));
+            let Ok(Some(next)) = reading.wait_for(is_news).await.map(|next| next.clone()) else { return };
+            sender.say("items", &next.list).await;
+            told = next.list;
         }
     })
 }

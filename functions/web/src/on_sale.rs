@@ -15,38 +15,46 @@ use tokio::{
 /// How often they are read, at most.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// The list, as long as it is the same the very same; empty until it was read.
+/// What was read; as long as the list is the same, it is the very same.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub(crate) list: Arc<str>,
+    pub(crate) at: Instant,
+}
+
 pub(crate) struct OnSale {
-    list: watch::Sender<Arc<str>>,
+    /// The last one.
+    reading: watch::Sender<Option<Reading>>,
     looked_at: Notify,
 }
 
 impl OnSale {
     pub(crate) fn start(pool: &PgPool) -> Arc<Self> {
-        let on_sale = Arc::new(Self { list: watch::channel(Arc::from("")).0, looked_at: Notify::new() });
+        let on_sale = Arc::new(Self { reading: watch::channel(None).0, looked_at: Notify::new() });
         tokio::spawn(read(Arc::clone(&on_sale), pool.clone()));
         on_sale
     }
 
-    /// What is read from now on.
-    pub(crate) fn look(&self) -> watch::Receiver<Arc<str>> {
-        let list = self.list.subscribe();
+    /// What was read, and what is read from now on.
+    pub(crate) fn look(&self) -> watch::Receiver<Option<Reading>> {
+        let reading = self.reading.subscribe();
         self.looked_at.notify_one();
-        list
+        reading
     }
 }
 
 async fn read(on_sale: Arc<OnSale>, pool: PgPool) {
     loop {
-        while on_sale.list.receiver_count() == 0 {
+        while on_sale.reading.receiver_count() == 0 {
             on_sale.looked_at.notified().await;
         }
         let (started, mut pause) = (Instant::now(), EVERY);
         // Where it fails, whoever looks sees what was; the look-up of verdicts says so in the log.
         if let Ok(items) = store::on_sale(&pool).await {
-            let known = on_sale.list.borrow().clone();
             let list = json!({ "items": items }).to_string();
-            on_sale.list.send_replace(if *known == *list { known } else { list.into() });
+            let known = on_sale.reading.borrow().as_ref().map(|reading| Arc::clone(&reading.list));
+            let list = known.filter(|known| **known == *list).unwrap_or_else(|| list.into());
+            on_sale.reading.send_replace(Some(Reading { list, at: Instant::now() }));
             pause = store::pause_behind(started.elapsed(), EVERY);
         }
         sleep(pause).await;

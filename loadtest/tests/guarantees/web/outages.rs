@@ -85,6 +85,22 @@ async fn without_the_database_purchases_are_taken_and_decided_and_lookups_say_th
     assert_eq!(door.get("/readyz").await.status, 200);
 }
 
+#[tokio::test]
+async fn what_is_on_sale_is_told_from_the_last_reading_while_the_database_is_slow_and_not_for_ever() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let known = door.get("/items").await;
+    // Nobody reads it meanwhile.
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE items IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let told = door.get("/items").await;
+    assert_eq!((known.status, told.status, told.body), (200, 200, known.body));
+    until("that is too long ago", async || door.get("/items").await.status == 503).await;
+    assert_eq!(door.get("/items").await.problem(), (503, "database_away".into()));
+    lock.rollback().await.unwrap();
+    until("it is read again", async || door.get("/items").await.status == 200).await;
+}
+
 /// Whoever is told that it was not taken can buy elsewhere: it is not taken afterwards.
 #[tokio::test]
 async fn what_the_broker_does_not_confirm_is_503_and_is_not_bought_behind_the_clients_back() {
