@@ -60,6 +60,11 @@ async fn build(more: &[&str]) -> Result<(), Failure> {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
+    // What cargo says of the package that it runs: a build script that reads it (ring's) would have all behind it built anew, each time.
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|name| of_package(name)) {
+        command.env_remove(name);
+    }
     // Standard output is for the result.
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().await;
     let status = status.with_context(|| format!("start {}", cargo.display()))?;
