@@ -33,6 +33,8 @@ pub struct Answer {
     pub at: Duration,
     /// Who sent the first reply: an index into [`Answers::worker_ids`].
     pub worker: usize,
+    /// By HTTP, where nobody sends in the schedule's order: when its buyer began to ask, from the start of the sale.
+    pub begun: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +121,12 @@ impl Answers {
         }
     }
 
+    /// The same of one by HTTP, which begins at this moment.
+    pub fn sent_at(&mut self, index: usize, at: Duration) {
+        self.sent(&[index]);
+        self.answers[index].begun.get_or_insert(at);
+    }
+
     /// The same, as one array; returns its correlation id.
     pub fn sent_as_array(&mut self, indices: Vec<usize>) -> String {
         self.sent(&indices);
@@ -158,7 +166,7 @@ mod tests {
         assert_eq!((record(&ids[1], "w2", "yes", 6), record(&ids[1], "w2", "no", 7)), (1, 1));
         assert_eq!(record("not-ours", "w1", "yes", 8), 1);
         let (body, at) = (Some(b"yes".to_vec()), Duration::from_millis(5));
-        assert_eq!(answers.answers[1], Answer { sends: 0, replies: 3, differing: 1, body, at, worker: 0 });
+        assert_eq!(answers.answers[1], Answer { replies: 3, differing: 1, body, at, ..Answer::default() });
         assert_eq!(answers.worker_ids, ["w1", "w2"]);
         assert_eq!((answers.strangers.as_slice(), answers.stranger_count), (["not-ours".to_owned()].as_slice(), 1));
     }

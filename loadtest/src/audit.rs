@@ -20,9 +20,10 @@ use serde::Serialize;
 use shared::devstack::gateway::Ledger;
 use shared::messages::{Code, Status, Verdict};
 
-use crate::answers::Answers;
+use crate::answers::{Answer, Answers};
 use crate::orders::events::Events;
 use crate::orders::follow_ups::FollowUps;
+use crate::result::DoorsReport;
 use crate::schedule::Schedule;
 use database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedVerdict};
 use orders::Orders;
@@ -40,6 +41,8 @@ pub struct Evidence {
     pub dead_growth: i64,
     pub endings: Vec<Ending>,
     pub jumper: Jumper,
+    /// What buyers met at the doors, where they came by HTTP and nothing was done to anybody meanwhile.
+    pub doors: Option<DoorsReport>,
     pub database: DatabaseState,
     pub follow_ups: FollowUps,
     /// What the payment gateway did.
@@ -117,7 +120,8 @@ pub struct Audit {
     pub conflicting_replies: u64,
     /// Units reserved beyond the stock.
     pub oversold: u64,
-    /// Accepted requests that were published after a refused one of equal or smaller quantity.
+    /// Accepted requests that were sent after a refused one of equal or smaller quantity; by HTTP also where both were under way at
+    /// once, which breaks no promise.
     pub order_inversions: u64,
     /// When each of those who got units was answered, from the start of the sale, in publish order.
     #[serde(skip)]
@@ -155,7 +159,7 @@ impl Audit {
             duplicate_replies: answers.iter().map(|one| u64::from(one.replies.saturating_sub(one.sends))).sum(),
             conflicting_replies: answers.iter().map(|one| u64::from(one.differing)).sum(),
             oversold: stock.oversold.iter().map(|(_, units)| units).sum(),
-            order_inversions: stock.preferred.len() as u64,
+            order_inversions: stock.inversions,
             sold_at: sold.map(|(_, answer)| answer.at).collect(),
         }
     }
@@ -232,6 +236,34 @@ impl<'a> Case<'a> {
     /// As recorded, or as answered where nothing is recorded.
     fn status(&self, index: usize) -> Option<Status> {
         self.recorded[index].map(|verdict| verdict.status).or(self.answered[index])
+    }
+
+    /// Who was sold out and who got units, of these, in the order in which they asked. By HTTP everybody asks by themselves, and whose
+    /// requests are under way at once have no order: somebody who is sold out then stands where they were told so.
+    fn in_order(&self, indices: impl Iterator<Item = usize>) -> Vec<usize> {
+        self.in_order_of(indices, |answer| answer.at)
+    }
+
+    /// The same, of those who came by HTTP and were sold out at the moment that is said of them.
+    fn in_order_of(&self, indices: impl Iterator<Item = usize>, sold_out_at: fn(&Answer) -> Duration) -> Vec<usize> {
+        let moment = |index: usize| {
+            let is_sold_out = match self.status(index)? {
+                Status::SoldOut => true,
+                Status::Reserved => false,
+                Status::Refused | Status::Done | Status::Invalid => return None,
+            };
+            let answer = &self.evidence.answers.answers[index];
+            let at = match answer.begun {
+                // On the queue, requests are published in the schedule's order.
+                None => Duration::from_nanos(index as u64),
+                Some(_) if is_sold_out => sold_out_at(answer),
+                Some(begun) => begun,
+            };
+            Some((at, is_sold_out, index))
+        };
+        let mut moments: Vec<_> = indices.filter_map(moment).collect();
+        moments.sort_unstable();
+        moments.into_iter().map(|(.., index)| index).collect()
     }
 
     fn quantity(&self, index: usize) -> i64 {

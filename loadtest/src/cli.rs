@@ -3,6 +3,7 @@
 mod compare;
 mod contend;
 mod cost;
+mod http;
 mod orders;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::strategy::Strategy;
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
 pub use cost::CostOptions;
+pub use http::{HttpOptions, Over};
 pub use orders::OrderOptions;
 
 const WORKERS_MAX: i64 = 256;
@@ -61,7 +63,7 @@ const EXIT_CODES: &str = "Exit codes: 0 every invariant holds · 1 an invariant 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run one sale: buyers, worker processes, audit.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Have a shop stay until Ctrl-C, to play with: servers, each function, the pages, an item on sale.
     Up(UpOptions),
     /// Run the same buyers against workers that touch no database: the broker's limit on this machine.
@@ -115,6 +117,8 @@ pub struct RunOptions {
     /// Have the private servers speak TLS alone, with certificates of an authority that is made for the run.
     #[arg(long, conflicts_with = "hostile_rate")]
     pub tls: bool,
+    #[command(flatten)]
+    pub http: HttpOptions,
     /// What happens meanwhile. This and the next come last, as a heading holds for whatever follows.
     #[command(flatten)]
     pub events: EventOptions,
@@ -151,7 +155,8 @@ impl RunOptions {
                 "--faults and --crashes go with --rate: a sale that is sent at once is over before most of them",
             );
         }
-        self.orders.conflict()
+        let has_doors = self.http.conflict(&self.sale.scenario, &self.events);
+        has_doors.or_else(|| self.orders.conflict())
     }
 
     /// What befalls the sale at random.
@@ -190,6 +195,12 @@ pub struct EventOptions {
     /// --strategy redis.
     #[arg(long, value_name = "PERCENT")]
     pub kill_redis_at: Option<Share>,
+    /// Open one more door at this point. Needs --over http, as the next.
+    #[arg(long, value_name = "PERCENT")]
+    pub add_door_at: Vec<Share>,
+    /// Kill (SIGKILL) the door that was opened first of those that are left at this point.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_door_at: Vec<Share>,
     /// Have so many faults befall workers, servers and what connects them, at random moments of the run, chosen by the seed.
     /// Goes with --rate, and private servers.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=FAULTS_MAX))]
@@ -212,6 +223,8 @@ impl EventOptions {
             (Action::Freeze, &self.freeze_worker_at),
             (Action::KillBroker, self.kill_broker_at.as_slice()),
             (Action::KillRedis, self.kill_redis_at.as_slice()),
+            (Action::AddDoor, &self.add_door_at),
+            (Action::KillDoor, &self.kill_door_at),
         ];
         asked.into_iter().flat_map(|(action, points)| points.iter().map(move |&at| Event { at, action })).collect()
     }

@@ -11,7 +11,7 @@ use shared::{amqp, telemetry};
 
 use crate::audit::{Invariant, invariant};
 use crate::bench::{baseline, compare, contend, cost};
-use crate::cli::{Cli, Command, RunOptions, SaleOptions};
+use crate::cli::{Cli, Command, Over, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::{Draw, FaultKind, PrivateBroker};
 use crate::orders::demo::Demo;
@@ -25,7 +25,7 @@ use crate::run::{Sale, run};
 use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
 use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
-use crate::workers::WorkerSpec;
+use crate::workers::{DOOR, WorkerSpec};
 use crate::{ceiling, output, programs, report, summary, up};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
@@ -75,6 +75,10 @@ async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
 async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     let (sale, orders) = (&options.sale, &options.orders);
     let (purchase, functions) = or_interrupted(async {
+        let opens_doors = options.http.over == Over::Http && options.http.urls.is_empty();
+        if opens_doors {
+            programs::all().await?;
+        }
         let purchase = programs::worker(options.worker_program.as_deref()).await?;
         let are_needed = orders.show_life || orders.plan.with_seed(sale.scenario.seed).is_some();
         Ok((purchase, if are_needed { Some(programs::functions().await?) } else { None }))
@@ -170,6 +174,7 @@ impl Rounds<'_> {
         let storage = if events.kill_broker_at.is_some() || dies { Storage::Disk } else { Storage::Memory };
         let followed = orders.plan.with_seed(options.scenario.seed).zip(self.functions.cloned());
         let mut sale = Sale::of(options.scenario.clone(), self.workers(), options.timeout());
+        sale.by_http = self.options.http.by_http(|| programs::function(DOOR))?;
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
         (sale.faults.draws, sale.faults.hostile_rate) = (draws, events.hostile_rate);

@@ -59,15 +59,19 @@ pub enum Action {
     KillBroker,
     /// SIGKILL, to Redis, which is started again at once, and is empty then.
     KillRedis,
+    /// One more door is opened.
+    AddDoor,
+    /// SIGKILL, to a door.
+    KillDoor,
 }
 
 impl Action {
     /// For people: what became of it.
     pub fn past(self) -> &'static str {
         match self {
-            Self::Add => "added",
+            Self::Add | Self::AddDoor => "added",
             Self::Stop => "stopped",
-            Self::Kill | Self::KillBroker => "killed",
+            Self::Kill | Self::KillBroker | Self::KillDoor => "killed",
             Self::Freeze => "frozen",
             Self::KillRedis => "killed and started again",
         }
@@ -93,7 +97,7 @@ pub struct EventReport {
     /// The share of the buyers with a verdict that it was planned for.
     pub at: Share,
     pub event: Action,
-    /// To which worker; `null` where none was left to do it to, and where it was done to a server.
+    /// To which worker, or door; `null` where none was left to do it to, and where it was done to a server.
     pub worker: Option<String>,
     /// From the start of the sale.
     pub seconds: f64,
@@ -148,6 +152,8 @@ pub(crate) fn until_next_verdict(
         }
         // Verdicts were under way past what died; which of those after it shows that it is over, cannot be seen.
         Action::KillBroker | Action::KillRedis => None,
+        // Whoever goes to another door is decided upon by the same worker.
+        Action::AddDoor | Action::KillDoor => None,
     };
     next.map(|next| next.saturating_sub(at))
 }

@@ -9,7 +9,7 @@ use loadtest::{
     machine::Machine,
     orders::{demo::DemoStep, plan::Plan, report::OrdersReport},
     queues::DepthSample,
-    result::{Outcome, ScenarioReport, ServersReport, WorkerReport},
+    result::{DoorsReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
     schedule::Scenario,
     stats::{CurvePoint, Latency, Reference, Timing},
     strategy::Strategy,
@@ -60,6 +60,7 @@ pub(crate) fn outcome() -> Outcome {
         waiting_peak: 9_800,
         queue_depth: (1..=50).map(sample).collect(),
         reconnects: 0,
+        doors: Some(DoorsReport { not_yet: 3, failures: [("reset", 7)].into() }),
         hostile_messages: 0,
     }
 }
@@ -127,6 +128,7 @@ fn figures(form: Form, strategy: Option<Strategy>) -> (f64, f64) {
         Form::OneByOne => ([0.055, 0.05, 0.066, 0.052][place], 0.0),
         Form::Competing => ([0.021, 0.06, 0.08, 0.07][place], if place == 0 { 3.1 } else { 0.0 }),
         Form::Http => ([0.052, 0.071, 0.12][place], 1.4),
+        Form::Web => (0.8, 0.0),
     }
 }
 

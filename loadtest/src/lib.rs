@@ -21,6 +21,7 @@ pub mod faults;
 #[cfg(test)]
 mod fixtures;
 mod hostile;
+mod http;
 pub mod machine;
 pub mod orders;
 mod output;

@@ -51,6 +51,8 @@ pub struct Outcome {
     pub hostile_messages: u64,
     /// How often the buyers lost the broker and came back.
     pub reconnects: u32,
+    /// What buyers met at the doors; `null` where they sent their requests to the queue themselves.
+    pub doors: Option<DoorsReport>,
     /// Whose order can go on after the sale.
     #[serde(skip)]
     pub winner: Option<Winner>,
@@ -64,6 +66,16 @@ pub struct ScenarioReport {
     pub strategy: &'static str,
     /// The batch limit that was asked for; `null` leaves the worker its own.
     pub batch_max: Option<u32>,
+}
+
+/// What doors answered that is no verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DoorsReport {
+    /// Answers that a request is not decided yet (202).
+    pub not_yet: u64,
+    /// Requests that got no answer, or none that says anything of the purchase, and were asked again: refused, reset, timed_out,
+    /// unavailable (503) and other, without the kinds that did not occur.
+    pub failures: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize)]

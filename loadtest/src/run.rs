@@ -4,6 +4,7 @@
 //! Whatever the audit reads, it reads from the database after the last worker has ended, on a connection of its own. The
 //! ceiling is a sale whose workers have no strategy: then no database takes part, and the replies alone are judged.
 
+mod doors;
 mod drained;
 mod jump;
 
@@ -17,9 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
-use crate::audit::database_state::{self, DatabaseState};
+use crate::audit::database_state;
 use crate::audit::{Evidence, Jumper, Scope};
-use crate::buyers::Buyers;
+use crate::buyers::{Buyers, Left};
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{Draw, FaultKind, Faults, Happened, Injector, Network};
@@ -33,6 +34,8 @@ use crate::schedule::{Scenario, Schedule};
 use crate::servers::Endpoints;
 use crate::strategy::Strategy;
 use crate::workers::{WorkerSpec, Workers};
+use doors::Open;
+pub use doors::{ByHttp, To};
 pub use drained::Drained;
 
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
@@ -50,13 +53,15 @@ pub struct Sale<'a> {
     pub timeout: Duration,
     /// What happens to the orders after their verdict.
     pub orders: Option<Orders>,
+    /// `None`: buyers send their requests to the queue themselves.
+    pub by_http: Option<ByHttp>,
     pub faults: Faults<'a>,
 }
 
 impl Sale<'_> {
     /// An undisturbed one, in which nothing happens to the orders.
     pub fn of(scenario: Scenario, workers: WorkerSpec, timeout: Duration) -> Self {
-        Self { scenario, workers, timeout, orders: None, faults: Faults::default() }
+        Self { scenario, workers, timeout, orders: None, by_http: None, faults: Faults::default() }
     }
 }
 
@@ -90,6 +95,8 @@ pub struct Running<'a> {
     buying: JoinSet<Bought>,
     injector: Injector<'a>,
     orders: Option<RunningOrders>,
+    /// Where buyers come by HTTP.
+    doors: Option<Open>,
     /// From when the sale is open.
     hostile: Option<Hostile>,
     hostile_rate: u32,
@@ -102,7 +109,7 @@ type Bought = (Buyers, Result<(), Failure>, Vec<Depth>);
 
 /// Makes topology and schema, starts the workers, puts the items on sale and connects the buyers.
 pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<'a>, Failure> {
-    let Sale { scenario, workers: spec, timeout: time_max, orders, faults } = sale;
+    let Sale { scenario, workers: spec, timeout: time_max, orders, by_http, faults } = sale;
     // Keeps the ids of this run apart from those of any other.
     let salt = Uuid::now_v7().simple().to_string();
     let schedule = Arc::new(Schedule::new(&scenario, &salt));
@@ -125,11 +132,16 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         specs.extend(others);
         running_orders = Some(running);
     }
+    specs.extend(by_http.as_ref().and_then(ByHttp::workers));
     let disturbs = faults.draws.iter().flat_map(Draw::kinds).any(FaultKind::is_of_servers);
     let hostile_rate = faults.hostile_rate;
     let network = if disturbs { Some(Network::before(endpoints).await?) } else { None };
-    let workers = Workers::start(specs, network.as_ref().map_or(endpoints, |network| &network.endpoints)).await?;
-    let buyers = Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?;
+    let mut workers = Workers::start(specs, network.as_ref().map_or(endpoints, |network| &network.endpoints)).await?;
+    let doors = by_http.map(|by_http| Open::of(by_http, &mut workers));
+    let buyers = match &doors {
+        Some(doors) => Buyers::by_http(doors.to_buyers(), Arc::clone(&schedule), plan),
+        None => Buyers::connect(&endpoints.amqp_url, Arc::clone(&schedule), plan).await?,
+    };
     if strategy.is_some() {
         let database = database::open(&endpoints.database_url).await?;
         database_state::put_on_sale(&database, &schedule.items, hold).await?;
@@ -148,6 +160,7 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         buying: JoinSet::new(),
         injector,
         orders: running_orders,
+        doors,
         hostile: None,
         hostile_rate,
         dead_before,
@@ -231,7 +244,7 @@ impl Running<'_> {
         let jumper =
             if workers.all_ended() { Jumper::NotTried } else { jump::jump(&endpoints.amqp_url, &schedule).await? };
         let endings = workers.drain().await;
-        let (answers, follow_ups, reconnects) = buyers.leave().await;
+        let Left { answers, follow_ups, doors, reconnects } = buyers.leave().await;
         let probe = Probe::connect(&endpoints.amqp_url).await?;
         let dead_growth = probe.dead().await? - self.dead_before;
         probe.close().await;
@@ -248,16 +261,18 @@ impl Running<'_> {
         let Happened { events: happened, crashes, faults } = injector.reports(&schedule, &answers);
         let workers = drained::shares(&answers, memory);
         let outcome =
-            Outcome { events: happened, crashes, faults, workers, reconnects, hostile_messages, ..self.outcome };
-        let database = DatabaseState::default();
-        let evidence =
-            Evidence { scope, schedule, answers, dead_growth, endings, jumper, database, follow_ups, ledger, events };
+            Outcome { events: happened, crashes, faults, workers, reconnects, doors, hostile_messages, ..self.outcome };
+        // Where servers and workers die, requests may fail.
+        let is_quiet = outcome.events.is_empty() && outcome.faults.is_empty() && hostile_messages == 0;
+        let doors = outcome.doors.clone().filter(|_| is_quiet);
+        let told = Evidence { scope, schedule, answers, dead_growth, endings, jumper, doors, ..Evidence::default() };
+        let evidence = Evidence { follow_ups, ledger, events, ..told };
         Ok(Drained { evidence, database_url: endpoints.database_url, depth, outcome })
     }
 
     /// Waits, and has faults happen, and watches the workers.
     async fn meanwhile<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T, Failure> {
-        let Self { injector, workers, answered, schedule, .. } = self;
+        let Self { injector, workers, answered, schedule, doors, .. } = self;
         let mut waiting = std::pin::pin!(waiting);
         let mut watch = interval(WATCH_PAUSE);
         let mut looked = answered.clone();
@@ -271,6 +286,9 @@ impl Running<'_> {
                 }
                 _ = watch.tick() => {
                     workers.sample_memory();
+                    if let Some(doors) = doors {
+                        doors.look(workers);
+                    }
                     // After the last verdict nobody needs them, and an event may have ended them all.
                     if *looked.borrow_and_update() < schedule.requests.len() && workers.all_ended() {
                         return Err(workers.all_gone());

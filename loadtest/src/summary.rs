@@ -8,7 +8,7 @@ use shared::table::Style;
 use crate::audit::Invariant;
 use crate::faults::{Action, CrashReport, EventReport, FaultKind};
 use crate::orders::report::OrdersReport;
-use crate::result::{Outcome, ScenarioReport};
+use crate::result::{DoorsReport, Outcome, ScenarioReport};
 use crate::stats::{Latency, Reference};
 use figures::{count, decimal, plural, section, share, signed, titled};
 
@@ -39,6 +39,7 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
         titled("LATENCY (ms, from the intended send to the verdict)", &percentiles, vec![latencies], style),
         section("THROUGHPUT", throughput_lines(outcome), style),
         section("WORKERS", worker_lines(outcome), style),
+        section("DOORS", outcome.doors.iter().flat_map(door_lines), style),
         section("EVENTS", event_lines(outcome), style),
         section("ORDERS", outcome.life.iter().flat_map(order_lines), style),
         section("ORDERS (shown after the sale, on an item of its own)", steps, style),
@@ -66,8 +67,9 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
         1 => String::new(),
         most => format!(", up to {} a message", count(most.into())),
     };
+    let by_http = if outcome.doors.is_some() { " by HTTP" } else { "" };
     format!(
-        "{} {pace}{together} · {} of {} · {} · {} · seed {} · {}",
+        "{} {pace}{by_http}{together} · {} of {} · {} · {} · seed {} · {}",
         plural(u64::from(sale.buyers), "buyer"),
         plural(sale.stock, "unit"),
         plural(u64::from(sale.items), "item"),
@@ -96,6 +98,7 @@ pub(crate) fn event_text(event: &EventReport) -> String {
     let what = match event.worker.as_ref().or(event.broker_node.as_ref()) {
         Some(whom) => format!("{whom} {}", event.event.past()),
         None if event.event == Action::KillRedis => format!("Redis {}", event.event.past()),
+        None if event.event == Action::KillDoor => "no door was left to be killed".to_owned(),
         None => format!("no worker was left to be {}", event.event.past()),
     };
     let Some(seconds) = event.next_verdict_seconds else { return what };
@@ -154,6 +157,13 @@ fn worker_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
     })
 }
 
+fn door_lines(doors: &DoorsReport) -> Vec<String> {
+    let failures =
+        doors.failures.iter().map(|(kind, number)| figure(&kind.replace('_', " "), &count(*number), "asked again"));
+    let failed = figure("requests failed", &count(doors.failures.values().sum()), "");
+    [failed, figure("not decided yet (202)", &count(doors.not_yet), "")].into_iter().chain(failures).collect()
+}
+
 fn event_lines(outcome: &Outcome) -> impl Iterator<Item = String> {
     let events = outcome.events.iter().map(|event| (format!("at {}", event.at), event_text(event)));
     let at_random =
@@ -209,7 +219,7 @@ mod tests {
         let lines = lines(&outcome());
         for line in [
             "4,000 sold · 6,000 sold out · 0 failed — 1.25 s",
-            "10,000 buyers at once, up to 10 a message · 4,000 units of 1 item · 2 workers · optimistic · seed 42 · \
+            "10,000 buyers at once by HTTP, up to 10 a message · 4,000 units of 1 item · 2 workers · optimistic · seed 42 · \
              RabbitMQ 3.10.8, PostgreSQL 15.18",
             "✓ never oversold units reserved: at most 4000",
             "reserved 4,000 40.0 %",
@@ -224,6 +234,8 @@ mod tests {
             "charges at the gateway 2,001 1 refund; 2,100 asked, 3 spoilt",
             "payment latency 40.0 ms p50, 99.0 ms p99",
             "the same without this 8,900 in 1.00 s",
+            "requests failed 7",
+            "reset 7 asked again",
             "0.50 s ann pays paid",
         ] {
             assert!(lines.iter().any(|said| said == line), "{line}: {lines:#?}");

@@ -3,6 +3,7 @@
 //! No worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was ever started
 //! has an [`Ending`] after [`Workers::drain`].
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,10 @@ use crate::strategy::Strategy;
 
 /// The place of those who decide purchases among the functions of a run.
 const DECIDING: usize = 0;
+/// What doors are called, with a number.
+pub(crate) const DOOR: &str = "web";
+/// What a door logs before its address.
+const LISTENS_LOGGED: &str = "listening address=";
 /// What a worker logs once it has subscribed to all of its queues; and the relay and the door, which have none. The broker cannot be
 /// asked: a passive declare counts only the active one of several single active consumers (3.10), or not even consumers
 /// (4.0 to 4.2, fixed by pull request 16185 of rabbitmq-server).
@@ -102,6 +107,12 @@ impl Workers {
         self.start_one(DECIDING).await
     }
 
+    /// Opens one more door, and returns its index at once.
+    pub(crate) async fn open_another(&mut self) -> Result<usize, Failure> {
+        let function = self.specs.iter().position(|spec| spec.name == DOOR).context("no door was ever opened")?;
+        self.start_one(function).await
+    }
+
     async fn start_one(&mut self, function: usize) -> Result<usize, Failure> {
         let (spec, endpoints) = (&self.specs[function], &self.endpoints);
         let number = self.started.iter().filter(|worker| worker.function == function).count() + 1;
@@ -135,7 +146,7 @@ impl Workers {
         }
         let process = Supervised::spawn(program).await.map_err(Failure::Configuration)?;
         let condition = Condition::AtWork;
-        self.started.push(Worker { id, function, process, log, rss_mib: None, condition });
+        self.started.push(Worker { id, function, process, log, rss_mib: None, condition, address: None });
         Ok(self.started.len() - 1)
     }
 
@@ -212,6 +223,21 @@ impl Workers {
         self.started.iter_mut().position(|worker| worker.function == DECIDING && worker.is_at_work())
     }
 
+    /// The first door that is open.
+    pub(crate) fn first_open(&mut self) -> Option<usize> {
+        let Self { specs, started, .. } = self;
+        started.iter_mut().position(|worker| specs[worker.function].name == DOOR && worker.is_at_work())
+    }
+
+    /// Every door that takes requests.
+    pub(crate) fn doors(&mut self) -> Vec<Door> {
+        let Self { specs, started, .. } = self;
+        let doors = started.iter_mut().filter(|worker| specs[worker.function].name == DOOR);
+        let open =
+            doors.filter_map(|door| if door.is_at_work() { Some((door.id.clone(), door.address()?)) } else { None });
+        open.map(|(id, address)| Door { id, address }).collect()
+    }
+
     /// Whether the deciding is ours alone and everybody who decides has ended.
     pub fn all_ended(&mut self) -> bool {
         let mut deciding = self.started.iter_mut().filter(|worker| worker.function == DECIDING);
@@ -224,10 +250,12 @@ impl Workers {
         }
     }
 
-    /// Id and peak memory, as last noted, of those who decide purchases.
+    /// Id and peak memory, as last noted, of those who answer buyers: the doors where there are any, else those who decide
+    /// purchases.
     pub fn memory(&self) -> Vec<(String, Option<f64>)> {
-        let deciding = self.started.iter().filter(|worker| worker.function == DECIDING);
-        deciding.map(|worker| (worker.id.clone(), worker.rss_mib)).collect()
+        let answering = self.specs.iter().position(|spec| spec.name == DOOR).unwrap_or(DECIDING);
+        let answering = self.started.iter().filter(|worker| worker.function == answering);
+        answering.map(|worker| (worker.id.clone(), worker.rss_mib)).collect()
     }
 
     /// Asks every worker to drain, first those who decide purchases, and says how each ended.
@@ -254,6 +282,13 @@ impl Workers {
     }
 }
 
+/// Where buyers ask by HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    pub id: String,
+    pub address: SocketAddr,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     AtWork,
@@ -272,12 +307,13 @@ struct Worker {
     log: PathBuf,
     rss_mib: Option<f64>,
     condition: Condition,
+    address: Option<SocketAddr>,
 }
 
 impl Worker {
     async fn ready(&mut self) -> Result<(), Failure> {
         let started = Instant::now();
-        while !READY_LOGGED.iter().any(|ready| self.logged().contains(ready)) {
+        while !is_ready(&self.logged()) {
             if let Some(status) = self.process.try_wait().context("look after a worker")? {
                 let text = anyhow!("{} ended before it was ready ({status}); {}", self.id, self.last_logged());
                 return Err(Failure::of_worker(status, text));
@@ -289,6 +325,16 @@ impl Worker {
             sleep(READY_POLL).await;
         }
         Ok(())
+    }
+
+    /// Where a door listens, once it takes requests.
+    fn address(&mut self) -> Option<SocketAddr> {
+        if self.address.is_none() {
+            let logged = self.logged();
+            let (_, listens) = logged.split_once(LISTENS_LOGGED).filter(|_| is_ready(&logged))?;
+            self.address = listens.split_whitespace().next()?.parse().ok();
+        }
+        self.address
     }
 
     fn is_at_work(&mut self) -> bool {
@@ -315,6 +361,10 @@ impl Worker {
         let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)..];
         format!("the log of {} ends with\n  {}", self.id, last.join("\n  "))
     }
+}
+
+fn is_ready(logged: &str) -> bool {
+    READY_LOGGED.iter().any(|ready| logged.contains(ready))
 }
 
 /// The most memory that the process ever had resident; `None` once it has ended.

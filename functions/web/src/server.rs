@@ -3,6 +3,7 @@
 use crate::problem::Problem;
 use anyhow::Context;
 use axum::{Router, response::IntoResponse};
+use futures_util::poll;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -15,7 +16,8 @@ use std::{fs, net::SocketAddr, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinSet,
+    sync::Semaphore,
+    task::{JoinSet, yield_now},
     time::{sleep, timeout},
 };
 
@@ -34,6 +36,11 @@ const DESCRIPTORS_OF_OURS: u64 = 100;
 /// How long what a client is sent may be without TCP's acknowledgement, or wait because the client reads nothing (tcp(7)): then the
 /// connection ends, and what it has open here with it.
 const UNREAD_SECONDS_MAX: u64 = 20;
+/// How many are read from at the same time: as many as a small machine has cores.
+const READ_AT_ONCE: usize = 4;
+static TURNS: Semaphore = Semaphore::const_new(READ_AT_ONCE);
+/// By the first the head of a request is read, by the second its body, which is there as a rule. A turn waits for nobody.
+const POLLS_A_TURN: u32 = 2;
 /// How long a drain may take before connections are cut.
 const DRAIN_SECONDS_MAX: u64 = 10;
 /// How long nobody is let in after that has failed.
@@ -104,6 +111,16 @@ pub(crate) async fn serve(listener: TcpListener, routes: Router, connections_max
     }
 }
 
+/// Whether a client has sent something in time. It is looked for: that a socket is new counts as ready, too.
+async fn has_asked(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    let peeked = timeout(Duration::from_secs(HEADERS_SECONDS_MAX), stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(1..)))
+}
+
+/// What comes first is read first. In a crowd, connections that have just been accepted would stand in front of those that were here
+/// long before, and whose requests have come meanwhile. So whoever has sent something waits for their turn, in the order in which
+/// that was found; which is quick, as nothing of it is read.
 async fn connection(stream: TcpStream, routes: Router, service: Service) {
     // An answer is one small packet, and somebody waits for it.
     drop(stream.set_nodelay(true));
@@ -111,7 +128,20 @@ async fn connection(stream: TcpStream, routes: Router, service: Service) {
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADERS_SECONDS_MAX));
     // What waits for a client that does not read has as much room.
     builder.max_header_size(HEADERS_BYTES_READ_MAX).max_buf_size(HEADERS_BYTES_READ_MAX).max_headers(HEADERS_MAX);
+    let is_there = tokio::select! { is_there = has_asked(&stream) => is_there, () = service.stopped() => true };
+    if !is_there {
+        return;
+    }
     let mut connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    {
+        let _turn = TURNS.acquire().await;
+        for _ in 0..POLLS_A_TURN {
+            if poll!(&mut connection).is_ready() {
+                return;
+            }
+            yield_now().await;
+        }
+    }
     let served = tokio::select! {
         served = &mut connection => served,
         () = service.stopped() => {

@@ -12,7 +12,7 @@ use super::{Case, Evidence, Invariant, Jumper, invariant};
 
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
-    let Evidence { answers, dead_growth, endings, jumper, .. } = case.evidence;
+    let Evidence { answers, dead_growth, endings, jumper, doors, .. } = case.evidence;
     let unanswered = case.requests_where(|index| case.is_unanswered(index));
     let unsent = case.requests_where(|index| !case.was_sent(index)).count();
     let in_time = if unsent == 0 { String::new() } else { format!("; {unsent} were not sent, as the time was over") };
@@ -29,14 +29,19 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     };
     let unclean = endings.iter().filter(|ending| !ending.clean);
     let unclean = unclean.map(|ending| format!("{} ({})", ending.worker_id, ending.how));
-    vec![
+    let failed = doors.as_ref().map(|doors| {
+        let failures = doors.failures.iter().map(|(kind, number)| format!("{number} {kind}"));
+        invariant("no_request_failed", "by HTTP, everybody was answered the first time", failures)
+    });
+    let invariants = vec![
         invariant("every_buyer_answered", asked, unanswered),
         invariant("no_conflicting_replies", "no request was told two things", conflicting),
         invariant("no_stray_replies", "no reply without a request", strangers),
         invariant("nothing_dead", "the queue `dead` did not grow", (*dead_growth > 0).then_some(dead)),
         invariant("nobody_jumps_the_line", "a purchase by another routing key than its item is refused", jumped),
         invariant("workers_drained", format!("{} exited cleanly", endings.len()), unclean),
-    ]
+    ];
+    invariants.into_iter().chain(failed).collect()
 }
 
 /// Stock, orders, verdicts, and how they fit the replies.

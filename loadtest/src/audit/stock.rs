@@ -14,6 +14,7 @@ use shared::messages::{Status, Verdict};
 use super::database_state::RecordedItem;
 use super::events::{Units, units_of};
 use super::{Case, Scope};
+use crate::answers::Answer;
 use crate::orders::events::Events;
 use crate::schedule::ItemOnSale;
 
@@ -26,6 +27,8 @@ pub(super) struct Stock {
     pub(super) sent_away: Vec<usize>,
     /// Requests that got units before an earlier one was decided, which then got none.
     pub(super) preferred: Vec<usize>,
+    /// How many there are, and by HTTP also of those that were under way at once.
+    pub(super) inversions: u64,
     /// Items whose versions, events and units do not add up, and why; `None` where nothing was replayed.
     pub(super) unaccounted: Option<Vec<String>>,
 }
@@ -42,7 +45,7 @@ impl Stock {
 
     fn only_shrinking(case: &Case<'_>) -> Self {
         let items = &case.evidence.schedule.items;
-        let (mut reserved, mut least_refused) = (vec![0_u64; items.len()], vec![i64::MAX; items.len()]);
+        let mut reserved = vec![0_u64; items.len()];
         let mut stock = Self::default();
         for index in 0..case.ids.len() {
             let (item, quantity, status) = (case.item(index), case.quantity(index), case.status(index));
@@ -51,18 +54,14 @@ impl Stock {
                 let ordered: i64 = case.orders[index].iter().map(|order| order.quantity.max(0)).sum();
                 reserved[item] += ordered.max(quantity).unsigned_abs();
             }
-            match status {
-                Some(Status::SoldOut) => {
-                    least_refused[item] = least_refused[item].min(quantity);
-                    if case.items[item].is_some_and(|row| row.available >= quantity) {
-                        stock.sent_away.push(index);
-                    }
-                }
-                // Whoever comes after a refused request and asks for as much or more must be refused too.
-                Some(Status::Reserved) if quantity >= least_refused[item] => stock.preferred.push(index),
-                Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
+            let is_left = case.items[item].is_some_and(|row| row.available >= quantity);
+            if status == Some(Status::SoldOut) && is_left {
+                stock.sent_away.push(index);
             }
         }
+        stock.preferred = preferred(case, case.in_order(0..case.ids.len()));
+        let begun = |answer: &Answer| answer.begun.unwrap_or_default();
+        stock.inversions = preferred(case, case.in_order_of(0..case.ids.len(), begun)).len() as u64;
         let oversold = items.iter().zip(reserved).filter(|(item, units)| *units > item.stock);
         stock.oversold = oversold.map(|(item, units)| (item.id.clone(), units - item.stock)).collect();
         stock
@@ -77,8 +76,23 @@ impl Stock {
                 unaccounted.push(format!("{}: {why}", row.id));
             }
         }
-        Self { unaccounted: Some(unaccounted), ..stock }
+        let inversions = stock.preferred.len() as u64;
+        Self { unaccounted: Some(unaccounted), inversions, ..stock }
     }
+}
+
+/// Whoever comes after a sold-out request for the same item and asks for as much or more must be refused too.
+fn preferred(case: &Case<'_>, in_order: Vec<usize>) -> Vec<usize> {
+    let mut least_refused = vec![i64::MAX; case.items.len()];
+    let is_preferred = |&index: &usize| {
+        let (least, quantity) = (&mut least_refused[case.item(index)], case.quantity(index));
+        if case.status(index) == Some(Status::SoldOut) {
+            *least = quantity.min(*least);
+            return false;
+        }
+        quantity >= *least
+    };
+    in_order.into_iter().filter(is_preferred).collect()
 }
 
 /// The decisions and the returns of one item.
@@ -135,14 +149,12 @@ impl Changes {
         for version in 0..version {
             let mut number = None;
             if let Some(requests) = self.decided.get(&version) {
-                for &index in requests {
-                    match case.status(index) {
-                        Some(Status::Reserved) => {
-                            available -= case.quantity(index);
-                            number = number.max(self.reserved.get(&index));
-                        }
-                        Some(Status::SoldOut) if available >= case.quantity(index) => sent_away.push(index),
-                        Some(Status::SoldOut | Status::Refused | Status::Done | Status::Invalid) | None => {}
+                for index in case.in_order(requests.iter().copied()) {
+                    if case.status(index) == Some(Status::Reserved) {
+                        available -= case.quantity(index);
+                        number = number.max(self.reserved.get(&index));
+                    } else if available >= case.quantity(index) {
+                        sent_away.push(index);
                     }
                 }
             } else {
@@ -171,20 +183,17 @@ impl Changes {
     /// asked for no less.
     fn preferred(&self, case: &Case<'_>) -> Vec<usize> {
         let decided = self.decided.iter();
-        let mut by_place: Vec<(usize, i64)> =
+        let versions: HashMap<usize, i64> =
             decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect();
-        by_place.sort_unstable();
         let (mut sold_out_at, mut least_refused, mut preferred) = (i64::MIN, HashMap::new(), Vec::new());
-        for (index, version) in by_place {
-            let quantity = case.quantity(index);
+        for index in case.in_order(versions.keys().copied()) {
+            let (version, quantity) = (versions[&index], case.quantity(index));
             let least = least_refused.entry(version).or_insert(i64::MAX);
-            match case.status(index) {
-                Some(Status::SoldOut) => {
-                    sold_out_at = sold_out_at.max(version);
-                    *least = quantity.min(*least);
-                }
-                Some(Status::Reserved) if version < sold_out_at || quantity >= *least => preferred.push(index),
-                Some(Status::Reserved | Status::Refused | Status::Done | Status::Invalid) | None => {}
+            if case.status(index) == Some(Status::SoldOut) {
+                sold_out_at = sold_out_at.max(version);
+                *least = quantity.min(*least);
+            } else if version < sold_out_at || quantity >= *least {
+                preferred.push(index);
             }
         }
         preferred

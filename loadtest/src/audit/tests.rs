@@ -60,6 +60,21 @@ const FAULTS: &[Fault] = &[
     // Whoever came after the third buyer was sent away as well, although a unit was left.
     ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), "no_false_sold_out"),
     ("a buyer jumps the queue", jump_the_queue, "first_come_first_served"),
+    (
+        "by HTTP, who is under way while another is sold out may be preferred",
+        |sale| by_http(sale, Duration::from_millis(7)),
+        "",
+    ),
+    (
+        "by HTTP, one who asks after another was told is preferred",
+        |sale| by_http(sale, Duration::from_millis(8)),
+        "first_come_first_served",
+    ),
+    (
+        "by HTTP, somebody has to ask twice although nothing happened",
+        |sale| sale.doors = Some(DoorsReport { failures: [("reset", 1)].into(), ..DoorsReport::default() }),
+        "no_request_failed",
+    ),
     ("verdicts of an array stand at their places", |sale| sale.reply_to_array(&[2, 3, 9], &[2, 3, 9]), ""),
     (
         "verdicts of an array stand at swapped places",
@@ -143,6 +158,15 @@ fn jump_the_queue(sale: &mut Evidence) {
     sale.turn(8, Code::Reserved);
 }
 
+/// The ninth buyer is preferred to the third, who is told so after 7 ms.
+fn by_http(sale: &mut Evidence, ninth_begins: Duration) {
+    jump_the_queue(sale);
+    for answer in &mut sale.answers.answers {
+        (answer.begun, answer.at) = (Some(Duration::ZERO), Duration::from_millis(7));
+    }
+    sale.answers.answers[8].begun = Some(ninth_begins);
+}
+
 #[test]
 fn each_fault_of_a_sale_turns_its_invariants_red_and_no_other() {
     assert_red(Evidence::sale, FAULTS);
@@ -162,7 +186,7 @@ fn what_is_wrong_is_counted() {
     type Counted = (fn(&mut Evidence), [u64; 5]);
     let counted = Audit::of(&Evidence::sale()).verdicts;
     assert_eq!(counted, VerdictCounts { reserved: 3, sold_out: 7, refused: 0, invalid: 0 });
-    let counts: [Counted; 9] = [
+    let counts: [Counted; 10] = [
         (|_| {}, [0, 0, 0, 0, 0]),
         (|sale| sale.never_send(9), [0, 0, 0, 0, 0]),
         (|sale| drop(sale.database.verdicts.remove(9)), [1, 0, 0, 0, 0]),
@@ -172,6 +196,7 @@ fn what_is_wrong_is_counted() {
         (|sale| sale.turn(3, Code::Reserved), [0, 0, 0, 1, 0]),
         (|sale| sale.tell(3, Code::Reserved), [0, 0, 0, 1, 0]),
         (jump_the_queue, [0, 0, 0, 0, 1]),
+        (|sale| by_http(sale, Duration::from_millis(7)), [0, 0, 0, 0, 1]),
     ];
     for (number, (seed, expected)) in counts.into_iter().enumerate() {
         let mut sale = Evidence::sale();

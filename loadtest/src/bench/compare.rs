@@ -25,12 +25,12 @@ use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::queues::refuse_queues_in_use;
 use crate::result::ServersReport;
-use crate::run::{Sale, versions};
+use crate::run::{ByHttp, Sale, To, versions};
 use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
 use crate::stats::{medians, round};
 use crate::strategy::Strategy;
 use crate::summary::figures::plural;
-use crate::workers::WorkerSpec;
+use crate::workers::{DOOR, WorkerSpec};
 use crate::{output, programs, report};
 pub(crate) use plan::rows;
 
@@ -60,7 +60,13 @@ pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure
     let mut sizes = HashSet::new();
     options.buyers.retain(|buyers| sizes.insert(*buyers));
     report::assert_writable(options.report.as_deref())?;
-    let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
+    let program = or_interrupted(async {
+        if options.rows().iter().any(|row| row.form == Form::Web) {
+            programs::all().await?;
+        }
+        programs::worker(options.bench.worker_program.as_deref()).await
+    })
+    .await?;
     let progress = Progress::new();
     let redis = options.rows().iter().any(|row| row.strategy == Some(Strategy::Redis)).then_some(&options.redis);
     let needs = Needs { redis, statements: true, ..Needs::PLAIN };
@@ -114,7 +120,7 @@ fn with_ratios(mut rows: Vec<Row>) -> Vec<Row> {
     for row in &mut rows {
         match row.contender.form {
             Form::Ceiling => ceiling = Some(row.purchases_per_second).filter(|pace| *pace > 0.0),
-            Form::Batched | Form::OneByOne | Form::Competing | Form::Http => {
+            Form::Batched | Form::OneByOne | Form::Competing | Form::Http | Form::Web => {
                 row.ratio = ceiling.map(|ceiling| round(row.purchases_per_second / ceiling, 1e4));
             }
         }
@@ -151,7 +157,7 @@ impl Bench<'_> {
             self.progress.stage(format!("measuring what nobody causes: {}", contender.name));
             let idle = match contender.form {
                 Form::Http => self.idle_by_http(contender).await?,
-                Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing => {
+                Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing | Form::Web => {
                     measure::idle(self.endpoints, &self.workers(contender)).await?
                 }
             };
@@ -170,7 +176,11 @@ impl Bench<'_> {
             let (result, counted) = self.by_http(contender, scenario.buyers, scenario.stock).await?;
             return Ok(result.row(contender, counted - idle));
         }
-        let sale = Sale::of(scenario, self.workers(contender), self.options.bench.timeout());
+        let mut sale = Sale::of(scenario, self.workers(contender), self.options.bench.timeout());
+        if contender.form == Form::Web {
+            let to = To::Ours { program: programs::function(DOOR)?, number: 1 };
+            sale.by_http = Some(ByHttp { to, connections: None });
+        }
         let progress = (self.progress, what);
         let measured = measure::sale(self.endpoints, sale, ServerPids::default(), progress).await?;
         Ok(Row::of_sale(contender, &measured.outcome, measured.counted.map(|counted| counted - idle)))

@@ -31,6 +31,8 @@ pub enum Form {
     Competing,
     /// Straight to an HTTP server, one connection for each buyer.
     Http,
+    /// The same to the function web, in front of the queue and its batches.
+    Web,
 }
 
 /// A way to sell to so many buyers, in the keys that its row has.
@@ -59,6 +61,7 @@ impl Contender {
             Form::OneByOne => ("one by one", Some(1), Some(1)),
             Form::Competing => ("competing", None, Some(competing)),
             Form::Http => ("HTTP", None, None),
+            Form::Web => ("web", None, None),
         };
         let name = strategy.map_or(words.to_owned(), |strategy| format!("{}, {words}", strategy.as_str()));
         Self { buyers, name, form, strategy, batch_max, in_flight, requests_per_message: 1 }

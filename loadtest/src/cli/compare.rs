@@ -133,10 +133,11 @@ mod tests {
         let options = compare(&[]).unwrap();
         let rows = options.rows();
         let of = |form| rows.iter().filter(|row| row.form == form).collect::<Vec<_>>();
-        assert_eq!((options.scenario(1_000, 1).stock, rows.len()), (500, 1 + 4 + 4 + 4 + 3 + 2 * 4));
+        assert_eq!((options.scenario(1_000, 1).stock, rows.len()), (500, 1 + 4 + 4 + 4 + 3 + 1 + 2 * 4));
         let arrays = ["optimistic, 10 a message", "pessimistic, 10 a message", "atomic, 10 a message"];
         assert_eq!(rows[5..8].iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), arrays);
-        assert_eq!(rows.iter().map(|row| row.requests_per_message).sum::<u32>(), 16 + 4 * 10 + 4 * 100);
+        assert_eq!(rows.iter().map(|row| row.requests_per_message).sum::<u32>(), 17 + 4 * 10 + 4 * 100);
+        assert_eq!(of(Form::Web).iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["optimistic, web"]);
         let how = |form| of(form).iter().map(|row| (row.in_flight, row.batch_max)).collect::<Vec<_>>();
         assert_eq!((how(Form::Batched), how(Form::OneByOne)), (vec![(None, None); 12], vec![(Some(1), Some(1)); 4]));
         assert_eq!((how(Form::Competing), how(Form::Http)), (vec![(Some(16), None); 4], vec![(None, None); 3]));

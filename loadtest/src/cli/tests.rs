@@ -13,7 +13,7 @@ pub(super) fn run(arguments: &[&str]) -> Result<RunOptions, clap::Error> {
     let Command::Run(options) = parse("run", &[&["--amqp-url="], arguments].concat())? else {
         unreachable!("the subcommand is run")
     };
-    Ok(options)
+    Ok(*options)
 }
 
 #[test]

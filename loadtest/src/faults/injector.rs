@@ -265,17 +265,20 @@ impl<'a> Injector<'a> {
         let mut broker_node = None;
         let index = match event.action {
             Action::Add => Some(workers.start_another().await?),
+            Action::AddDoor => Some(workers.open_another().await?),
             Action::Stop | Action::Kill | Action::Freeze => workers.first_at_work(),
+            Action::KillDoor => workers.first_open(),
             Action::KillBroker | Action::KillRedis => None,
         };
         match (event.action, index) {
-            (Action::Add, _) | (Action::Stop | Action::Kill | Action::Freeze, None) => {}
+            (Action::Add | Action::AddDoor, _) => {}
+            (Action::Stop | Action::Kill | Action::Freeze | Action::KillDoor, None) => {}
             (Action::Stop, Some(index)) => {
                 // Before it is ready, SIGTERM would end it like any program, and not make it drain.
                 workers.ready(index).await?;
                 workers.signal(index, Signal::Terminate)?;
             }
-            (Action::Kill, Some(index)) => workers.kill(index).await?,
+            (Action::Kill | Action::KillDoor, Some(index)) => workers.kill(index).await?,
             (Action::Freeze, Some(index)) => {
                 self.timed.insert((at + self.faults.freeze, Timed::Wake(index)));
                 workers.signal(index, Signal::Stop)?;

@@ -6,6 +6,7 @@ mod clients;
 mod orders;
 mod outages;
 mod pages;
+mod sale;
 mod up;
 mod webhooks;
 

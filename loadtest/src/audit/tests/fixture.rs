@@ -15,6 +15,7 @@ use crate::audit::{Audit, Ending, Evidence, Scope};
 use crate::orders::events::PublishedEvent;
 use crate::orders::follow_ups::FollowUps;
 use crate::orders::plan::{FollowUp, FollowUpKind, Plan};
+use crate::result::DoorsReport;
 use crate::schedule::{Scenario, Schedule};
 
 const NOON: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -51,7 +52,7 @@ impl Evidence {
     pub(super) fn orders() -> Self {
         let scenario = Scenario { buyers: 6, stock: 2, seed: 7, ..Scenario::default() };
         let mut sale = Self::undecided(&scenario);
-        sale.scope = Scope::Orders;
+        (sale.scope, sale.doors) = (Scope::Orders, Some(DoorsReport::default()));
         sale.follow_ups = FollowUps::to(&sale.schedule.requests, Plan { hold_ms: Some(1), ..Plan::default() });
         let row = sale.row();
         (row.available, row.sold, row.version) = (0, 2, 8);

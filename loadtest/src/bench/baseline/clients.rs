@@ -1,7 +1,7 @@
 //! The clients, in a process of their own: every buyer at once, on a connection of their own; nobody comes twice, and each
 //! has one [`Visit`].
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,10 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,13 +17,10 @@ use tokio::time::{interval, timeout};
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::http::{Connection, Unanswered, raise_open_files};
 
-/// What either process has open beside its connections to the other, generously.
-const FILES_BESIDE: u64 = 64;
 /// Between two looks at how late the clients' process is.
 const LAG_PAUSE: Duration = Duration::from_millis(10);
-/// The largest answer that is read.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// How many come where, and for what.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,13 +51,9 @@ pub(super) enum Ending {
     Conflict,
     /// 503: the server had no connection to the database in time, or waited too long for a lock.
     Unavailable,
-    /// Nobody listens (ECONNREFUSED).
-    Refused,
-    /// The connection was closed, or reset, before the answer.
-    Reset,
-    /// No answer within the buyer's time.
-    TimedOut,
-    /// Another status, no free port, no free file descriptor.
+    /// No answer, or none within the buyer's time.
+    Unanswered(Unanswered),
+    /// Another status.
     Other,
 }
 
@@ -98,14 +88,6 @@ pub(super) async fn come(program: &Path, clients: &Clients) -> Result<(Vec<Visit
         return Err(Failure::of_worker(ended.status, text));
     }
     Ok(serde_json::from_slice(&ended.stdout).context("read what the clients saw")?)
-}
-
-/// As far as so many connections need it, and no further than to the hard limit; returns how many of them there may be.
-fn raise_open_files(buyers: u32) -> nix::Result<u32> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let files = hard.min(u64::from(buyers) + FILES_BESIDE).max(soft);
-    setrlimit(Resource::RLIMIT_NOFILE, files, hard)?;
-    Ok(u32::try_from(files.saturating_sub(FILES_BESIDE)).map_or(buyers, |room| room.min(buyers)))
 }
 
 /// Is that process.
@@ -152,31 +134,19 @@ async fn visit(address: SocketAddr, purchase: Purchase, limit: Duration, start: 
     let in_time = answered.ok().filter(|_| left.saturating_sub(came) <= limit);
     let (ending, connecting) = match in_time {
         Some(Ok((status, connecting))) => (Ending::of_status(status), connecting),
-        Some(Err(error)) => (Ending::of_error(error.kind()), Duration::ZERO),
-        None => (Ending::TimedOut, Duration::ZERO),
+        Some(Err(error)) => (Ending::Unanswered(Unanswered::of(error.kind())), Duration::ZERO),
+        None => (Ending::Unanswered(Unanswered::TimedOut), Duration::ZERO),
     };
     Visit { request_id: purchase.request_id, came, connecting, left, ending }
 }
 
-/// Asks over HTTP/1.1 on a connection of its own, and waits for the whole answer; returns its status, and how long
-/// connecting took. By hand, for it is the socket that says this, and how a connection failed.
+/// Asks on a connection of its own, and waits for the whole answer; returns its status, and how long connecting took.
 pub(super) async fn exchange(address: SocketAddr, method_and_path: &str, body: &[u8]) -> io::Result<(u16, Duration)> {
     let started = Instant::now();
-    let mut stream = TcpStream::connect(address).await?;
+    let mut connection = Connection::open(address).await?;
     let connecting = started.elapsed();
-    stream.set_nodelay(true)?;
-    let head = format!(
-        "{method_and_path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).await?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, _body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
-    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    Ok((status.ok_or(ErrorKind::InvalidData)?, connecting))
+    connection.send(method_and_path, "connection: close\r\n", body).await?;
+    Ok((connection.answer().await?.status, connecting))
 }
 
 impl Ending {
@@ -186,17 +156,6 @@ impl Ending {
             410 => Self::SoldOut,
             409 => Self::Conflict,
             503 => Self::Unavailable,
-            _ => Self::Other,
-        }
-    }
-
-    #[allow(clippy::wildcard_enum_match_arm, reason = "the standard library may add kinds")]
-    fn of_error(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::ConnectionRefused => Self::Refused,
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Reset,
-            ErrorKind::NotConnected | ErrorKind::UnexpectedEof => Self::Reset,
-            ErrorKind::TimedOut => Self::TimedOut,
             _ => Self::Other,
         }
     }
@@ -212,9 +171,7 @@ impl Ending {
             Self::Sold | Self::SoldOut => None,
             Self::Conflict => Some("conflict"),
             Self::Unavailable => Some("unavailable"),
-            Self::Refused => Some("refused"),
-            Self::Reset => Some("reset"),
-            Self::TimedOut => Some("timed_out"),
+            Self::Unanswered(why) => Some(why.as_str()),
             Self::Other => Some("other"),
         }
     }
@@ -225,6 +182,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -257,13 +215,13 @@ mod tests {
             (Some("HTTP/1.1 409 Conflict\r\n\r\n"), long, Ending::Conflict),
             (Some("HTTP/1.1 503 Service Unavailable\r\n\r\n"), long, Ending::Unavailable),
             (Some("HTTP/1.1 500 Internal Server Error\r\n\r\n"), long, Ending::Other),
-            (Some(""), long, Ending::Reset),
-            (None, Duration::from_millis(50), Ending::TimedOut),
+            (Some(""), long, Ending::Unanswered(Unanswered::Reset)),
+            (None, Duration::from_millis(50), Ending::Unanswered(Unanswered::TimedOut)),
         ] {
             assert_eq!(endings(answer, timeout).await, [ending; 3], "{answer:?}");
         }
         let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
         let refused = exchange(closed, "GET /", &[]).await.unwrap_err();
-        assert_eq!(Ending::of_error(refused.kind()), Ending::Refused);
+        assert_eq!(Unanswered::of(refused.kind()), Unanswered::Refused);
     }
 }

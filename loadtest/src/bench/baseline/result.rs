@@ -133,6 +133,7 @@ fn counter(text: &str, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Unanswered;
 
     /// When each buyer came, how long connecting took, when they left (in milliseconds), and how it ended.
     type Came = (u64, u64, u64, Ending);
@@ -159,7 +160,7 @@ mod tests {
             (1, 999, 1_020, Ending::SoldOut),
             (2, 1_001, 1_025, Ending::Conflict),
             (3, 0, 10, Ending::Other),
-            (4, 7_000, 10_004, Ending::TimedOut),
+            (4, 7_000, 10_004, Ending::Unanswered(Unanswered::TimedOut)),
         ];
         let row = result(&came, 1, &[0], 0).row;
         assert_eq!((row.sold, row.refused, row.failed), (1, 1, 3));
@@ -172,7 +173,8 @@ mod tests {
 
     #[test]
     fn what_the_buyers_were_answered_is_held_against_the_orders() {
-        let came = [(0, 0, 9, Ending::Sold), (1, 0, 9, Ending::TimedOut), (2, 0, 9, Ending::Sold)];
+        let came =
+            [(0, 0, 9, Ending::Sold), (1, 0, 9, Ending::Unanswered(Unanswered::TimedOut)), (2, 0, 9, Ending::Sold)];
         let held = |stock, served: &[u128], left| {
             let BaselineResult { row, sold_without_order, .. } = result(&came, stock, served, left);
             let AtServer { untold, zombie_units, .. } = row.at_server.unwrap();

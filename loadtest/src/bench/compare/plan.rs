@@ -17,7 +17,12 @@ pub(crate) fn rows(
     for &buyers in sizes {
         rows.push(Contender::new(buyers, Form::Ceiling, None, competing));
         for &form in forms {
-            let there = strategies.iter().filter(|of| form != Form::Http || BaselineStrategy::of(**of).is_some());
+            let there = strategies.iter().filter(|strategy| match form {
+                Form::Http => BaselineStrategy::of(**strategy).is_some(),
+                // What is behind the queue, the door does not know.
+                Form::Web => **strategy == Strategy::default(),
+                Form::Ceiling | Form::Batched | Form::OneByOne | Form::Competing => true,
+            });
             let alone = there.map(|strategy| Contender::new(buyers, form, Some(*strategy), competing));
             let alone: Vec<Contender> = alone.collect();
             let arrays = arrays.iter().filter(|requests| form == Form::Batched && **requests > 1);
