@@ -1,5 +1,6 @@
 //! The command line, read and checked: whatever is accepted can be run, what cannot is refused with the reason.
 
+mod baseline;
 mod compare;
 mod contend;
 mod cost;
@@ -19,6 +20,7 @@ use crate::orders::plan::Share;
 use crate::schedule::Scenario;
 use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
+pub use baseline::{BaselineOptions, BaselineServer};
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
 pub use cost::CostOptions;
@@ -48,7 +50,7 @@ impl Cli {
             Command::Compare(options) => options.conflict(),
             Command::Up(options) => options.conflict().map(str::to_owned),
             Command::Ceiling(_) | Command::Cost(_) | Command::CeilingWorker(_) => None,
-            Command::Contend(_) | Command::BaselineClients { .. } => None,
+            Command::Contend(_) | Command::Baseline(_) | Command::BaselineClients { .. } => None,
         };
         match conflict {
             Some(conflict) => Err(Self::command().error(ErrorKind::ArgumentConflict, conflict)),
@@ -74,6 +76,8 @@ pub enum Command {
     Compare(CompareOptions),
     /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
     Contend(ContendOptions),
+    /// Open an HTTP server as Turnstile replaces it, with private servers, until Ctrl-C: to ask with any load tester.
+    Baseline(BaselineOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
     CeilingWorker(WorkerOptions),

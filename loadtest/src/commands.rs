@@ -45,6 +45,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             | Command::Ceiling(_)
             | Command::Cost(_)
             | Command::Compare(_)
+            | Command::Baseline(_)
             | Command::Contend(_) => {
                 let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER_DEFAULT.to_owned());
                 telemetry::start(&filter, false).context("RUST_LOG cannot be read").map_err(Failure::Configuration)?;
@@ -57,6 +58,7 @@ pub fn execute(cli: Cli) -> BoxFuture<'static, Result<bool, Failure>> {
             Command::Cost(options) => cost::execute(&options).await,
             Command::Compare(options) => compare::execute(options).await,
             Command::Contend(options) => contend::execute(&options).await,
+            Command::Baseline(options) => baseline::serve::execute(&options).await,
             Command::CeilingWorker(options) => serve_ceiling(&options).await,
             Command::BaselineClients { clients } => baseline::clients::serve(&clients).await.map(|()| true),
         }

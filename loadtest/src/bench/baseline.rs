@@ -3,6 +3,7 @@
 
 pub(crate) mod clients;
 mod result;
+pub(crate) mod serve;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -13,7 +14,7 @@ use anyhow::{Context, anyhow};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use axum::{Json, Router};
 use clap::ValueEnum;
 use shared::db;
@@ -119,10 +120,7 @@ impl Opened {
         pool.execute(TABLES).await?;
         let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
         sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port")?;
-        let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
-        // An answer is one small packet, and somebody waits for it.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+        let (address, listener) = listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let handler = Arc::new(Handler { pool, baseline: baseline.clone(), counts: Mutex::default() });
         let routes = Router::new().route("/purchase", post(purchase)).with_state(Arc::clone(&handler));
         let mut serving = JoinSet::new();
@@ -171,6 +169,13 @@ impl Opened {
         }
         Ok(last)
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, impl Listener<Addr = SocketAddr>), Failure> {
+    let listener = TcpListener::bind(address).await.context("listen on a loopback port")?;
+    let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
+    // An answer is one small packet, and somebody waits for it.
+    Ok((address, listener.tap_io(|stream| drop(stream.set_nodelay(true)))))
 }
 
 /// With every connection open: the first buyer does not wait for that.

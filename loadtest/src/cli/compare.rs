@@ -16,7 +16,7 @@ use crate::strategy::Strategy;
 const IN_FLIGHT: RangeInclusive<i64> = 2..=100;
 /// The most connections to the database of all workers together; PostgreSQL takes 100 by default, and a private one 200.
 const CONNECTIONS_MAX: u32 = 180;
-const PAYMENT_MS_MAX: u64 = 10_000;
+pub(super) const PAYMENT_MS_MAX: u64 = 10_000;
 
 /// In JSON the scenario of the result, without how and where it was to be had.
 #[derive(Debug, Clone, Args, Serialize)]

@@ -34,6 +34,8 @@ pub(super) struct Clients {
 /// What a buyer sends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Purchase {
+    /// A load tester that says the same each time has none.
+    #[serde(default = "Uuid::now_v7")]
     pub(super) request_id: Uuid,
     pub(super) item: String,
     pub(super) buyer: String,

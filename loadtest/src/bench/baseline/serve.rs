@@ -1,0 +1,92 @@
+//! The HTTP servers that Turnstile is measured against, open until Ctrl-C, for whatever load tester there is.
+
+use std::future::pending;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use redis::Script;
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinSet;
+
+use super::{Baseline, BaselineStrategy, Opened, Purchase, listen};
+use crate::cli::{BaselineOptions, BaselineServer};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::servers::{Needs, with_servers};
+
+/// More than any tester buys.
+const STOCK: u64 = 1 << 40;
+const ITEM: &str = "ticket";
+/// As shops that count in Redis do it: one script, one key, no order.
+const TAKE: &str = "if tonumber(redis.call('GET', KEYS[1])) < tonumber(ARGV[1]) then return 0 end \
+                    redis.call('DECRBY', KEYS[1], ARGV[1]) return 1";
+
+/// Opens it, says what to ask, and stays.
+pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> {
+    let progress = Progress::new();
+    let redis = (options.server == BaselineServer::Redis).then_some(&options.redis);
+    with_servers(&options.urls, Needs { redis, ..Needs::PLAIN }, &progress, async |endpoints, _servers| {
+        let in_database = |strategy| Baseline { payment: options.payment(), ..Baseline::new(strategy, 0, STOCK) };
+        let strategy = match options.server {
+            BaselineServer::Optimistic => Some(BaselineStrategy::Optimistic),
+            BaselineServer::Pessimistic => Some(BaselineStrategy::Pessimistic),
+            BaselineServer::Atomic => Some(BaselineStrategy::Atomic),
+            BaselineServer::Redis | BaselineServer::AtOnce => None,
+        };
+        // Served for as long as they are held.
+        let (mut opened, mut serving) = (None, JoinSet::new());
+        let (address, item) = match (strategy, &endpoints.redis_url) {
+            (Some(strategy), _) => {
+                let opened = opened.insert(Opened::new(&endpoints.database_url, &in_database(strategy)).await?);
+                (opened.address, opened.item().to_owned())
+            }
+            (None, Some(url)) => (serve(&mut serving, in_redis(url).await?).await?, ITEM.to_owned()),
+            (None, None) => (serve(&mut serving, at_once()).await?, ITEM.to_owned()),
+        };
+        progress.clear();
+        let said = format!(
+            "POST http://{address}/purchase  {{\"item\":\"{item}\",\"buyer\":\"ann\",\"quantity\":1}}\nCtrl-C ends it.\n"
+        );
+        // Nobody needs to read it.
+        drop(std::io::stdout().write_all(said.as_bytes()));
+        pending().await
+    })
+    .await
+}
+
+async fn serve(serving: &mut JoinSet<std::io::Result<()>>, routes: Router) -> Result<SocketAddr, Failure> {
+    let (address, listener) = listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    serving.spawn(axum::serve(listener, routes).into_future());
+    Ok(address)
+}
+
+/// What HTTP itself takes.
+fn at_once() -> Router {
+    Router::new().route("/purchase", post(async |Json(_): Json<Purchase>| StatusCode::OK))
+}
+
+async fn in_redis(url: &str) -> Result<Router, Failure> {
+    let connecting = async {
+        let mut redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        redis::cmd("SET").arg(ITEM).arg(STOCK).exec_async(&mut redis).await?;
+        redis::RedisResult::Ok(redis)
+    };
+    let redis = connecting.await.context("Redis cannot be used").map_err(Failure::Unreachable)?;
+    Ok(Router::new().route("/purchase", post(take)).with_state(Arc::new((redis, Script::new(TAKE)))))
+}
+
+async fn take(
+    State(of): State<Arc<(MultiplexedConnection, Script)>>,
+    Json(purchase): Json<Purchase>,
+) -> Result<StatusCode, StatusCode> {
+    let (mut redis, script) = (of.0.clone(), &of.1);
+    let taken = script.key(&purchase.item).arg(purchase.quantity).invoke_async::<u8>(&mut redis).await;
+    let is_taken = taken.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)? == 1;
+    Ok(if is_taken { StatusCode::OK } else { StatusCode::GONE })
+}
