@@ -14,9 +14,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long nothing is said at most: who is gone is noticed by it.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// Where events go.
+/// Where events go. Boxed: however few may wait, a channel has room for 32, and there are thousands of streams.
 #[derive(Clone)]
-pub(crate) struct Sender(mpsc::Sender<Event>);
+pub(crate) struct Sender(mpsc::Sender<Box<Event>>);
 
 impl Sender {
     pub(crate) async fn say(&self, name: &str, data: &str) {
@@ -30,7 +30,7 @@ impl Sender {
 
     /// To nobody, where the client is gone: then we are about to be.
     async fn send(&self, event: Event) {
-        drop(self.0.send(event).await);
+        drop(self.0.send(Box::new(event)).await);
     }
 }
 
@@ -46,13 +46,13 @@ pub(crate) fn stream<Telling: Future<Output = ()> + Send + 'static>(
     let (sender, receiver) = mpsc::channel(1);
     let telling = tell(Arc::clone(&door), Sender(sender.clone()));
     tokio::spawn(async move {
-        drop(sender.send(Event::default().retry(RETRY)).await);
+        drop(sender.send(Box::new(Event::default().retry(RETRY))).await);
         tokio::select! { () = telling => (), () = sender.closed() => (), () = door.service.stopped() => () }
         drop(open);
     });
     let events = stream::unfold(receiver, async |mut receiver| {
         let event = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
+        Some((Ok::<_, Infallible>(*event), receiver))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(SILENCE_MAX)).into_response())
 }
