@@ -76,7 +76,7 @@ pub enum Command {
     Compare(CompareOptions),
     /// Have many version-checked updates of one item at once, with jitter and without, and tell what conflicts cost.
     Contend(ContendOptions),
-    /// Open an HTTP server as Turnstile replaces it, with private servers, until Ctrl-C: to ask with any load tester.
+    /// Open an HTTP server as Turnstile replaces it until Ctrl-C: to ask with any load tester.
     Baseline(BaselineOptions),
     /// Be a worker that touches no database; `ceiling` starts these.
     #[command(hide = true)]
@@ -158,6 +158,9 @@ impl RunOptions {
             return Some(
                 "--faults and --crashes go with --rate: a sale that is sent at once is over before most of them",
             );
+        }
+        if !self.http.urls.is_empty() && !is_given {
+            return Some("--url goes with the servers of those doors: set AMQP_URL and DATABASE_URL");
         }
         let has_doors = self.http.conflict(&self.sale.scenario, &self.events);
         has_doors.or_else(|| self.orders.conflict())

@@ -1,4 +1,4 @@
-"""Buys at a door with requests: python3 buy.py ITEM BUYER QUANTITY [REQUEST_ID]. Exit code 0: reserved, 1: anything else."""
+"""Buys at a door with requests: python3 buy.py ITEM BUYER QUANTITY [REQUEST_ID]. Exit code 0: reserved, 1: another verdict, 2: none yet."""
 
 import os
 import sys
@@ -11,7 +11,6 @@ item, buyer, quantity = sys.argv[1:4]
 request_id = sys.argv[4] if len(sys.argv) > 4 else str(uuid.uuid4())
 door = os.environ.get("DOOR", "http://127.0.0.1:8080")
 
-verdict = None
 for attempt in range(10):
     try:
         response = requests.post(
@@ -22,9 +21,9 @@ for attempt in range(10):
         )
     except requests.RequestException:
         response = None
-    if response is not None and response.status_code not in (202, 503):
-        verdict = response.json()
-        break
-    time.sleep(1)  # Not decided yet, or not taken in: asked again under the same key it is one purchase.
-print(response.text if verdict else "no verdict yet")
-sys.exit(0 if verdict and verdict["status"] == "reserved" else 1)
+    if response is not None and response.status_code not in (202, 408) and response.status_code < 500:
+        print(response.text)
+        sys.exit(0 if response.json()["status"] == "reserved" else 1)
+    time.sleep(1)  # Not decided yet, or nobody knows: asked again under the same key it is one purchase.
+print(f"no verdict yet: ask again with the request id {request_id}", file=sys.stderr)
+sys.exit(2)

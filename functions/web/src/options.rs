@@ -30,8 +30,8 @@ pub(crate) struct Options {
     /// The most streams of events open at one time; more are told to come again.
     #[arg(long, env = "STREAMS_MAX", default_value_t = 20_000, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) streams_max: u32,
-    /// The most requests that are kept in memory until they are decided. Of more, those that have waited longest are left to the queue
-    /// alone, which has them all.
+    /// The most requests that are kept in memory until they are decided. From four fifths on, the oldest are left to the queue, which has
+    /// them; their clients get 202.
     #[arg(long, env = "UNDECIDED_MAX", default_value_t = 60_000, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) undecided_max: u32,
 }

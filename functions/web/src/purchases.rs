@@ -131,7 +131,9 @@ pub(crate) async fn recorded(door: &Door, id: &str, buyer: &Option<String>) -> R
 
 /// Where a request stands in line, as far as it is known here.
 pub(crate) fn waiting(id: &str, ticket: Option<&Ticket>) -> String {
-    let (ahead, wait_ms, known) = match ticket.map(Ticket::position) {
+    // Workers tell of purchases alone, and the line of a payment is its order.
+    let purchase = ticket.filter(|ticket| ticket.line.exchange == PURCHASE_EXCHANGE);
+    let (ahead, wait_ms, known) = match purchase.map(Ticket::position) {
         Some((ahead, wait_ms, known)) => (Some(ahead), wait_ms, known),
         None => (None, None, false),
     };

@@ -36,7 +36,8 @@ pub struct HttpOptions {
     /// Have buyers share so many connections, which are kept, and each buyer wait for one; without it, each has one of their own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     pub connections: Option<u32>,
-    /// Doors that are open already, such as http://127.0.0.1:8080, with commas between them: none is opened.
+    /// Doors that are open already, such as http://127.0.0.1:8080, with commas between them: none is opened. Goes with
+    /// their servers' --amqp-url and --database-url.
     #[arg(long = "url", value_name = "URL,…", value_delimiter = ',', value_parser = door, conflicts_with = "doors")]
     pub urls: Vec<Door>,
 }

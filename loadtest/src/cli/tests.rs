@@ -54,6 +54,7 @@ fn what_no_sale_can_be_is_refused_with_the_reason() {
         (&["--amqp-url=", "--kill-broker-at=50%"], node),
         (&["--broker-nodes=3", "--amqp-url=amqp://a"], "AMQP_URL"),
         (&["--kill-redis-at=40%", "--amqp-url="], redis),
+        (&["--over=http", "--url=http://127.0.0.1:1", "--amqp-url="], "AMQP_URL"),
         (&["--faults=5", "--amqp-url="], "--rate"),
         (&["--faults=5", "--rate=9", "--fault-kinds=kill,cut", "--amqp-url=amqp://a"], "private servers"),
         (&["--faults=5", "--rate=9", "--broker-nodes=3", "--amqp-url="], "one node"),
