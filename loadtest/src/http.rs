@@ -53,7 +53,7 @@ impl Unanswered {
 
 pub(crate) struct Connection {
     stream: TcpStream,
-    host: SocketAddr,
+    host: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,15 +65,16 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    pub(crate) async fn open(host: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(host).await?;
+    /// To this address, by this name.
+    pub(crate) async fn open(address: SocketAddr, host: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, host })
+        Ok(Self { stream, host: host.to_owned() })
     }
 
     /// Returns when all of it is on its way. `headers` are whole lines.
     pub(crate) async fn send(&mut self, method_and_path: &str, headers: &str, body: &[u8]) -> io::Result<()> {
-        let (host, length) = (self.host, body.len());
+        let (host, length) = (&self.host, body.len());
         let head = format!(
             "{method_and_path} HTTP/1.1\r\nhost: {host}\r\n{headers}content-type: application/json\r\n\
              content-length: {length}\r\n\r\n"

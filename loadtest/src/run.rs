@@ -11,7 +11,7 @@ mod jump;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use shared::devstack::redis;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -23,7 +23,7 @@ use crate::audit::{Evidence, Jumper, Scope};
 use crate::buyers::{Buyers, Left};
 use crate::database;
 use crate::failure::Failure;
-use crate::faults::{Draw, FaultKind, Faults, Happened, Injector, Network};
+use crate::faults::{Action, Draw, EventReport, FaultKind, Faults, Happened, Injector, Network};
 use crate::hostile::Hostile;
 use crate::machine::Machine;
 use crate::orders::{Orders, RunningOrders};
@@ -262,8 +262,10 @@ impl Running<'_> {
         let workers = drained::shares(&answers, memory);
         let outcome =
             Outcome { events: happened, crashes, faults, workers, reconnects, doors, hostile_messages, ..self.outcome };
-        // Where servers and workers die, requests may fail.
-        let is_quiet = outcome.events.is_empty() && outcome.faults.is_empty() && hostile_messages == 0;
+        // Where servers and doors die, requests may fail. Workers come and go behind the queue.
+        let hurts =
+            |event: &EventReport| matches!(event.event, Action::KillDoor | Action::KillBroker | Action::KillRedis);
+        let is_quiet = !outcome.events.iter().any(hurts) && outcome.faults.is_empty() && hostile_messages == 0;
         let doors = outcome.doors.clone().filter(|_| is_quiet);
         let told = Evidence { scope, schedule, answers, dead_growth, endings, jumper, doors, ..Evidence::default() };
         let evidence = Evidence { follow_ups, ledger, events, ..told };
@@ -290,8 +292,13 @@ impl Running<'_> {
                         doors.look(workers);
                     }
                     // After the last verdict nobody needs them, and an event may have ended them all.
-                    if *looked.borrow_and_update() < schedule.requests.len() && workers.all_ended() {
-                        return Err(workers.all_gone());
+                    if *looked.borrow_and_update() < schedule.requests.len() {
+                        if workers.all_ended() {
+                            return Err(workers.all_gone());
+                        }
+                        if workers.all_closed() && !injector.opens_doors() {
+                            return Err(Failure::Broken(anyhow!("every door has ended, and none is to come")));
+                        }
                     }
                 }
             }

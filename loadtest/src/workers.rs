@@ -3,6 +3,8 @@
 //! No worker outlives the run, however it ends ([`shared::devstack::Supervised`]), and every worker that was ever started
 //! has an [`Ending`] after [`Workers::drain`].
 
+mod doors;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,13 +19,11 @@ use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::strategy::Strategy;
+pub(crate) use doors::DOOR;
+pub use doors::Door;
 
 /// The place of those who decide purchases among the functions of a run.
 const DECIDING: usize = 0;
-/// What doors are called, with a number.
-pub(crate) const DOOR: &str = "web";
-/// What a door logs before its address.
-const LISTENS_LOGGED: &str = "listening address=";
 /// What a worker logs once it has subscribed to all of its queues; and the relay and the door, which have none. The broker cannot be
 /// asked: a passive declare counts only the active one of several single active consumers (3.10), or not even consumers
 /// (4.0 to 4.2, fixed by pull request 16185 of rabbitmq-server).
@@ -105,12 +105,6 @@ impl Workers {
     /// Starts one more of those who decide purchases and returns its index at once; [`Workers::ready`] waits for it.
     pub async fn start_another(&mut self) -> Result<usize, Failure> {
         self.start_one(DECIDING).await
-    }
-
-    /// Opens one more door, and returns its index at once.
-    pub(crate) async fn open_another(&mut self) -> Result<usize, Failure> {
-        let function = self.specs.iter().position(|spec| spec.name == DOOR).context("no door was ever opened")?;
-        self.start_one(function).await
     }
 
     async fn start_one(&mut self, function: usize) -> Result<usize, Failure> {
@@ -223,21 +217,6 @@ impl Workers {
         self.started.iter_mut().position(|worker| worker.function == DECIDING && worker.is_at_work())
     }
 
-    /// The first door that is open.
-    pub(crate) fn first_open(&mut self) -> Option<usize> {
-        let Self { specs, started, .. } = self;
-        started.iter_mut().position(|worker| specs[worker.function].name == DOOR && worker.is_at_work())
-    }
-
-    /// Every door that takes requests.
-    pub(crate) fn doors(&mut self) -> Vec<Door> {
-        let Self { specs, started, .. } = self;
-        let doors = started.iter_mut().filter(|worker| specs[worker.function].name == DOOR);
-        let open =
-            doors.filter_map(|door| if door.is_at_work() { Some((door.id.clone(), door.address()?)) } else { None });
-        open.map(|(id, address)| Door { id, address }).collect()
-    }
-
     /// Whether the deciding is ours alone and everybody who decides has ended.
     pub fn all_ended(&mut self) -> bool {
         let mut deciding = self.started.iter_mut().filter(|worker| worker.function == DECIDING);
@@ -282,13 +261,6 @@ impl Workers {
     }
 }
 
-/// Where buyers ask by HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Door {
-    pub id: String,
-    pub address: SocketAddr,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     AtWork,
@@ -325,16 +297,6 @@ impl Worker {
             sleep(READY_POLL).await;
         }
         Ok(())
-    }
-
-    /// Where a door listens, once it takes requests.
-    fn address(&mut self) -> Option<SocketAddr> {
-        if self.address.is_none() {
-            let logged = self.logged();
-            let (_, listens) = logged.split_once(LISTENS_LOGGED).filter(|_| is_ready(&logged))?;
-            self.address = listens.split_whitespace().next()?.parse().ok();
-        }
-        self.address
     }
 
     fn is_at_work(&mut self) -> bool {

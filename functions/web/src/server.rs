@@ -12,7 +12,7 @@ use hyper_util::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::{config::Unusable, worker::Service};
 use socket2::SockRef;
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -24,7 +24,7 @@ use tokio::{
 /// How many connections the system takes that we have not yet, where it may.
 const BACKLOG: u32 = 4_096;
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
-/// How long a request's headers may take to come, and how long a connection may be idle.
+/// How long a request may take to begin, and its headers to come; and how long a connection may be idle.
 const HEADERS_SECONDS_MAX: u64 = 10;
 /// What is read of them at most; what is more than the door lets pass, and less than this, is answered with a sentence.
 const HEADERS_BYTES_READ_MAX: usize = 64 * 1024;
@@ -36,9 +36,9 @@ const DESCRIPTORS_OF_OURS: u64 = 100;
 /// How long what a client is sent may be without TCP's acknowledgement, or wait because the client reads nothing (tcp(7)): then the
 /// connection ends, and what it has open here with it.
 const UNREAD_SECONDS_MAX: u64 = 20;
-/// How many are read from at the same time: as many as a small machine has cores.
-const READ_AT_ONCE: usize = 4;
-static TURNS: Semaphore = Semaphore::const_new(READ_AT_ONCE);
+/// How many are read from at the same time. More take the order from those that come at once, fewer the time from newcomers where
+/// others keep their connections busy.
+const READ_AT_ONCE: usize = 64;
 /// By the first the head of a request is read, by the second its body, which is there as a rule. A turn waits for nobody.
 const POLLS_A_TURN: u32 = 2;
 /// How long a drain may take before connections are cut.
@@ -83,15 +83,16 @@ pub(crate) fn connections_within(wanted: usize) -> usize {
 pub(crate) async fn serve(listener: TcpListener, routes: Router, connections_max: usize, service: &Service) {
     let full =
         Router::new().fallback(async || ([("connection", "close")], Problem::TooManyConnections).into_response());
+    let turns = Arc::new(Semaphore::new(READ_AT_ONCE));
     let (mut connections, mut stopped) = (JoinSet::new(), std::pin::pin!(service.stopped()));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < connections_max => {
-                    connections.spawn(connection(stream, routes.clone(), service.clone()));
+                    connections.spawn(connection(stream, routes.clone(), service.clone(), Arc::clone(&turns)));
                 }
                 Ok((stream, _)) if connections.len() < connections_max + TOLD_MAX => {
-                    connections.spawn(connection(stream, full.clone(), service.clone()));
+                    connections.spawn(connection(stream, full.clone(), service.clone(), Arc::clone(&turns)));
                 }
                 Ok(_) => (),
                 // Out of file descriptors, say: it would fail again at once.
@@ -121,7 +122,7 @@ async fn has_asked(stream: &TcpStream) -> bool {
 /// What comes first is read first. In a crowd, connections that have just been accepted would stand in front of those that were here
 /// long before, and whose requests have come meanwhile. So whoever has sent something waits for their turn, in the order in which
 /// that was found; which is quick, as nothing of it is read.
-async fn connection(stream: TcpStream, routes: Router, service: Service) {
+async fn connection(stream: TcpStream, routes: Router, service: Service, turns: Arc<Semaphore>) {
     // An answer is one small packet, and somebody waits for it.
     drop(stream.set_nodelay(true));
     let mut builder = http1::Builder::new();
@@ -133,13 +134,14 @@ async fn connection(stream: TcpStream, routes: Router, service: Service) {
         return;
     }
     let mut connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    {
-        let _turn = TURNS.acquire().await;
-        for _ in 0..POLLS_A_TURN {
+    if let Ok(_turn) = turns.acquire().await {
+        for number in 0..POLLS_A_TURN {
+            if number > 0 {
+                yield_now().await;
+            }
             if poll!(&mut connection).is_ready() {
                 return;
             }
-            yield_now().await;
         }
     }
     let served = tokio::select! {

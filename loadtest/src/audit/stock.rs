@@ -8,6 +8,7 @@
 //! Nothing is judged on an item whose versions do not add up; that is a fault of its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use shared::messages::{Status, Verdict};
 
@@ -60,7 +61,6 @@ impl Stock {
             }
         }
         stock.preferred = preferred(case, case.in_order(0..case.ids.len()));
-        let begun = |answer: &Answer| answer.begun.unwrap_or_default();
         stock.inversions = preferred(case, case.in_order_of(0..case.ids.len(), begun)).len() as u64;
         let oversold = items.iter().zip(reserved).filter(|(item, units)| *units > item.stock);
         stock.oversold = oversold.map(|(item, units)| (item.id.clone(), units - item.stock)).collect();
@@ -76,9 +76,12 @@ impl Stock {
                 unaccounted.push(format!("{}: {why}", row.id));
             }
         }
-        let inversions = stock.preferred.len() as u64;
-        Self { unaccounted: Some(unaccounted), inversions, ..stock }
+        Self { unaccounted: Some(unaccounted), ..stock }
     }
+}
+
+fn begun(answer: &Answer) -> Duration {
+    answer.begun.unwrap_or_default()
 }
 
 /// Whoever comes after a sold-out request for the same item and asks for as much or more must be refused too.
@@ -169,7 +172,9 @@ impl Changes {
             least = least.min(available);
         }
         stock.sent_away.extend(sent_away);
-        stock.preferred.extend(self.preferred(case));
+        let decided = || self.decided.values().flatten().copied();
+        stock.preferred.extend(self.preferred(case, case.in_order(decided())));
+        stock.inversions += self.preferred(case, case.in_order_of(decided(), begun)).len() as u64;
         if least < 0 {
             stock.oversold.push((item.id.clone(), least.unsigned_abs()));
         }
@@ -181,12 +186,12 @@ impl Changes {
 
     /// Who got units at a version before that at which an earlier request was sold out, or, decided with it at one version,
     /// asked for no less.
-    fn preferred(&self, case: &Case<'_>) -> Vec<usize> {
+    fn preferred(&self, case: &Case<'_>, in_order: Vec<usize>) -> Vec<usize> {
         let decided = self.decided.iter();
         let versions: HashMap<usize, i64> =
             decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect();
         let (mut sold_out_at, mut least_refused, mut preferred) = (i64::MIN, HashMap::new(), Vec::new());
-        for index in case.in_order(versions.keys().copied()) {
+        for index in in_order {
             let (version, quantity) = (versions[&index], case.quantity(index));
             let least = least_refused.entry(version).or_insert(i64::MAX);
             if case.status(index) == Some(Status::SoldOut) {

@@ -2,6 +2,7 @@
 //! as a competent user would, and nothing is done to make it fail. All clients come at once, a connection each.
 
 pub(crate) mod clients;
+mod lua;
 mod result;
 pub(crate) mod serve;
 

@@ -25,7 +25,10 @@ use crate::workers::Door;
 /// How long a door is to wait for the verdict, and how long a buyer waits for the door.
 const WAIT_SECONDS: u64 = 10;
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A door ends what is idle for ten seconds, and at that very moment somebody may ask.
+const STALE: Duration = Duration::from_secs(5);
 const NOT_YET: u16 = 202;
+const TOO_SLOW: u16 = 408;
 const UNAVAILABLE: u16 = 503;
 
 /// Where buyers ask, and over how many connections.
@@ -111,8 +114,8 @@ impl Asked {
 struct Buyer {
     doors: Doors,
     shared: Arc<Shared>,
-    /// Connections that nobody uses at present, each with its door.
-    kept: Arc<Mutex<Vec<(Door, Connection)>>>,
+    /// Connections that nobody uses at present, each with its door, and since when.
+    kept: Arc<Mutex<Vec<(Door, Connection, Instant)>>>,
     start: Instant,
     /// Which door is next.
     attempts: usize,
@@ -135,10 +138,11 @@ impl Buyer {
         let (mut waits, mut later) = (RetryPolicy::SERVER_AWAY.waits(), None);
         loop {
             let failure = match self.next().await {
-                Ok((door, mut connection, is_kept)) => {
+                Ok((door, mut connection, is_stale)) => {
                     let answered = timeout(ANSWER_WAIT_MAX, self.exchange(&mut connection, asked, later.as_deref()));
                     match answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                        Ok(Answer { status: 200 | 400 | 409, body, .. }) => {
+                        // To ask again for what is refused would not help: the audit tells of what is no verdict.
+                        Ok(Answer { status: status @ (200 | 400..=499), body, .. }) if status != TOO_SLOW => {
                             self.keep(door.clone(), connection);
                             return (door.id, body);
                         }
@@ -150,8 +154,7 @@ impl Buyer {
                         }
                         Ok(Answer { status: UNAVAILABLE, .. }) => "unavailable",
                         Ok(_) => "other",
-                        // A door may end what was idle at the very moment at which somebody asks.
-                        Err(error) if is_kept && error.kind() != io::ErrorKind::TimedOut => continue,
+                        Err(error) if is_stale && error.kind() != io::ErrorKind::TimedOut => continue,
                         Err(error) => Unanswered::of(error.kind()).as_str(),
                     }
                 }
@@ -165,24 +168,24 @@ impl Buyer {
         }
     }
 
-    /// A connection that somebody has used before, or else a new one to the next door; and whether it is used.
+    /// A connection that somebody has used before, or else a new one to the next door; and whether it was idle for long.
     async fn next(&mut self) -> io::Result<(Door, Connection, bool)> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some((door, connection)) = kept {
-            return Ok((door, connection, true));
+        if let Some((door, connection, since)) = kept {
+            return Ok((door, connection, since.elapsed() > STALE));
         }
         let open = self.doors.open.borrow().clone();
         // Nobody listens where there is no door.
         let Some(door) = open.get(self.attempts % open.len().max(1)) else {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
-        let connection = timeout(ANSWER_WAIT_MAX, Connection::open(door.address)).await;
+        let connection = timeout(ANSWER_WAIT_MAX, Connection::open(door.address, &door.host)).await;
         Ok((door.clone(), connection.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?, false))
     }
 
     fn keep(&self, door: Door, connection: Connection) {
         if self.doors.connections.is_some() {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((door, connection));
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).push((door, connection, Instant::now()));
         }
     }
 

@@ -79,5 +79,6 @@ fn door(url: &str) -> Result<Door, String> {
     let with_port = |host: &str| if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let addresses = with_port(host).to_socket_addrs().map_err(|error| format!("{host} has no address: {error}"))?;
     let address: Option<SocketAddr> = addresses.into_iter().next();
-    Ok(Door { id: host.to_owned(), address: address.ok_or_else(|| format!("{host} has no address"))? })
+    let address = address.ok_or_else(|| format!("{host} has no address"))?;
+    Ok(Door { id: host.to_owned(), host: host.to_owned(), address })
 }

@@ -3,6 +3,7 @@
 use clap::{CommandFactory, ValueEnum};
 
 use super::*;
+use crate::faults::{Action, Event};
 
 pub(super) fn parse(command: &str, arguments: &[&str]) -> Result<Command, clap::Error> {
     Ok(Cli::try_parse_from(["loadtest", command].iter().chain(arguments))?.check()?.command)

@@ -105,6 +105,11 @@ impl<'a> Injector<'a> {
         })
     }
 
+    /// Whether a door is still to come.
+    pub(crate) fn opens_doors(&self) -> bool {
+        self.events.iter().any(|(_, event)| event.action == Action::AddDoor)
+    }
+
     pub(crate) fn open(&mut self) {
         self.opened = Instant::now();
     }

@@ -37,8 +37,12 @@ const STRANGERS: [(&[&str], &[&str], &[&str]); 5] = [
     // SQL stays in the store where a function has one.
     (&["functions/purchase/src"], &["sqlx::query"], &["/store.rs", "retention.rs", "strategy/redis"]),
     (&["functions/relay/src"], &["sqlx::query"], &["/store.rs"]),
-    // Only the strategy of that name speaks to Redis.
-    (&["shared/src", "loadtest/src", "functions"], REDIS, &["/devstack/redis.rs", "/strategy/redis"]),
+    // Only the strategy of that name speaks to Redis, and a server that it is measured against.
+    (
+        &["shared/src", "loadtest/src", "functions"],
+        REDIS,
+        &["/devstack/redis.rs", "/strategy/redis", "/baseline/lua.rs"],
+    ),
 ];
 
 #[test]

@@ -59,7 +59,7 @@ impl Kept {
         }
         let mut text = String::new();
         mark.read_to_string(&mut text).with_context(|| format!("read {shown}/{MARK}"))?;
-        if text.is_empty() {
+        if !text.starts_with(COMPLETE) {
             begin(&path, user).with_context(|| format!("make the servers' folders in {shown}"))?;
         }
         Ok(Kept { path, mark })
@@ -118,6 +118,8 @@ mod tests {
         let kept = Kept::open(&path, None).unwrap();
         assert!(reason(&path).contains("in use by another"), "what has it open has it locked");
         fs::write(&data, "half of it").unwrap();
+        // As whoever has it open may do: it is their standard error.
+        fs::write(path.join(MARK), "a warning\n").unwrap();
         drop(kept);
         let kept = Kept::open(&path, None).unwrap();
         assert!(!data.exists(), "a first start that came to no end has left nothing");

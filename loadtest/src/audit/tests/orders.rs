@@ -2,7 +2,7 @@
 
 use shared::messages::{Code, EventKind, Status};
 
-use super::{Evidence, Fault, assert_red};
+use super::{Evidence, Fault, assert_red, by_http};
 
 pub(super) const FAULTS: &[Fault] = &[
     (
@@ -106,11 +106,22 @@ pub(super) const FAULTS: &[Fault] = &[
         // The third buyer came before the sixth, and was decided after, when nothing was left. Versions 1, 3 and 5 are those
         // of the three returns then.
         "a buyer was decided before an earlier one",
+        decide_the_third_last,
+        "first_come_first_served",
+    ),
+    (
+        "by HTTP, those whom they came before were under way while they were",
         |sale| {
-            sale.decide(2, 7, Code::SoldOut);
-            for (index, version) in [(3, 2), (4, 4), (5, 6)] {
-                sale.decide(index, version, Code::Reserved);
-            }
+            decide_the_third_last(sale);
+            by_http(sale, &[3, 4, 5], 7);
+        },
+        "",
+    ),
+    (
+        "by HTTP, those whom they came before asked after they were told",
+        |sale| {
+            decide_the_third_last(sale);
+            by_http(sale, &[3, 4, 5], 8);
         },
         "first_come_first_served",
     ),
@@ -135,6 +146,13 @@ pub(super) const FAULTS: &[Fault] = &[
         "orders_match_verdicts replies_match_records no_false_sold_out every_change_accounted",
     ),
 ];
+
+fn decide_the_third_last(sale: &mut Evidence) {
+    sale.decide(2, 7, Code::SoldOut);
+    for (index, version) in [(3, 2), (4, 4), (5, 6)] {
+        sale.decide(index, version, Code::Reserved);
+    }
+}
 
 #[test]
 fn each_fault_of_an_order_turns_its_invariants_red_and_no_other() {

@@ -145,7 +145,7 @@ async fn visit(address: SocketAddr, purchase: Purchase, limit: Duration, start: 
 /// Asks on a connection of its own, and waits for the whole answer; returns its status, and how long connecting took.
 pub(super) async fn exchange(address: SocketAddr, method_and_path: &str, body: &[u8]) -> io::Result<(u16, Duration)> {
     let started = Instant::now();
-    let mut connection = Connection::open(address).await?;
+    let mut connection = Connection::open(address, &address.to_string()).await?;
     let connecting = started.elapsed();
     connection.send(method_and_path, "connection: close\r\n", body).await?;
     Ok((connection.answer().await?.status, connecting))

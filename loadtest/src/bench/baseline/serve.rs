@@ -3,18 +3,13 @@
 use std::future::pending;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
-use anyhow::Context;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use redis::Script;
-use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
-use super::{Baseline, BaselineStrategy, Opened, Purchase, listen};
+use super::{Baseline, BaselineStrategy, Opened, Purchase, listen, lua};
 use crate::cli::{BaselineOptions, BaselineServer};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -23,10 +18,6 @@ use crate::servers::{Needs, with_servers};
 /// More than any tester buys.
 const STOCK: u64 = 1 << 40;
 const ITEM: &str = "ticket";
-/// As shops that count in Redis do it: one script, one key, no order.
-const TAKE: &str = "if tonumber(redis.call('GET', KEYS[1])) < tonumber(ARGV[1]) then return 0 end \
-                    redis.call('DECRBY', KEYS[1], ARGV[1]) return 1";
-
 /// Opens it, says what to ask, and stays.
 pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> {
     let progress = Progress::new();
@@ -46,7 +37,7 @@ pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> 
                 let opened = opened.insert(Opened::new(&endpoints.database_url, &in_database(strategy)).await?);
                 (opened.address, opened.item().to_owned())
             }
-            (None, Some(url)) => (serve(&mut serving, in_redis(url).await?).await?, ITEM.to_owned()),
+            (None, Some(url)) => (serve(&mut serving, lua::routes(url, ITEM, STOCK).await?).await?, ITEM.to_owned()),
             (None, None) => (serve(&mut serving, at_once()).await?, ITEM.to_owned()),
         };
         progress.clear();
@@ -69,24 +60,4 @@ async fn serve(serving: &mut JoinSet<std::io::Result<()>>, routes: Router) -> Re
 /// What HTTP itself takes.
 fn at_once() -> Router {
     Router::new().route("/purchase", post(async |Json(_): Json<Purchase>| StatusCode::OK))
-}
-
-async fn in_redis(url: &str) -> Result<Router, Failure> {
-    let connecting = async {
-        let mut redis = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-        redis::cmd("SET").arg(ITEM).arg(STOCK).exec_async(&mut redis).await?;
-        redis::RedisResult::Ok(redis)
-    };
-    let redis = connecting.await.context("Redis cannot be used").map_err(Failure::Unreachable)?;
-    Ok(Router::new().route("/purchase", post(take)).with_state(Arc::new((redis, Script::new(TAKE)))))
-}
-
-async fn take(
-    State(of): State<Arc<(MultiplexedConnection, Script)>>,
-    Json(purchase): Json<Purchase>,
-) -> Result<StatusCode, StatusCode> {
-    let (mut redis, script) = (of.0.clone(), &of.1);
-    let taken = script.key(&purchase.item).arg(purchase.quantity).invoke_async::<u8>(&mut redis).await;
-    let is_taken = taken.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)? == 1;
-    Ok(if is_taken { StatusCode::OK } else { StatusCode::GONE })
 }

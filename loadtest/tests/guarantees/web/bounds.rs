@@ -53,6 +53,24 @@ async fn what_is_too_large_too_slow_or_nowhere_has_a_status_and_a_code() {
 }
 
 #[tokio::test]
+async fn whoever_has_sent_a_part_of_a_request_keeps_nobody_waiting() {
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut begun = Vec::new();
+    // More than are read from at the same time.
+    for part in ["G", "GET /livez HTTP/1.1\r\n", &head("POST", PURCHASES, &[JSON], 10)].iter().cycle().take(300) {
+        let mut stream = TcpStream::connect(&door.address).await.unwrap();
+        stream.write_all(part.as_bytes()).await.unwrap();
+        begun.push(stream);
+    }
+    assert_eq!(door.get("/livez").await.status, 200);
+    for stream in &begun {
+        let read = stream.try_read(&mut [0]).unwrap_err().kind();
+        assert_eq!(read, std::io::ErrorKind::WouldBlock, "they are still waited for");
+    }
+}
+
+#[tokio::test]
 async fn more_connections_more_requests_and_more_undecided_than_may_be_are_told_to_come_again() {
     let shop = Shop::open(&[("ticket", 1)]).await;
     let bounds = [("CONNECTIONS_MAX", "2"), ("REQUESTS_MAX", "1"), ("UNDECIDED_MAX", "1")];
