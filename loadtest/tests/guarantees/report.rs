@@ -127,7 +127,7 @@ async fn a_report_of_a_comparison_is_drawn_by_light_and_by_dark_and_on_a_phone()
     for seen in [&light, &dark, &phone] {
         assert_sound(seen, &[]);
         assert_holds(seen, &comparison);
-        assert!(seen.text.contains("ceiling 10,050") && seen.text.contains("0of 240,000"), "{}", seen.text);
+        assert!(seen.text.contains("ceiling 10,050") && seen.text.contains("0of 260,000"), "{}", seen.text);
     }
     assert_eq!(light.headings[0], "Fastest: optimistic, batched\u{a0}— 9,146 purchases per second");
     assert_ne!(light.background, dark.background);

@@ -23,9 +23,12 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    sync::Mutex,
 };
 use uuid::Uuid;
 
+/// One after the other.
+static STARTING: Mutex<()> = Mutex::const_new(());
 /// What all of its processes have in their environment.
 const MARK: &str = "UP_OF_TEST";
 
@@ -42,6 +45,8 @@ impl Up {
     }
 
     async fn start_as(line: &str, endpoints: &Endpoints) -> Self {
+        // A port that is free when it is looked for is taken only when the door is started.
+        let _starting = STARTING.lock().await;
         let mark = Uuid::now_v7().to_string();
         let mut command = command(endpoints, line).await;
         command.current_dir(ROOT).env(MARK, &mark).stdout(Stdio::piped());
