@@ -4,8 +4,13 @@ use crate::{Servers, TURN_SECONDS_MAX};
 use relay::store::{DELETE, GIVE_UP, READ, READ_ORDERS};
 use shared::devstack::seed::assert_plans;
 use sqlx::Row;
+use std::time::Duration;
+use tokio::time::sleep;
 
 const READERS_MAX: usize = 100;
+const OLDER: &str = "
+SELECT count(*) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND greatest(age(backend_xid), age(backend_xmin)) > age($1::text::xid)";
 const FULL: &str = "
 INSERT INTO outbox (kind, item, detail) SELECT 'item.opened', 'a', '{}' FROM generate_series(1, 20000);
 INSERT INTO orders (id, request_id, item, buyer, quantity, hold_until, created_at)
@@ -37,8 +42,16 @@ async fn rows_that_have_gone_through_are_not_in_the_way_of_those_to_come() {
     }
     servers.add_rows(10).await;
     // 20,000 entries in some 56 pages; those that are known to be dead are passed over within their pages, and no row of
-    // the table is looked up for them. The first reader gets to know them, once nobody's snapshot is older: an autovacuum's
-    // may be.
+    // the table is looked up for them. The first reader gets to know them, once no transaction of the server is older: an
+    // autovacuum's may be, or in another database another test's.
+    let last = servers.count("SELECT txid_current()").await;
+    let older = async || {
+        let query = sqlx::query_scalar::<_, i64>(OLDER).bind(last.to_string());
+        query.fetch_one(&servers.pool).await.unwrap()
+    };
+    while older().await > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS) {}", READ.replace("$1", "500").replace("$2", "2000"));
     let mut plan = String::new();
     for _ in 0..READERS_MAX {
