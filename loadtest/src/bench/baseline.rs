@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
-use axum::serve::{Listener, ListenerExt};
+use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use clap::ValueEnum;
 use shared::db;
@@ -121,11 +121,10 @@ impl Opened {
         pool.execute(TABLES).await?;
         let units = i64::try_from(baseline.stock).unwrap_or(i64::MAX);
         sqlx::query(PUT_ON_SALE).bind(&item).bind(units).execute(&pool).await?;
-        let (address, listener) = listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let handler = Arc::new(Handler { pool, baseline: baseline.clone(), counts: Mutex::default() });
         let routes = Router::new().route("/purchase", post(purchase)).with_state(Arc::clone(&handler));
         let mut serving = JoinSet::new();
-        serving.spawn(axum::serve(listener, routes).into_future());
+        let address = serve_on_loopback(&mut serving, routes).await?;
         Ok(Self { handler, address, item, _serving: serving })
     }
 
@@ -172,11 +171,14 @@ impl Opened {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(SocketAddr, impl Listener<Addr = SocketAddr>), Failure> {
-    let listener = TcpListener::bind(address).await.context("listen on a loopback port")?;
+/// On a port that is free; returns the address.
+async fn serve_on_loopback(serving: &mut JoinSet<std::io::Result<()>>, routes: Router) -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listen on a loopback port")?;
     let address = listener.local_addr().map_err(|error| Failure::Broken(error.into()))?;
     // An answer is one small packet, and somebody waits for it.
-    Ok((address, listener.tap_io(|stream| drop(stream.set_nodelay(true)))))
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    serving.spawn(axum::serve(listener, routes).into_future());
+    Ok(address)
 }
 
 /// With every connection open: the first buyer does not wait for that.

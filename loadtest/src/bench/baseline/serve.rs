@@ -2,14 +2,13 @@
 
 use std::future::pending;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use tokio::task::JoinSet;
 
-use super::{Baseline, BaselineStrategy, Opened, Purchase, listen, lua};
+use super::{Baseline, BaselineStrategy, Opened, Purchase, lua, serve_on_loopback};
 use crate::cli::{BaselineOptions, BaselineServer};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -18,6 +17,7 @@ use crate::servers::{Needs, with_servers};
 /// More than any tester buys.
 const STOCK: u64 = 1 << 40;
 const ITEM: &str = "ticket";
+
 /// Opens it, says what to ask, and stays.
 pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> {
     let progress = Progress::new();
@@ -37,8 +37,8 @@ pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> 
                 let opened = opened.insert(Opened::new(&endpoints.database_url, &in_database(strategy)).await?);
                 (opened.address, opened.item().to_owned())
             }
-            (None, Some(url)) => (serve(&mut serving, lua::routes(url, ITEM, STOCK).await?).await?, ITEM.to_owned()),
-            (None, None) => (serve(&mut serving, at_once()).await?, ITEM.to_owned()),
+            (None, Some(url)) => (serve_on_loopback(&mut serving, lua::routes(url, ITEM, STOCK).await?).await?, ITEM.to_owned()),
+            (None, None) => (serve_on_loopback(&mut serving, at_once()).await?, ITEM.to_owned()),
         };
         progress.clear();
         let said = format!(
@@ -49,12 +49,6 @@ pub(crate) async fn execute(options: &BaselineOptions) -> Result<bool, Failure> 
         pending().await
     })
     .await
-}
-
-async fn serve(serving: &mut JoinSet<std::io::Result<()>>, routes: Router) -> Result<SocketAddr, Failure> {
-    let (address, listener) = listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
-    serving.spawn(axum::serve(listener, routes).into_future());
-    Ok(address)
 }
 
 /// What HTTP itself takes.
