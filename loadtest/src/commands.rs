@@ -11,7 +11,7 @@ use shared::{amqp, telemetry};
 
 use crate::audit::{Invariant, invariant};
 use crate::bench::{baseline, compare, contend, cost};
-use crate::cli::{Cli, Command, Over, RunOptions, SaleOptions};
+use crate::cli::{Cli, Command, RunOptions, SaleOptions};
 use crate::failure::Failure;
 use crate::faults::{Draw, FaultKind, PrivateBroker};
 use crate::orders::demo::Demo;
@@ -21,11 +21,11 @@ use crate::orders::{Functions, Orders};
 use crate::progress::Progress;
 use crate::queues::{await_no_consumers, refuse_queues_in_use};
 use crate::result::Outcome;
-use crate::run::{Sale, run};
+use crate::run::{ByHttp, Sale, run};
 use crate::servers::{Endpoints, Needs, VHOST, or_interrupted, with_servers};
 use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
-use crate::workers::{DOOR, WorkerSpec};
+use crate::workers::WorkerSpec;
 use crate::{ceiling, output, programs, report, summary, up};
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
@@ -76,14 +76,11 @@ async fn serve_ceiling(options: &WorkerOptions) -> Result<bool, Failure> {
 
 async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     let (sale, orders) = (&options.sale, &options.orders);
-    let (purchase, functions) = or_interrupted(async {
-        let opens_doors = options.http.over == Over::Http && options.http.urls.is_empty();
-        if opens_doors {
-            programs::all().await?;
-        }
+    let (purchase, functions, door) = or_interrupted(async {
         let purchase = programs::worker(options.worker_program.as_deref()).await?;
         let are_needed = orders.show_life || orders.plan.with_seed(sale.scenario.seed).is_some();
-        Ok((purchase, if are_needed { Some(programs::functions().await?) } else { None }))
+        let functions = if are_needed { Some(programs::functions().await?) } else { None };
+        Ok((purchase, functions, if options.http.opens_doors() { Some(programs::door().await?) } else { None }))
     })
     .await?;
     let redis = (sale.strategy == Strategy::Redis).then_some(&sale.redis);
@@ -91,8 +88,8 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     report::assert_writable(sale.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&sale.urls, needs, &progress, async |endpoints, servers| {
-        let (purchase, functions) = (&purchase, functions.as_ref());
-        Rounds { endpoints, options, purchase, functions, progress: &progress }.run(servers).await
+        let (purchase, functions, by_http) = (&purchase, functions.as_ref(), options.http.by_http(door));
+        Rounds { endpoints, options, purchase, functions, by_http, progress: &progress }.run(servers).await
     });
     finish(&outcome.await?, sale)
 }
@@ -122,6 +119,7 @@ struct Rounds<'a> {
     purchase: &'a Path,
     /// Those that go on with the orders, where anything happens to them.
     functions: Option<&'a Functions>,
+    by_http: Option<ByHttp>,
     progress: &'a Progress,
 }
 
@@ -176,7 +174,7 @@ impl Rounds<'_> {
         let storage = if events.kill_broker_at.is_some() || dies { Storage::Disk } else { Storage::Memory };
         let followed = orders.plan.with_seed(options.scenario.seed).zip(self.functions.cloned());
         let mut sale = Sale::of(options.scenario.clone(), self.workers(), options.timeout());
-        sale.by_http = self.options.http.by_http(|| programs::function(DOOR))?;
+        sale.by_http = self.by_http.clone();
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
         (sale.faults.draws, sale.faults.hostile_rate) = (draws, events.hostile_rate);

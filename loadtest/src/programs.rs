@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use crate::failure::Failure;
 use crate::orders::Functions;
+use crate::workers::DOOR;
 
 /// What a run starts, and this program: it stays fresh.
 const BUILT: [&str; 5] = ["loadtest", "purchase", "release", "payment", "relay"];
@@ -35,6 +36,12 @@ pub async fn all() -> Result<PathBuf, Failure> {
 pub async fn functions() -> Result<Functions, Failure> {
     build(&[]).await?;
     Ok(Functions { release: function("release")?, payment: function("payment")?, relay: function("relay")? })
+}
+
+/// The program of a door, beside this program; built first as in [`worker`].
+pub async fn door() -> Result<PathBuf, Failure> {
+    build(&[DOOR]).await?;
+    function(DOOR)
 }
 
 pub fn ourselves() -> Result<PathBuf, Failure> {

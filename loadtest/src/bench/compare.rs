@@ -62,7 +62,7 @@ pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure
     report::assert_writable(options.report.as_deref())?;
     let program = or_interrupted(async {
         if options.rows().iter().any(|row| row.form == Form::Web) {
-            programs::all().await?;
+            programs::door().await?;
         }
         programs::worker(options.bench.worker_program.as_deref()).await
     })

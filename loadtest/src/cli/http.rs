@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::EventOptions;
-use crate::failure::Failure;
 use crate::run::{ByHttp, To};
 use crate::schedule::Scenario;
 use crate::workers::Door;
@@ -59,17 +58,17 @@ impl HttpOptions {
         }
     }
 
-    /// How buyers come by HTTP; `program` opens a door.
-    pub(crate) fn by_http(
-        &self,
-        program: impl FnOnce() -> Result<PathBuf, Failure>,
-    ) -> Result<Option<ByHttp>, Failure> {
-        let to = match (self.over, &self.urls[..]) {
-            (Over::Queue, _) => return Ok(None),
-            (Over::Http, []) => To::Ours { program: program()?, number: self.doors },
-            (Over::Http, urls) => To::Given(urls.to_vec()),
+    pub(crate) fn opens_doors(&self) -> bool {
+        self.over == Over::Http && self.urls.is_empty()
+    }
+
+    /// How buyers come by HTTP; `program` opens a door, where any is to be opened.
+    pub(crate) fn by_http(&self, program: Option<PathBuf>) -> Option<ByHttp> {
+        let to = match program {
+            Some(program) => To::Ours { program, number: self.doors },
+            None => To::Given(self.urls.clone()),
         };
-        Ok(Some(ByHttp { to, connections: self.connections }))
+        (self.over == Over::Http).then_some(ByHttp { to, connections: self.connections })
     }
 }
 
