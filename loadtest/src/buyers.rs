@@ -69,9 +69,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From the start of the sale.
+    fn elapsed(&self) -> Duration {
+        self.start.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
     /// Takes in a reply; returns what its buyers ask for next.
     fn take_in(&self, correlation_id: &str, worker_id: &str, body: &[u8]) -> Vec<FollowUp> {
-        let at = self.start.get().map_or(Duration::ZERO, Instant::elapsed);
+        let at = self.elapsed();
         let mut state = self.state();
         let State { answers, follow_ups, .. } = &mut *state;
         let (mut next, mut is_follow_up) = (Vec::new(), false);

@@ -65,7 +65,7 @@ pub(super) async fn buy(
             bought?;
         }
         let (shared, kept) = (Arc::clone(shared), Arc::clone(&kept));
-        let buyer = Buyer { doors: doors.clone(), shared, kept, start, attempts: index, _permit: permit };
+        let buyer = Buyer { doors: doors.clone(), shared, kept, attempts: index, _permit: permit };
         buying.spawn(buyer.buy(Asked::purchase(schedule, index)?));
     }
     while let Some(bought) = buying.join_next().await {
@@ -116,7 +116,6 @@ struct Buyer {
     shared: Arc<Shared>,
     /// Connections that nobody uses at present, each with its door, and since when.
     kept: Arc<Mutex<Vec<(Door, Connection, Instant)>>>,
-    start: Instant,
     /// Which door is next.
     attempts: usize,
     _permit: OwnedSemaphorePermit,
@@ -196,7 +195,7 @@ impl Buyer {
             return connection.answer().await;
         }
         if let Some(answers) = asked.answers(&mut self.shared.state()) {
-            answers.sent_at(asked.index, self.start.elapsed());
+            answers.sent_at(asked.index, self.shared.elapsed());
         }
         let headers = format!("{prefer}idempotency-key: {}\r\n", asked.id);
         connection.send(&asked.method_and_path, &headers, &asked.body).await?;
