@@ -20,7 +20,7 @@ use serde::Serialize;
 use shared::devstack::gateway::Ledger;
 use shared::messages::{Code, Status, Verdict};
 
-use crate::answers::{Answer, Answers};
+use crate::answers::Answers;
 use crate::orders::events::Events;
 use crate::orders::follow_ups::FollowUps;
 use crate::result::DoorsReport;
@@ -241,11 +241,15 @@ impl<'a> Case<'a> {
     /// Who was sold out and who got units, of these, in the order in which they asked. By HTTP everybody asks by themselves, and whose
     /// requests are under way at once have no order: somebody who is sold out then stands where they were told so.
     fn in_order(&self, indices: impl Iterator<Item = usize>) -> Vec<usize> {
-        self.in_order_of(indices, |answer| answer.at)
+        self.in_order_of(indices, |_, told| told)
     }
 
-    /// The same, of those who came by HTTP and were sold out at the moment that is said of them.
-    fn in_order_of(&self, indices: impl Iterator<Item = usize>, sold_out_at: fn(&Answer) -> Duration) -> Vec<usize> {
+    /// The same, where who came by HTTP and was sold out stands at this moment, by when they began to ask and when they were told.
+    fn in_order_of(
+        &self,
+        indices: impl Iterator<Item = usize>,
+        sold_out_at: fn(Duration, Duration) -> Duration,
+    ) -> Vec<usize> {
         let moment = |index: usize| {
             let is_sold_out = match self.status(index)? {
                 Status::SoldOut => true,
@@ -256,7 +260,7 @@ impl<'a> Case<'a> {
             let at = match answer.begun {
                 // On the queue, requests are published in the schedule's order.
                 None => Duration::from_nanos(index as u64),
-                Some(_) if is_sold_out => sold_out_at(answer),
+                Some(begun) if is_sold_out => sold_out_at(begun, answer.at),
                 Some(begun) => begun,
             };
             Some((at, is_sold_out, index))

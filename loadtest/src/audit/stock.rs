@@ -8,14 +8,12 @@
 //! Nothing is judged on an item whose versions do not add up; that is a fault of its own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use shared::messages::{Status, Verdict};
 
 use super::database_state::RecordedItem;
 use super::events::{Units, units_of};
 use super::{Case, Scope};
-use crate::answers::Answer;
 use crate::orders::events::Events;
 use crate::schedule::ItemOnSale;
 
@@ -61,7 +59,7 @@ impl Stock {
             }
         }
         stock.preferred = preferred(case, case.in_order(0..case.ids.len()));
-        stock.inversions = preferred(case, case.in_order_of(0..case.ids.len(), begun)).len() as u64;
+        stock.inversions = preferred(case, case.in_order_of(0..case.ids.len(), |begun, _| begun)).len() as u64;
         let oversold = items.iter().zip(reserved).filter(|(item, units)| *units > item.stock);
         stock.oversold = oversold.map(|(item, units)| (item.id.clone(), units - item.stock)).collect();
         stock
@@ -78,10 +76,6 @@ impl Stock {
         }
         Self { unaccounted: Some(unaccounted), ..stock }
     }
-}
-
-fn begun(answer: &Answer) -> Duration {
-    answer.begun.unwrap_or_default()
 }
 
 /// Whoever comes after a sold-out request for the same item and asks for as much or more must be refused too.
@@ -173,8 +167,10 @@ impl Changes {
         }
         stock.sent_away.extend(sent_away);
         let decided = || self.decided.values().flatten().copied();
-        stock.preferred.extend(self.preferred(case, case.in_order(decided())));
-        stock.inversions += self.preferred(case, case.in_order_of(decided(), begun)).len() as u64;
+        let versions = self.versions();
+        stock.preferred.extend(preferred_at(case, &versions, case.in_order(decided())));
+        let strictly = case.in_order_of(decided(), |begun, _| begun);
+        stock.inversions += preferred_at(case, &versions, strictly).len() as u64;
         if least < 0 {
             stock.oversold.push((item.id.clone(), least.unsigned_abs()));
         }
@@ -184,23 +180,26 @@ impl Changes {
         }
     }
 
-    /// Who got units at a version before that at which an earlier request was sold out, or, decided with it at one version,
-    /// asked for no less.
-    fn preferred(&self, case: &Case<'_>, in_order: Vec<usize>) -> Vec<usize> {
+    /// Of each request, at which version it was decided.
+    fn versions(&self) -> HashMap<usize, i64> {
         let decided = self.decided.iter();
-        let versions: HashMap<usize, i64> =
-            decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect();
-        let (mut sold_out_at, mut least_refused, mut preferred) = (i64::MIN, HashMap::new(), Vec::new());
-        for index in in_order {
-            let (version, quantity) = (versions[&index], case.quantity(index));
-            let least = least_refused.entry(version).or_insert(i64::MAX);
-            if case.status(index) == Some(Status::SoldOut) {
-                sold_out_at = sold_out_at.max(version);
-                *least = quantity.min(*least);
-            } else if version < sold_out_at || quantity >= *least {
-                preferred.push(index);
-            }
-        }
-        preferred
+        decided.flat_map(|(version, requests)| requests.iter().map(|&index| (index, *version))).collect()
     }
+}
+
+/// Who got units at a version before that at which an earlier request was sold out, or, decided with it at one version,
+/// asked for no less.
+fn preferred_at(case: &Case<'_>, versions: &HashMap<usize, i64>, in_order: Vec<usize>) -> Vec<usize> {
+    let (mut sold_out_at, mut least_refused, mut preferred) = (i64::MIN, HashMap::new(), Vec::new());
+    for index in in_order {
+        let (version, quantity) = (versions[&index], case.quantity(index));
+        let least = least_refused.entry(version).or_insert(i64::MAX);
+        if case.status(index) == Some(Status::SoldOut) {
+            sold_out_at = sold_out_at.max(version);
+            *least = quantity.min(*least);
+        } else if version < sold_out_at || quantity >= *least {
+            preferred.push(index);
+        }
+    }
+    preferred
 }
