@@ -10,8 +10,28 @@ use crate::support::{
 };
 use futures_util::future::join_all;
 use lapin::types::FieldTable;
-use shared::topology::Topology;
+use shared::{devstack::Servers, topology::Topology};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// A door that has noticed that its broker is gone, and nine tickets.
+async fn without_the_broker() -> (Servers, Shop, Door) {
+    let (mut servers, shop) = Shop::private(&[("ticket", 9)]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let node = servers.rabbitmq.node_names()[0].to_owned();
+    servers.rabbitmq.kill_node(&node).await.unwrap();
+    until("the door has noticed", async || door.get("/readyz").await.status == 503).await;
+    (servers, shop, door)
+}
+
+/// Once the broker is back, the next buyer is the first.
+async fn assert_nobody_has_bought(mut servers: Servers, shop: Shop, door: Door) {
+    servers.rabbitmq.start_killed().await.unwrap();
+    let worker = shop.worker("w", &[]).await;
+    assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
+    assert_eq!(shop.stock("ticket").await, (8, 1));
+    drop((door, worker));
+    servers.stop().await.unwrap();
+}
 
 /// How many messages wait in all partitions together.
 async fn depth(shop: &Shop) -> u32 {
@@ -104,31 +124,18 @@ async fn what_is_on_sale_is_told_from_the_last_reading_while_the_database_is_slo
 /// Whoever is told that it was not taken can buy elsewhere: it is not taken afterwards.
 #[tokio::test]
 async fn what_the_broker_does_not_confirm_is_503_and_is_not_bought_behind_the_clients_back() {
-    let (mut servers, shop) = Shop::private(&[("ticket", 9)]).await;
-    let door = Door::open(&shop, "door", &[]).await;
-    let node = servers.rabbitmq.node_names()[0].to_owned();
-    servers.rabbitmq.kill_node(&node).await.unwrap();
-    until("the door has noticed", async || door.get("/readyz").await.status == 503).await;
+    let (servers, shop, door) = without_the_broker().await;
     assert_eq!(door.get("/readyz").await.problem(), (503, "not_ready".into()));
     let refused = door.buy("r-1", "wait=0").await;
     assert_eq!(refused.problem(), (503, "not_confirmed".into()));
     assert_eq!(refused.header("idempotency-key"), Some("r-1"));
-    servers.rabbitmq.start_killed().await.unwrap();
-    let worker = shop.worker("w", &[]).await;
-    assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
-    assert_eq!(shop.stock("ticket").await, (8, 1));
-    drop((door, worker));
-    servers.stop().await.unwrap();
+    assert_nobody_has_bought(servers, shop, door).await;
 }
 
 /// Nobody is left to be told, and nobody is left who wants it.
 #[tokio::test]
 async fn what_the_broker_does_not_confirm_in_time_is_not_bought_either_where_its_client_has_left() {
-    let (mut servers, shop) = Shop::private(&[("ticket", 9)]).await;
-    let door = Door::open(&shop, "door", &[]).await;
-    let node = servers.rabbitmq.node_names()[0].to_owned();
-    servers.rabbitmq.kill_node(&node).await.unwrap();
-    until("the door has noticed", async || door.get("/readyz").await.status == 503).await;
+    let (servers, shop, door) = without_the_broker().await;
     let mut client = TcpStream::connect(&door.address).await.unwrap();
     let (body, headers) = (r#"{"buyer":"b","quantity":1}"#, [JSON, ("Idempotency-Key", "r-1"), ("Prefer", "wait=0")]);
     let head = head("POST", "/items/ticket/purchases", &headers, body.len());
@@ -137,12 +144,7 @@ async fn what_the_broker_does_not_confirm_in_time_is_not_bought_either_where_its
     until("the door has it", is_in_line).await;
     drop(client);
     until("it is given up", async || !is_in_line().await).await;
-    servers.rabbitmq.start_killed().await.unwrap();
-    let worker = shop.worker("w", &[]).await;
-    assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
-    assert_eq!(shop.stock("ticket").await, (8, 1));
-    drop((door, worker));
-    servers.stop().await.unwrap();
+    assert_nobody_has_bought(servers, shop, door).await;
 }
 
 /// Its verdict goes where nobody hears it: it is looked up.
