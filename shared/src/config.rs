@@ -54,7 +54,7 @@ pub struct WorkerOptions {
     #[arg(long, env = "REPLAY_USERS", value_delimiter = ',', default_value = "operator", value_name = "USER,…")]
     pub replay_users: Vec<String>,
     /// The most requests decided in one go, which come in 500 messages at most; an array that has more is decided in one, too.
-    #[arg(long, env = "BATCH_MAX", default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(1..=5_000))]
+    #[arg(long, env = "BATCH_MAX", default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1..=5_000))]
     pub batch_max: u16,
     /// How long to wait for the servers at the start, in seconds; after that, exit with 69.
     #[arg(long, env = "STARTUP_SECONDS_MAX", default_value_t = 30, value_name = "SECONDS")]

@@ -1,13 +1,15 @@
 //! rabbitmq/asyncapi.yaml says what the code does: names, limits, fields, codes, examples, and what lands in `dead`.
 
-use crate::support::shop::{Shop, until};
+use crate::support::{
+    shop::{Shop, until},
+    yaml,
+};
 use lapin::{
     BasicProperties,
     message::BasicGetMessage,
     options::BasicGetOptions,
     types::{AMQPValue, FieldTable},
 };
-use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde::Serialize;
 use serde_json::Value;
 use shared::{
@@ -324,23 +326,5 @@ fn readme() -> String {
 }
 
 fn document() -> Value {
-    let text = include_str!("../../../rabbitmq/asyncapi.yaml");
-    let [document] = &Yaml::load_from_str(text).unwrap()[..] else { panic!("one document") };
-    json(document)
-}
-
-fn json(yaml: &Yaml) -> Value {
-    match yaml {
-        Yaml::Value(Scalar::Null) => Value::Null,
-        Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
-        Yaml::Value(Scalar::Integer(value)) => Value::from(*value),
-        Yaml::Value(Scalar::String(value)) => Value::from(value.as_ref()),
-        Yaml::Sequence(values) => values.iter().map(json).collect(),
-        Yaml::Mapping(fields) => fields.iter().map(|(name, value)| (name.as_str().unwrap(), json(value))).collect(),
-        Yaml::Value(Scalar::FloatingPoint(_))
-        | Yaml::Representation(..)
-        | Yaml::Tagged(..)
-        | Yaml::Alias(_)
-        | Yaml::BadValue => panic!("the document has no such value: {yaml:?}"),
-    }
+    yaml(include_str!("../../../rabbitmq/asyncapi.yaml"))
 }

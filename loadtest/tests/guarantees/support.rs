@@ -10,6 +10,8 @@ pub(crate) mod sale;
 pub(crate) mod shop;
 pub(crate) mod tab;
 
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+use serde_json::Value;
 use std::{io::Write, net::Ipv4Addr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -36,4 +38,26 @@ pub(crate) async fn get(address: &str, path: &str) -> String {
 pub(crate) fn not_shown(what: &str, reason: &str) {
     let said = format!("Not shown: {what}, as what that needs cannot be had here: {}\n", reason.trim());
     drop(std::io::stderr().write_all(said.as_bytes()));
+}
+
+/// The one document of this text, as JSON has it.
+pub(crate) fn yaml(text: &str) -> Value {
+    let [document] = &Yaml::load_from_str(text).unwrap()[..] else { panic!("one document") };
+    json(document)
+}
+
+fn json(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::Value(Scalar::Null) => Value::Null,
+        Yaml::Value(Scalar::Boolean(value)) => Value::from(*value),
+        Yaml::Value(Scalar::Integer(value)) => Value::from(*value),
+        Yaml::Value(Scalar::String(value)) => Value::from(value.as_ref()),
+        Yaml::Sequence(values) => values.iter().map(json).collect(),
+        Yaml::Mapping(fields) => fields.iter().map(|(name, value)| (name.as_str().unwrap(), json(value))).collect(),
+        Yaml::Value(Scalar::FloatingPoint(_))
+        | Yaml::Representation(..)
+        | Yaml::Tagged(..)
+        | Yaml::Alias(_)
+        | Yaml::BadValue => panic!("the document has no such value: {yaml:?}"),
+    }
 }

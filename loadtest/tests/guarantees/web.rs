@@ -3,6 +3,7 @@
 mod bounds;
 mod client;
 mod clients;
+mod described;
 mod orders;
 mod outages;
 mod pages;

@@ -1,5 +1,6 @@
 //! A door, and what a browser says to it and hears.
 
+use super::described;
 use crate::support::{
     free_address,
     shop::{Shop, until},
@@ -68,7 +69,9 @@ pub(super) async fn ask(address: &str, method: &str, path: &str, headers: &[(&st
     let mut stream = TcpStream::connect(address).await.unwrap();
     // A door that has heard enough may close before all is said.
     drop(stream.write_all(format!("{}{body}", head(method, path, headers, body.len())).as_bytes()).await);
-    read(stream).await
+    let response = read(stream).await;
+    described::check(method, path, &response);
+    response
 }
 
 pub(super) fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> String {
@@ -84,10 +87,14 @@ pub(super) async fn read(mut stream: TcpStream) -> Response {
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Response { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    Response::new(status, head, body)
 }
 
 impl Response {
+    pub(super) fn new(status: u16, head: &str, body: &str) -> Self {
+        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
