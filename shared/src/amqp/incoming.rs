@@ -1,13 +1,15 @@
 //! What has arrived and is not taken yet: the subscriptions merged into one stream, cut into batches.
 //!
-//! Invariant: once a subscription is over, nothing more of it is handed out: what had arrived before is somebody else's.
+//! Invariants: once a subscription is over, nothing more of it is handed out: what had arrived before is somebody else's. And a
+//! partition's messages keep their order, but none waits for another partition's backlog: one with large arrays in front would
+//! have it wait for as many decisions as a window of them has.
 
 use super::{Delivery, Error};
 use futures_util::{
     FutureExt, StreamExt,
     stream::{BoxStream, SelectAll},
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Why a subscription has ended.
 pub(super) enum End {
@@ -19,7 +21,10 @@ pub(super) enum End {
 #[derive(Default)]
 pub(super) struct Incoming {
     streams: SelectAll<BoxStream<'static, Result<Delivery, End>>>,
-    arrived: VecDeque<Delivery>,
+    /// Of each partition that has some, in order.
+    arrived: BTreeMap<usize, VecDeque<Delivery>>,
+    /// Whose turn it is.
+    first: usize,
     /// Partitions whose subscription was cancelled.
     ended: Vec<usize>,
     /// Why all of them are over.
@@ -36,9 +41,9 @@ impl Incoming {
         self.streams.is_empty() && self.arrived.is_empty() && self.is_standing()
     }
 
-    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, up to so many
-    /// messages and requests, or one message that has more. Batches form by themselves under load, and a lone request is never kept waiting for
-    /// company. Empty where only subscriptions have [`ended`](Self::ended).
+    /// A batch without a timer: the first delivery is waited for, then whatever is there already joins it, of each partition in turn, up
+    /// to so many messages and requests, or one message that has more. Batches form by themselves under load, and a lone request is
+    /// never kept waiting for company. Empty where only subscriptions have [`ended`](Self::ended).
     ///
     /// Cancelling this loses nothing: what is taken off a stream is kept here.
     pub(super) async fn batch(&mut self, messages_max: usize, requests_max: usize) -> Result<Vec<Delivery>, Error> {
@@ -50,8 +55,34 @@ impl Incoming {
         }
         match &self.over {
             Some(error) => Err(error.clone()),
-            None => Ok(self.arrived.drain(..within(&self.arrived, messages_max, requests_max)).collect()),
+            None => Ok(self.take(messages_max, requests_max)),
         }
+    }
+
+    /// A message of each partition in turn. Whoever finds no room is the first of the next batch.
+    fn take(&mut self, messages_max: usize, requests_max: usize) -> Vec<Delivery> {
+        let (mut batch, mut requests) = (Vec::new(), 0);
+        let (before, after): (Vec<usize>, Vec<usize>) = self.arrived.keys().partition(|key| **key < self.first);
+        let mut turns = VecDeque::from([after, before].concat());
+        let mut without_room = None;
+        while batch.len() < messages_max
+            && let Some(partition) = turns.pop_front()
+            && let Some(arrived) = self.arrived.get_mut(&partition)
+        {
+            let has_room = |next: &Delivery| batch.is_empty() || requests + next.requests <= requests_max;
+            if !arrived.front().is_some_and(has_room) {
+                without_room.get_or_insert(partition);
+                continue;
+            }
+            batch.extend(arrived.pop_front().inspect(|next| requests += next.requests));
+            if arrived.is_empty() {
+                self.arrived.remove(&partition);
+            } else {
+                turns.push_back(partition);
+            }
+        }
+        self.first = without_room.or(turns.front().copied()).unwrap_or_default();
+        batch
     }
 
     /// The partitions whose subscription the broker has ended; each is named once.
@@ -80,9 +111,9 @@ impl Incoming {
 
     fn keep(&mut self, next: Result<Delivery, End>) {
         match next {
-            Ok(delivery) => self.arrived.push_back(delivery),
+            Ok(delivery) => self.arrived.entry(delivery.partition).or_default().push_back(delivery),
             Err(End::Cancelled(partition)) => {
-                self.arrived.retain(|delivery| delivery.partition != partition);
+                self.arrived.remove(&partition);
                 if !self.ended.contains(&partition) {
                     self.ended.push(partition);
                 }
@@ -93,16 +124,6 @@ impl Incoming {
             }
         }
     }
-}
-
-/// How many of these have no more requests together; one at least, if there is one.
-fn within(arrived: &VecDeque<Delivery>, messages_max: usize, requests_max: usize) -> usize {
-    let mut requests = 0;
-    let count = arrived.iter().take(messages_max).take_while(|delivery| {
-        requests += delivery.requests;
-        requests <= requests_max
-    });
-    count.count().max(1).min(arrived.len())
 }
 
 #[cfg(test)]
@@ -144,6 +165,20 @@ mod tests {
         incoming.add(stream::iter(arrays.collect::<Vec<_>>()).boxed());
         for expected in [&[0, 1][..], &[2], &[3], &[4, 5], &[6]] {
             let batch = incoming.batch(2, 4).await.unwrap();
+            assert_eq!(batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_backlog_of_another_partition() {
+        let mut incoming = Incoming::default();
+        // Arrays of ten in two partitions, and three messages of one request behind them.
+        let arrays = (0..8).map(|tag| Delivery::of(tag as usize % 2, tag, 10));
+        let singles = (8..11).map(|tag| Delivery::of(2, tag, 1));
+        incoming.add(stream::iter(arrays.chain(singles).map(Ok).collect::<Vec<_>>()).boxed());
+        // Whoever found no room is the first of the next batch; what is larger than a batch is one by itself.
+        for expected in [&[0, 1, 8, 9][..], &[2, 3, 10], &[4, 5], &[6, 7]] {
+            let batch = incoming.batch(9, 22).await.unwrap();
             assert_eq!(batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>(), expected);
         }
     }
