@@ -113,6 +113,50 @@ async fn under_an_attack_that_began_before_it_a_worker_answers_direct_replies_an
     shop.paused("w").await;
 }
 
+#[tokio::test]
+async fn while_nodes_are_tried_out_the_next_batches_are_answered_and_nothing_is_acknowledged_before() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let mut trying = shop.worker("trying", &[("TURNSTILE_PAUSE_AT", "trying nodes out")]).await;
+    let address = format!("amq.rabbitmq.reply-to.{}.AAECAwQFBgcICQoLDA0ODw==", process_of_node(1_000));
+    let forged = shop.properties("bad").with_reply_to(address.into());
+    shop.send("ticket", request("bad", "ticket", 1).as_bytes(), forged).await;
+    shop.paused("trying").await;
+    let bought = [shop.purchase("r-1").await, shop.purchase("r-2").await, shop.purchase("r-3").await];
+    assert!(bought.iter().all(|reply| reply.code() == "reserved"));
+    trying.kill().await.unwrap();
+    let mut next = shop.worker("next", &[]).await;
+    let replies = shop.replies(3).await;
+    assert!(bought.iter().all(|first| replies[&first.correlation_id].body == first.body), "none was acknowledged");
+    assert_eq!(next.stop().await.unwrap().code(), Some(0));
+    assert!(shop.is_drained().await, "what was tried out is acknowledged, too");
+}
+
+#[tokio::test]
+async fn among_256_replies_the_one_that_ends_connections_is_found_at_the_price_of_two() {
+    let shop = Shop::open(&[("ticket", 1_000)]).await;
+    let mut direct = consume(&shop.channel, "amq.rabbitmq.reply-to").await;
+    for number in 0..256 {
+        let (id, bare) = (format!("r-{number}"), "amq.rabbitmq.reply-to".to_owned());
+        let forged = format!("{bare}.{}.AAECAwQFBgcICQoLDA0ODw==", process_of_node(1_000));
+        let reply_to = if number == 100 { forged } else { bare };
+        let properties = shop.properties(&id).with_reply_to(reply_to.into());
+        shop.send("ticket", request(&id, "ticket", 1).as_bytes(), properties).await;
+    }
+    let mut worker = shop.worker("w", &[]).await;
+    let mut answered = HashSet::new();
+    while answered.len() < 255 {
+        let reply = Reply::of(direct.next().await.unwrap().unwrap());
+        assert_eq!(reply.code(), "reserved");
+        assert!(answered.insert(reply.correlation_id), "nobody is answered twice");
+    }
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+    let log = shop.log("w").await;
+    let lost = log.matches("not published; trying again").count();
+    assert!(lost == 0 && !log.contains("replies cannot be published"), "{log}");
+    // RabbitMQ from 4.2 on loses none.
+    assert!(log.contains("losses=1") || !log.contains("losses="), "{log}");
+}
+
 /// A process id, in base64, of a node of this number (of four digits).
 fn process_of_node(number: usize) -> String {
     let process = format!("\u{83}Xv\0\nreply@{number}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}");

@@ -4,7 +4,7 @@
 //! the replies of the next batches do not wait for them; their acknowledgements do. Invariant: no copy in `dead` is given up, because it is all that is left of its message.
 
 use super::{
-    line::{Line, attempts_max, halves},
+    line::{Line, Parts, attempts_max},
     service::Service,
 };
 use crate::{
@@ -35,22 +35,21 @@ impl Copies {
         pause_at("copying").await;
         let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
         let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
-        let mut parts = vec![copies];
-        while let Some(part) = parts.pop() {
+        let mut parts = Parts::of(copies);
+        while let Some(part) = parts.next() {
             let (outgoing, attempts_max) = (Outgoing::Copies(&part), attempts_max(part.len()));
             let Err(error) = self.line.publish(&self.service, outgoing, attempts_max).await else {
                 outage.is_over();
                 continue;
             };
-            match part.as_slice() {
-                [] => (),
-                [Copied::Requeue { of, .. }] => returned.push((of.partition, of.tag)),
-                [Copied::DeadLetter { .. }] => {
+            match parts.refused(part) {
+                None => (),
+                Some(Copied::Requeue { of, .. }) => returned.push((of.partition, of.tag)),
+                Some(copy @ Copied::DeadLetter { .. }) => {
                     outage.goes_on(error);
                     tokio::time::sleep(waits.next().unwrap_or_default()).await;
-                    parts.push(part);
+                    parts.again(copy);
                 }
-                [_, _, ..] => parts.extend(halves(part)),
             }
         }
         returned

@@ -125,3 +125,53 @@ pub(super) fn halves<T>(mut part: Vec<T>) -> [Vec<T>; 2] {
     let rest = part.split_off(part.len() / 2);
     [rest, part]
 }
+
+/// What goes out together, until what the broker refuses is found: by halves, the first of them first. Pure.
+pub(super) struct Parts<T>(Vec<Vec<T>>);
+
+impl<T> Parts<T> {
+    pub(super) fn of(all: Vec<T>) -> Self {
+        Self(vec![all])
+    }
+
+    pub(super) fn next(&mut self) -> Option<Vec<T>> {
+        self.0.pop()
+    }
+
+    /// Takes back what was refused. One that was alone is found, and returned.
+    pub(super) fn refused(&mut self, mut part: Vec<T>) -> Option<T> {
+        if part.len() > 1 {
+            self.0.extend(halves(part));
+            return None;
+        }
+        part.pop()
+    }
+
+    /// This one is next, alone.
+    pub(super) fn again(&mut self, one: T) {
+        self.0.push(vec![one]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Parts;
+
+    #[test]
+    fn one_of_256_that_is_refused_is_found_by_halves_and_all_others_go_out_once() {
+        for bad in 0..256 {
+            let (mut parts, mut attempts, mut found, mut taken) =
+                (Parts::of((0..256).collect()), 0, Vec::new(), Vec::new());
+            while let Some(part) = parts.next() {
+                attempts += 1;
+                if part.contains(&bad) {
+                    found.extend(parts.refused(part));
+                } else {
+                    taken.extend(part);
+                }
+            }
+            assert_eq!((attempts, found), (1 + 2 * 8, vec![bad]));
+            assert!(taken.into_iter().eq((0..256).filter(|one| *one != bad)), "in their order");
+        }
+    }
+}

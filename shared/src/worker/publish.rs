@@ -1,11 +1,11 @@
 //! Publishing the replies of a batch: through every outage, and past whatever the broker does not take.
 //!
 //! A reply address can end the connection of whoever publishes to it (RabbitMQ before 4.2). So what goes by direct reply-to to a
-//! node that is neither ours nor one that replies have reached goes out behind all others, on a connection of its own, and costs
-//! nobody else a repeat. Invariant: what is given up, the broker has refused while it took others, or goes to such a node.
+//! node that is neither ours nor one that replies have reached goes out apart, on a connection of its own, and nobody else's reply
+//! waits for it. Invariant: what is given up, the broker has refused while it took others, or goes to such a node.
 
 use super::{
-    line::{Line, attempts_max, halves},
+    line::{Line, Parts, attempts_max, halves},
     reply_address::{ReplyNode, ReplyNodes, reply_node},
     service::Service,
 };
@@ -13,8 +13,11 @@ use crate::{
     amqp::{Outgoing, Reply},
     fail_point::pause_at,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
-use tokio::sync::OwnedMutexGuard;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{MutexGuard, PoisonError},
+    time::Instant,
+};
 
 /// How many connections may be lost to unknown nodes, before what is left of them is given up, too; and so is what comes for
 /// a while after that ([`ReplyNodes`]).
@@ -22,75 +25,82 @@ const LOSSES_MAX: u32 = 4;
 
 pub(super) struct Publishing {
     service: Service,
-    known: Line,
-    unknown: Line,
-    nodes: OwnedMutexGuard<ReplyNodes>,
+    line: Line,
+}
+
+/// Where replies go that may end the connection: behind all others, in the background.
+pub(super) struct TryingOut {
+    service: Service,
+    line: Line,
 }
 
 impl Publishing {
     /// `name` is what the broker's operators see.
-    pub(super) async fn new(service: Service, name: &str) -> Self {
-        let (known, unknown) = (Line::that_asks_node(name), Line::named(format!("{name} unknown nodes")));
-        // The session before lets go of it when it ends.
-        let nodes = Arc::clone(&service.reply_nodes).lock_owned().await;
-        Self { service, known, unknown, nodes }
+    pub(super) fn new(service: Service, name: &str) -> Self {
+        Self { service, line: Line::that_asks_node(name) }
     }
 
     /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
     /// as long as the session lives: giving up would only have the same deliveries come back, each a delivery older.
-    pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) {
+    ///
+    /// Returns the (partition, tag) of those that may end the connection: they are to be tried out.
+    pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) -> HashSet<(usize, u64)> {
         // Only who is connected knows which node is ours. What fails here fails again below, and is said there.
-        drop(self.known.connected(&self.service).await);
-        // What the broker does not take is found by halves, the first of them on top.
-        let (mut parts, mut unknown) = (vec![replies], Vec::new());
-        while let Some(mut part) = parts.pop() {
-            if part.iter().any(|reply| self.is_unknown(reply)) {
-                let (of_unknown, known) = part.into_iter().partition(|reply| self.is_unknown(reply));
-                unknown.push(of_unknown);
-                part = known;
-            }
-            let (outgoing, attempts_max) = (Outgoing::Replies(&part), attempts_max(part.len()));
-            let Err(error) = self.known.publish(&self.service, outgoing, attempts_max).await else { continue };
-            // One of them may be gone.
-            self.nodes.forget(part.iter().filter_map(node_of));
-            match part.as_slice() {
-                [] => (),
-                [reply] => {
-                    let reply_to = reply.to.reply_to();
-                    tracing::error!(%error, reply_to, "a reply cannot be delivered; its verdict is on record");
+        drop(self.line.connected(&self.service).await);
+        let (mut parts, mut unknown) = (Parts::of(replies), HashSet::new());
+        while let Some(mut part) = parts.next() {
+            part.retain(|reply| {
+                let is_unknown = self.is_unknown(reply);
+                if is_unknown {
+                    unknown.insert((reply.to.partition, reply.to.tag));
                 }
-                [_, _, ..] => parts.extend(halves(part)),
+                !is_unknown
+            });
+            let (outgoing, attempts_max) = (Outgoing::Replies(&part), attempts_max(part.len()));
+            let Err(error) = self.line.publish(&self.service, outgoing, attempts_max).await else { continue };
+            // One of them may be gone.
+            nodes_of(&self.service).forget(part.iter().filter_map(node_of));
+            if let Some(reply) = parts.refused(part) {
+                let reply_to = reply.to.reply_to();
+                tracing::error!(%error, reply_to, "a reply cannot be delivered; its verdict is on record");
             }
         }
-        self.try_out(unknown.into_iter().flatten().collect()).await;
+        unknown
     }
 
     /// Says goodbye: whatever was published is confirmed.
     pub(super) async fn close(self) {
-        self.known.close().await;
-        self.unknown.close().await;
+        self.line.close().await;
     }
 
     /// Whether it goes by direct reply-to, and may end the connection.
     fn is_unknown(&self, reply: &Reply<'_>) -> bool {
-        node_of(reply)
-            .is_some_and(|node| !self.nodes.has(node) && !self.known.node.is_some_and(|ours| ours.takes(node)))
+        node_of(reply).is_some_and(|node| {
+            !self.line.node.is_some_and(|ours| ours.takes(node)) && !nodes_of(&self.service).has(node)
+        })
+    }
+}
+
+impl TryingOut {
+    /// `name` is what the broker's operators see.
+    pub(super) fn new(service: Service, name: &str) -> Self {
+        Self { service, line: Line::named(format!("{name} unknown nodes")) }
     }
 
     /// Publishes replies to nodes that may not be there: all of them together; if that fails, node by node, beginning with those that
     /// most replies go to; and then by halves.
-    async fn try_out(&mut self, replies: Vec<Reply<'_>>) {
+    pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) {
         if replies.is_empty() {
             return;
         }
         pause_at("trying nodes out").await;
         let (mut parts, mut losses, mut given_up) = (vec![replies], 0, 0);
-        let is_paused = self.nodes.is_paused(Instant::now());
+        let is_paused = nodes_of(&self.service).is_paused(Instant::now());
         while let Some(part) = parts.pop() {
             if is_paused || losses >= LOSSES_MAX {
                 given_up += part.len();
-            } else if self.unknown.publish(&self.service, Outgoing::Replies(&part), 1).await.is_ok() {
-                self.nodes.reached(part.iter().filter_map(node_of));
+            } else if self.line.publish(&self.service, Outgoing::Replies(&part), 1).await.is_ok() {
+                nodes_of(&self.service).reached(part.iter().filter_map(node_of));
             } else {
                 losses += 1;
                 if part.len() == 1 {
@@ -101,12 +111,25 @@ impl Publishing {
             }
         }
         if !is_paused {
-            self.nodes.tried_out(losses, Instant::now());
+            nodes_of(&self.service).tried_out(losses, Instant::now());
         }
         if given_up > 0 {
-            tracing::error!(replies = given_up, "direct replies cannot be delivered; their verdicts are on record");
+            tracing::error!(
+                replies = given_up,
+                losses,
+                "direct replies cannot be delivered; their verdicts are on record"
+            );
         }
     }
+
+    pub(super) async fn close(self) {
+        self.line.close().await;
+    }
+}
+
+/// For a moment: what replies are published to meanwhile is known and unknown at once.
+fn nodes_of(service: &Service) -> MutexGuard<'_, ReplyNodes> {
+    service.reply_nodes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn node_of(reply: &Reply<'_>) -> Option<ReplyNode> {

@@ -15,10 +15,13 @@ use crate::{
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use sd_notify::NotifyState;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, Notify, watch},
+    sync::{Notify, watch},
 };
 
 /// How long a drain may take before what is in hand is left to the next worker.
@@ -39,7 +42,6 @@ pub struct Service {
     /// Has the topology looked at now.
     look: Arc<Notify>,
     pub(super) dead_messages: DeadMessages,
-    /// Of one session at a time.
     pub(super) reply_nodes: Arc<Mutex<ReplyNodes>>,
 }
 

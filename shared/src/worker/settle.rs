@@ -4,24 +4,29 @@
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
 use super::{
-    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, copies::Copies, metrics::WorkerMetrics, publish::Publishing,
-    service::Service, validate::may_reply,
+    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX,
+    copies::Copies,
+    metrics::WorkerMetrics,
+    publish::{Publishing, TryingOut},
+    service::Service,
+    validate::may_reply,
 };
 use crate::{
     amqp::{Acknowledger, Copied, Delivery, Error, Reply, count_verdict},
     fail_point::pause_at,
     messages::{Code, Rejection},
 };
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, sync::Arc};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
 };
 
-/// How many copies may wait to be kept before the next batch waits for them; of a request of an array, which is in memory meanwhile,
-/// each [`COPY_BYTES`] count as one more. As many as full windows of single messages, and 64 MB.
-const COPIES_WAITING_MAX: u32 = 16_000;
-const COPY_BYTES: usize = 4 * 1024;
+/// How many copies, and replies to nodes that are to be tried out, may wait before the next batch waits for them; of what is in memory
+/// meanwhile, a request of an array or a verdict, each [`WAITING_BYTES`] count as one more. As many as full windows of single
+/// messages, and 64 MB.
+const WAITING_MAX: u32 = 16_000;
+const WAITING_BYTES: usize = 4 * 1024;
 /// The most requests of an array that are kept each alone. Of more, the array is kept, once: else whoever sends 3 kB would have us
 /// write a thousand messages.
 const ALONE_MAX: usize = 16;
@@ -87,6 +92,14 @@ fn code_of(verdict: &str) -> Option<Code> {
 }
 
 impl Outcome {
+    fn verdict_bytes(&self) -> usize {
+        match self {
+            Self::Answered { body, .. } => body.len(),
+            Self::Several(verdicts) => verdicts.iter().flatten().map(String::len).sum(),
+            Self::Rejected(_) | Self::Requeued | Self::Ignored => 0,
+        }
+    }
+
     /// Many batches may wait for their copies and acknowledgements: of those, the verdicts would be most of what is held.
     fn forget_what_is_sent(&mut self) {
         match self {
@@ -110,6 +123,13 @@ pub(super) struct Rejected {
     pub(super) reason: Rejection,
     /// As it was sent.
     pub(super) request: Vec<u8>,
+}
+
+/// A batch whose replies are sent, but for those to nodes that are to be tried out, by (partition, tag).
+struct Answered {
+    batch: Decided,
+    unknown: HashSet<(usize, u64)>,
+    _room: OwnedSemaphorePermit,
 }
 
 pub(super) struct Decided {
@@ -173,9 +193,9 @@ pub(super) struct Settler {
 
 impl Settler {
     async fn run(self, decided: mpsc::Receiver<Decided>, progress: watch::Sender<u64>) -> Result<(), Error> {
-        let publishing = Publishing::new(self.service.clone(), &self.name).await;
+        let publishing = Publishing::new(self.service.clone(), &self.name);
         let (answered, to_finish) = mpsc::channel(BATCHES_ANSWERED_MAX);
-        let room = Arc::new(Semaphore::new(COPIES_WAITING_MAX as usize));
+        let room = Arc::new(Semaphore::new(WAITING_MAX as usize));
         let answering = self.answer(decided, publishing, answered, room);
         tokio::try_join!(answering, self.finish(to_finish, progress)).map(|_| ())
     }
@@ -185,17 +205,25 @@ impl Settler {
         &self,
         mut decided: mpsc::Receiver<Decided>,
         mut publishing: Publishing,
-        answered: mpsc::Sender<(Decided, OwnedSemaphorePermit)>,
+        answered: mpsc::Sender<Answered>,
         room: Arc<Semaphore>,
     ) -> Result<(), Error> {
         while let Some(mut batch) = decided.recv().await {
             pause_at("decided").await;
-            publishing.publish(self.replies(&batch.outcomes)).await;
+            let unknown = publishing.publish(self.replies(batch.outcomes.iter())).await;
             pause_at("replied").await;
-            batch.outcomes.iter_mut().for_each(|(_, outcome)| outcome.forget_what_is_sent());
-            let weight = u32::try_from(self.copies(&batch.outcomes).iter().map(weight_of).sum::<usize>());
-            let room = Arc::clone(&room).acquire_many_owned(weight.unwrap_or(u32::MAX).min(COPIES_WAITING_MAX)).await;
-            if answered.send((batch, room.expect("nobody closes it"))).await.is_err() {
+            let (mut weight, is_unknown) = (0, |of: &Delivery| unknown.contains(&(of.partition, of.tag)));
+            for (of, outcome) in &mut batch.outcomes {
+                if is_unknown(of) {
+                    weight += 1 + outcome.verdict_bytes() / WAITING_BYTES;
+                } else {
+                    outcome.forget_what_is_sent();
+                }
+            }
+            weight += self.copies(&batch.outcomes).iter().map(weight_of).sum::<usize>();
+            let weight = u32::try_from(weight).unwrap_or(u32::MAX).min(WAITING_MAX);
+            let room = Arc::clone(&room).acquire_many_owned(weight).await.expect("nobody closes it");
+            if answered.send(Answered { batch, unknown, _room: room }).await.is_err() {
                 break;
             }
         }
@@ -203,14 +231,16 @@ impl Settler {
         Ok(())
     }
 
-    /// Puts copies where they belong, and acknowledges.
-    async fn finish(
-        &self,
-        mut answered: mpsc::Receiver<(Decided, OwnedSemaphorePermit)>,
-        progress: watch::Sender<u64>,
-    ) -> Result<(), Error> {
+    /// Sends what replies are left, puts copies where they belong, and acknowledges.
+    async fn finish(&self, mut answered: mpsc::Receiver<Answered>, progress: watch::Sender<u64>) -> Result<(), Error> {
+        let mut trying_out = TryingOut::new(self.service.clone(), &self.name);
         let mut copies = Copies::new(self.service.clone(), &self.name);
-        while let Some((Decided { outcomes, held, undecided }, _room)) = answered.recv().await {
+        while let Some(Answered { batch, unknown, _room }) = answered.recv().await {
+            let Decided { mut outcomes, held, undecided } = batch;
+            let is_unknown = |of: &Delivery| unknown.contains(&(of.partition, of.tag));
+            trying_out.publish(self.replies(outcomes.iter().filter(|(of, _)| is_unknown(of)))).await;
+            let tried_out = outcomes.iter_mut().filter(|(of, _)| is_unknown(of));
+            tried_out.for_each(|(_, outcome)| outcome.forget_what_is_sent());
             let returned = copies.publish(self.copies(&outcomes)).await;
             self.acknowledger.give_back(&returned).await?;
             let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
@@ -219,12 +249,13 @@ impl Settler {
             tracing::debug!(messages = outcomes.len(), "settled");
             progress.send_modify(|settled| *settled += 1);
         }
+        trying_out.close().await;
         copies.close().await;
         Ok(())
     }
 
-    fn replies<'a>(&self, outcomes: &'a [(Delivery, Outcome)]) -> Vec<Reply<'a>> {
-        let mut replies = Vec::with_capacity(outcomes.len());
+    fn replies<'a>(&self, outcomes: impl Iterator<Item = &'a (Delivery, Outcome)>) -> Vec<Reply<'a>> {
+        let mut replies = Vec::with_capacity(outcomes.size_hint().0);
         for (to, outcome) in outcomes {
             let (body, request_id) = match outcome {
                 Outcome::Answered { body, request_id } => (Cow::Borrowed(body.as_str()), request_id.as_deref()),
@@ -262,7 +293,7 @@ impl Settler {
 
 fn weight_of(copy: &Copied<'_>) -> usize {
     match copy {
-        Copied::DeadLetter { request, .. } => 1 + request.map_or(0, |request| request.len() / COPY_BYTES),
+        Copied::DeadLetter { request, .. } => 1 + request.map_or(0, |request| request.len() / WAITING_BYTES),
         Copied::Requeue { .. } => 1,
     }
 }
