@@ -177,7 +177,8 @@ impl Rounds<'_> {
         sale.by_http = self.by_http.clone();
         sale.orders = followed.map(|(plan, functions)| Orders { plan, functions, storage });
         (sale.faults.events, sale.faults.freeze) = (events.events(), events.freeze());
-        (sale.faults.draws, sale.faults.hostile_rate) = (draws, events.hostile_rate);
+        sale.faults.draws = draws;
+        (sale.faults.hostile_rate, sale.faults.hostile_kinds) = (events.hostile_rate, events.hostile_kinds.clone());
         if let Some(Servers { rabbitmq, postgres, redis, .. }) = servers {
             (sale.faults.redis, sale.faults.postgres) = (redis.as_mut(), Some(postgres));
             sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost: VHOST });

@@ -13,6 +13,7 @@ use serde::Serialize;
 use shared::devstack::{Postgres, RabbitMq, Redis};
 
 use crate::answers::Answers;
+use crate::hostile::HostileKind;
 use crate::orders::plan::Share;
 use crate::schedule::Schedule;
 pub use drawn::{Draw, FaultKind};
@@ -32,6 +33,8 @@ pub struct Faults<'a> {
     pub draws: Vec<Draw>,
     /// Messages a second of a sender who means ill.
     pub hostile_rate: u32,
+    /// What they send, in turn; all where none is named.
+    pub hostile_kinds: Vec<HostileKind>,
     pub broker: Option<PrivateBroker<'a>>,
     pub postgres: Option<&'a mut Postgres>,
     pub redis: Option<&'a mut Redis>,

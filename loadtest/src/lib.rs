@@ -20,7 +20,7 @@ pub mod failure;
 pub mod faults;
 #[cfg(test)]
 mod fixtures;
-mod hostile;
+pub mod hostile;
 mod http;
 pub mod machine;
 pub mod orders;

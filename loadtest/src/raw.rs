@@ -48,8 +48,23 @@ pub fn addressed(correlation_id: &[u8], reply_to: &[u8]) -> Vec<u8> {
 
 /// The header `x-death` as the broker never writes it, and the name of an application of any bytes.
 pub fn forged_death(app_id: &[u8]) -> Vec<u8> {
-    let table = [&short(b"x-death")[..], b"A", &size(5), b"I", &1_i32.to_be_bytes()].concat();
-    properties(&[(Property::Headers, &table), (Property::AppId, app_id)])
+    properties(&[(Property::Headers, &death()), (Property::AppId, app_id)])
+}
+
+/// The same header, in a message that expires in a millisecond.
+pub fn expiring_death() -> Vec<u8> {
+    properties(&[(Property::Headers, &death()), (Property::Expiration, b"1")])
+}
+
+fn death() -> Vec<u8> {
+    [&short(b"x-death")[..], b"A", &size(5), b"I", &1_i32.to_be_bytes()].concat()
+}
+
+/// The headers by which a message asks for copies by other routing keys.
+pub fn copies(keys: &[&str]) -> Vec<u8> {
+    let keys: Vec<u8> = keys.iter().flat_map(|key| [&b"S"[..], &long(key.as_bytes())].concat()).collect();
+    let header = |name: &[u8]| [&short(name)[..], b"A", &long(&keys)].concat();
+    properties(&[(Property::Headers, &[header(b"CC"), header(b"BCC")].concat())])
 }
 
 /// The header `x-delivery-count`, as often as there are counts.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::faults::{Action, Event, FaultKind};
+use crate::hostile::HostileKind;
 use crate::orders::plan::Share;
 
 const FAULTS_MAX: i64 = 100_000;
@@ -52,9 +53,12 @@ pub struct EventOptions {
     /// Of which kinds, with commas between them [default: all].
     #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "faults")]
     pub fault_kinds: Vec<FaultKind>,
-    /// Have somebody who may do what a buyer may send so many messages a second that are made to hurt, of every kind known.
+    /// Have somebody who may do what a buyer may send so many messages a second that are made to hurt.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=HOSTILE_RATE_MAX))]
     pub hostile_rate: u32,
+    /// Of which kinds, in turn, with commas between them [default: all].
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', requires = "hostile_rate")]
+    pub hostile_kinds: Vec<HostileKind>,
 }
 
 impl EventOptions {

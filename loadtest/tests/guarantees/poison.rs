@@ -2,15 +2,11 @@
 
 use crate::support::{
     queue::{table, text},
-    shop::{Shop, request, until},
+    shop::{Shop, all_queues_are_up, request, until},
 };
 use lapin::types::AMQPValue;
 use loadtest::raw;
-use shared::{
-    amqp::{self, Nodes},
-    messages::BODY_BYTES_MAX,
-    topology::Topology,
-};
+use shared::messages::BODY_BYTES_MAX;
 
 #[tokio::test]
 async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and_cost_nobody_a_connection() {
@@ -68,13 +64,7 @@ async fn a_forged_death_takes_no_queue_down_not_even_for_the_next_start_of_the_b
     let properties = shop.properties("waiting").with_reply_to("later".into());
     shop.send("ticket", waiting.as_bytes(), properties).await;
     servers.rabbitmq.restart().await.unwrap();
-    let (nodes, queues) = (Nodes::read(&shop.amqp_url).unwrap(), Topology::read().queues.iter());
-    let names: Vec<_> = queues.map(|queue| queue.name.clone()).collect();
-    until("all queues are up", async || {
-        let states = amqp::queue_states(&nodes, "test", &names).await;
-        states.is_ok_and(|states| states.iter().all(Option::is_some))
-    })
-    .await;
+    all_queues_are_up(&shop.amqp_url).await;
     let mut shop = Shop::on(&shop.amqp_url, &shop.database_url, &[]).await;
     assert_eq!(shop.depth("dead.invalid").await, 2);
     let _worker = shop.worker("next", &[]).await;

@@ -3,24 +3,27 @@
 use crate::support::{
     free_address, get,
     queue::{consume, table, text},
-    sale::{TIME_MAX, assert_passed, endpoints, rabbitmqctl, workers},
-    shop::{Reply, Shop, memory_of, request, until},
+    sale::{TIME_MAX, assert_passed, endpoints, private_servers, rabbitmqctl, verdicts_reach, workers},
+    shop::{Reply, Shop, all_queues_are_up, memory_of, request, until},
 };
 use base64::prelude::{BASE64_STANDARD, Engine};
+use clap::ValueEnum;
 use futures_util::StreamExt;
 use lapin::{
     BasicProperties,
     options::{BasicGetOptions, BasicPublishOptions},
 };
 use loadtest::{
+    hostile::HostileKind,
+    raw,
     run::{self, Sale},
     schedule::Scenario,
 };
 use shared::{
-    devstack::{Supervised, fixture},
+    devstack::{Supervised, as_user, fixture},
     topology::Topology,
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Instant};
 use uuid::Uuid;
 
 #[tokio::test]
@@ -28,9 +31,70 @@ async fn a_sender_of_everything_that_is_made_to_hurt_changes_nothing_for_the_buy
     let scenario = Scenario { buyers: 600, items: 5, stock: 200, rate: 200.0, seed: 3, ..Scenario::default() };
     let mut sale = Sale::of(scenario, workers(2, None).await, TIME_MAX);
     sale.faults.hostile_rate = 300;
-    let outcome = run::start(&endpoints().await, sale).await.unwrap().finish().await.unwrap();
+    let running = run::start(&endpoints().await, sale).await.unwrap();
+    let (seconds, opened) = (running.schedule().last().as_secs_f64(), Instant::now());
+    let outcome = running.finish().await.unwrap();
     assert_passed(&outcome);
-    assert!(outcome.hostile_messages > 300, "{}", outcome.hostile_messages);
+    // For as long as the sale goes on, and some of what comes after it.
+    let (sent, most) = (outcome.hostile_messages as f64, opened.elapsed().as_secs_f64());
+    assert!((300.0 * 0.8 * seconds..300.0 * most).contains(&sent), "{sent} in {seconds} to {most} s");
+    for worker in &outcome.workers {
+        assert!(worker.rss_mib.unwrap() <= 256.0, "{worker:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_sender_who_loses_the_broker_comes_again_and_sends_what_was_asked_for_alone() {
+    let (mut servers, endpoints) = private_servers(1).await;
+    let scenario = Scenario { buyers: 800, items: 2, stock: 100, rate: 50.0, seed: 3, ..Scenario::default() };
+    let mut sale = Sale::of(scenario, workers(1, None).await, TIME_MAX);
+    (sale.faults.hostile_rate, sale.faults.hostile_kinds) = (100, vec![HostileKind::AnotherLine]);
+    let mut running = run::start(&endpoints, sale).await.unwrap();
+    running.open();
+    let opened = Instant::now();
+    verdicts_reach(&running, 50).await;
+    let sent_before = 100.0 * (opened.elapsed().as_secs_f64() + 1.0);
+    servers.rabbitmq.restart().await.unwrap();
+    let outcome = running.finish().await.unwrap();
+    assert_passed(&outcome);
+    assert!(outcome.hostile_messages as f64 > 2.0 * sent_before, "{} after {sent_before}", outcome.hostile_messages);
+    let shop = Shop::as_it_is(&endpoints.amqp_url, &endpoints.database_url).await;
+    let codes = shop.dead(20).await;
+    assert!(codes.iter().all(|(code, _)| code == "wrong_routing_key"), "{codes:?}");
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn after_each_kind_of_hostile_message_a_restart_of_the_broker_finds_all_queues_up_and_buyers_are_answered() {
+    let (mut servers, mut shop) = Shop::private(&[("ticket", 1_000)]).await;
+    for (number, kind) in (0_u64..).zip(HostileKind::value_variants()) {
+        shop.buy(&format!("before-{number}"), "ticket").await;
+        // Of half of them, nobody has taken one when it comes to its end.
+        let send = async |shop: &Shop, half: u64| {
+            let buyer = as_user(&shop.amqp_url, "buyer");
+            for place in half..half + 5 {
+                let somebodys = format!("before-{number}");
+                let (key, properties, body) = kind.message(100 * number + place, "ticket", &somebodys);
+                raw::publish(&buyer, "purchase", &key, &body, &properties).await.unwrap();
+            }
+        };
+        send(&shop, 0).await;
+        let (name, again) = (format!("w-{number}"), format!("again-{number}"));
+        let mut worker = shop.worker(&name, &[]).await;
+        send(&shop, 5).await;
+        assert_eq!(shop.reply_to(&format!("before-{number}")).await.code(), "reserved", "{kind:?}");
+        assert_eq!(shop.purchase(&format!("beside-{number}")).await.code(), "reserved", "{kind:?}");
+        worker.stop().await.unwrap();
+        send(&shop, 10).await;
+        servers.rabbitmq.restart().await.unwrap();
+        all_queues_are_up(&shop.amqp_url).await;
+        shop = Shop::on(&shop.amqp_url, &shop.database_url, &[]).await;
+        let mut worker = shop.worker(&again, &[]).await;
+        assert_eq!(shop.purchase(&format!("after-{number}")).await.code(), "reserved", "{kind:?}");
+        assert_eq!(worker.stop().await.unwrap().code(), Some(0), "{kind:?}");
+        assert_eq!(shop.depth("dead").await, 0, "{kind:?}");
+    }
+    servers.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -128,7 +192,8 @@ async fn while_nodes_are_tried_out_the_next_batches_are_answered_and_nothing_is_
     let replies = shop.replies(3).await;
     assert!(bought.iter().all(|first| replies[&first.correlation_id].body == first.body), "none was acknowledged");
     assert_eq!(next.stop().await.unwrap().code(), Some(0));
-    assert!(shop.is_drained().await, "what was tried out is acknowledged, too");
+    let _last = shop.worker("last", &[]).await;
+    assert_eq!(shop.purchase("r-4").await.code(), "reserved", "nothing comes again: all before it is acknowledged");
 }
 
 #[tokio::test]
@@ -216,23 +281,26 @@ async fn whoever_may_send_heartbeats_makes_no_partition_move_and_fills_no_memory
     until("they have shared the partitions out", async || moved().await == 4).await;
     let memory_before = workers.each_ref().map(memory_bytes_of);
     let none = BasicProperties::default;
+    // Another user than the workers', who says so.
+    let by_another = || none().with_user_id("guest".into());
     let heartbeat = async |body: &[u8], properties: BasicProperties| {
         let options = BasicPublishOptions::default();
         drop(shop.channel.basic_publish("purchase.workers".into(), "".into(), options, body, properties).await);
     };
     let large = "w".repeat(100_000);
     for number in 0..1_000 {
-        heartbeat(format!("{number} {large}").as_bytes(), none().with_user_id("guest".into())).await;
+        heartbeat(format!("{number} {large}").as_bytes(), by_another()).await;
     }
-    for _ in 0..20_000 {
-        heartbeat(format!("turnstile-purchase w {}", Uuid::now_v7()).as_bytes(), none()).await;
+    for number in 0..40_000 {
+        let properties = if number % 2 == 0 { none() } else { by_another() };
+        heartbeat(format!("turnstile-purchase w {}", Uuid::now_v7()).as_bytes(), properties).await;
     }
     shop.channel.wait_for_confirms().await.unwrap();
     // Until a third worker has its share, 30 are there that nobody has started.
     let (third, invented) = (shop.worker("w3", &[]).await, [(); 30].map(|()| Uuid::now_v7()));
     until("a third worker has its share", async || {
         for process in invented {
-            heartbeat(format!("turnstile-purchase invented {process}").as_bytes(), none()).await;
+            heartbeat(format!("turnstile-purchase invented {process}").as_bytes(), by_another()).await;
         }
         shop.channel.wait_for_confirms().await.unwrap();
         moved().await >= 6

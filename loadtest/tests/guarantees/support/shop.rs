@@ -333,6 +333,17 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(WAIT_MAX, looking).await.unwrap_or_else(|_| panic!("waited too long until {what}"));
 }
 
+/// After a start of the broker.
+pub(crate) async fn all_queues_are_up(amqp_url: &str) {
+    let (nodes, queues) = (Nodes::read(amqp_url).unwrap(), Topology::read().queues.iter());
+    let names: Vec<_> = queues.map(|queue| queue.name.clone()).collect();
+    until("all queues are up", async || {
+        let states = amqp::queue_states(&nodes, "test", &names).await;
+        states.is_ok_and(|states| states.iter().all(Option::is_some))
+    })
+    .await;
+}
+
 /// The worker program, and beside it all others, built once for this test program.
 pub(crate) async fn purchase_program() -> PathBuf {
     static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
