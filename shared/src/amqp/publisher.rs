@@ -197,7 +197,9 @@ impl Publisher {
                 let (exchange, key) =
                     if reason.code.is_of_sender() { ("", INVALID_QUEUE) } else { (DEAD_EXCHANGE, *queue) };
                 let mut body = request.map_or_else(|| read(of), |request| Ok(request.into()))?;
-                body.truncate(if is_array(&body) { ARRAY_BYTES_MAX } else { BODY_BYTES_MAX });
+                // An array that is nobody's fault is all that is left of its requests. One that is refused has told its sender.
+                let is_whole = is_array(&body) && !reason.code.is_of_sender();
+                body.truncate(if is_whole { ARRAY_BYTES_MAX } else { BODY_BYTES_MAX });
                 (exchange, key, body, of_dead_letter(&of.properties, request.is_none(), queue, reason, &self.user))
             }
         };

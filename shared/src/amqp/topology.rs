@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(bounded["x-overflow"], "drop-head");
         assert_eq!(bounded["x-message-ttl"], 30 * 24 * 3_600 * 1_000_i64);
         let length_max = topology.length_max("dead.invalid").unwrap();
-        // So the number says when the bytes are near, too.
+        // So the number says when the bytes are near, too: no body there is larger (`Publisher::copy`).
         assert_eq!(bounded["x-max-length-bytes"], length_max * crate::messages::BODY_BYTES_MAX as u64);
     }
 
