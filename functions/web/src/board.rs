@@ -10,6 +10,7 @@ mod store;
 mod workers;
 
 use crate::{door::Id, pages, problem::Problem, server, tickets::Tickets};
+use anyhow::Context;
 use axum::{
     Json, Router,
     extract::{Request, State},
@@ -130,7 +131,7 @@ pub(crate) fn start(
     options.check()?;
     let listener = server::listen(options.board_address, "--board-address")?;
     let nodes = match &options.board_amqp_url {
-        Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref())?,
+        Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref()).context("BOARD_AMQP_URL")?,
         None => service.nodes.clone(),
     };
     let (name, samples, in_hand) = (format!("{name} board"), Samples::default(), Arc::default());

@@ -3,7 +3,7 @@
 use crate::support::{
     listener::Listener,
     queue::durable,
-    sale::{LOADTEST, rabbitmqctl, said},
+    sale::{LOADTEST, add_user, rabbitmqctl, said},
     shop::{Shop, purchase_program, until},
 };
 use futures_util::future::join_all;
@@ -17,6 +17,9 @@ use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
+/// How long a door is listened to, and the exit code where it went on.
+const DOOR_SECONDS: &str = "5";
+const WENT_ON: i32 = 124;
 pub(crate) const CONFIGURATION: i32 = 78;
 
 #[tokio::test]
@@ -105,6 +108,36 @@ async fn what_it_finds_is_told_apart_by_exit_code_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_user_that_may_not_read_from_a_queue_is_told_so_at_the_start_with_the_command_that_grants_it() {
+    let shop = Shop::open(&[("ticket", 10)]).await;
+    let vhost = shop.amqp_url.rsplit('/').next().unwrap();
+    let (user, broker) = (add_user(vhost, "reads-little").await, fixture::rabbitmq().await);
+    let let_read = async |read: &str| {
+        rabbitmqctl(broker, &["set_permissions", "-p", vhost, &user, ".*", ".*", read]).await;
+    };
+    let_read(r"^(purchase\.workers|purchase\.[0-46-7]|amq\.gen-.*)$").await;
+    let url = shop.amqp_url.replace("guest:guest", &format!("{user}:{user}"));
+    let environment = [("AMQP_URL", url.as_str()), ("DATABASE_URL", &shop.database_url)];
+    for hint in ["queue 'purchase.5'", &format!("rabbitmqctl set_permissions -p '{vhost}' '{user}' ")] {
+        assert_gives_up(&environment, CONFIGURATION, hint).await;
+    }
+    // Who has read waits for what was taken away.
+    let_read(".*").await;
+    let mut shop = Shop::on(&url, &shop.database_url, &[]).await;
+    let mut worker = shop.worker("w", &[("AMQP_URL", &url)]).await;
+    assert_eq!(shop.purchase("r").await.code(), "reserved");
+    let_read(r"^amq\.gen-.*$").await;
+    let listed = rabbitmqctl(broker, &["list_connections", "vhost", "pid", "client_properties"]).await;
+    let is_consuming = |line: &&str| line.starts_with(vhost) && line.contains("turnstile-purchase w consume");
+    let pid = listed.lines().find(is_consuming).unwrap().split('\t').nth(1).unwrap();
+    rabbitmqctl(broker, &["close_connection", pid, "a test"]).await;
+    until("it is said", async || shop.log("w").await.contains("trying until that is over")).await;
+    let_read(".*").await;
+    assert_eq!(shop.purchase("again").await.code(), "reserved");
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
     let fixture = Fixture::new().await;
     let redis = fixture::redis().await.url();
@@ -115,13 +148,23 @@ async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
             "AMQP_URL",
             "amqp",
             simulated,
-            [&all[..], &["admin --json queues", "admin dead list", "loadtest run", "loadtest compare"]].concat(),
+            [
+                &all[..],
+                &["web", "admin --json queues", "admin dead list", "loadtest run", "loadtest compare"],
+                &["loadtest up", "loadtest cost", "loadtest ceiling"],
+            ]
+            .concat(),
         ),
+        ("BOARD_AMQP_URL", "amqp", simulated, vec!["web"]),
         (
             "DATABASE_URL",
             "postgres",
             simulated,
-            [&all[..], &["admin --json audit", "admin items", "loadtest contend"]].concat(),
+            [
+                &all[..],
+                &["web", "admin --json audit", "admin items", "loadtest contend", "loadtest up", "loadtest cost"],
+            ]
+            .concat(),
         ),
         ("REDIS_URL", "redis", ["redis", "simulated"], vec!["purchase", "loadtest run --buyers 1 --strategy redis"]),
         ("GATEWAY_URL", "http", ["atomic", "http"], vec!["payment"]),
@@ -152,10 +195,15 @@ async fn no_error_about_a_url_has_a_part_of_the_password_in_it() {
             "SCHEME://guest:geheim@127.0.0.1:1",
         ] {
             let url = written.replace("SCHEME", scheme);
-            let environment = [("GATEWAY", gateway), ("STRATEGY", strategy), ("REDIS_URL", &redis), (variable, &url)];
+            let (board, operator) = (("BOARD", "true"), ("BOARD_AMQP_URL", fixture.amqp_url.as_str()));
+            let of_function = [("GATEWAY", gateway), ("STRATEGY", strategy), ("REDIS_URL", &redis)];
+            let of_door = [board, operator, ("LISTEN", "127.0.0.1:0"), ("BOARD_ADDRESS", "127.0.0.1:0")];
+            let environment = [&of_function[..], &of_door, &[(variable, &url)]].concat();
             for (line, output) in outputs(&fixture, &programs, &environment).await {
                 let shown = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
-                assert!(!output.status.success() && shown.contains(variable), "{line}, {url}: {shown}");
+                let has_ended = output.status.code() != Some(WENT_ON);
+                assert!(!output.status.success(), "{line}, {url}: {shown}");
+                assert!(shown.contains(variable) || !has_ended, "{line}, {url}: {shown}");
                 assert!(!shown.contains("geheim"), "{line}, {url}: {shown}");
             }
         }
@@ -169,10 +217,28 @@ async fn what_is_secret_may_stand_in_a_file_that_is_named_in_its_place() {
     let all = ["purchase", "payment", "release", "restock", "relay", "loadtest run --buyers 1"];
     let simulated = ["atomic", "simulated"];
     for (variable, text, [strategy, gateway], programs, hint) in [
-        ("AMQP_URL", "amqp://127.0.0.1:1/x\n", simulated, [&all[..], &["admin queues"]].concat(), "127.0.0.1:1: "),
-        ("DATABASE_URL", "postgres://h/a%\r\n", simulated, [&all[..], &["admin items"]].concat(), "written %25"),
-        ("REDIS_URL", "redis://127.0.0.1:1\n", ["redis", "simulated"], vec!["purchase"], "does REDIS_URL name it?"),
-        ("GATEWAY_TOKEN", "a\u{7}b\n", ["atomic", "http"], vec!["payment"], "GATEWAY_TOKEN has characters"),
+        (
+            "AMQP_URL",
+            "amqp://guest:geheim@127.0.0.1:1/x\n",
+            simulated,
+            [&all[..], &["admin queues"]].concat(),
+            "127.0.0.1:1: ",
+        ),
+        (
+            "DATABASE_URL",
+            "postgres://guest:geheim@h/a%\r\n",
+            simulated,
+            [&all[..], &["admin items"]].concat(),
+            "written %25",
+        ),
+        (
+            "REDIS_URL",
+            "redis://:geheim@127.0.0.1:1\n",
+            ["redis", "simulated"],
+            vec!["purchase"],
+            "does REDIS_URL name it?",
+        ),
+        ("GATEWAY_TOKEN", "geheim\u{7}b\n", ["atomic", "http"], vec!["payment"], "GATEWAY_TOKEN has characters"),
         ("AMQP_URL", "\n", simulated, vec!["purchase", "admin items"], "AMQP_URL_FILE names a file that is empty"),
     ] {
         std::fs::write(&path, text).unwrap();
@@ -180,7 +246,9 @@ async fn what_is_secret_may_stand_in_a_file_that_is_named_in_its_place() {
         let named = (&*named, path.to_str().unwrap());
         let environment = [("GATEWAY", gateway), url, ("STRATEGY", strategy), (variable, ""), named];
         for (line, output) in outputs(&fixture, &programs, &environment).await {
-            assert!(!output.status.success() && said(&output).contains(hint), "{line}: {output:?}");
+            let shown = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+            assert!(!output.status.success() && shown.contains(hint), "{line}: {shown}");
+            assert!(!shown.contains("geheim"), "{line}: {shown}");
         }
     }
     folder.remove().await.unwrap();
@@ -279,7 +347,12 @@ async fn outputs<'a>(fixture: &Fixture, programs: &[&'a str], environment: &[(&s
     let run = |line: &'a str| {
         let (program, arguments) = line.split_once(' ').unwrap_or((line, "--startup-seconds-max 0"));
         let program = if program == "loadtest" { PathBuf::from(LOADTEST) } else { purchase.with_file_name(program) };
-        let mut command = tokio::process::Command::new(program);
+        // A door goes on where a server is away.
+        let is_door = program.ends_with("web");
+        let mut command = tokio::process::Command::new(if is_door { "timeout".into() } else { program.clone() });
+        if is_door {
+            command.arg(DOOR_SECONDS).arg(program);
+        }
         command.args(arguments.split(' ')).env("RUST_LOG", "debug,lapin=off").env_remove("CARGO").kill_on_drop(true);
         command.env("AMQP_URL", &fixture.amqp_url).env("DATABASE_URL", &fixture.database_url);
         command.envs(environment.iter().copied());

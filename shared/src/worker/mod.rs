@@ -26,7 +26,10 @@ pub use readiness::{Outage, Ready};
 pub use service::Service;
 pub use start::{Program, main, main_of_service, serve};
 
-use crate::{amqp, retry::RetryPolicy};
+use crate::{
+    amqp::{self, Error},
+    retry::RetryPolicy,
+};
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;
@@ -55,7 +58,7 @@ enum Ended {
 }
 
 impl Function {
-    /// Consumes these queues until told to stop, through every outage.
+    /// Consumes these queues until told to stop, through every outage; fails where the broker refuses it from the start.
     ///
     /// Each time that a message ends the process, every message that was under way counts one delivery more. So a partition
     /// with a message that came often is consumed with care: one at a time, until one comes that was never delivered before.
@@ -63,23 +66,27 @@ impl Function {
     /// delivery limit is put into `dead`. Its neighbours even overtake it: a quorum queue puts what is returned to it behind
     /// what was returned before. For that reason nothing is consumed with care before it must be: windows that come back as
     /// a whole keep the order.
-    fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>) -> BoxFuture<'a, ()> {
+    fn run<'a>(&'a self, queues: &'a [String], workers: Option<String>) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
             let mut waits = RetryPolicy::SERVER_AWAY.waits();
-            let mut with_care = vec![false; queues.len()];
+            let (mut with_care, mut has_consumed) = (vec![false; queues.len()], false);
             let mut outage = self.service.outage("requests cannot be consumed");
             loop {
                 let started = Instant::now();
-                match self.session(queues, workers.clone(), &mut with_care, &mut outage).await {
-                    Ok(Ended::Stopped) => return,
+                match self.session(queues, workers.clone(), &mut with_care, (&mut outage, &mut has_consumed)).await {
+                    Ok(Ended::Stopped) => return Ok(()),
                     Ok(Ended::Suspect) => (),
                     Err(error) => {
                         self.service.nodes.go_on();
-                        outage.goes_on(amqp::explain_grant(error, &self.service.nodes, self.handler.name()));
+                        let error = amqp::explain_grant(error, &self.service.nodes, self.handler.name());
+                        if !has_consumed && matches!(error, Error::NotAllowed(_)) {
+                            return Err(error);
+                        }
+                        outage.goes_on(error);
                         let wait = RetryPolicy::SERVER_AWAY.wait_after(started.elapsed(), &mut waits);
                         self.service.wait(wait).await;
                         if self.service.is_stopped() {
-                            return;
+                            return Ok(());
                         }
                     }
                 }

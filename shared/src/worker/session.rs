@@ -57,6 +57,8 @@ struct Session<'a> {
     outage: Outage,
     /// Of the sessions before, until this one consumes.
     away: &'a mut Outage,
+    /// Whether this one has, or one before: to read is tried only by reading.
+    has_consumed: &'a mut bool,
     shares: Shares,
     /// Of each partition: whether its messages are to come one at a time at first. It outlives the session.
     with_care: &'a mut [bool],
@@ -75,7 +77,7 @@ impl Function {
         queues: &[String],
         workers: Option<String>,
         with_care: &mut [bool],
-        away: &mut Outage,
+        (away, has_consumed): (&mut Outage, &mut bool),
     ) -> Result<Ended, Error> {
         let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
         let name = format!("turnstile-{} {worker_id}", self.handler.name());
@@ -98,6 +100,7 @@ impl Function {
             gone: Vec::new(),
             outage: self.service.outage("a queue is gone, and its partition is not served"),
             away,
+            has_consumed,
             shares: Shares::of(queues.len()),
             with_care,
             window,
@@ -140,6 +143,7 @@ impl<'a> Session<'a> {
                     } else if self.subscribe().await? {
                         tracing::info!(queues = self.queues.len(), "consuming");
                         self.away.is_over();
+                        *self.has_consumed = true;
                         self.ready = Some(service.announce());
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }

@@ -144,8 +144,7 @@ fn serve_until(handler: Box<dyn Process>, options: WorkerOptions, stop: watch::R
         };
         let topology = Topology::read();
         let (queues, workers) = (topology.queues_of(name), topology.workers_of(name));
-        Function { handler, service, metrics }.run(&queues, workers).await;
-        Ok(())
+        Ok(Function { handler, service, metrics }.run(&queues, workers).await?)
     };
     Service::run(name, options, stop, Box::new(|service| Box::pin(serve(service))))
 }
