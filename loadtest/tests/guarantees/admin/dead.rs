@@ -117,15 +117,24 @@ async fn messages_that_are_dead_for_a_reason_do_not_end_the_operators_program() 
     assert_eq!((&shown["body"], &shown["body_hex"]), (&Value::Null, &json!("fffe")));
 
     raw::publish(&shop.amqp_url, "dead", "", b"{}", &raw::addressed(b"\xff not UTF-8", b"")).await.unwrap();
-    dead_letter(&shop, "r-2", &[]).await;
+    dead_letter(&shop, "r-2", &[("x-dead-reason", "not_handled"), ("x-dead-queue", "purchase.3")]).await;
     until("they are there", async || shop.depth("dead").await == 4).await;
     let (code, listed) = admin_json(&shop, &["dead", "list"]).await;
     assert_eq!((code, listed["messages"].as_array().unwrap().len()), (Some(0), 4), "it is listed, and past it");
     let bad = &listed["messages"][1];
     assert_eq!(bad["correlation_id"], "\u{1a} not UTF-8");
     until("they are back", async || shop.depth("dead").await == 4).await;
+    let behind = listed["messages"].as_array().unwrap().iter().find(|one| one["correlation_id"] == "r-2").unwrap();
+    assert_eq!(behind["id"], listed["messages"][0]["id"], "the newest first: it is behind the other");
+    let id = behind["id"].as_str().unwrap();
+    let (code, shown) = admin_json(&shop, &["dead", "show", id]).await;
+    assert_eq!((code, shown["body"].as_str().unwrap()), (Some(0), &*request("r-2", "ticket", 1)));
+    until("they are back again", async || shop.depth("dead").await == 4).await;
+    let (code, replayed) = admin_json(&shop, &["dead", "replay", id]).await;
+    assert_eq!((code, &replayed["messages"][0]["outcome"]), (Some(0), &json!("replayed")));
+    until("it alone is replayed", async || shop.depth("dead").await == 3 && !shop.is_drained().await).await;
     assert_eq!(admin(&shop, &["dead", "drop", bad["id"].as_str().unwrap()]).await.code, Some(0));
-    until("it is gone, and it alone", async || shop.depth("dead").await == 3).await;
+    until("it is gone, and it alone", async || shop.depth("dead").await == 2).await;
 }
 
 fn headers(entries: &[(&str, &str)]) -> FieldTable {
