@@ -2,13 +2,15 @@
 
 use crate::support::{
     queue,
-    shop::{Shop, memory_of, until},
+    shop::{Shop, memory_of, request, until},
 };
+use loadtest::raw::{self, Property, RawSender};
 use shared::{
     messages::{ARRAY_BYTES_MAX, REQUESTS_MAX},
     topology::Topology,
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
+use tokio::time::{Instant, interval};
 
 const ONE_EACH: &str = "UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1";
 /// Workers that have decided on the row that the test has locked, and wait to commit.
@@ -19,6 +21,11 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'";
 /// For as long as it takes.
 const LOCK: &str =
     "SET LOCAL idle_in_transaction_session_timeout = 0; LOCK TABLE items, verdicts IN ACCESS EXCLUSIVE MODE";
+
+/// As many as `dead.invalid` keeps.
+const UNREADABLE: u32 = 10_000;
+/// Of the honest sale beside them.
+const BUYERS: usize = 2_000;
 
 #[tokio::test]
 async fn one_buyer_at_many_workers_at_once_cannot_pass_his_limit() {
@@ -119,6 +126,57 @@ async fn a_worker_with_waiting_arrays_takes_little_memory() {
         }
         println!("they are answered: {}", memory_of(&worker));
     }
+}
+
+/// And what it costs others that somebody sends what no client library reads.
+#[tokio::test]
+#[ignore = "takes half a minute: cargo test -p loadtest --test guarantees ten_thousand_messages -- --ignored --nocapture"]
+async fn ten_thousand_messages_that_nobody_can_read_cost_their_own_partition_alone() {
+    let mut shop = Shop::open(&[("ticket", 1_000_000)]).await;
+    let ways = ways_into_partitions(&shop).await;
+    let _worker = shop.worker("w", &[]).await;
+    shop.purchase("first").await;
+    let without = honest_sale(&mut shop, &ways[1..], "without").await;
+    let other = Shop::as_it_is(&shop.amqp_url, &shop.database_url).await;
+    let unreadable = async {
+        let started = Instant::now();
+        let mut sender = RawSender::connect(&other.amqp_url).await.unwrap();
+        let properties = raw::properties(&[(Property::CorrelationId, b"\xff\xfe")]);
+        for _ in 0..UNREADABLE {
+            sender.publish(&ways[0], "ticket", &properties, b"{}").await.unwrap();
+        }
+        sender.close().await.unwrap();
+        until("each is kept", async || other.depth("dead.invalid").await == UNREADABLE).await;
+        started.elapsed()
+    };
+    let (with, took) = tokio::join!(honest_sale(&mut shop, &ways[1..], "with"), unreadable);
+    println!("{:.3} ms a message that nobody can read", took.as_secs_f64() * 1e3 / f64::from(UNREADABLE));
+    for (sale, [p50, p99]) in [("without", without), ("with", with)] {
+        println!("others, {sale} them: p50 {p50:.1} ms, p99 {p99:.1} ms");
+    }
+}
+
+/// 200 buyers a second for ten seconds by these ways in turn; p50 and p99 of their waits, in milliseconds.
+async fn honest_sale(shop: &mut Shop, ways: &[String], name: &str) -> [f64; 2] {
+    let mut ticks = interval(Duration::from_millis(5));
+    let (mut sent, mut waits) = (Vec::new(), Vec::new());
+    while waits.len() < BUYERS {
+        tokio::select! {
+            due = ticks.tick(), if sent.len() < BUYERS => {
+                let id = format!("{name}-{}", sent.len());
+                let body = request(&id, "ticket", 1);
+                shop.send_to(&ways[sent.len() % ways.len()], "ticket", body.as_bytes(), shop.properties(&id)).await;
+                sent.push(due);
+            }
+            reply = shop.reply() => {
+                assert_eq!(reply.code(), "reserved");
+                let number: usize = reply.correlation_id.rsplit('-').next().unwrap().parse().unwrap();
+                waits.push(sent[number].elapsed().as_secs_f64() * 1e3);
+            }
+        }
+    }
+    waits.sort_by(f64::total_cmp);
+    [waits[BUYERS / 2], waits[BUYERS * 99 / 100]]
 }
 
 async fn ways_into_partitions(shop: &Shop) -> Vec<String> {

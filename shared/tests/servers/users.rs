@@ -3,8 +3,11 @@
 use crate::buyer::{Buyer, Text, WAIT_MAX, options, until};
 use futures_util::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, QueueBindOptions, QueueDeclareOptions},
+    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    },
     types::FieldTable,
 };
 use shared::{
@@ -17,17 +20,20 @@ use shared::{
 };
 use std::sync::Arc;
 
-/// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `declare QUEUE`, `bind EXCHANGE` (to what one may write to).
+/// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `purge QUEUE`, `delete QUEUE`, `declare QUEUE`, `exchange EXCHANGE`
+/// (declared), `bind EXCHANGE` (to what one may write to).
 const TRIED: &str = "
 publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead, publish events,
 publish , consume purchase.0, consume payment, consume release, consume restock, consume dead, consume events.mark,
+consume dead.invalid, consume reply.buyer.kept, purge purchase.0, purge payment, purge dead, purge dead.invalid, purge reply.buyer.kept,
+delete purchase.0, delete payment, delete dead, delete dead.invalid, exchange purchase, exchange another,
 declare purchase.0, declare dead, declare reply.buyer.q, declare reply.shop.q, declare reply.stock_keeper.q, declare reply.web.q, declare ,
 declare reply.buyer.x.q, declare reply.shop.x.q, declare reply.stock_keeper.x.q, declare replyxshop.q,
 declare events.subscriber.q, declare events.subscriber.x.q, declare events.shop.q,
 bind events, bind purchase.workers, bind purchase, bind dead";
 /// Of these, what each may.
 const MAY: [(&str, &str); 9] = [
-    ("buyer", "publish purchase, declare reply.buyer.q"),
+    ("buyer", "publish purchase, declare reply.buyer.q, consume reply.buyer.kept, purge reply.buyer.kept"),
     ("shop", "publish purchase, publish payment, publish release, declare reply.shop.q"),
     ("web", "publish purchase, publish payment, publish release, declare reply.web.q, declare , bind purchase.workers"),
     ("subscriber", "declare events.subscriber.q, bind events"),
@@ -35,14 +41,15 @@ const MAY: [(&str, &str); 9] = [
     (
         "worker",
         "publish purchase, publish purchase.workers, publish payment, publish release, publish restock, publish dead,
-         publish , consume purchase.0, consume payment, consume release,
-         consume restock, declare , bind purchase.workers",
+         publish , consume purchase.0, consume payment, consume release, consume restock, purge purchase.0, purge payment,
+         declare , bind purchase.workers",
     ),
     ("relay", "publish events, publish , consume events.mark"),
     (
         "operator",
         "publish purchase, publish payment, publish release, publish restock, consume purchase.0, consume payment,
-         consume release, consume restock, consume dead, consume events.mark, declare , bind purchase.workers, bind dead",
+         consume release, consume restock, consume dead, consume dead.invalid, consume events.mark, purge purchase.0,
+         purge payment, purge dead, purge dead.invalid, declare , bind purchase.workers, bind dead",
     ),
     ("monitoring", ""),
 ];
@@ -61,6 +68,9 @@ impl Handler for Echo {
 async fn each_user_may_do_what_it_is_for_and_nothing_else() {
     let buyer = Buyer::new().await;
     buyer.declare().await;
+    // Of the user `buyer`, and not for their connection alone.
+    let (kept, durable) = ("reply.buyer.kept", QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() });
+    buyer.channel.queue_declare(kept.into(), durable, FieldTable::default()).await.unwrap();
     let words = |list: &'static str| list.split(',').map(|word| word.trim_start()).filter(|word| !word.is_empty());
     for (user, may) in MAY {
         let url = as_user(&buyer.amqp_url, user);
@@ -89,6 +99,13 @@ async fn attempt(channel: &Channel, user: &str, what: &str) -> lapin::Result<()>
         "consume" => {
             let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
             channel.basic_consume(name.into(), "".into(), options, none).await.map(drop)
+        }
+        "purge" => channel.queue_purge(name.into(), QueuePurgeOptions::default()).await.map(drop),
+        "delete" => channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.map(drop),
+        "exchange" => {
+            // As the one that is there, or in its place.
+            let (kind, options) = (ExchangeKind::Fanout, ExchangeDeclareOptions::default());
+            channel.exchange_declare(name.into(), kind, options, FieldTable::default()).await
         }
         "declare" => channel.queue_declare(name.into(), exclusive, FieldTable::default()).await.map(drop),
         "bind" => {
