@@ -17,6 +17,8 @@ use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;
+/// Whoever gives up by themself does it long before.
+const GIVES_UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long a door is listened to, and the exit code where it went on.
 const DOOR_SECONDS: &str = "5";
 const WENT_ON: i32 = 124;
@@ -365,7 +367,8 @@ async fn outputs<'a>(fixture: &Fixture, programs: &[&'a str], environment: &[(&s
 pub(crate) async fn assert_gives_up(environment: &[(&str, &str)], code: i32, hint: &str) {
     let mut command = tokio::process::Command::new(purchase_program().await);
     command.args(["--startup-seconds-max", "0"]).envs(environment.iter().copied()).env("NO_COLOR", "1");
-    let output: Output = command.kill_on_drop(true).output().await.unwrap();
+    let output = tokio::time::timeout(GIVES_UP_WITHIN, command.kill_on_drop(true).output()).await;
+    let output: Output = output.expect("it gives up").unwrap();
     assert_eq!(output.status.code(), Some(code), "{environment:?}: {output:?}");
     assert!(said(&output).contains(hint), "{environment:?}: {output:?}");
 }
