@@ -9,6 +9,7 @@
 mod copies;
 mod line;
 mod metrics;
+mod outcome;
 mod process;
 mod publish;
 mod read;

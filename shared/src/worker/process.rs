@@ -3,9 +3,9 @@
 use super::{
     Function, Outage,
     metrics::WorkerMetrics,
+    outcome::{Outcome, count},
     read::read_message,
     service::Service,
-    settle::{Outcome, count},
 };
 use crate::{
     amqp::Delivery,

@@ -1,7 +1,7 @@
 //! From a message to its requests, and from their answers to what becomes of it: one request, or an array of them. Pure.
 
 use super::{
-    settle::{Outcome, Rejected},
+    outcome::{Outcome, Rejected},
     validate::{check_line, validate},
 };
 use crate::{

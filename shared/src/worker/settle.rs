@@ -6,15 +6,15 @@
 use super::{
     BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX,
     copies::Copies,
-    metrics::WorkerMetrics,
+    outcome::{Outcome, Rejected},
     publish::{Publishing, TryingOut},
     service::Service,
     validate::may_reply,
 };
 use crate::{
-    amqp::{Acknowledger, Copied, Delivery, Error, Reply, count_verdict},
+    amqp::{Acknowledger, Copied, Delivery, Error, Reply},
     fail_point::pause_at,
-    messages::{Code, Rejection},
+    messages::Rejection,
 };
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 use tokio::{
@@ -27,103 +27,6 @@ use tokio::{
 /// messages, and 64 MB.
 const WAITING_MAX: u32 = 16_000;
 const WAITING_BYTES: usize = 4 * 1024;
-/// The most requests of an array that are kept each alone. Of more, the array is kept, once: else whoever sends 3 kB would have us
-/// write a thousand messages.
-const ALONE_MAX: usize = 16;
-
-pub(super) enum Outcome {
-    /// It is answered with a recorded verdict.
-    /// The request id stands in for a correlation id that the sender did not give.
-    Answered { body: String, request_id: Option<String> },
-    /// It is an array: each of its requests is answered with its recorded verdict, or it alone is rejected. In their order.
-    Several(Vec<Result<String, Rejected>>),
-    /// It is answered with why it cannot be decided, and kept in `dead`.
-    Rejected(Rejection),
-    /// It is not decided yet, and goes to the end of its queue.
-    Requeued,
-    /// It asks for nothing.
-    Ignored,
-}
-
-/// Counts what is answered: for the metrics, and by its codes for those who look on.
-pub(super) fn count(outcomes: &[(Delivery, Outcome)], metrics: &WorkerMetrics) {
-    metrics.answered(answers_in(outcomes));
-    count_codes(outcomes);
-}
-
-/// How many requests were answered in each way, by the words of the metric `answers`.
-fn answers_in(outcomes: &[(Delivery, Outcome)]) -> [(&'static str, usize); 3] {
-    let (mut verdicts, mut rejected, mut later) = (0, 0, 0);
-    for (_, outcome) in outcomes {
-        match outcome {
-            Outcome::Answered { .. } => verdicts += 1,
-            Outcome::Several(several) => {
-                let decided = several.iter().filter(|verdict| verdict.is_ok()).count();
-                (verdicts, rejected) = (verdicts + decided, rejected + several.len() - decided);
-            }
-            Outcome::Rejected(_) => rejected += 1,
-            Outcome::Requeued => later += 1,
-            Outcome::Ignored => (),
-        }
-    }
-    [("verdict", verdicts), ("rejected", rejected), ("later", later)]
-}
-
-fn count_codes(outcomes: &[(Delivery, Outcome)]) {
-    let count = |verdict: &str| code_of(verdict).into_iter().for_each(count_verdict);
-    for (_, outcome) in outcomes {
-        match outcome {
-            Outcome::Answered { body, .. } => count(body),
-            Outcome::Several(several) => several.iter().for_each(|one| match one {
-                Ok(body) => count(body),
-                Err(rejected) => count_verdict(rejected.reason.code),
-            }),
-            Outcome::Rejected(rejection) => count_verdict(rejection.code),
-            Outcome::Requeued | Outcome::Ignored => (),
-        }
-    }
-}
-
-/// Not by reading all of it: what stands before the code has no quotation mark within a text.
-fn code_of(verdict: &str) -> Option<Code> {
-    let (_, rest) = verdict.split_once("\"code\":")?;
-    let word = rest.split('"').nth(1)?;
-    Code::ALL.iter().find(|(.., known)| *known == word).map(|(code, ..)| *code)
-}
-
-impl Outcome {
-    fn verdict_bytes(&self) -> usize {
-        match self {
-            Self::Answered { body, .. } => body.len(),
-            Self::Several(verdicts) => verdicts.iter().flatten().map(String::len).sum(),
-            Self::Rejected(_) | Self::Requeued | Self::Ignored => 0,
-        }
-    }
-
-    /// Many batches may wait for their copies and acknowledgements: of those, the verdicts would be most of what is held.
-    fn forget_what_is_sent(&mut self) {
-        match self {
-            Self::Answered { .. } => *self = Self::Ignored,
-            Self::Several(verdicts) => {
-                verdicts.retain(Result::is_err);
-                verdicts.shrink_to_fit();
-                if verdicts.len() > ALONE_MAX
-                    && let Err(first) = verdicts.swap_remove(0)
-                {
-                    *self = Self::Rejected(first.reason);
-                }
-            }
-            Self::Rejected(_) | Self::Requeued | Self::Ignored => (),
-        }
-    }
-}
-
-/// A request of an array that cannot be decided.
-pub(super) struct Rejected {
-    pub(super) reason: Rejection,
-    /// As it was sent.
-    pub(super) request: Vec<u8>,
-}
 
 /// A batch whose replies are sent, but for those to nodes that are to be tried out, by (partition, tag).
 struct Answered {
@@ -317,24 +220,4 @@ fn array_of(verdicts: &[Result<String, Rejected>]) -> String {
 
 fn ended() -> Error {
     Error::Lost("acknowledgements are no longer taken".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::messages::Verdict;
-    use time::OffsetDateTime;
-
-    #[test]
-    fn a_code_is_found_whatever_ids_and_sentences_say() {
-        let id = "x','code':'sold_out'";
-        for (code, ..) in Code::ALL {
-            let verdict = Verdict::decided(id, code, "\"code\":\"paid\"", OffsetDateTime::UNIX_EPOCH);
-            assert_eq!(code_of(&serde_json::to_string(&verdict).unwrap()), Some(code));
-        }
-        assert_eq!(
-            (code_of(r#"{"status":"done","code":"new"}"#), code_of("{}"), code_of(r#"{"code":1}"#)),
-            (None, None, None)
-        );
-    }
 }

@@ -6,9 +6,10 @@ use crate::{
     amqp::{Delivery, Error},
     messages::{Code, Rejection},
     worker::{
+        outcome::{Outcome, count},
         process::Outcomes,
         rebalance::Place,
-        settle::{Decided, Outcome, count},
+        settle::Decided,
     },
 };
 use std::{sync::Mutex, time::Duration};
