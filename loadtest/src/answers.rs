@@ -134,6 +134,12 @@ impl Answers {
         format!("{ARRAY}{}", self.arrays.len() - 1)
     }
 
+    /// How many messages were published; by HTTP, how many requests were made.
+    pub fn messages(&self) -> u64 {
+        let alone = || self.answers.iter().map(|answer| u64::from(answer.sends)).sum();
+        if self.arrays.is_empty() { alone() } else { self.arrays.len() as u64 }
+    }
+
     fn worker(&mut self, id: &str) -> usize {
         // A handful of workers: a scan is cheaper than a map.
         if let Some(index) = self.worker_ids.iter().position(|known| known == id) {
@@ -205,5 +211,10 @@ mod tests {
         assert_eq!(answers.unanswered(), [0, 2]);
         answers.sent(&answers.unanswered());
         assert_eq!([0, 1, 2].map(|index| answers.answers[index].sends), [2, 1, 2]);
+        assert_eq!(answers.messages(), 5);
+        let mut in_arrays = three().0;
+        in_arrays.sent_as_array(vec![0, 2]);
+        in_arrays.sent_as_array(vec![1]);
+        assert_eq!(in_arrays.messages(), 2);
     }
 }

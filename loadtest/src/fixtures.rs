@@ -46,6 +46,7 @@ pub(crate) fn outcome() -> Outcome {
             latency_ms: latency(20.0, 640.0, 1_240.0),
             latency_curve: (0..60).map(|step| f64::from(step) / 5.0).map(curve_point).collect(),
         },
+        messages: 1_000,
         attempts: 75,
         conflicts: 4,
         queue_depth_peak: 6_500,

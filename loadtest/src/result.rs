@@ -23,6 +23,8 @@ pub struct Outcome {
     pub audit: Audit,
     #[serde(flatten)]
     pub timing: Timing,
+    /// How many messages the requests went in, those that were sent again among them; by HTTP, how many requests were made.
+    pub messages: u64,
     /// Decisions that were tried on the sale's items (a batch is one).
     pub attempts: i64,
     /// Decisions that met a version conflict and were made again.

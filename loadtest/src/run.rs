@@ -262,8 +262,8 @@ impl Running<'_> {
         let follow_ups = follow_ups.unwrap_or_default();
         let Happened { events: happened, crashes, faults } = injector.reports(&schedule, &answers);
         let workers = drained::shares(&answers, memory);
-        let outcome =
-            Outcome { events: happened, crashes, faults, workers, reconnects, doors, hostile_messages, ..self.outcome };
+        let outcome = Outcome { messages: answers.messages(), workers, reconnects, doors, ..self.outcome };
+        let outcome = Outcome { events: happened, crashes, faults, hostile_messages, ..outcome };
         // Where servers and doors die, requests may fail. Workers come and go behind the queue.
         let hurts =
             |event: &EventReport| matches!(event.event, Action::KillDoor | Action::KillBroker | Action::KillRedis);

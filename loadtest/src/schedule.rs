@@ -18,6 +18,7 @@ pub(crate) const ITEMS_MAX: i64 = 1_000_000;
 /// The most units in one sale: every sum of units fits an `i64`, and every count a JSON number.
 pub(crate) const STOCK_MAX: u64 = 1 << 53;
 const RATE_MAX: f64 = 1_000_000.0;
+const BURST_MS_MAX: i64 = 3_600_000;
 /// The time in the first request id: 2026-01-01.
 const FIRST_ID_MS: u64 = 1_767_225_600_000;
 const IDS_PER_MS: u64 = 8;
@@ -42,6 +43,9 @@ pub struct Scenario {
     /// Arrivals per second, as a Poisson process; 0 sends everything at once.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = parse_rate)]
     pub rate: f64,
+    /// Milliseconds from one burst to the next: whoever comes between two, at the rate, comes with the second. Of 0, each comes alone.
+    #[arg(long = "burst", value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=BURST_MS_MAX))]
+    pub burst_ms: u32,
     /// The most requests that go in one message, all of one item: what is due is collected until there are as many, or until
     /// nothing more is due. Of 1, each is a message of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REQUESTS_PER_MESSAGE_MAX))]
@@ -53,8 +57,8 @@ pub struct Scenario {
 
 impl Default for Scenario {
     fn default() -> Self {
-        let (quantities, rate, requests_per_message) = (1..=1, 0.0, 1);
-        Self { buyers: 1_000, stock: 1, items: 1, quantities, rate, requests_per_message, seed: 42 }
+        let (quantities, rate, burst_ms, requests_per_message) = (1..=1, 0.0, 0, 1);
+        Self { buyers: 1_000, stock: 1, items: 1, quantities, rate, burst_ms, requests_per_message, seed: 42 }
     }
 }
 
@@ -114,6 +118,7 @@ impl Schedule {
                 if scenario.rate > 0.0 {
                     at += Duration::from_secs_f64(random.exponential() / scenario.rate);
                 }
+                let at = in_burst(at, scenario.burst_ms);
                 Due { request_id: time_ordered(space, index.into()), item, quantity, at }
             })
             .collect();
@@ -143,6 +148,12 @@ impl Schedule {
     pub fn buyer(index: usize) -> String {
         format!("buyer-{index}")
     }
+}
+
+/// When whoever would come at this moment comes, where bursts are so far apart.
+fn in_burst(at: Duration, burst_ms: u32) -> Duration {
+    let burst = Duration::from_millis(burst_ms.into()).as_nanos();
+    if burst == 0 { at } else { Duration::from_nanos_u128(at.as_nanos().next_multiple_of(burst)) }
 }
 
 /// A UUID of version 7, as of a sender that makes some each millisecond: what is asked for together lies together in the key of
@@ -223,13 +234,28 @@ mod tests {
     }
 
     #[test]
+    fn in_bursts_each_comes_with_the_next_one_and_in_the_same_order() {
+        let alone = Schedule::new(&scenario(), "a").requests;
+        let together = Schedule::new(&Scenario { burst_ms: 200, ..scenario() }, "a").requests;
+        let burst = Duration::from_millis(200);
+        for (alone, together) in alone.iter().zip(&together) {
+            assert_eq!(Due { at: together.at, ..*alone }, *together);
+            assert!(together.at >= alone.at && together.at - alone.at < burst);
+        }
+        let moments: HashSet<Duration> = together.iter().map(|due| due.at).collect();
+        assert!(moments.iter().all(|at| at.as_nanos() % burst.as_nanos() == 0));
+        // 20 s of them.
+        assert!((90..110).contains(&moments.len()), "{}", moments.len());
+    }
+
+    #[test]
     fn a_rate_spreads_the_buyers_in_order_around_it_and_without_one_all_are_due_at_once() {
         let requests = Schedule::new(&scenario(), "a").requests;
         assert!(requests.is_sorted_by_key(|due| due.at));
         // 10,000 arrivals at 500/s: 20 s, with a standard deviation of 0.2 s.
         let last = requests.last().map(|due| due.at.as_secs_f64()).unwrap_or_default();
         assert!((19.0..21.0).contains(&last), "{last}");
-        let at_once = Schedule::new(&Scenario { rate: 0.0, ..scenario() }, "a");
+        let at_once = Schedule::new(&Scenario { rate: 0.0, burst_ms: 7, ..scenario() }, "a");
         assert!(at_once.requests.iter().all(|due| due.at == Duration::ZERO));
     }
 }

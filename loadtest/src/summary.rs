@@ -61,6 +61,7 @@ pub(crate) fn circumstances(outcome: &Outcome) -> String {
     let ScenarioReport { sale, workers, strategy, .. } = &outcome.scenario;
     let pace = match sale.rate {
         0.0 => "at once".to_owned(),
+        rate if sale.burst_ms > 0 => format!("at {rate} per second, every {} ms", count(sale.burst_ms.into())),
         rate => format!("at {rate} per second"),
     };
     let together = match sale.requests_per_message {

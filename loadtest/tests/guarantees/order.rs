@@ -2,7 +2,7 @@
 
 use crate::support::{
     queue::{table, text},
-    sale::{assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
+    sale::{assert_in_arrays, assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
     shop::{Shop, request, until},
 };
 use lapin::{options::QueueDeleteOptions, types::AMQPValue};
@@ -19,24 +19,47 @@ fn shares(outcome: &Outcome) -> Vec<u64> {
     outcome.workers.iter().map(|worker| worker.verdicts).collect()
 }
 
+/// How many partitions the first two workers have handed over.
+fn handed_over(sale: &Running<'_>) -> [usize; 2] {
+    [0, 1].map(|worker| sale.workers.log(worker).unwrap().matches("handed a partition over").count())
+}
+
+/// Scarce, so that who comes first matters.
+fn scarce() -> Scenario {
+    Scenario { buyers: 8_000, stock: 4_000, quantities: 1..=2, rate: 4_000.0, ..Scenario::default() }
+}
+
 #[tokio::test]
 async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_partitions_stay_where_they_are() {
-    const MOVED: &str = "handed a partition over";
-    // Scarce, so that who comes first matters; many items, so that every partition has traffic.
-    let scarce =
-        Scenario { buyers: 8_000, items: 400, stock: 4_000, quantities: 1..=2, rate: 4_000.0, ..Scenario::default() };
-    let mut sale = start(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
-    sale.workers.start_another().await.unwrap();
-    let moved = |sale: &Running<'_>| -> Vec<usize> {
-        (0..2).map(|worker| sale.workers.log(worker).unwrap().matches(MOVED).count()).collect()
-    };
-    until("the first has handed over half of the partitions", async || moved(&sale) == [4, 0]).await;
-    sale.open();
-    verdicts_reach(&sale, 7_000).await;
-    assert_eq!(moved(&sale), [4, 0]);
-    let outcome = sale.finish().await.unwrap();
-    assert_passed(&outcome);
-    assert!(shares(&outcome).iter().all(|share| *share >= 8_000 / 4), "half of the partitions each: {outcome:?}");
+    // Of many items, so that every partition has traffic.
+    for (items, burst_ms, requests_per_message) in [(400, 0, 1), (40, 100, 10)] {
+        let scarce = Scenario { items, burst_ms, requests_per_message, ..scarce() };
+        let mut sale = start(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
+        sale.workers.start_another().await.unwrap();
+        until("the first has handed over half of the partitions", async || handed_over(&sale) == [4, 0]).await;
+        sale.open();
+        verdicts_reach(&sale, 7_000).await;
+        assert_eq!(handed_over(&sale), [4, 0]);
+        let outcome = sale.finish().await.unwrap();
+        assert_passed(&outcome);
+        assert_in_arrays(&outcome);
+        assert!(shares(&outcome).iter().all(|share| *share >= 8_000 / 8), "partitions of each: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_comes_in_mid_sale_is_handed_partitions_over_with_requests_alone_and_in_arrays_in_their_order() {
+    for (burst_ms, requests_per_message) in [(0, 1), (100, 5)] {
+        let scarce = Scenario { items: 16, rate: 1_000.0, burst_ms, requests_per_message, ..scarce() };
+        let mut sale = open(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
+        verdicts_reach(&sale, 500).await;
+        sale.workers.start_another().await.unwrap();
+        until("the first has handed over half of the partitions", async || handed_over(&sale) == [4, 0]).await;
+        assert!(*sale.answered().borrow() < 7_000, "in mid-sale");
+        let outcome = sale.finish().await.unwrap();
+        assert_passed(&outcome);
+        assert_in_arrays(&outcome);
+    }
 }
 
 #[tokio::test]
@@ -118,9 +141,9 @@ async fn under_light_traffic_too_a_partition_is_handed_over_in_order() {
 
 #[tokio::test]
 async fn a_worker_that_sleeps_while_its_partition_moves_on_costs_nobody_a_verdict_or_a_place() {
-    for requests_per_message in [1, 100] {
+    for (burst_ms, requests_per_message) in [(0, 1), (150, 100)] {
         let hot = Scenario { buyers: 6_000, stock: 3_000, quantities: 1..=2, rate: 1_000.0, ..Scenario::default() };
-        assert_sleeps_through(Scenario { requests_per_message, ..hot }).await;
+        assert_sleeps_through(Scenario { burst_ms, requests_per_message, ..hot }).await;
     }
 }
 
@@ -138,17 +161,20 @@ async fn assert_sleeps_through(hot: Scenario) {
     sale.workers.signal(0, Signal::Continue).unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
+    assert_in_arrays(&outcome);
     assert!(shares(&outcome).iter().all(|share| *share >= 500), "both took part: {:?}", shares(&outcome));
 }
 
 #[tokio::test]
 async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
     // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
-    for how in ["--items 400 --rate 4000", "--items 40 --rate 4000 --requests-per-message 4"] {
-        let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --workers 3 --batch-max 50 \
+    for (how, messages_max) in [("--items 400", 12_000), ("--items 40 --burst 100 --requests-per-message 4", 6_000)] {
+        let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --rate 4000 --workers 3 --batch-max 50 \
                     --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
                     --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
-        assert_disturbed(&result_of(&endpoints().await, &format!("{sale} {how}")).await);
+        let json = result_of(&endpoints().await, &format!("{sale} {how}")).await;
+        assert_disturbed(&json);
+        assert!(json["messages"].as_u64().unwrap() <= messages_max, "half full: {}", json["messages"]);
     }
 }
 
@@ -198,37 +224,57 @@ pub(crate) async fn assert_drained_in_order(mut shop: Shop) {
 async fn a_frozen_worker_that_wakes_after_its_partition_moved_on_changes_nothing() {
     // Decided on an item's row, fenced by its version; and decided without one, fenced by the request id.
     for (item, code) in [("ticket", "reserved"), ("nothing", "unknown_item")] {
-        let mut shop = Shop::open(&[("ticket", 1)]).await;
-        // The broker gives a silent connection up after two heartbeats.
-        let amqp_url = as_user(&format!("{}?heartbeat=1", shop.amqp_url), "worker");
-        let environment = [("TURNSTILE_PAUSE_AT", "committing"), ("AMQP_URL", &amqp_url)];
-        let mut sleeper = shop.worker("sleeper", &environment).await;
-        shop.buy("first", item).await;
-        shop.paused("sleeper").await;
-        sleeper.send(Signal::Stop).unwrap();
-
-        let mut next = shop.worker("next", &[]).await;
-        let first = shop.reply_to("first").await;
-        assert_eq!((first.code(), first.worker_id.as_str()), (code, "next"));
-        shop.buy("second", item).await;
-        let second = shop.reply_to("second").await;
-
-        sleeper.send(Signal::Continue).unwrap();
-        until("its commit has failed", async || shop.log("sleeper").await.contains("deciding again")).await;
-        next.kill().await.unwrap();
-        shop.buy("third", item).await;
-        let mut third = shop.reply().await;
-        // It may still say what is on record: of the first, and of the second where that was not acknowledged yet.
-        while let Some(told) = [&first, &second].into_iter().find(|told| told.correlation_id == third.correlation_id) {
-            assert_eq!(third.body, told.body, "what is on record");
-            third = shop.reply().await;
+        for requests_per_message in [1, 3] {
+            assert_wakes_too_late(item, code, requests_per_message).await;
         }
-        assert_eq!((third.correlation_id.as_str(), third.worker_id.as_str()), ("third", "sleeper"), "back at work");
-        assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });
-        assert_eq!(second.code(), if item == "ticket" { "sold_out" } else { code });
-        assert_eq!(third.code(), second.code());
-        assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3);
     }
+}
+
+async fn assert_wakes_too_late(item: &str, code: &str, requests_per_message: usize) {
+    let mut shop = Shop::open(&[("ticket", 1)]).await;
+    // The broker gives a silent connection up after two heartbeats.
+    let amqp_url = as_user(&format!("{}?heartbeat=1", shop.amqp_url), "worker");
+    let environment = [("TURNSTILE_PAUSE_AT", "committing"), ("AMQP_URL", &amqp_url)];
+    let mut sleeper = shop.worker("sleeper", &environment).await;
+    let message = |name: &str| (0..requests_per_message).map(|place| format!("{name}-{place}")).collect::<Vec<_>>();
+    shop.buy_together(&message("first"), item).await;
+    shop.paused("sleeper").await;
+    sleeper.send(Signal::Stop).unwrap();
+
+    let mut next = shop.worker("next", &[]).await;
+    let none_left = if item == "ticket" { "sold_out" } else { code };
+    let mut told = HashMap::new();
+    for name in ["first", "second"] {
+        if name == "second" {
+            shop.buy_together(&message(name), item).await;
+        }
+        for id in message(name) {
+            let reply = shop.reply_to(&id).await;
+            let expected = if id == "first-0" { code } else { none_left };
+            assert_eq!((reply.code(), reply.worker_id.as_str()), (expected, "next"), "handed over: {id}");
+            told.insert(id, reply.body);
+        }
+    }
+
+    sleeper.send(Signal::Continue).unwrap();
+    until("its commit has failed", async || shop.log("sleeper").await.contains("deciding again")).await;
+    next.kill().await.unwrap();
+    shop.buy_together(&message("third"), item).await;
+    let mut third = Vec::new();
+    while third.len() < requests_per_message {
+        let reply = shop.reply().await;
+        // It may still say what is on record: of the first, and of the second where that was not acknowledged yet.
+        match told.get(&reply.correlation_id) {
+            Some(body) => assert_eq!(reply.body, *body, "what is on record"),
+            None => {
+                assert_eq!((reply.code(), reply.worker_id.as_str()), (none_left, "sleeper"), "back at work");
+                third.push(reply.correlation_id);
+            }
+        }
+    }
+    assert_eq!(third, message("third"));
+    assert_eq!(shop.stock("ticket").await, if item == "ticket" { (0, 1) } else { (1, 0) });
+    assert_eq!(shop.count("SELECT count(*) FROM verdicts").await, 3 * requests_per_message as i64);
 }
 
 #[tokio::test]
