@@ -2,7 +2,7 @@
 
 use crate::support::{
     queue,
-    shop::{Shop, memory_of, request, until},
+    shop::{Shop, memory_of, peak_mib_of, request, until},
 };
 use loadtest::raw::{self, Property, RawSender};
 use shared::{
@@ -91,16 +91,39 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
     println!("after: {}", memory_of(&worker));
 }
 
-/// The same of arrays: of those that wait in memory, of the largest, and of the largest of which nothing can be read.
+/// What a worker may take of memory with arrays, whatever is in them.
+const ARRAYS_MIB_MAX: usize = 256;
+
+/// Of those that wait in memory, of the largest, and of the largest of which nothing can be read: which quantity each asks for, how
+/// many requests are in one, and how many arrays are sent. All windows are full of the first; the second are more than the limit.
+const ARRAYS: [(&str, u32, usize, usize); 3] =
+    [("small", 1, 16, 16_000), ("large", 1, REQUESTS_MAX, 1_200), ("wrong", 0, REQUESTS_MAX, 100)];
+
 #[tokio::test]
-#[ignore = "takes some minutes: cargo test -p loadtest --test guarantees waiting_arrays -- --ignored --nocapture"]
 async fn a_worker_with_waiting_arrays_takes_little_memory() {
+    for kind in ARRAYS {
+        assert_arrays_take_little_memory(kind, 50).await;
+    }
+}
+
+/// And when all of them are answered.
+#[tokio::test]
+#[ignore = "takes some minutes: cargo test -p loadtest --test guarantees answered_arrays -- --ignored --nocapture"]
+async fn a_worker_with_answered_arrays_took_little_memory() {
+    for kind in ARRAYS {
+        assert_arrays_take_little_memory(kind, kind.3).await;
+    }
+}
+
+async fn assert_arrays_take_little_memory(
+    (kind, quantity, requests, arrays): (&str, u32, usize, usize),
+    answered: usize,
+) {
     let mut shop = Shop::open(&[("ticket", 10)]).await;
     let ways = ways_into_partitions(&shop).await;
     let worker = shop.worker("w", &[]).await;
     shop.purchase("first").await;
-    println!("before: {}", memory_of(&worker));
-    let array = |id: &str, quantity: u32, requests: usize| {
+    let of_array = |id: &str| {
         let of = |number| {
             format!(
                 r#"{{"request_id":"{id}-{number:-<90}","item":"ticket","buyer":"{id:-<90}","quantity":{quantity}}}"#
@@ -108,24 +131,27 @@ async fn a_worker_with_waiting_arrays_takes_little_memory() {
         };
         format!("[{}]", (0..requests).map(of).collect::<Vec<_>>().join(","))
     };
-    for (kind, quantity, requests, arrays) in
-        [("small", 1, 16, 16_000), ("large", 1, REQUESTS_MAX, 1_000), ("wrong", 0, REQUESTS_MAX, 100)]
-    {
-        let mut lock = shop.pool.begin().await.unwrap();
-        sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
-        for number in 0..arrays {
-            let id = format!("{kind}-{number:05}");
-            let body = array(&id, quantity, requests);
-            assert!(body.len() <= ARRAY_BYTES_MAX);
-            shop.send_to(&ways[number % 8], "ticket", body.as_bytes(), shop.properties(&id)).await;
-        }
-        println!("{arrays} {kind} arrays of {requests} requests wait in 8 partitions: {}", memory_of(&worker));
-        lock.rollback().await.unwrap();
-        for _ in 0..arrays {
-            shop.reply().await;
-        }
-        println!("they are answered: {}", memory_of(&worker));
+    let mut lock = shop.pool.begin().await.unwrap();
+    sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
+    for number in 0..arrays {
+        let id = format!("{kind}-{number:05}");
+        let body = of_array(&id);
+        assert!(body.len() <= ARRAY_BYTES_MAX);
+        shop.send_unconfirmed(&ways[number % 8], "ticket", body.as_bytes(), shop.properties(&id)).await;
     }
+    shop.channel.wait_for_confirms().await.unwrap();
+    until("it has all of them", async || shop.is_drained().await).await;
+    let assert_little = |when: &str| {
+        println!("{arrays} {kind} arrays of {requests} requests {when}: {}", memory_of(&worker));
+        let mib = peak_mib_of(&worker);
+        assert!(mib <= ARRAYS_MIB_MAX, "{kind} arrays {when}: {mib} MiB at the peak");
+    };
+    assert_little("wait in 8 partitions");
+    lock.rollback().await.unwrap();
+    for _ in 0..answered {
+        shop.reply().await;
+    }
+    assert_little(&format!("and {answered} are answered"));
 }
 
 /// And what it costs others that somebody sends what no client library reads.

@@ -163,6 +163,11 @@ impl Shop {
         drop(self.publish("purchase", item, request(id, item, 1).as_bytes(), self.properties(id)).await);
     }
 
+    /// Any bytes, to any exchange, without waiting for the broker's confirm.
+    pub(crate) async fn send_unconfirmed(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
+        drop(self.publish(exchange, key, body, properties).await);
+    }
+
     async fn publish(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> PublisherConfirm {
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await.unwrap()
@@ -360,4 +365,11 @@ pub(crate) fn memory_of(process: &Supervised) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let is_memory = |line: &&str| ["VmHWM", "RssAnon"].iter().any(|name| line.starts_with(name));
     status.lines().filter(is_memory).collect::<Vec<_>>().join(", ")
+}
+
+/// What a process took of memory at most.
+pub(crate) fn peak_mib_of(process: &Supervised) -> usize {
+    let memory = memory_of(process);
+    let peak = memory.split_whitespace().skip_while(|word| *word != "VmHWM:").nth(1);
+    peak.unwrap_or_else(|| panic!("{memory}")).parse::<usize>().unwrap() / 1024
 }
