@@ -1,5 +1,7 @@
 //! What `cost` takes.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::{BATCH_MAX, BenchOptions, WORKERS_MAX};
@@ -16,7 +18,7 @@ pub struct CostOptions {
     /// Items on sale; may be given several times: each goes with each number of buyers.
     #[arg(long, value_name = "N", default_values_t = [1, 1_000], value_parser = clap::value_parser!(u32).range(1..=ITEMS_MAX))]
     pub items: Vec<u32>,
-    /// The most requests that go in one message; may be given several times: each goes with each sale.
+    /// The most requests that go in one message; may be given several times: each goes with each sale, and 1 is always there.
     #[arg(long, value_name = "N", default_values_t = [1], value_parser = clap::value_parser!(u32).range(1..=REQUESTS_PER_MESSAGE_MAX))]
     pub requests_per_message: Vec<u32>,
     /// Old verdicts, with their orders, that fill tables to be compared with empty ones; 0 compares nothing. Only private
@@ -53,8 +55,9 @@ impl CostOptions {
     /// Each number of items with each of buyers, and each of these with each number of requests a message, beside each other.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let sizes = self.items.iter().flat_map(|items| self.buyers.iter().map(move |buyers| (*buyers, *items)));
+        let each: BTreeSet<u32> = [1].into_iter().chain(self.requests_per_message.iter().copied()).collect();
         let of_size = |(buyers, items)| {
-            self.requests_per_message.iter().map(move |together| self.scenario(buyers, items, *together))
+            each.iter().map(move |together| self.scenario(buyers, items, *together)).collect::<Vec<_>>()
         };
         sizes.flat_map(of_size).collect()
     }
@@ -87,10 +90,10 @@ mod tests {
             "of every item one for everybody"
         );
         let named =
-            ["--buyers", "50", "--buyers=60", "--items=7", "--requests-per-message=1", "--requests-per-message=9"];
+            ["--buyers", "50", "--buyers=60", "--items=7", "--requests-per-message=9", "--requests-per-message=5"];
         let scenarios = cost(&named).unwrap().scenarios().into_iter();
         let sizes: Vec<_> = scenarios.map(|sale| (sale.buyers, sale.items, sale.requests_per_message)).collect();
-        assert_eq!(sizes, [(50, 7, 1), (50, 7, 9), (60, 7, 1), (60, 7, 9)]);
+        assert_eq!(sizes, [(50, 7, 1), (50, 7, 5), (50, 7, 9), (60, 7, 1), (60, 7, 5), (60, 7, 9)]);
     }
 
     #[test]

@@ -11,14 +11,16 @@ const ROUND_TRIPS_PER_BATCH: f64 = 3.0;
 
 #[tokio::test]
 async fn cost_tells_what_a_purchase_takes_of_each_and_compares_empty_tables_with_full_ones() {
-    let sales = "--buyers=5000 --buyers=10000 --items=9 --verdicts-before=2000 --items-before=10 --repetitions=2";
+    let sales = "--buyers=5000 --buyers=10000 --items=9 --requests-per-message=10 --verdicts-before=2000 \
+                 --items-before=10 --repetitions=2";
     let cost = result_of(&none_given(), &cost(sales).await).await;
     assert_eq!((cost["passed"].as_bool(), cost["workers"].as_u64()), (Some(true), Some(1)));
     assert_eq!(cost["broken"].as_array().map(Vec::len), Some(0));
 
     let steps = cost["steps"].as_array().unwrap();
-    let sizes: Vec<_> = steps.iter().map(|step| (number(&step["items"]), number(&step["buyers"]))).collect();
-    assert_eq!(sizes, [(9.0, 5_000.0), (9.0, 10_000.0)]);
+    let sizes = steps.iter().map(|step| ["items", "buyers", "requests_per_message"].map(|of| number(&step[of])));
+    let beside_alone = [5_000.0, 10_000.0].into_iter().flat_map(|buyers| [1.0, 10.0].map(|of| [9.0, buyers, of]));
+    assert!(sizes.eq(beside_alone), "each beside one a message: {steps:#?}");
     // The sale that warms everything up is on record before the first step.
     let mut recorded = 1_000.0;
     for step in steps {

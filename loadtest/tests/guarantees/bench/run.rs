@@ -10,9 +10,17 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 #[tokio::test]
 async fn a_sale_is_set_beside_the_ceiling() {
-    let json = result_of(&endpoints().await, "run --buyers 200 --stock 20 --with-ceiling --json -").await;
-    assert_eq!((&json["verdicts"]["reserved"], &json["passed"]), (&Value::from(20), &Value::from(true)));
-    assert!(number(&json["ceiling"]["ratio"]) > 0.0);
+    for (of, messages) in [("", 200), ("--requests-per-message 10", 20)] {
+        let sale = format!("run --buyers 200 --stock 20 --with-ceiling --json - {of}");
+        let json = result_of(&endpoints().await, &sale).await;
+        assert_eq!((&json["verdicts"]["reserved"], &json["passed"]), (&Value::from(20), &Value::from(true)));
+        assert!(number(&json["ceiling"]["ratio"]) > 0.0);
+        assert_eq!(json["messages"], messages);
+
+        let json = result_of(&endpoints().await, &format!("ceiling --buyers 200 --json - {of}")).await;
+        assert_eq!((&json["verdicts"]["reserved"], &json["messages"]), (&Value::from(200), &Value::from(messages)));
+        assert_eq!((&json["scenario"]["strategy"], &json["passed"]), (&Value::from("none"), &Value::from(true)));
+    }
 }
 
 #[tokio::test]
