@@ -86,10 +86,15 @@ impl Outcome {
             Self::Several(verdicts) => {
                 verdicts.retain(Result::is_err);
                 verdicts.shrink_to_fit();
-                if verdicts.len() > ALONE_MAX
-                    && let Err(first) = verdicts.swap_remove(0)
-                {
-                    *self = Self::Rejected(first.reason);
+                if verdicts.len() > ALONE_MAX {
+                    // What is nobody's fault has room of its own, and is not to be missed among what is their sender's.
+                    let is_nobodys = |verdict: &Result<_, Rejected>| {
+                        verdict.as_ref().is_err_and(|rejected| !rejected.reason.code.is_of_sender())
+                    };
+                    let chosen = verdicts.iter().position(is_nobodys).unwrap_or(0);
+                    if let Err(chosen) = verdicts.swap_remove(chosen) {
+                        *self = Self::Rejected(chosen.reason);
+                    }
                 }
             }
             Self::Rejected(_) | Self::Requeued | Self::Ignored => (),
@@ -109,6 +114,27 @@ mod tests {
     use super::*;
     use crate::messages::Verdict;
     use time::OffsetDateTime;
+
+    #[test]
+    fn of_many_rejected_requests_the_array_is_kept_once_and_by_the_first_reason_that_is_not_their_senders_fault() {
+        let kept = |codes: &[Code]| {
+            let rejected = |code: &Code| Err(Rejected { reason: Rejection::new(*code, ""), request: Vec::new() });
+            let mut outcome =
+                Outcome::Several([Ok(String::new())].into_iter().chain(codes.iter().map(rejected)).collect());
+            outcome.forget_what_is_sent();
+            match outcome {
+                Outcome::Rejected(reason) => Ok(reason.code),
+                Outcome::Several(each) => Err(each.len()),
+                Outcome::Answered { .. } | Outcome::Requeued | Outcome::Ignored => unreachable!("some are rejected"),
+            }
+        };
+        let mut codes = [Code::InvalidField; ALONE_MAX + 1];
+        codes[0] = Code::Malformed;
+        assert_eq!(kept(&codes[1..]), Err(ALONE_MAX), "each alone");
+        assert_eq!(kept(&codes), Ok(Code::Malformed));
+        codes[ALONE_MAX - 1..].copy_from_slice(&[Code::DeliveryLimit, Code::NotHandled]);
+        assert_eq!(kept(&codes), Ok(Code::DeliveryLimit));
+    }
 
     #[test]
     fn a_code_is_found_whatever_ids_and_sentences_say() {
