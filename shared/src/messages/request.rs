@@ -153,8 +153,12 @@ pub(super) fn read_object<Fields: DeserializeOwned>(body: &[u8]) -> Result<Field
     }
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     // An array of five would pass for five fields.
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
-        return Err(malformed("The body is not a JSON object."));
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') | None => (),
+        Some(b'[') => {
+            return Err(malformed("The body is an array; only purchases share a message. Send a JSON object."));
+        }
+        Some(_) => return Err(malformed("The body is not a JSON object.")),
     }
     serde_json::from_slice(body).map_err(|error| malformed(not_json(&error)))
 }
