@@ -46,7 +46,7 @@ pub(crate) async fn admin(shop: &Shop, arguments: &[&str]) -> Ended {
 }
 
 /// The exit code, and the document.
-async fn admin_json(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
+pub(crate) async fn admin_json(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
     let Ended { code, out, err } = admin(shop, &[arguments, &["--json"]].concat()).await;
     (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out} {err}")))
 }

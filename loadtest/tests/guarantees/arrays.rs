@@ -1,13 +1,12 @@
 //! Many requests in one message: each is answered as it is alone, in order, and costs its neighbours nothing.
 
 use crate::{
+    admin::{admin, admin_json},
     poison::doom,
     support::shop::{Shop, request, until},
 };
-use shared::{
-    amqp::{DeadLetterQueue, DeadOutcome, Nodes},
-    messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, REQUESTS_MAX},
-};
+use serde_json::Value;
+use shared::messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, REQUESTS_MAX};
 
 fn array(requests: &[String]) -> String {
     format!("[{}]", requests.join(","))
@@ -21,6 +20,20 @@ async fn verdicts(shop: &mut Shop, id: &str, requests: &[String]) -> Vec<String>
     let verdicts: Vec<String> = verdicts.iter().map(|verdict| verdict.get().to_owned()).collect();
     assert_eq!(array(&verdicts), reply.body, "and nothing between them");
     verdicts
+}
+
+/// The program, by its own word, has a message of so many requests in `dead`, and sends it again.
+async fn replay(shop: &Shop, requests: usize) {
+    let (_, listed) = admin_json(shop, &["dead", "list"]).await;
+    // A worker that is killed between a copy and its acknowledgement has the next one make it again.
+    let message = listed["messages"].as_array().unwrap().iter().find(|message| message["requests"] == requests);
+    let id = message.unwrap_or_else(|| panic!("{requests}: {listed:#}"))["id"].as_str().unwrap();
+    let replayed = admin(shop, &["dead", "replay", id]).await;
+    assert_eq!(replayed.code, Some(0), "{} {}", replayed.out, replayed.err);
+}
+
+fn codes(verdicts: &[String]) -> Vec<Value> {
+    verdicts.iter().map(|verdict| serde_json::from_str::<Value>(verdict).unwrap()["code"].clone()).collect()
 }
 
 #[tokio::test]
@@ -44,7 +57,6 @@ async fn each_request_of_an_array_has_one_verdict_for_ever_however_it_is_sent_an
     let body = shop.reply_to("many").await.body;
     let many = verdicts(&mut shop, "again", &requests).await;
     assert_eq!(array(&many), body);
-    let code = |verdict: &String| serde_json::from_str::<serde_json::Value>(verdict).unwrap()["code"].clone();
     let expected = [
         "reserved",
         "malformed",
@@ -58,7 +70,7 @@ async fn each_request_of_an_array_has_one_verdict_for_ever_however_it_is_sent_an
         "malformed",
         "reserved",
     ];
-    assert_eq!(many.iter().map(code).collect::<Vec<_>>(), expected);
+    assert_eq!(codes(&many), expected);
     assert_eq!((shop.stock("ticket").await, shop.stock("other").await), ((0, 3), (3, 0)));
 
     // Alone, a part of them, and some twice.
@@ -126,6 +138,46 @@ async fn an_array_of_which_many_requests_are_invalid_is_kept_once_and_costs_no_t
 }
 
 #[tokio::test]
+async fn an_array_of_which_most_are_for_another_item_is_sent_again_into_the_line_that_it_came_for() {
+    let mut shop = Shop::open(&[("ticket", 1), ("other", 100)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let mut requests = vec![request("right", "ticket", 1)];
+    requests.extend((0..17).map(|number| request(&format!("wrong-{number}"), "other", 1)));
+    let first = verdicts(&mut shop, "many", &requests).await;
+    until("it is in dead.invalid, once", async || shop.depth("dead.invalid").await == 1).await;
+    replay(&shop, 18).await;
+    assert_eq!(shop.reply_to("many").await.body, array(&first), "nobody jumps the line of the other item by it");
+    assert_eq!((shop.stock("ticket").await, shop.stock("other").await), ((0, 1), (100, 0)));
+}
+
+/// What PostgreSQL says to it is its own fault, not the row's.
+const UNFIT: &str = "
+CREATE FUNCTION unfit() RETURNS trigger LANGUAGE plpgsql AS
+'BEGIN IF NEW.buyer = ''b-unfit'' THEN RAISE data_exception; END IF; RETURN NEW; END'";
+
+#[tokio::test]
+async fn one_request_of_an_array_that_cannot_be_handled_is_told_so_at_its_place_and_its_neighbours_are_decided() {
+    let mut shop = Shop::open(&[("ticket", 2)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    assert_eq!(shop.purchase("before").await.code(), "reserved");
+    shop.execute(UNFIT).await;
+    shop.execute("CREATE TRIGGER unfit BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION unfit()").await;
+    let three: Vec<String> = ["unfit", "one", "two"].map(|id| request(id, "ticket", 1)).into();
+    let first = verdicts(&mut shop, "first", &three).await;
+    assert_eq!(codes(&first), ["not_handled", "reserved", "sold_out"]);
+    assert_eq!(shop.dead(1).await, [("not_handled".to_owned(), three[0].clone().into_bytes())], "alone");
+
+    // Where it stands among many that are their sender's fault, the array is kept as what is nobody's.
+    shop.execute("UPDATE items SET stock = stock + 1, available = available + 1, version = version + 1").await;
+    let mut many = vec!["{}".to_owned(); 17];
+    many.insert(16, three[0].clone());
+    assert_eq!(codes(&verdicts(&mut shop, "many", &many).await)[15..], ["malformed", "not_handled", "malformed"]);
+    until("it is in dead", async || shop.depth("dead").await == 1).await;
+    assert_eq!(shop.dead(1).await, [("not_handled".to_owned(), array(&many).into_bytes())]);
+    assert_eq!(shop.dead_depth().await, 0);
+}
+
+#[tokio::test]
 async fn a_full_array_is_answered_by_no_more_than_a_megabyte_whatever_is_in_it() {
     let item = "t".repeat(128);
     let mut shop = Shop::open(&[(&item, 1_000)]).await;
@@ -141,7 +193,8 @@ async fn a_full_array_is_answered_by_no_more_than_a_megabyte_whatever_is_in_it()
     let empty = vec!["{}".to_owned(); REQUESTS_MAX];
     for (id, requests) in [("reserved", reserved), ("not_eligible", not_eligible), ("malformed", empty)] {
         if id == "not_eligible" {
-            shop.execute("UPDATE items SET tiers = array_fill(repeat('v', 128), ARRAY[16])").await;
+            // Four of these are named, more than of longer ones.
+            shop.execute("UPDATE items SET tiers = array_fill(repeat('v', 60), ARRAY[16])").await;
             shop.execute("INSERT INTO buyers (id, tier) VALUES ('b', repeat('w', 128))").await;
         }
         let body = array(&requests);
@@ -195,17 +248,7 @@ async fn an_array_that_ends_its_workers_is_put_away_alone_and_both_kinds_of_dead
     assert_eq!(replies["behind"].code(), "reserved", "its neighbours are served");
     assert_eq!(replies["too"].verdict[0]["code"], "reserved");
 
-    let nodes = Nodes::read(&shop.amqp_url).unwrap();
-    let replayed = async |requests: usize| {
-        let dead = DeadLetterQueue::open(&nodes, "test", &["worker".to_owned()]).await.unwrap();
-        let taken = dead.take(10).await.unwrap();
-        // A worker that is killed between a copy and its acknowledgement has the next one make it again.
-        let message = taken.messages.iter().find(|message| message.requests() == Some(requests)).unwrap();
-        let replayed = dead.replay(message).await.unwrap();
-        assert_eq!(replayed, DeadOutcome::Replayed);
-        dead.close().await.unwrap();
-    };
-    replayed(3).await;
+    replay(&shop, 3).await;
     // The last of the doomed may have been killed between a reply and its acknowledgement.
     let mut reply = shop.reply_to("array").await;
     while reply.verdict.is_object() {
@@ -214,6 +257,6 @@ async fn an_array_that_ends_its_workers_is_put_away_alone_and_both_kinds_of_dead
     let codes: Vec<_> = reply.verdict.as_array().unwrap().iter().map(|verdict| verdict["code"].clone()).collect();
     assert_eq!(codes, ["reserved", "reserved", "malformed"]);
     until("its last request is dead", async || shop.depth("dead.invalid").await == 1).await;
-    replayed(1).await;
+    replay(&shop, 1).await;
     assert_eq!(shop.reply_to("array").await.code(), "malformed", "alone, it is answered alone");
 }

@@ -31,6 +31,8 @@ pub struct DeadMessage {
     pub message: Option<String>,
     /// The queue that it came from, where that is one of ours.
     pub queue: Option<String>,
+    /// By which it came there, where a function put it here; not up to 0.2.
+    routing_key: Option<String>,
     pub body: Vec<u8>,
     pub headers: Map<String, Value>,
     /// Its other properties, by their names in AMQP.
@@ -55,6 +57,7 @@ impl DeadMessage {
             id: id_of(&body, queue.as_deref(), &properties),
             reason: reason.unwrap_or_else(|| "unknown".to_owned()),
             message: of_function("x-dead-message"),
+            routing_key: of_function("x-dead-routing-key"),
             queue,
             headers: properties.headers().as_ref().map(plain_table).unwrap_or_default(),
             properties: plain_properties(&properties),
@@ -79,12 +82,14 @@ impl DeadMessage {
         if exchange != PURCHASE_EXCHANGE {
             return (exchange, queue.into());
         }
-        // Of an array, all are for one item, but for those that were refused.
         let mut items = BTreeMap::<_, usize>::new();
         let purchases =
             bodies(&self.body).into_iter().filter_map(|body| PurchaseRequest::decode(body, Some("any")).ok());
         purchases.for_each(|purchase| *items.entry(purchase.item).or_default() += 1);
-        let item = items.into_iter().max_by_key(|(_, requests)| *requests);
+        // Of an array, whoever was for another item than it came for was refused, however many they are. Where nobody is for that
+        // item, or it is not known, the most are right.
+        let came_for = |item: &String| self.routing_key.as_ref() == Some(item);
+        let item = items.into_iter().max_by_key(|(item, requests)| (came_for(item), *requests));
         (exchange, item.map_or(queue.into(), |(item, _)| item.into()))
     }
 }
@@ -160,6 +165,7 @@ fn plain_properties(properties: &BasicProperties) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lapin::message::Delivery;
 
     #[test]
     fn a_message_has_one_id_and_another_message_another() {
@@ -175,6 +181,36 @@ mod tests {
         assert!(others.iter().all(|other| other.len() == ID_DIGITS && *other != id), "{others:?}");
         let of_delivery = BasicProperties::default().with_correlation_id("c".into()).with_priority(3);
         assert_eq!(id_of(b"body", Some("purchase.0"), &of_delivery), id, "whatever else it has");
+    }
+
+    #[test]
+    fn a_purchase_goes_back_into_the_line_of_its_item_and_an_array_into_the_one_that_it_came_for() {
+        let origins = ["purchase.0".to_owned(), "release".to_owned()];
+        let back = |queue: &str, routing_key: Option<&str>, items: &[&str]| {
+            let request = |item: &&str| format!(r#"{{"request_id":"r","item":"{item}","buyer":"b","quantity":1}}"#);
+            let requests: Vec<String> = items.iter().map(request).collect();
+            let data = if let [one] = &requests[..] { one.clone() } else { format!("[{}]", requests.join(",")) };
+            let mut headers = FieldTable::default();
+            for (name, value) in [("x-dead-queue", Some(queue)), ("x-dead-routing-key", routing_key)] {
+                value.map(|value| headers.insert(name.into(), AMQPValue::LongString(value.into())));
+            }
+            let properties = BasicProperties::default().with_headers(headers);
+            let mut delivery = Delivery::mock(1, "dead".into(), "".into(), false, data.into_bytes());
+            delivery.properties = properties;
+            let message = DeadMessage::read(delivery, &origins);
+            let (exchange, key) = message.way_back(queue);
+            (exchange.to_owned(), key.into_owned())
+        };
+        for (routing_key, items, key) in [
+            (Some("b"), &["a"][..], "a"),
+            (Some("b"), &["a", "b", "a"], "b"),
+            (Some("c"), &["a", "b", "a"], "a"),
+            (None, &["a", "b", "b"], "b"),
+            (Some("c"), &[], "purchase.0"),
+        ] {
+            assert_eq!(back("purchase.0", routing_key, items), ("purchase".to_owned(), key.to_owned()), "{items:?}");
+        }
+        assert_eq!(back("release", Some("a"), &["a"]), ("release".to_owned(), "release".to_owned()));
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn in_name_of(properties: BasicProperties, sender: &ShortString, us: &str) -> Ba
 pub(super) fn of_dead_letter(
     original: &BasicProperties,
     is_whole: bool,
-    queue: &str,
+    (queue, routing_key): (&str, &str),
     reason: &Rejection,
     us: &str,
 ) -> BasicProperties {
@@ -150,9 +150,13 @@ pub(super) fn of_dead_letter(
         headers = FieldTable::default();
         say_left_out(&mut headers);
     }
-    let reasons =
-        [("x-dead-reason", reason.code.as_str()), ("x-dead-message", &reason.message), ("x-dead-queue", queue)];
-    for (name, value) in reasons {
+    let ours = [
+        ("x-dead-reason", reason.code.as_str()),
+        ("x-dead-message", &reason.message),
+        ("x-dead-queue", queue),
+        ("x-dead-routing-key", routing_key),
+    ];
+    for (name, value) in ours {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let copy = with(carried(original, is_whole), original.reply_to(), BasicProperties::with_reply_to);
@@ -283,7 +287,7 @@ mod tests {
         let (rejection, workers) = (Rejection::new(Code::Malformed, ""), ["worker".to_owned()]);
         let replayers = [workers[0].clone(), "operator".to_owned()];
         let eves = BasicProperties::default().with_user_id("eve".into());
-        let copy = of_dead_letter(&eves, true, "restock", &rejection, "worker");
+        let copy = of_dead_letter(&eves, true, ("restock", ""), &rejection, "worker");
         assert_eq!(sender_of(&copy), named("worker", Some("eve")));
         let (replayed, _) = of_replay(&copy, "operator", &workers).unwrap();
         assert_eq!(sender_of(&replayed), named("operator", Some("eve")));
@@ -293,15 +297,15 @@ mod tests {
         assert_eq!(sender_of(&again), named("worker", Some("eve")));
         // The operator's right is missing: they can send it again when they have it.
         assert_eq!(as_sent(replayed.clone(), &workers), (replayed.clone(), false));
-        let refused = of_dead_letter(&replayed, true, "restock", &rejection, "worker");
+        let refused = of_dead_letter(&replayed, true, ("restock", ""), &rejection, "worker");
         assert_eq!(of_replay(&refused, "operator", &workers).unwrap().0, replayed);
         // Who is one and the same needs nobody's word.
-        let ours = of_dead_letter(&eves, true, "restock", &rejection, "eve");
+        let ours = of_dead_letter(&eves, true, ("restock", ""), &rejection, "eve");
         assert_eq!(
             (sender_of(&ours), sender_of(&of_replay(&ours, "eve", &[]).unwrap().0)),
             (named("eve", None), named("eve", None))
         );
-        let nobodys = of_dead_letter(&BasicProperties::default(), true, "restock", &rejection, "worker");
+        let nobodys = of_dead_letter(&BasicProperties::default(), true, ("restock", ""), &rejection, "worker");
         assert_eq!(sender_of(&nobodys), (None, None));
     }
 
@@ -317,7 +321,7 @@ mod tests {
             // Straight into `dead`, or by way of a function.
             assert_eq!(of_replay(&forged, "operator", &workers), None, "{user:?}");
             assert!(!as_sent(forged.clone(), &workers).1, "{user:?}");
-            let kept = of_dead_letter(&forged, true, "release", &rejection, "worker");
+            let kept = of_dead_letter(&forged, true, ("release", ""), &rejection, "worker");
             assert_eq!(header(&kept, CLAIMED_BY_HEADER), Some(&AMQPValue::LongString(user.unwrap_or_default().into())));
             assert_eq!(sender_of(&kept), named("worker", Some(sender)), "both names");
             assert_eq!(of_replay(&kept, "operator", &workers), None, "{user:?}");
@@ -335,7 +339,7 @@ mod tests {
             let mut headers = FieldTable::default();
             headers.insert("pad".into(), AMQPValue::LongString("x".repeat(bytes).into()));
             let original = BasicProperties::default().with_headers(headers);
-            let copy = of_dead_letter(&original, true, "purchase.0", &Rejection::new(code, "why"), "us");
+            let copy = of_dead_letter(&original, true, ("purchase.0", "ticket"), &Rejection::new(code, "why"), "us");
             assert_eq!(header(&copy, "pad").is_some(), is_kept, "{code:?}, {bytes}");
             assert_eq!(header(&copy, "x-dead-headers").is_some(), !is_kept);
         }

@@ -200,7 +200,8 @@ impl Publisher {
                 // An array that is nobody's fault is all that is left of its requests. One that is refused has told its sender.
                 let is_whole = is_array(&body) && !reason.code.is_of_sender();
                 body.truncate(if is_whole { ARRAY_BYTES_MAX } else { BODY_BYTES_MAX });
-                (exchange, key, body, of_dead_letter(&of.properties, request.is_none(), queue, reason, &self.user))
+                let from = (*queue, of.way().1);
+                (exchange, key, body, of_dead_letter(&of.properties, request.is_none(), from, reason, &self.user))
             }
         };
         match publish_mandatory(&self.channel, exchange, key, &body, properties).await? {
