@@ -367,9 +367,9 @@ pub(crate) fn memory_of(process: &Supervised) -> String {
     status.lines().filter(is_memory).collect::<Vec<_>>().join(", ")
 }
 
-/// What a process took of memory at most.
-pub(crate) fn peak_mib_of(process: &Supervised) -> usize {
+/// One figure of these, such as `VmHWM`: the most that it took.
+pub(crate) fn kib_of(process: &Supervised, name: &str) -> u64 {
     let memory = memory_of(process);
-    let peak = memory.split_whitespace().skip_while(|word| *word != "VmHWM:").nth(1);
-    peak.unwrap_or_else(|| panic!("{memory}")).parse::<usize>().unwrap() / 1024
+    let found = memory.split_whitespace().skip_while(|word| word.trim_end_matches(':') != name).nth(1);
+    found.unwrap_or_else(|| panic!("{name} in {memory}")).parse().unwrap()
 }
