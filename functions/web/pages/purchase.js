@@ -131,8 +131,8 @@ export class Purchase {
     this.#log("position", position);
     this.#become("waiting", "");
     const { ahead, wait_ms: wait, known } = position;
-    const place = !known ? "Waiting" : ahead === 0 ? "You are next" : `${count(ahead)} ahead of you`;
-    const time = known && wait !== null && ahead > 0 ? `about ${span(wait)}` : known ? "" : "how many are ahead is not known yet";
+    const place = ahead > 0 ? `${known ? "" : "At least "}${count(ahead)} ahead of you` : known ? "You are next" : "Waiting";
+    const time = !known ? "how many more is not known yet" : wait !== null && ahead > 0 ? `about ${span(wait)}` : "";
     fill(this.element, { ahead: place, wait: time });
     if (Date.now() - this.#saidAt < SAY_MS) return;
     this.#saidAt = Date.now();

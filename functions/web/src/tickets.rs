@@ -95,10 +95,11 @@ impl Ticket {
     }
 
     /// How many are in front of it in its line, how long it will be until it is decided, in milliseconds, as far as there is a pace to
-    /// go by, and whether that is all that is known to be in front.
+    /// go by, and whether that is all that is in front, as far as can be told.
     pub(crate) fn position(&self) -> (u64, Option<u64>, bool) {
-        let (ahead, wait_ms) = locked(&self.pace).ahead(self.place, Instant::now().into());
-        (ahead, wait_ms, self.is_alone.load(Ordering::Relaxed))
+        let (pace, now) = (locked(&self.pace), Instant::now().into());
+        let (ahead, wait_ms) = pace.ahead(self.place, now);
+        (ahead, wait_ms, pace.moves(now) && self.is_alone.load(Ordering::Relaxed))
     }
 
     /// Waits so long for the verdict, and no longer than until `stopped`; what has come of it then.
@@ -260,9 +261,8 @@ impl Tickets {
         self.told.fetch_add(verdicts as u64, Ordering::Relaxed);
     }
 
-    /// How many verdicts on purchases have come, and how many may be decided that are still to come.
-    pub(crate) fn told_and_undecided(&self) -> (u64, u64) {
-        (self.told.load(Ordering::Relaxed), self.under_way() as u64)
+    pub(crate) fn told_in_all(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
     }
 
     pub(crate) fn know_others(&self, are_none: bool) {

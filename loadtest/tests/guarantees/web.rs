@@ -109,8 +109,8 @@ async fn who_is_not_told_in_time_is_told_where_to_ask_and_any_door_knows_what_is
 }
 
 #[tokio::test]
-async fn a_place_in_line_is_how_many_are_in_front_and_is_known_while_nobody_else_publishes() {
-    let mut shop = Shop::open(&[("ticket", 9), ("other", 9)]).await;
+async fn a_place_in_a_line_that_stands_is_how_many_are_in_front_at_least() {
+    let shop = Shop::open(&[("ticket", 9)]).await;
     let _worker = shop.worker("w", &[]).await;
     let door = Door::open(&shop, "door", &[]).await;
     // Nothing of the item is decided while somebody has its row.
@@ -120,17 +120,74 @@ async fn a_place_in_line_is_how_many_are_in_front_and_is_known_while_nobody_else
         let accepted = door.buy(id, "wait=0").await;
         assert_eq!((accepted.status, &accepted.json()["ahead"]), (202, &json!(ahead)));
     }
-    let place = async || door.get("/purchases/r-2").await.json();
-    until("workers are heard, and nobody else", async || place().await["known"] == true).await;
-    assert_eq!((&place().await["ahead"], &place().await["wait_ms"]), (&json!(2), &json!(null)), "nothing moves");
-    for number in 0..9 {
-        shop.buy(&format!("x-{number}"), "other").await;
-    }
-    shop.replies(9).await;
-    until("somebody else publishes", async || place().await["known"] == false).await;
+    let place = door.ask("GET", "/purchases/r-2", &[HEARD_OUT], "").await.json();
+    let said = ["ahead", "wait_ms", "known"].map(|name| &place[name]);
+    assert_eq!(said, [&json!(2), &json!(null), &json!(false)], "who else is in it, nobody knows");
     lock.rollback().await.unwrap();
     let told = door.ask("GET", "/purchases/r-2", &[("Prefer", "wait=60")], "").await;
     assert_eq!((told.status, told.code()), (200, "reserved".into()));
+}
+
+#[tokio::test]
+async fn a_place_in_a_line_that_moves_is_known_while_nobody_else_publishes() {
+    let shop = slow_shop().await;
+    let _worker = shop.worker("w", &[("BATCH_MAX", "1")]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let last = buy_slowly("r", &[&door]).await;
+    let place = async || door.get(&last).await.json();
+    until("it has moved, and workers tell of nobody else", async || place().await["known"] == true).await;
+    let moving = place().await;
+    assert!(moving["ahead"].as_u64() < Some(IN_LINE - 1) && moving["wait_ms"].as_u64() > Some(0), "{moving}");
+    for number in 0..9 {
+        shop.buy(&format!("x-{number}"), "other").await;
+    }
+    until("somebody else publishes", async || {
+        let place = place().await;
+        assert!(place["known"].is_boolean(), "decided before that was found: {place}");
+        place["known"] == false
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_two_doors_with_half_of_a_line_each_none_says_that_its_own_half_is_all() {
+    let shop = slow_shop().await;
+    let _worker = shop.worker("w", &[("BATCH_MAX", "1")]).await;
+    let doors = [Door::open(&shop, "door-1", &[]).await, Door::open(&shop, "door-2", &[]).await];
+    let last = buy_slowly("r", &[&doors[0], &doors[1]]).await;
+    until("it is decided", async || {
+        let told = doors[0].get(&last).await;
+        assert!(told.status == 200 || told.json()["known"] == false, "{told:?}");
+        told.status == 200
+    })
+    .await;
+}
+
+const IN_LINE: u64 = 60;
+/// For so long that the door has heard the workers out.
+const HEARD_OUT: (&str, &str) = ("Prefer", "wait=8");
+
+/// Some four tickets are sold in a second.
+async fn slow_shop() -> Shop {
+    let shop = Shop::open(&[("ticket", 999), ("other", 9)]).await;
+    for statement in [
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.25); RETURN NEW; END'",
+        "CREATE TRIGGER slow BEFORE INSERT ON orders FOR EACH ROW WHEN (NEW.item = 'ticket') EXECUTE FUNCTION slow()",
+    ] {
+        shop.execute(statement).await;
+    }
+    shop
+}
+
+/// So many in line, at these doors in turns, once the workers are heard out; where to look for the last one at the first door.
+async fn buy_slowly(name: &str, doors: &[&Door]) -> String {
+    let nobody = doors[0].ask("GET", "/purchases/nobody?item=ticket", &[HEARD_OUT], "").await;
+    assert_eq!(nobody.status, 202);
+    for number in 0..IN_LINE {
+        let door = doors[usize::try_from(number).unwrap() % doors.len()];
+        assert_eq!(door.buy(&format!("{name}-{number}"), "wait=0").await.status, 202);
+    }
+    format!("/purchases/{name}-{}?item=ticket", IN_LINE - u64::try_from(doors.len()).unwrap())
 }
 
 /// Whoever is named in the header that a proxy sets is the buyer, and nobody else sees what they hold.
