@@ -6,7 +6,7 @@ use crate::{
     on_sale::OnSale,
     options::Options,
     problem::Problem,
-    request::Unfit,
+    request::{BODIES_BYTES_MAX, Unfit},
     store::{self, Order, Recorded},
     tickets::Tickets,
     verdict::Verdict,
@@ -46,6 +46,8 @@ pub(crate) struct Door {
     pub(crate) cors_origins: Vec<HeaderValue>,
     pub(crate) metrics: Metrics,
     pub(crate) streams: Arc<Semaphore>,
+    /// Bytes that bodies may have while they come.
+    pub(crate) bodies: Semaphore,
     open: Semaphore,
 }
 
@@ -74,6 +76,7 @@ impl Door {
             cors_origins: options.cors_origin,
             metrics,
             streams: Arc::new(Semaphore::new(options.streams_max as usize)),
+            bodies: Semaphore::new(BODIES_BYTES_MAX),
             open: Semaphore::new(options.requests_max as usize),
         }
     }

@@ -73,7 +73,7 @@ async fn follow(
         sleep(POSITION).await;
         told = match recorded(door, &id, &buyer).await {
             Ok(verdict) => verdict,
-            Err(Problem::UnknownPurchase) => return,
+            Err(Problem::UnknownPurchase) => return sender.end_silently().await,
             Err(_) => None,
         };
     };
@@ -101,8 +101,8 @@ async fn line_up(ticket: &Ticket, sender: &Sender) -> Option<Verdict> {
         }
         match ticket.decided(POSITION, pending()).await {
             Outcome::Waits => (),
-            Outcome::Decided(verdict) => return Some(verdict),
-            Outcome::Forgotten | Outcome::NotTaken(_) => return None,
+            Outcome::Decided(verdict) if !verdict.is_reuse() => return Some(verdict),
+            Outcome::Decided(_) | Outcome::Forgotten | Outcome::NotTaken(_) => return None,
         }
     }
 }
@@ -121,7 +121,7 @@ async fn watch_order(door: &Door, id: Uuid, sender: &Sender) {
                 known = order.state;
             }
             // Its time is past.
-            Ok(None) => return,
+            Ok(None) => return sender.end_silently().await,
             Ok(Some(_)) | Err(Away) => (),
         }
         sleep(ORDER).await;

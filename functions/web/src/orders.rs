@@ -22,7 +22,7 @@ pub(crate) async fn pay(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Unfit> {
-    let mut fields = request::read_object(&headers, body).await?;
+    let mut fields = request::read_object(&door.bodies, &headers, body).await?;
     // How a payment ends is for others to say.
     fields.remove("op");
     send::<PaymentMessage>(&door, PAYMENT_QUEUE, id, &headers, fields).await

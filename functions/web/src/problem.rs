@@ -21,6 +21,7 @@ pub(crate) enum Problem {
     TooManyRequests,
     TooManyUndecided,
     TooManyStreams,
+    TooManyBodies,
     NotReady,
     NotConfirmed,
     NotTaken,
@@ -43,7 +44,7 @@ use Problem::*;
 
 /// Every problem, in the order of the enum: its status, its code, what it says, and after how many seconds to ask again.
 #[rustfmt::skip]
-pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 27] = [
+pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 28] = [
     (NotFound, 404, "not_found", "There is nothing at this path; openapi.yaml has those that there are.", None),
     (InvalidQuery, 422, "invalid_query", "The query cannot be read: item and order are said once at most.", None),
     (MethodNotAllowed, 405, "method_not_allowed", "The path takes other methods.", None),
@@ -55,6 +56,7 @@ pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 27] = [
     (TooManyRequests, 503, "too_many_requests", "As many requests are open here as may be; ask again.", Some(1)),
     (TooManyUndecided, 503, "too_many_undecided", "As many requests wait here for the queue as may; ask again.", Some(1)),
     (TooManyStreams, 503, "too_many_streams", "As many streams are open here as may be; ask again.", Some(5)),
+    (TooManyBodies, 503, "too_many_bodies", "As much is under way here in long bodies as may be; ask again, or send less.", Some(1)),
     (NotReady, 503, "not_ready", "The queue cannot be reached from here at present.", Some(1)),
     (NotConfirmed, 503, "not_confirmed", "The queue did not confirm the request in time; ask again with the same Idempotency-Key.", Some(2)),
     (NotTaken, 503, "not_taken", "The queue takes nothing at present; ask again with the same Idempotency-Key.", Some(5)),

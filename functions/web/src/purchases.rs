@@ -26,6 +26,8 @@ use tokio::time::{Instant, sleep_until};
 const WAIT_SECONDS: u64 = 10;
 /// How often it is looked for what another door has asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Behind so long a time it is looked for, too, what this door has asked: the reply may be lost, or the request, and sent again elsewhere.
+const REPLY_LOST: Duration = Duration::from_secs(30);
 /// What stands in a path as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -37,7 +39,7 @@ pub(crate) async fn post(
     body: Body,
 ) -> Result<Response, Unfit> {
     let buyer = request::buyer_of(&headers, door.buyer_header.as_ref())?;
-    let fields = request::read_object(&headers, body).await?;
+    let fields = request::read_object(&door.bodies, &headers, body).await?;
     let is_another = |said: &&String| fields.get("buyer").is_some_and(|named| named.as_str() != Some(said));
     if buyer.as_ref().filter(is_another).is_some() {
         return Err(Problem::AnotherBuyer.into());
@@ -102,9 +104,18 @@ pub(crate) async fn get(
                 return Err(Problem::UnknownPurchase);
             }
             match ticket.decided(until.saturating_duration_since(Instant::now()), door.service.stopped()).await {
-                Outcome::Decided(verdict) => return Ok(told(verdict.into_response(), &id)),
-                Outcome::Waits => return Ok(accepted_here(&ticket)),
-                Outcome::Forgotten | Outcome::NotTaken(_) => (),
+                Outcome::Decided(verdict) if !verdict.is_reuse() => return Ok(told(verdict.into_response(), &id)),
+                Outcome::Waits => {
+                    if ticket.asked_at.elapsed() > REPLY_LOST
+                        && let Ok(Some(verdict)) = recorded(&door, &id, &buyer).await
+                    {
+                        door.tickets.decide(&ticket, verdict.clone());
+                        return Ok(told(verdict.into_response(), &id));
+                    }
+                    return Ok(accepted_here(&ticket));
+                }
+                // The verdict on that id is the first one's, wherever it was asked.
+                Outcome::Decided(_) | Outcome::Forgotten | Outcome::NotTaken(_) => (),
             }
         }
         match recorded(&door, &id, &buyer).await? {

@@ -5,17 +5,22 @@ use crate::{
     verdict::Verdict,
 };
 use axum::{
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderName, header},
 };
+use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use shared::messages::{BODY_BYTES_MAX, Code, Rejection, Request};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 /// How long a body may take to come.
 pub(crate) const SEND_SECONDS_MAX: u64 = 10;
+/// Room for bodies is taken in steps of this; the first is each connection's own.
+const BODY_STEP_BYTES: usize = 4 * 1024;
+/// What all bodies together may have beyond that, while they come.
+pub(crate) const BODIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How the ids of requests begin that webhooks become.
 pub(crate) const WEBHOOK_PREFIX: &str = "webhook-";
 /// The longest that anybody waits for a verdict, in one request.
@@ -43,21 +48,45 @@ impl From<Rejection> for Unfit {
 }
 
 /// The JSON object that a request's body is.
-pub(crate) async fn read_object(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Unfit> {
+pub(crate) async fn read_object(
+    room: &Semaphore,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Map<String, Value>, Unfit> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // Nothing else: what a page of somebody else's could send unasked has another type.
     if !content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(Problem::NotJson.into());
     }
     let malformed = |_| Rejection::new(Code::Malformed, "The body is not a JSON object.").into();
-    serde_json::from_slice(&read_body(body).await?).map_err(malformed)
+    serde_json::from_slice(&read_body(room, body).await?).map_err(malformed)
 }
 
-pub(crate) async fn read_body(body: Body) -> Result<Bytes, Problem> {
-    match timeout(Duration::from_secs(SEND_SECONDS_MAX), to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(read) => read.map_err(|_| Problem::BodyTooLarge),
-        Err(_) => Err(Problem::TooSlow),
+/// Within limits of size, of time, and of the room that all bodies share.
+pub(crate) async fn read_body(room: &Semaphore, body: Body) -> Result<Bytes, Problem> {
+    timeout(Duration::from_secs(SEND_SECONDS_MAX), read_within(room, body)).await.unwrap_or(Err(Problem::TooSlow))
+}
+
+async fn read_within(room: &Semaphore, body: Body) -> Result<Bytes, Problem> {
+    let (mut read, mut has) = (Vec::with_capacity(BODY_STEP_BYTES), room.try_acquire_many(0).ok());
+    let (mut capacity, mut chunks) = (BODY_STEP_BYTES, body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::BodyTooLarge)?;
+        let length = read.len() + chunk.len();
+        if length > BODY_BYTES_MAX {
+            return Err(Problem::BodyTooLarge);
+        }
+        if length > capacity {
+            let steps = length.next_multiple_of(BODY_STEP_BYTES) - capacity;
+            let more = u32::try_from(steps).ok().and_then(|steps| room.try_acquire_many(steps).ok());
+            let more = more.ok_or(Problem::TooManyBodies)?;
+            has.as_mut().expect("the room is never closed").merge(more);
+            capacity += steps;
+            read.reserve_exact(capacity - read.len());
+        }
+        read.extend_from_slice(&chunk);
     }
+    Ok(read.into())
 }
 
 /// The request that these fields make, as its function reads it, under the id that the client gave it, or a new one. Fields that the

@@ -27,7 +27,7 @@ const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// How long a request may take to begin, and its headers to come; and how long a connection may be idle.
 const HEADERS_SECONDS_MAX: u64 = 10;
 /// What is read of them at most; what is more than the door lets pass, and less than this, is answered with a sentence.
-const HEADERS_BYTES_READ_MAX: usize = 64 * 1024;
+const HEADERS_BYTES_READ_MAX: usize = 20 * 1024;
 const HEADERS_MAX: usize = 128;
 /// How many connections more than the most are told so. Whoever comes on top of these is cut off.
 const TOLD_MAX: usize = 1_000;

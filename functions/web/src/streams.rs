@@ -28,6 +28,11 @@ impl Sender {
         self.send(Event::default().event(name).data(data).id(END)).await;
     }
 
+    /// The same, with nothing to say.
+    pub(crate) async fn end_silently(&self) {
+        self.send(Event::default().id(END)).await;
+    }
+
     /// To nobody, where the client is gone: then we are about to be.
     async fn send(&self, event: Event) {
         drop(self.0.send(Box::new(event)).await);

@@ -57,6 +57,7 @@ pub(crate) struct Ticket {
     pub(crate) buyer: Option<String>,
     body: String,
     state: watch::Sender<State>,
+    pub(crate) asked_at: Instant,
     /// In the line that this door has made.
     place: u64,
     pace: Arc<Mutex<Pace>>,
@@ -162,6 +163,7 @@ pub(crate) struct Tickets {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// Of several with one id, the first: it has the verdict that is recorded, where they ask for different things.
     by_id: HashMap<String, Arc<Ticket>>,
     /// With how many are in each.
     lines: HashMap<Line, (usize, Arc<Mutex<Pace>>)>,
@@ -184,16 +186,16 @@ impl Tickets {
         body: String,
     ) -> Result<Arc<Ticket>, Problem> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Problem::TooManyUndecided)?;
-        let (request_id, state) = (request_id.to_owned(), watch::Sender::new(State::Sent));
+        let (request_id, state, asked_at) = (request_id.to_owned(), watch::Sender::new(State::Sent), Instant::now());
         let mut held = locked(&self.held);
         let (count, pace) = held.lines.entry(line.clone()).or_default();
         *count += 1;
         let (pace, is_alone) = (Arc::clone(pace), Arc::clone(&self.is_alone));
-        let place = locked(&pace).publish(Instant::now().into());
-        let is_over = AtomicBool::new(false);
+        let (place, is_over) = (locked(&pace).publish(asked_at.into()), AtomicBool::new(false));
         let ticket =
-            Arc::new(Ticket { line, request_id, buyer, body, state, place, pace, is_alone, is_over, _room: room });
-        held.by_id.insert(ticket.request_id.clone(), Arc::clone(&ticket));
+            Ticket { line, request_id, buyer, body, state, asked_at, place, pace, is_alone, is_over, _room: room };
+        let ticket = Arc::new(ticket);
+        held.by_id.entry(ticket.request_id.clone()).or_insert_with(|| Arc::clone(&ticket));
         // In the order of the places. Its receiver lives for as long as the program serves.
         self.asked.send(Arc::clone(&ticket)).map_err(|_| Problem::NotReady)?;
         Ok(ticket)
@@ -222,8 +224,14 @@ impl Tickets {
 
     pub(crate) fn decide(&self, ticket: &Arc<Ticket>, verdict: Verdict) {
         locked(&ticket.pace).decide(ticket.place, Instant::now().into());
-        ticket.state.send_replace(State::Decided(verdict));
+        let first =
+            self.get(&ticket.request_id).filter(|first| !Arc::ptr_eq(first, ticket) && first.body == ticket.body);
+        ticket.state.send_replace(State::Decided(verdict.clone()));
         self.remove(ticket);
+        // A repeat has the verdict of the first, which may be lost.
+        if let Some(first) = first {
+            self.decide(&first, verdict);
+        }
     }
 
     /// Nobody is to go on waiting for its verdict here.
@@ -269,7 +277,7 @@ impl Tickets {
         self.is_alone.store(are_none, Ordering::Relaxed);
     }
 
-    /// Unless another one has the id by now.
+    /// Unless another one has the id.
     fn remove(&self, ticket: &Arc<Ticket>) {
         let mut held = locked(&self.held);
         if held.by_id.get(&ticket.request_id).is_some_and(|held| Arc::ptr_eq(held, ticket)) {

@@ -21,13 +21,21 @@ struct Looked<'a> {
     code: &'a str,
 }
 
+/// The status of a verdict that says that the id is another request's.
+const REUSED: u16 = 409;
+
 impl Verdict {
+    /// Whether it says nothing of the request that has the id.
+    pub(crate) fn is_reuse(&self) -> bool {
+        self.status == REUSED
+    }
+
     /// The verdict on this request; `None`: it is none, or another's.
     pub(crate) fn read(text: &str, request_id: &str) -> Option<Self> {
         let Looked { request_id: id, status, code } = serde_json::from_str(text).ok()?;
         let is_reused = code == Code::RequestIdReused.as_str();
         let status = match status {
-            Status::Invalid if is_reused => 409,
+            Status::Invalid if is_reused => REUSED,
             Status::Invalid => 400,
             Status::Reserved | Status::SoldOut | Status::Refused | Status::Done => 200,
         };

@@ -49,7 +49,7 @@ pub(crate) fn key(secret: &str) -> Result<Key, Unusable> {
 /// `POST /webhooks/payments`
 pub(crate) async fn post(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) -> Result<Response, Unfit> {
     let key = door.webhook_key.as_ref().ok_or(Problem::NotFound)?;
-    let body = request::read_body(body).await?;
+    let body = request::read_body(&door.bodies, body).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let id = signed(key, &headers, &body, now).ok_or(Problem::NotSigned)?;
     let Some(end) = read(id, &body)? else { return Ok(StatusCode::NO_CONTENT.into_response()) };

@@ -12,7 +12,7 @@ mod up;
 mod webhooks;
 
 use crate::support::shop::{Shop, until};
-use client::Door;
+use client::{Door, Stream};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -48,6 +48,31 @@ async fn a_client_is_told_the_recorded_bytes_at_every_door_however_often_they_as
 }
 
 const BODY: &str = r#"{"buyer":"ann","quantity":1}"#;
+
+/// The second request with the key is told so; the key stays the first one's, whoever asks what became of it, and where.
+#[tokio::test]
+async fn a_key_that_is_used_again_while_its_request_is_under_way_is_still_the_first_ones() {
+    let shop = Shop::open(&[("ticket", 9)]).await;
+    let doors = [Door::open(&shop, "door-1", &[]).await, Door::open(&shop, "door-2", &[]).await];
+    assert_eq!(doors[0].buy("r-1", "wait=0").await.status, 202);
+    let another = async |door: &Door, wait: &str| {
+        let headers = [JSON, ("Idempotency-Key", "r-1"), ("Prefer", wait)];
+        door.ask("POST", "/items/ticket/purchases", &headers, r#"{"buyer":"eve","quantity":2}"#).await
+    };
+    let path = "/purchases/r-1?item=ticket";
+    let events = "/purchases/r-1/events?item=ticket";
+    let wait = async |door: &Door| door.ask("GET", path, &[("Prefer", "wait=60")], "").await;
+    assert_eq!((another(&doors[0], "wait=0").await.status, another(&doors[1], "wait=0").await.status), (202, 202));
+    let mut streams = [Stream::open(&doors[0], events, &[]).await, Stream::open(&doors[1], events, &[]).await];
+    let (here, there, reused, _worker) =
+        tokio::join!(wait(&doors[0]), wait(&doors[1]), another(&doors[1], "wait=60"), shop.worker("w", &[]));
+    assert_eq!((here.status, here.code(), reused.status), (200, "reserved".into(), 409));
+    assert_eq!((there.body, here.json()["order"]["quantity"].as_u64()), (here.body, Some(1)));
+    for stream in &mut streams {
+        let (name, verdict, _) = stream.next_but("position").await.unwrap();
+        assert_eq!((name.as_str(), &verdict["code"]), ("verdict", &json!("reserved")));
+    }
+}
 
 #[tokio::test]
 async fn what_is_invalid_is_told_so_without_a_message() {

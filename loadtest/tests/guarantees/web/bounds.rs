@@ -46,7 +46,7 @@ async fn what_is_too_large_too_slow_or_nowhere_has_a_status_and_a_code() {
                 assert_eq!(of("PUT", path, &[], "").await, (405, "method_not_allowed".into()), "{path}");
             }
             // More than is read at all has no sentence.
-            assert_eq!(door.ask("GET", "/", &[("X", &"x".repeat(80 * 1024))], "").await.status, 431);
+            assert_eq!(door.ask("GET", "/", &[("X", &"x".repeat(21 * 1024))], "").await.status, 431);
         });
     assert_eq!((head_is_slow, body_is_slow, answered), ((408, "too_slow".into()), (408, "too_slow".into()), ()));
     assert_eq!(door.get("/livez").await.status, 200);
@@ -68,6 +68,47 @@ async fn whoever_has_sent_a_part_of_a_request_keeps_nobody_waiting() {
         let read = stream.try_read(&mut [0]).unwrap_err().kind();
         assert_eq!(read, std::io::ErrorKind::WouldBlock, "they are still waited for");
     }
+}
+
+/// What a connection may have of its own, in KiB: the head of a request and the beginning of its body as they come, and itself.
+const CONNECTION_KIB_MAX: u64 = 40;
+/// What the long bodies may have together.
+const BODIES_KIB_MAX: u64 = 16 * 1024;
+
+#[tokio::test]
+async fn however_many_send_half_of_a_request_memory_is_bounded_and_who_sends_little_is_served() {
+    const CLIENTS: u64 = 1_000;
+    let shop = Shop::open(&[("ticket", 1)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let body = head("POST", PURCHASES, &[JSON], 64 * 1024) + &"x".repeat(60 * 1024);
+    let head = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(19 * 1024));
+    for (begun, may_have_kib) in [(head, 0), (body, BODIES_KIB_MAX)] {
+        let before = resident_kib(&door);
+        let send = async || {
+            let mut stream = TcpStream::connect(&door.address).await.unwrap();
+            // Who is refused need not be heard out.
+            drop(stream.write_all(begun.as_bytes()).await);
+            stream
+        };
+        let mut begun = Vec::new();
+        for _ in 0..CLIENTS {
+            begun.push(send().await);
+        }
+        assert_eq!(door.buy("r-1", "wait=60").await.status, 200);
+        let taken = resident_kib(&door).saturating_sub(before);
+        println!("{taken} KiB for {CLIENTS}");
+        assert!(taken < may_have_kib + CLIENTS * CONNECTION_KIB_MAX, "{taken} KiB");
+        if may_have_kib > 0 {
+            assert_eq!(read(begun.pop().unwrap()).await.problem(), (503, "too_many_bodies".into()));
+        }
+    }
+}
+
+fn resident_kib(door: &Door) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", door.process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[tokio::test]

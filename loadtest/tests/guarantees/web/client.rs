@@ -134,13 +134,16 @@ impl Stream {
         stream
     }
 
-    /// Its name, its data, and its id; `None`: the door has ended the stream.
+    /// Its name, its data, and its id, or an id alone; `None`: the door has ended the stream.
     pub(super) async fn next(&mut self) -> Option<(String, Value, Option<String>)> {
         loop {
             let event = self.until("\n\n").await?;
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             if let (Some(name), Some(data)) = (field("event"), field("data")) {
                 return Some((name.to_owned(), serde_json::from_str(data).unwrap(), field("id").map(str::to_owned)));
+            }
+            if let Some(id) = field("id") {
+                return Some((String::new(), Value::Null, Some(id.to_owned())));
             }
         }
     }

@@ -79,6 +79,20 @@ async fn where_a_proxy_names_the_buyer_an_order_is_theirs_alone() {
 }
 
 #[tokio::test]
+async fn a_stream_whose_order_is_gone_ends_so_that_a_browser_does_not_come_again() {
+    let shop = Shop::open(&[("ticket", 5)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    assert_eq!(door.buy("r-1", "wait=60").await.code(), "reserved");
+    let mut stream = Stream::open(&door, "/purchases/r-1/events", &[]).await;
+    assert_eq!(stream.next().await.unwrap().0, "verdict");
+    shop.execute("DELETE FROM order_history").await;
+    shop.execute("DELETE FROM orders").await;
+    assert_eq!(stream.next().await, Some((String::new(), json!(null), Some("end".to_owned()))));
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
 async fn a_client_hears_their_place_the_verdict_and_what_becomes_of_the_order_at_any_door() {
     let (mut servers, shop) = Shop::private(&[("ticket", 5)]).await;
     let doors = [Door::open(&shop, "door-1", &[]).await, Door::open(&shop, "door-2", &[]).await];

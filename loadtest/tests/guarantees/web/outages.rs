@@ -9,7 +9,7 @@ use crate::support::{
     shop::{Shop, until},
 };
 use futures_util::future::join_all;
-use lapin::types::FieldTable;
+use lapin::{options::QueuePurgeOptions, types::FieldTable};
 use shared::{devstack::Servers, topology::Topology};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
@@ -165,6 +165,30 @@ async fn a_purchase_that_the_broker_refuses_when_it_is_published_again_is_told_a
     assert_eq!((told.status, told.code()), (200, "reserved".into()));
     drop((door, worker));
     servers.stop().await.unwrap();
+}
+
+/// Its queue was purged, and the same was asked elsewhere.
+#[tokio::test]
+async fn a_purchase_whose_reply_never_comes_is_told_from_the_record_and_a_repeat_tells_the_first() {
+    let shop = Shop::open(&[("ticket", 9)]).await;
+    let doors = [Door::open(&shop, "door-1", &[]).await, Door::open(&shop, "door-2", &[]).await];
+    for id in ["r-1", "r-2"] {
+        assert_eq!(doors[0].buy(id, "wait=0").await.status, 202);
+    }
+    for queue in Topology::read().queues_of("purchase") {
+        shop.channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
+    }
+    let _worker = shop.worker("w", &[]).await;
+    let look = async |id: &str| {
+        let told = doors[0].ask("GET", &format!("/purchases/{id}?item=ticket"), &[("Prefer", "wait=35")], "").await;
+        (told.status, told.code())
+    };
+    let (elsewhere, again) = (doors[1].buy("r-1", "wait=60"), doors[0].buy("r-2", "wait=60"));
+    let (first, second, elsewhere, again) = tokio::join!(look("r-1"), look("r-2"), elsewhere, again);
+    for told in [first, second, (elsewhere.status, elsewhere.code()), (again.status, again.code())] {
+        assert_eq!(told, (200, "reserved".into()));
+    }
+    assert_eq!(shop.stock("ticket").await, (7, 2));
 }
 
 #[tokio::test]
