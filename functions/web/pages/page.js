@@ -105,6 +105,8 @@ export const live = (down) => {
   set(byId("link"), down ? "Connection lost, trying again" : "Live");
 };
 
+const named = (headers) => ({ date: headers.get("date"), location: headers.get("location") ?? undefined, retryAfter: headers.get("retry-after") });
+
 /** What a request came to. An answer that is no JSON, or a problem, is one for people: `problem`. */
 export const ask = async (method, url, { body, headers = {} } = {}) => {
   const type = body === undefined ? {} : { "content-type": "application/json" };
@@ -113,5 +115,5 @@ export const ask = async (method, url, { body, headers = {} } = {}) => {
   const answer = await response.json().catch(() => null);
   const isProblem = response.headers.get("content-type")?.includes("problem") || answer === null;
   const problem = isProblem ? (answer?.detail ?? answer?.title ?? `The server answered ${response.status}.`) : null;
-  return { status: response.status, answer, problem, date: response.headers.get("date"), retryAfter: response.headers.get("retry-after") };
+  return { status: response.status, answer, problem, ...named(response.headers) };
 };

@@ -3,6 +3,8 @@
 import { ask, badge, count, fill, h, listen, plural, say, set, span, spaced } from "./page.js";
 
 const WAIT_SECONDS = 1;
+/** How long an answer is waited for that is not to be shown as a place in line. */
+const ACT_SECONDS = 30;
 const ATTEMPTS_MAX = 8;
 /** Too slow, too early, too many. */
 const TRY_AGAIN = [408, 425, 429];
@@ -195,14 +197,19 @@ export class Purchase {
     this.#act("leaving", "DELETE", "");
   }
 
-  /** Asks for the order's next step; its events say the same, sooner or later. */
+  /** Asks for the order's next step, until there is a verdict. Its events say the same where it comes to a new state. */
   async #act(meanwhile, method, path, body) {
     const [url, id] = [`/orders/${this.#verdict.order.id}${path}`, newId()];
     this.#log("request", `${method} ${url}\nIdempotency-Key: ${id}\n${body ? oneLine(body) : ""}`);
     this.#become(meanwhile, "");
-    const { status, answer, problem } = await ask(method, url, { headers: { "idempotency-key": id }, body }).catch((error) => ({ problem: error.message }));
+    const send = (...request) => ask(...request).catch((error) => ({ problem: error.message }));
+    let { status, answer, problem, location } = await send(method, url, { headers: { "idempotency-key": id }, body });
+    while (status === 202 && this.#state === meanwhile) {
+      this.#log("accepted", answer);
+      ({ status, answer, problem, location = location } = await send("GET", location, { headers: { prefer: `wait=${ACT_SECONDS}` } }));
+    }
     this.#log(problem ? "problem" : status === 202 ? "accepted" : "verdict", answer ?? problem);
-    if (this.#state !== meanwhile || status === 202) return;
+    if (this.#state !== meanwhile) return;
     const states = { paid: "paid", already_paid: "paid", cancelled: "cancelled", already_cancelled: "cancelled", already_expired: "expired" };
     const state = states[answer?.code] ?? "reserved";
     this.#become(state, problem ?? answer.message);
