@@ -11,7 +11,7 @@ const part = (tag, name, attributes = {}) => h(tag, { "data-part": name, ...attr
 const pace = chart("pace", [
   { name: "reserved", tone: "--sold" }, { name: "sold out", tone: "--held" }, { name: "refused or invalid", tone: "--refused" },
 ], rounded);
-const depth = chart("depth", [{ name: "in the queue", tone: "--sold" }, { name: "under way at this door", tone: "--held" }], rounded);
+const depth = chart("depth", [{ name: "messages in the queue", tone: "--sold" }, { name: "requests under way at this door", tone: "--held" }], rounded);
 let samples = [];
 let may = { change: false, demo: false };
 

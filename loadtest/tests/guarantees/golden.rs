@@ -12,7 +12,7 @@ use script::{Script, mask};
 use serde_json::Value;
 use shared::devstack::{Fixture, fixture, urls_of};
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Output};
-use tokio::process::Command;
+use tokio::{net::TcpStream, process::Command};
 
 #[path = "../../../shared/tests/golden/compare.rs"]
 mod compare;
@@ -83,6 +83,10 @@ async fn replies_events_metrics_and_the_operators_documents_are_what_they_were()
         addresses.push(free_address().await);
         workers += &format!("worker {function} METRICS_ADDRESS={} GATEWAY=simulated\n", addresses.last().unwrap());
     }
+    let door = free_address().await;
+    let _door = shop.worker_of("web", "door", &[("LISTEN", &door)]).await;
+    until("the door is open", async || TcpStream::connect(&door).await.is_ok()).await;
+    get(&door, "/livez").await;
     let mut script = Script::new(&mut shop);
     script.play(&workers).await;
     // The payment worker is another one for a while.
@@ -92,6 +96,7 @@ async fn replies_events_metrics_and_the_operators_documents_are_what_they_were()
     for (function, address) in FUNCTIONS.into_iter().zip(&addresses) {
         shown += &metrics(function, address).await;
     }
+    shown += &metrics("web", &door).await;
     let shop = &*script.shop;
     assert_golden("events.txt", &published(shop, events.as_str()).await);
     let documents = admin_documents(shop).await;

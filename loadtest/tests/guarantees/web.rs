@@ -4,6 +4,7 @@ mod bounds;
 mod client;
 mod clients;
 mod described;
+mod looks;
 mod orders;
 mod outages;
 mod pages;

@@ -150,7 +150,9 @@ impl Reader {
         let verdicts = self.broker.workers.verdicts(now);
         let pace = |is_meant: fn(Status) -> bool| {
             let of_status = Code::ALL.iter().filter(|(_, status, _)| is_meant(*status));
-            of_status.filter_map(|(.., code)| verdicts.get(*code)).map(|counted| counted.per_second).sum()
+            let paces = of_status.filter_map(|(.., code)| verdicts.get(*code)).map(|counted| counted.per_second);
+            // The sum of nothing is -0.
+            paces.sum::<f64>() + 0.0
         };
         let in_line = queues.iter().filter(|queue| queue.active.is_some()).map(|queue| u64::from(queue.waiting)).sum();
         let sample = Sample {

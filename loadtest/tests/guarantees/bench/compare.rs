@@ -44,6 +44,18 @@ async fn two_strategies_are_run_in_every_form_beside_the_ceiling_and_every_figur
     }
 }
 
+#[tokio::test]
+async fn the_door_is_measured_beside_the_ceiling() {
+    let arguments = small(&purchase_program().await, "--strategy=optimistic --form=web");
+    let comparison = result_of(&endpoints().await, &arguments).await;
+    let rows = comparison["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ceiling", "optimistic, web"]);
+    let row = &rows[1];
+    assert_eq!([&row["sold"], &row["refused"], &row["failed"], &row["oversold"]], [30, 30, 0, 0], "{row:#}");
+    assert!(number(&row["purchases_per_second"]) > 0.0, "{row:#}");
+}
+
 /// Figures that fit each other.
 fn assert_row(row: &Value) {
     assert_eq!(number(&row["sold"]) + number(&row["refused"]) + number(&row["failed"]), 60.0, "{row:#}");

@@ -9,18 +9,18 @@ use serde_json::json;
 use shared::devstack::urls_of;
 
 /// A door whose board listens at this address, too.
-async fn with_board(shop: &Shop, environment: &[(&str, &str)]) -> (Door, String) {
+pub(super) async fn with_board(shop: &Shop, environment: &[(&str, &str)]) -> (Door, String) {
     let (address, [amqp_url, _]) = (free_address().await, urls_of("admin", &shop.amqp_url, &shop.database_url));
     let board = [("BOARD", "true"), ("BOARD_ADDRESS", address.as_str()), ("BOARD_AMQP_URL", amqp_url.as_str())];
     (Door::open(shop, "door", &[&board[..], environment].concat()).await, address)
 }
 
-fn origin(address: &str) -> String {
+pub(super) fn origin(address: &str) -> String {
     format!("http://{address}")
 }
 
 /// The text of a part of the row or card that is selected.
-fn part(selector: &str, name: &str) -> String {
+pub(super) fn part(selector: &str, name: &str) -> String {
     format!("document.querySelector('{selector} [data-part={name}]').textContent")
 }
 
@@ -36,7 +36,7 @@ async fn click_and_see(tab: &mut Tab, button: &str, state: &str) {
     tab.until(&format!("{} === '{state}'", part("#purchases", "state"))).await;
 }
 
-async fn until_left(tab: &mut Tab, left: u32) {
+pub(super) async fn until_left(tab: &mut Tab, left: u32) {
     tab.until(&format!("{} === '{left}'", part("#items", "available"))).await;
 }
 
@@ -88,15 +88,42 @@ async fn a_buyer_sees_their_place_in_line_while_the_database_is_stopped() {
     let door = Door::open(&shop, "door", &[]).await;
     let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
     until_left(&mut tab, 5).await;
+    let mut second = Tab::open(&browser, "second", &origin(&door.address), "/").await;
+    until_left(&mut second, 5).await;
     servers.postgres.kill().await.unwrap();
-    buy(&mut tab, 1, "In line").await;
-    tab.until(&format!("{} !== ''", part("#purchases", "ahead"))).await;
-    tab.until("document.querySelector('#purchases [data-kind=position]')").await;
+    for (tab, place) in [(&mut tab, "Waiting"), (&mut second, "At least 1 ahead of you")] {
+        buy(tab, 1, "In line").await;
+        tab.until(&format!("{} === '{place}'", part("#purchases", "ahead"))).await;
+        // Nobody tells a door who else is in a line that stands.
+        tab.until(&format!("{} === 'how many more is not known yet'", part("#purchases", "wait"))).await;
+        tab.until("document.querySelector('#purchases [data-kind=position]')").await;
+    }
     servers.postgres.start_again().await.unwrap();
-    tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
-    tab.close().await;
+    for mut tab in [tab, second] {
+        tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
+        tab.close().await;
+    }
     browser.close().await;
     servers.stop().await.unwrap();
+}
+
+/// A decline leaves the order as it was, which no event tells who looks once a second.
+#[tokio::test]
+async fn a_buyer_whose_payment_takes_long_is_told_how_it_ended() {
+    let Some(browser) = Browser::find("the shop").await else { return };
+    let shop = Shop::open(&[("concert", 5)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
+    until_left(&mut tab, 5).await;
+    buy(&mut tab, 1, "Held for you").await;
+    click_and_see(&mut tab, "pay", "Paying").await;
+    tab.until("document.querySelector('#purchases [data-kind=accepted]')").await;
+    let _payment = shop.worker_of("payment", "p", &[("GATEWAY", "simulated"), ("GATEWAY_DECLINE_SHARE", "1")]).await;
+    tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
+    assert_eq!(tab.evaluate("document.querySelector('#purchases .log > li:last-child').dataset.kind").await, "verdict");
+    tab.close().await;
+    browser.close().await;
 }
 
 #[tokio::test]
@@ -111,16 +138,20 @@ async fn the_board_shows_a_sale_as_it_goes_on() {
     tab.evaluate("states = 0; new EventSource('/board/events').addEventListener('state', () => { states += 1; })")
         .await;
     tab.until("states > 1").await;
+    tab.evaluate("before = performance.now()").await;
     shop.purchase("r-1").await;
-    shop.purchase("r-2").await;
     tab.evaluate("states = 0").await;
-    tab.until(&format!("{} === '1'", part("#items", "held"))).await;
+    let took = tab.until(&format!("{} === '1' && performance.now() - before", part("#items", "held"))).await;
+    assert!(took.as_f64().is_some_and(|ms| ms < 2_000.0), "{took} ms");
     // They come twice a second.
     let states = tab.evaluate("states").await;
     assert!(states.as_u64().is_some_and(|states| states <= 4), "within two seconds: {states}");
+    shop.purchase("r-2").await;
     for code in ["reserved", "sold_out"] {
         tab.until(&format!("{} === '1'", part(&format!("#verdicts [data-key={code}]"), "value"))).await;
     }
+    dead_letter(&shop, "r-3", &[("x-dead-reason", "not_handled"), ("x-dead-queue", "purchase.0")]).await;
+    tab.until("document.querySelectorAll('#dead > li').length === 1").await;
     assert_eq!(tab.evaluate("document.querySelectorAll('button').length").await, 0, "nothing to change anything with");
     let json = [("Content-Type", "application/json"), ("Host", board.as_str())];
     for path in ["/board/items/ticket/close", "/board/items/ticket/buyers", "/board/dead/000000000000/drop"] {
@@ -129,6 +160,59 @@ async fn the_board_shows_a_sale_as_it_goes_on() {
     tab.close().await;
     browser.close().await;
 }
+
+/// Each figure is held against what the test has made of it.
+#[tokio::test]
+async fn every_figure_of_the_board_is_that_of_the_engine() {
+    let Some(browser) = Browser::find("the board").await else { return };
+    let mut shop = Shop::open(&[("ticket", 20)]).await;
+    let (_door, board) = with_board(&shop, &[]).await;
+    let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
+    for number in 0..9 {
+        shop.buy(&format!("r-{number}"), "ticket").await;
+    }
+    let text = |id: &str| format!("document.getElementById('{id}').textContent");
+    let sum = "[...document.querySelectorAll('#queues [data-part=value]')].reduce((all, one) => all + Number(one.textContent), 0)";
+    tab.until(&format!("{sum} === 9 && {} === '9' && {} === '0'", text("waiting"), text("worker-count"))).await;
+    tab.until("document.querySelector('#depth-legend [data-part=last]').textContent === '9'").await;
+    let _worker = shop.worker("w", &[]).await;
+    tab.until(&format!("{sum} === 0 && {} === '1'", text("worker-count"))).await;
+    for number in 9..19 {
+        shop.buy(&format!("r-{number}"), "ticket").await;
+    }
+    tab.until(&format!("Number({}) > 3", text("pace"))).await;
+    shop.replies(19).await;
+    assert_eq!(tab.evaluate("document.body.textContent.includes('-0')").await, false, "nothing is less than nothing");
+    shop.execute("UPDATE items SET conflicts = 7, held = 16, sold = 3").await;
+    let figures = ["stock", "available", "held", "sold", "conflicts"].map(|name| part("#items", name)).join(", ");
+    tab.until(&format!("`${{[{figures}]}}` === '20,1,16,3,7' && {} === '7'", text("conflicts"))).await;
+    // No relay publishes what they have bought.
+    tab.until(&format!("/^[1-9].*(ms|s|min)$/.test({})", text("lag"))).await;
+    for (id, reason) in [("d-1", "not_handled"), ("d-2", "not_handled"), ("d-3", "unreadable")] {
+        dead_letter(&shop, id, &[("x-dead-reason", reason), ("x-dead-queue", "purchase.0")]).await;
+    }
+    let reasons = "[...document.querySelectorAll('#reasons li')].map((one) => one.textContent).sort().join()";
+    tab.until(&format!("{reasons} === 'not handled 2,unreadable 1' && {} === '3'", text("dead-count"))).await;
+    assert_eq!(tab.evaluate(DRAWN_UP).await, json!([true, true]), "both curves have risen");
+    tab.close().await;
+    browser.close().await;
+}
+
+/// Of each chart: whether its first curve's colour is found above the lower third, where no curve is that has not risen.
+const DRAWN_UP: &str = "['pace', 'depth'].map((id) => {
+    const canvas = document.querySelector(`#${id}-chart canvas`);
+    const context = canvas.getContext('2d');
+    const { data } = context.getImageData(0, 0, canvas.width, Math.floor(canvas.height * 2 / 3));
+    const probe = new OffscreenCanvas(1, 1).getContext('2d');
+    probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--sold').trim();
+    probe.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
+    for (let at = 0; at < data.length; at += 4) {
+        const is_it = Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 12;
+        if (is_it && data[at + 3] > 200) return true;
+    }
+    return false;
+})";
 
 #[tokio::test]
 async fn an_operator_replays_a_dead_letter_and_closes_a_sale_by_a_click() {
@@ -160,6 +244,9 @@ async fn an_operator_replays_a_dead_letter_and_closes_a_sale_by_a_click() {
     tab.click("#items button:last-child").await;
     tab.until(&format!("{} === 'Closed'", part("#items", "sale"))).await;
     assert_eq!(shop.purchase("r-3").await.code(), "sale_closed");
+    tab.click("#items button:nth-last-child(2)").await;
+    tab.until(&format!("{} === 'Open'", part("#items", "sale"))).await;
+    assert_eq!(shop.purchase("r-4").await.code(), "reserved");
     tab.close().await;
     browser.close().await;
 }

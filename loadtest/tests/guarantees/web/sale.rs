@@ -1,6 +1,11 @@
 //! Sales in which every buyer comes by HTTP, as the load generator plays and audits them.
 
-use crate::support::sale::{assert_fails, endpoints, number, result_of};
+use super::client::Door;
+use crate::support::{
+    sale::{assert_fails, endpoints, number, result_of},
+    shop::Shop,
+};
+use loadtest::servers::Endpoints;
 use serde_json::{Value, json};
 
 fn of_doors(sale: &Value) -> Vec<&str> {
@@ -16,6 +21,19 @@ async fn a_crowd_by_http_is_told_each_by_the_first_answer() {
     assert_eq!(of_doors(&sale), ["web-1", "web-2"]);
     let judged = sale["invariants"].as_array().unwrap();
     assert!(judged.iter().any(|one| one["name"] == "no_request_failed" && one["holds"] == true));
+}
+
+#[tokio::test]
+async fn a_crowd_is_sent_to_a_door_that_is_given() {
+    let shop = Shop::open(&[]).await;
+    let door = Door::open(&shop, "given", &[]).await;
+    let (amqp_url, database_url) = (shop.amqp_url.clone(), shop.database_url.clone());
+    let endpoints = Endpoints { amqp_url, database_url, redis_url: None, is_private: true };
+    let arguments = format!("run --over http --url http://{} --buyers 300 --stock 50 --json -", door.address);
+    let sale = result_of(&endpoints, &arguments).await;
+    assert_eq!((&sale["passed"], number(&sale["verdicts"]["reserved"])), (&json!(true), 50.0), "{sale}");
+    let metrics = door.get("/metrics").await.body;
+    assert!(metrics.contains("turnstile_published_requests_total{function=\"web\"} 300\n"), "{metrics}");
 }
 
 #[tokio::test]

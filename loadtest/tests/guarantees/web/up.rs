@@ -132,6 +132,14 @@ async fn what_up_prints_works_as_it_stands_and_ctrl_c_leaves_nothing_behind() {
         assert!(bought.status.success(), "{bought:?}");
     }
 
+    // As webbrowser(1) opens it in whatever $BROWSER names.
+    let mut opened = up.pasted("# open the shop");
+    let opened = opened.env("BROWSER", "curl -sSf %s").output().await.unwrap();
+    assert!(String::from_utf8_lossy(&opened.stdout).contains("<title>Shop"), "{opened:?}");
+    let board = up.place("The board:").trim_start_matches("http://").trim_end_matches("/board");
+    let buyers = ask(board, "POST", "/board/items/concert-42/buyers", &[JSON, ("Host", board)], "{}").await;
+    assert_eq!(buyers.status, 200, "{buyers:?}");
+
     let mut worker = up.pasted("# start one more worker").stderr(Stdio::piped()).spawn().unwrap();
     let mut logged = BufReader::new(worker.stderr.take().unwrap()).lines();
     while !logged.next_line().await.unwrap().expect("it goes on").contains("consuming") {}

@@ -32,6 +32,37 @@ fn declined(order: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_webhook_that_the_broker_does_not_take_is_503_and_settles_nothing_until_it_is_sent_again() {
+    let (mut servers, shop) = Shop::private(&[("ticket", 5)]).await;
+    let gateway =
+        Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
+    let of_gateway = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("SETTLE_USERS", "web")];
+    let workers = [shop.worker("w", &[]).await, shop.worker_of("payment", "p", &of_gateway).await];
+    let door = Door::open(&shop, "door", &[("WEBHOOK_SECRET", SECRET)]).await;
+    let order = order_of(&door.buy("r-1", "wait=60").await);
+    assert_eq!(pay(&door, "pay-1", &order, "wait=0").await.status, 202);
+    let of_state = async |state: &'static str| shop.count(state).await == 1;
+    const PAYING: &str = "SELECT count(*) FROM orders WHERE state = 'paying'";
+    const PAID: &str = "SELECT count(*) FROM orders WHERE state = 'paid'";
+    until("it is under way", async || of_state(PAYING).await).await;
+    let node = servers.rabbitmq.node_names()[0].to_owned();
+    servers.rabbitmq.kill_node(&node).await.unwrap();
+    until("the door has noticed", async || door.get("/readyz").await.status == 503).await;
+    let said = say(&door, "msg-1", &captured(&order, "ch-1"), 0, SECRET).await;
+    assert_eq!(said.problem(), (503, "not_confirmed".into()));
+    servers.rabbitmq.start_killed().await.unwrap();
+    // What the door publishes again stands before this.
+    assert_eq!(door.buy("r-2", "wait=60").await.code(), "reserved");
+    let behind = say(&door, "msg-2", &captured(&uuid::Uuid::now_v7().to_string(), "ch-2"), 0, SECRET).await;
+    assert_eq!(behind.status, 204);
+    assert!(of_state(PAYING).await, "nothing has settled it");
+    assert_eq!(say(&door, "msg-1", &captured(&order, "ch-1"), 0, SECRET).await.status, 204);
+    until("it is paid for", async || of_state(PAID).await).await;
+    drop((door, workers));
+    servers.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_webhook_ends_a_payment_under_way_and_repeated_late_or_out_of_order_it_changes_nothing() {
     let shop = Shop::open(&[("ticket", 5)]).await;
     let gateway =
