@@ -5,6 +5,7 @@ import { ask, badge, count, fill, h, listen, plural, say, set, span, spaced } fr
 const WAIT_SECONDS = 1;
 /** How long an answer is waited for that is not to be shown as a place in line. */
 const ACT_SECONDS = 30;
+const ASK_AGAIN_MS = 1000;
 const ATTEMPTS_MAX = 8;
 /** Too slow, too early, too many. */
 const TRY_AGAIN = [408, 425, 429];
@@ -206,6 +207,7 @@ export class Purchase {
     let { status, answer, problem, location } = await send(method, url, { headers: { "idempotency-key": id }, body });
     while (status === 202 && this.#state === meanwhile) {
       this.#log("accepted", answer);
+      await new Promise((asked) => setTimeout(asked, ASK_AGAIN_MS));
       ({ status, answer, problem, location = location } = await send("GET", location, { headers: { prefer: `wait=${ACT_SECONDS}` } }));
     }
     this.#log(problem ? "problem" : status === 202 ? "accepted" : "verdict", answer ?? problem);

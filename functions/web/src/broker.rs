@@ -194,9 +194,11 @@ impl Broker {
     /// Lets go of what was given up, and, where there is hardly room for more, of what the broker has had for the longest time.
     fn forget(&mut self) {
         self.collector.forget_given_up();
+        // Decided by the record, or by a repeat: their own reply is lost, or passed over when it comes.
+        self.sent.retain(|_, tickets| !tickets.iter().all(|ticket| ticket.is_over()));
         let mut too_many = self.tickets.too_many();
         while too_many > 0 {
-            let is_known = |ticket: &Arc<Ticket>| ticket.is_confirmed() || ticket.is_given_up();
+            let is_known = |ticket: &Arc<Ticket>| ticket.is_confirmed() || ticket.is_over();
             let message = self.sent.iter().find(|(_, tickets)| tickets.iter().all(is_known));
             let Some(number) = message.map(|(number, _)| *number) else {
                 return;

@@ -4,7 +4,7 @@ use crate::{
     door::{Door, Id},
     lookup::Away,
     problem::Problem,
-    purchases::{Known, is_theirs, recorded, waiting},
+    purchases::{Known, is_theirs, lost, recorded, waiting},
     request,
     streams::{END, Sender, stream},
     tickets::{Outcome, Ticket},
@@ -60,7 +60,7 @@ async fn follow(
     sender: Sender,
 ) {
     if let Some(ticket) = ticket {
-        told = line_up(&ticket, &sender).await;
+        told = line_up(door, &ticket, &buyer, &sender).await;
     }
     let mut position = None;
     let verdict = loop {
@@ -91,7 +91,7 @@ async fn follow(
 }
 
 /// Says how far a request has come that is under way here; its verdict, unless it is not waited for here any more.
-async fn line_up(ticket: &Ticket, sender: &Sender) -> Option<Verdict> {
+async fn line_up(door: &Door, ticket: &Arc<Ticket>, buyer: &Option<String>, sender: &Sender) -> Option<Verdict> {
     let mut said = String::new();
     loop {
         let position = waiting(&ticket.request_id, Some(ticket));
@@ -100,7 +100,11 @@ async fn line_up(ticket: &Ticket, sender: &Sender) -> Option<Verdict> {
             said = position;
         }
         match ticket.decided(POSITION, pending()).await {
-            Outcome::Waits => (),
+            Outcome::Waits => {
+                if let Some(verdict) = lost(door, ticket, buyer).await {
+                    return Some(verdict);
+                }
+            }
             Outcome::Decided(verdict) if !verdict.is_reuse() => return Some(verdict),
             Outcome::Decided(_) | Outcome::Forgotten | Outcome::NotTaken(_) => return None,
         }

@@ -26,7 +26,8 @@ use tokio::time::{Instant, sleep_until};
 const WAIT_SECONDS: u64 = 10;
 /// How often it is looked for what another door has asked.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Behind so long a time it is looked for, too, what this door has asked: the reply may be lost, or the request, and sent again elsewhere.
+/// Behind so long a time the record is looked at for what this door has asked, too: the reply may be lost, or the request, and sent
+/// again elsewhere.
 const REPLY_LOST: Duration = Duration::from_secs(30);
 /// What stands in a path as it is.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -106,13 +107,10 @@ pub(crate) async fn get(
             match ticket.decided(until.saturating_duration_since(Instant::now()), door.service.stopped()).await {
                 Outcome::Decided(verdict) if !verdict.is_reuse() => return Ok(told(verdict.into_response(), &id)),
                 Outcome::Waits => {
-                    if ticket.asked_at.elapsed() > REPLY_LOST
-                        && let Ok(Some(verdict)) = recorded(&door, &id, &buyer).await
-                    {
-                        door.tickets.decide(&ticket, verdict.clone());
-                        return Ok(told(verdict.into_response(), &id));
-                    }
-                    return Ok(accepted_here(&ticket));
+                    let lost = lost(&door, &ticket, &buyer).await;
+                    return Ok(
+                        lost.map_or_else(|| accepted_here(&ticket), |verdict| told(verdict.into_response(), &id))
+                    );
                 }
                 // The verdict on that id is the first one's, wherever it was asked.
                 Outcome::Decided(_) | Outcome::Forgotten | Outcome::NotTaken(_) => (),
@@ -129,6 +127,17 @@ pub(crate) async fn get(
         let again = until.min(Instant::now() + LOOK_AGAIN);
         tokio::select! { () = sleep_until(again) => (), () = door.service.stopped() => () }
     }
+}
+
+/// The verdict on record of what has waited here for long. Then nobody goes on waiting for a reply to it: that may be lost, or say
+/// that the id was used before.
+pub(crate) async fn lost(door: &Door, ticket: &Arc<Ticket>, buyer: &Option<String>) -> Option<Verdict> {
+    if ticket.asked_at.elapsed() <= REPLY_LOST {
+        return None;
+    }
+    let verdict = recorded(door, &ticket.request_id, buyer).await.ok()??;
+    door.tickets.forget(ticket);
+    Some(verdict)
 }
 
 /// The verdict on record, where it is for this buyer to see.

@@ -91,6 +91,11 @@ impl Ticket {
         });
     }
 
+    /// Whether it is waited for here no more, whatever came of it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_confirmed(&self) -> bool {
         *self.state.borrow() == State::Confirmed
     }
@@ -195,7 +200,11 @@ impl Tickets {
         let ticket =
             Ticket { line, request_id, buyer, body, state, asked_at, place, pace, is_alone, is_over, _room: room };
         let ticket = Arc::new(ticket);
-        held.by_id.entry(ticket.request_id.clone()).or_insert_with(|| Arc::clone(&ticket));
+        // A repeat takes over from one that may still be given up.
+        let is_first = |held: &Arc<Ticket>| held.is_confirmed() || held.body != ticket.body;
+        if !held.by_id.get(&ticket.request_id).is_some_and(is_first) {
+            held.by_id.insert(ticket.request_id.clone(), Arc::clone(&ticket));
+        }
         // In the order of the places. Its receiver lives for as long as the program serves.
         self.asked.send(Arc::clone(&ticket)).map_err(|_| Problem::NotReady)?;
         Ok(ticket)
@@ -296,4 +305,29 @@ impl Tickets {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_first_requests_but_a_repeat_takes_over_from_one_that_may_be_given_up() {
+        let (tickets, _asked) = Tickets::new(9);
+        let ask = |body: &str| {
+            let line = Line { exchange: "purchase", routing_key: "ticket".to_owned() };
+            tickets.ask(line, "r-1", None, body.to_owned()).unwrap()
+        };
+        let is_held = |ticket: &Arc<Ticket>| tickets.get("r-1").is_some_and(|held| Arc::ptr_eq(&held, ticket));
+        let (first, of_another_content, repeat) = (ask("a"), ask("b"), ask("a"));
+        assert!(is_held(&repeat) && !is_held(&of_another_content));
+        tickets.not_taken(&first, Problem::NotConfirmed);
+        assert!(is_held(&repeat) && first.is_over());
+        repeat.confirm();
+        let again = ask("a");
+        assert!(is_held(&repeat), "the queue has it");
+        let verdict = Verdict::read(r#"{"status":"reserved","code":"reserved","message":""}"#, "r-1").unwrap();
+        tickets.decide(&again, verdict);
+        assert!(again.is_over() && repeat.is_over() && tickets.get("r-1").is_none(), "one verdict is both's");
+    }
 }

@@ -50,7 +50,7 @@ async fn workers_that_come_one_by_one_share_before_the_first_buyer_and_then_part
 #[tokio::test]
 async fn whoever_comes_in_mid_sale_is_handed_partitions_over_with_requests_alone_and_in_arrays_in_their_order() {
     for (burst_ms, requests_per_message) in [(0, 1), (100, 5)] {
-        let scarce = Scenario { items: 16, rate: 1_000.0, burst_ms, requests_per_message, ..scarce() };
+        let scarce = Scenario { items: 16, rate: 500.0, burst_ms, requests_per_message, ..scarce() };
         let mut sale = open(&endpoints().await, &scarce, workers(1, Some(50)).await).await;
         verdicts_reach(&sale, 500).await;
         sale.workers.start_another().await.unwrap();

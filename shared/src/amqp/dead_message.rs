@@ -76,7 +76,7 @@ impl DeadMessage {
     }
 
     /// By which exchange and routing key it gets to the function of this queue; a purchase, into the line of its item.
-    pub(super) fn way_back<'a>(&self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
+    pub(super) fn way_back<'a>(&'a self, queue: &'a str) -> (&'a str, Cow<'a, str>) {
         let exchange = exchange_into(queue);
         // The others go by no routing key; and of what is no purchase, nothing can come but that.
         if exchange != PURCHASE_EXCHANGE {
@@ -87,10 +87,11 @@ impl DeadMessage {
             bodies(&self.body).into_iter().filter_map(|body| PurchaseRequest::decode(body, Some("any")).ok());
         purchases.for_each(|purchase| *items.entry(purchase.item).or_default() += 1);
         // Of an array, whoever was for another item than it came for was refused, however many they are. Where nobody is for that
-        // item, or it is not known, the most are right.
+        // item, or it is not known, the most are right; where nobody can be read, as the end was cut off, it goes where it was.
         let came_for = |item: &String| self.routing_key.as_ref() == Some(item);
         let item = items.into_iter().max_by_key(|(item, requests)| (came_for(item), *requests));
-        (exchange, item.map_or(queue.into(), |(item, _)| item.into()))
+        let line = self.routing_key.as_deref().filter(|_| is_array(&self.body)).unwrap_or(queue);
+        (exchange, item.map_or(line.into(), |(item, _)| item.into()))
     }
 }
 
@@ -206,7 +207,8 @@ mod tests {
             (Some("b"), &["a", "b", "a"], "b"),
             (Some("c"), &["a", "b", "a"], "a"),
             (None, &["a", "b", "b"], "b"),
-            (Some("c"), &[], "purchase.0"),
+            (Some("c"), &[], "c"),
+            (None, &[], "purchase.0"),
         ] {
             assert_eq!(back("purchase.0", routing_key, items), ("purchase".to_owned(), key.to_owned()), "{items:?}");
         }

@@ -42,7 +42,7 @@ pub(crate) use properties::DIRECT_REPLY_TO;
 pub use publisher::{Confirmed, Copied, EventError, Outgoing, OutgoingEvent, Publisher, Reply};
 pub use repair::{Found, Looked, Repair};
 pub use request_reply::{IncomingReply, OutgoingRequest, Replies, RequestOutcome, Requester, request_reply};
-pub use rights::{explain_grant, try_rights};
+pub use rights::{explain_grant, is_lacking_right, try_rights};
 pub use topology::{QueueState, declare, queue_states};
 
 use futures_util::future::BoxFuture;

@@ -81,6 +81,11 @@ pub fn explain_grant(error: Error, nodes: &Nodes, function: &str) -> Error {
     ))
 }
 
+/// Whether the broker says that a user has not the right: not what it says in the same way of a queue that is somebody's alone.
+pub fn is_lacking_right(error: &Error) -> bool {
+    matches!(error, Error::NotAllowed(reason) if reason.contains(" access to ") && reason.contains("refused for user"))
+}
+
 /// Tries what a function has to be able to do, as far as that leaves no trace; [`Error::NotAllowed`] names all that it may not.
 /// To read from a queue is not tried: that would take messages out of it.
 pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> BoxFuture<'a, Result<(), Error>> {

@@ -80,7 +80,7 @@ impl Function {
                     Err(error) => {
                         self.service.nodes.go_on();
                         let error = amqp::explain_grant(error, &self.service.nodes, self.handler.name());
-                        if !has_consumed && matches!(error, Error::NotAllowed(_)) {
+                        if !has_consumed && amqp::is_lacking_right(&error) {
                             return Err(error);
                         }
                         outage.goes_on(error);
