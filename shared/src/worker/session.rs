@@ -143,6 +143,7 @@ impl<'a> Session<'a> {
                     } else if self.subscribe().await? {
                         tracing::info!(queues = self.queues.len(), "consuming");
                         self.away.is_over();
+                        *self.has_consumed = true;
                         self.ready = Some(service.announce());
                         ticks = every(Duration::from_millis(SHARE_MS));
                     }
@@ -231,7 +232,6 @@ impl<'a> Session<'a> {
                     (Step::GetInLine(_) | Step::Wait, Some(_)) => (),
                 }
                 self.consumer.subscribe(partition, self.with_care[partition]).await?;
-                *self.has_consumed = true;
             }
             if place.is_some() {
                 break;
