@@ -4,7 +4,7 @@
 //! the replies of the next batches do not wait for them; their acknowledgements do. Invariant: no copy in `dead` is given up, because it is all that is left of its message.
 
 use super::{
-    line::{Line, Parts, attempts_max},
+    line::{Line, Parts, attempts_max, halves},
     service::Service,
 };
 use crate::{
@@ -35,7 +35,7 @@ impl Copies {
         pause_at("copying").await;
         let mut outage = self.service.outage("messages that cannot be handled cannot be kept in `dead`");
         let (mut returned, mut waits) = (Vec::new(), RetryPolicy::SERVER_AWAY.waits());
-        let mut parts = Parts::of(copies);
+        let mut parts = Parts::of(copies, halves);
         while let Some(part) = parts.next() {
             let (outgoing, attempts_max) = (Outgoing::Copies(&part), attempts_max(part.len()));
             let Err(error) = self.line.publish(&self.service, outgoing, attempts_max).await else {

@@ -107,7 +107,9 @@ impl Line {
         if self.publisher.is_none() {
             let publisher = Publisher::open(&service.nodes, &self.name, &service.worker.worker_id).await?;
             if self.asks_node {
-                self.node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+                let node = publisher.reply_address().await.and_then(|address| reply_node(&address)?.ok());
+                // A broker that has not said so in time is most likely the one that it was.
+                self.node = node.or(self.node);
             }
             self.publisher = Some(publisher);
         }
@@ -121,27 +123,31 @@ pub(super) fn attempts_max(messages: usize) -> u32 {
 }
 
 /// The first half last, as on a stack.
-pub(super) fn halves<T>(mut part: Vec<T>) -> [Vec<T>; 2] {
+pub(super) fn halves<T>(mut part: Vec<T>) -> Vec<Vec<T>> {
     let rest = part.split_off(part.len() / 2);
-    [rest, part]
+    vec![rest, part]
 }
 
-/// What goes out together, until what the broker refuses is found: by halves, the first of them first. Pure.
-pub(super) struct Parts<T>(Vec<Vec<T>>);
+/// What goes out together, until what the broker refuses is found. What is refused is split into smaller parts, of which the last is
+/// the next: by halves, or else. Pure.
+pub(super) struct Parts<T> {
+    waiting: Vec<Vec<T>>,
+    split: fn(Vec<T>) -> Vec<Vec<T>>,
+}
 
 impl<T> Parts<T> {
-    pub(super) fn of(all: Vec<T>) -> Self {
-        Self(vec![all])
+    pub(super) fn of(all: Vec<T>, split: fn(Vec<T>) -> Vec<Vec<T>>) -> Self {
+        Self { waiting: vec![all], split }
     }
 
     pub(super) fn next(&mut self) -> Option<Vec<T>> {
-        self.0.pop()
+        self.waiting.pop()
     }
 
     /// Takes back what was refused. One that was alone is found, and returned.
     pub(super) fn refused(&mut self, mut part: Vec<T>) -> Option<T> {
         if part.len() > 1 {
-            self.0.extend(halves(part));
+            self.waiting.extend((self.split)(part));
             return None;
         }
         part.pop()
@@ -149,19 +155,19 @@ impl<T> Parts<T> {
 
     /// This one is next, alone.
     pub(super) fn again(&mut self, one: T) {
-        self.0.push(vec![one]);
+        self.waiting.push(vec![one]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Parts;
+    use super::{Parts, halves};
 
     #[test]
     fn one_of_256_that_is_refused_is_found_by_halves_and_all_others_go_out_once() {
         for bad in 0..256 {
             let (mut parts, mut attempts, mut found, mut taken) =
-                (Parts::of((0..256).collect()), 0, Vec::new(), Vec::new());
+                (Parts::of((0..256).collect(), halves), 0, Vec::new(), Vec::new());
             while let Some(part) = parts.next() {
                 attempts += 1;
                 if part.contains(&bad) {

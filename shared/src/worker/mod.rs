@@ -42,6 +42,8 @@ const BATCHES_ANSWERING_MAX: usize = 1;
 /// How many that are answered may wait until copies of messages before them are kept, and for their acknowledgement. What is not
 /// acknowledged is bounded by the windows; this is only more than those ever are.
 const BATCHES_ANSWERED_MAX: usize = 10_000;
+/// How many of those are finished at once, where they wait: the broker writes their copies to its disk together.
+const BATCHES_FINISHED_MAX: usize = 256;
 
 /// A handler and all that it takes to run it. Whatever its requests are, the loop around it is compiled once, here, and
 /// not in every function.

@@ -32,6 +32,8 @@ pub(super) struct Publishing {
 pub(super) struct TryingOut {
     service: Service,
     line: Line,
+    /// Replies since that was last said: a sender who means ill makes hundreds a second.
+    given_up: usize,
 }
 
 impl Publishing {
@@ -47,7 +49,7 @@ impl Publishing {
     pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) -> HashSet<(usize, u64)> {
         // Only who is connected knows which node is ours. What fails here fails again below, and is said there.
         drop(self.line.connected(&self.service).await);
-        let (mut parts, mut unknown) = (Parts::of(replies), HashSet::new());
+        let (mut parts, mut unknown) = (Parts::of(replies, halves), HashSet::new());
         while let Some(mut part) = parts.next() {
             part.retain(|reply| {
                 let is_unknown = self.is_unknown(reply);
@@ -84,7 +86,7 @@ impl Publishing {
 impl TryingOut {
     /// `name` is what the broker's operators see.
     pub(super) fn new(service: Service, name: &str) -> Self {
-        Self { service, line: Line::named(format!("{name} unknown nodes")) }
+        Self { service, line: Line::named(format!("{name} unknown nodes")), given_up: 0 }
     }
 
     /// Publishes replies to nodes that may not be there: all of them together; if that fails, node by node, beginning with those that
@@ -94,36 +96,34 @@ impl TryingOut {
             return;
         }
         pause_at("trying nodes out").await;
-        let (mut parts, mut losses, mut given_up) = (vec![replies], 0, 0);
+        let (mut parts, mut losses) = (Parts::of(replies, apart), 0);
         let is_paused = nodes_of(&self.service).is_paused(Instant::now());
-        while let Some(part) = parts.pop() {
+        while let Some(part) = parts.next() {
             if is_paused || losses >= LOSSES_MAX {
-                given_up += part.len();
+                self.given_up += part.len();
             } else if self.line.publish(&self.service, Outgoing::Replies(&part), 1).await.is_ok() {
                 nodes_of(&self.service).reached(part.iter().filter_map(node_of));
             } else {
                 losses += 1;
-                if part.len() == 1 {
-                    given_up += 1;
-                } else {
-                    parts.extend(apart(part));
-                }
+                self.given_up += parts.refused(part).iter().len();
             }
         }
         if !is_paused {
             nodes_of(&self.service).tried_out(losses, Instant::now());
-        }
-        if given_up > 0 {
-            tracing::error!(
-                replies = given_up,
-                losses,
-                "direct replies cannot be delivered; their verdicts are on record"
-            );
+            self.say_what_is_given_up();
         }
     }
 
-    pub(super) async fn close(self) {
+    pub(super) async fn close(mut self) {
+        self.say_what_is_given_up();
         self.line.close().await;
+    }
+
+    fn say_what_is_given_up(&mut self) {
+        let replies = std::mem::take(&mut self.given_up);
+        if replies > 0 {
+            tracing::error!(replies, "direct replies cannot be delivered; their verdicts are on record");
+        }
     }
 }
 
@@ -145,5 +145,5 @@ fn apart(replies: Vec<Reply<'_>>) -> Vec<Vec<Reply<'_>>> {
         nodes.sort_by_key(Vec::len);
         return nodes;
     }
-    halves(replies).into()
+    halves(replies)
 }

@@ -4,7 +4,7 @@
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
 use super::{
-    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX,
+    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, BATCHES_FINISHED_MAX,
     copies::Copies,
     outcome::{Outcome, Rejected},
     publish::{Publishing, TryingOut},
@@ -33,6 +33,20 @@ struct Answered {
     batch: Decided,
     unknown: HashSet<(usize, u64)>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Answered {
+    fn is_unknown(&self, of: &Delivery) -> bool {
+        self.unknown.contains(&(of.partition, of.tag))
+    }
+
+    fn forget_what_is_sent(&mut self) {
+        for (of, outcome) in &mut self.batch.outcomes {
+            if self.unknown.contains(&(of.partition, of.tag)) {
+                outcome.forget_what_is_sent();
+            }
+        }
+    }
 }
 
 pub(super) struct Decided {
@@ -134,23 +148,28 @@ impl Settler {
         Ok(())
     }
 
-    /// Sends what replies are left, puts copies where they belong, and acknowledges.
+    /// Sends what replies are left, puts copies where they belong, and acknowledges. Whatever batches wait share one wait for the
+    /// broker's disk: batches of a few messages, many of them to be copied, would come in faster than that.
     async fn finish(&self, mut answered: mpsc::Receiver<Answered>, progress: watch::Sender<u64>) -> Result<(), Error> {
         let mut trying_out = TryingOut::new(self.service.clone(), &self.name);
         let mut copies = Copies::new(self.service.clone(), &self.name);
-        while let Some(Answered { batch, unknown, _room }) = answered.recv().await {
-            let Decided { mut outcomes, held, undecided } = batch;
-            let is_unknown = |of: &Delivery| unknown.contains(&(of.partition, of.tag));
-            trying_out.publish(self.replies(outcomes.iter().filter(|(of, _)| is_unknown(of)))).await;
-            let tried_out = outcomes.iter_mut().filter(|(of, _)| is_unknown(of));
-            tried_out.for_each(|(_, outcome)| outcome.forget_what_is_sent());
-            let returned = copies.publish(self.copies(&outcomes)).await;
+        let mut waiting = Vec::new();
+        while answered.recv_many(&mut waiting, BATCHES_FINISHED_MAX).await > 0 {
+            let unknown = waiting
+                .iter()
+                .flat_map(|answered| answered.batch.outcomes.iter().filter(|of| answered.is_unknown(&of.0)));
+            trying_out.publish(self.replies(unknown)).await;
+            waiting.iter_mut().for_each(Answered::forget_what_is_sent);
+            let copied = waiting.iter().flat_map(|answered| self.copies(&answered.batch.outcomes)).collect();
+            let returned = copies.publish(copied).await;
             self.acknowledger.give_back(&returned).await?;
-            let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
-            let settled = tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag));
-            self.acknowledger.acknowledge(settled, &undecided).await?;
-            tracing::debug!(messages = outcomes.len(), "settled");
-            progress.send_modify(|settled| *settled += 1);
+            for Answered { batch: Decided { outcomes, held, undecided }, .. } in waiting.drain(..) {
+                let tags = outcomes.iter().map(|(delivery, _)| (delivery.partition, delivery.tag));
+                let settled = tags.filter(|tag| !held.contains(&tag.0) && !returned.contains(tag));
+                self.acknowledger.acknowledge(settled, &undecided).await?;
+                tracing::debug!(messages = outcomes.len(), "settled");
+                progress.send_modify(|settled| *settled += 1);
+            }
         }
         trying_out.close().await;
         copies.close().await;
@@ -169,7 +188,7 @@ impl Settler {
             if may_reply(to, &self.service.worker) {
                 replies.push(Reply { to, body, request_id });
             } else if let (Some(reply_to), queue) = (to.reply_to(), &self.queues[to.partition]) {
-                tracing::warn!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept");
+                tracing::debug!(reply_to = ?reply_to, queue, "no reply goes there; the request is refused, and kept");
             }
         }
         replies
