@@ -6,7 +6,7 @@ use crate::support::{
 };
 use lapin::types::AMQPValue;
 use loadtest::raw;
-use shared::messages::BODY_BYTES_MAX;
+use shared::{devstack::Signal, messages::BODY_BYTES_MAX};
 
 #[tokio::test]
 async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and_cost_nobody_a_connection() {
@@ -218,6 +218,26 @@ async fn nobody_waits_for_the_copy_of_somebody_elses_message() {
     let replies = shop.replies(4).await;
     assert_eq!((replies["bad"].code(), &replies["r-3"].body), ("malformed", &bought[2].body));
     until("it is kept", async || shop.dead_depth().await == 1).await;
+}
+
+#[tokio::test]
+async fn what_is_answered_while_a_copy_waits_for_the_disk_is_kept_and_acknowledged_together() {
+    let mut shop = Shop::open(&[("ticket", 100)]).await;
+    let mut copying = shop.worker("copying", &[("TURNSTILE_PAUSE_AT", "copying")]).await;
+    shop.send("ticket", b"{", shop.properties("bad")).await;
+    shop.paused("copying").await;
+    shop.reply_to("bad").await;
+    for number in 0..20 {
+        let id = format!("bad-{number}");
+        shop.send("ticket", b"{", shop.properties(&id)).await;
+        assert_eq!(shop.reply_to(&id).await.code(), "malformed", "in a batch of its own");
+    }
+    copying.send(Signal::Continue).unwrap();
+    assert_eq!(copying.stop().await.unwrap().code(), Some(0));
+    // The first; what was answered meanwhile; and who was answered, but not waiting yet, when it went on.
+    let waits = shop.log("copying").await.matches("finishing batches=").count();
+    assert!(waits <= 3, "{waits} waits for the disk");
+    assert_eq!((shop.dead_depth().await, shop.is_drained().await), (21, true));
 }
 
 #[tokio::test]

@@ -229,7 +229,6 @@ fn process_of_node(number: usize) -> String {
     BASE64_STANDARD.encode(process.chars().map(|byte| u8::try_from(byte).unwrap()).collect::<Vec<_>>())
 }
 
-/// Of a multiple of three bytes.
 /// The worker's connections for all but replies to nodes that were not heard of, as the broker knows them.
 async fn publishing(shop: &Shop) -> Vec<String> {
     let vhost = shop.amqp_url.rsplit('/').next().unwrap();

@@ -110,19 +110,19 @@ impl TryingOut {
         }
         if !is_paused {
             nodes_of(&self.service).tried_out(losses, Instant::now());
-            self.say_what_is_given_up();
+            self.say_what_is_given_up(losses);
         }
     }
 
     pub(super) async fn close(mut self) {
-        self.say_what_is_given_up();
+        self.say_what_is_given_up(0);
         self.line.close().await;
     }
 
-    fn say_what_is_given_up(&mut self) {
+    fn say_what_is_given_up(&mut self, losses: u32) {
         let replies = std::mem::take(&mut self.given_up);
         if replies > 0 {
-            tracing::error!(replies, "direct replies cannot be delivered; their verdicts are on record");
+            tracing::error!(replies, losses, "direct replies cannot be delivered; their verdicts are on record");
         }
     }
 }

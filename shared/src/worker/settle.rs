@@ -155,6 +155,7 @@ impl Settler {
         let mut copies = Copies::new(self.service.clone(), &self.name);
         let mut waiting = Vec::new();
         while answered.recv_many(&mut waiting, BATCHES_FINISHED_MAX).await > 0 {
+            tracing::debug!(batches = waiting.len(), "finishing");
             let unknown = waiting
                 .iter()
                 .flat_map(|answered| answered.batch.outcomes.iter().filter(|of| answered.is_unknown(&of.0)));
