@@ -27,8 +27,15 @@ enum Place {
 
 impl Body {
     pub fn is_empty(&self) -> bool {
-        // Nothing so small is in a file.
-        matches!(&self.0, Place::Memory(bytes) if bytes.is_empty())
+        self.len() == 0
+    }
+
+    /// In bytes.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Place::Memory(bytes) => bytes.len(),
+            Place::File { bytes, .. } => *bytes,
+        }
     }
 
     /// # Errors

@@ -28,8 +28,10 @@ const CONFIRM_SECONDS_MAX: u64 = 30;
 /// How many events may be on the wire and not confirmed. A quorum queue writes to disk for many at once, so a narrow window
 /// would wait for the disk that often; a thousand events of 400 bytes are half a megabyte.
 const EVENTS_UNCONFIRMED_MAX: usize = 1_000;
-/// How many copies of messages are on the wire and not confirmed: their bodies are in memory meanwhile.
+/// How many copies of messages are on the wire and not confirmed, and how many bytes, unless one alone has more: the broker writes
+/// for all queues in one line, and what it writes at once everybody's purchases wait for.
 const COPIES_UNCONFIRMED_MAX: usize = 64;
+const COPIED_BYTES_MAX: usize = 1024 * 1024;
 const DEAD_EXCHANGE: &str = "dead";
 /// The name of no queue.
 const NOBODY: &str = "turnstile.nobody";
@@ -105,8 +107,11 @@ impl Publisher {
                 }
                 // Should one be returned, whichever it is taken for, all are published again.
                 Outgoing::Copies(copies) => {
-                    for copies in copies.chunks(COPIES_UNCONFIRMED_MAX) {
-                        confirmed_in_time(try_join_all(copies.iter().map(|copy| self.copy(copy)))).await?;
+                    let mut copies = copies;
+                    while !copies.is_empty() {
+                        let (at_once, later) = copies.split_at(at_once(copies));
+                        confirmed_in_time(try_join_all(at_once.iter().map(|copy| self.copy(copy)))).await?;
+                        copies = later;
                     }
                 }
             }
@@ -243,6 +248,19 @@ impl Publisher {
             .with_delivery_mode(PERSISTENT)
             .with_app_id(self.worker_id.as_str().into())
     }
+}
+
+/// How many of these go out at once; at least one of them.
+fn at_once(copies: &[Copied<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |copy: &&Copied<'_>| {
+        bytes += match copy {
+            Copied::Requeue { of, .. } | Copied::DeadLetter { of, request: None, .. } => of.body.len(),
+            Copied::DeadLetter { request: Some(request), .. } => request.len(),
+        };
+        bytes <= COPIED_BYTES_MAX
+    };
+    copies.iter().take(COPIES_UNCONFIRMED_MAX).take_while(fits).count().max(1)
 }
 
 /// Whether there is a queue that took it; an error where it did not say so.
