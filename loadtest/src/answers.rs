@@ -5,13 +5,11 @@
 //!
 //! Which request of an array a verdict is on, its place says alone: that it is about that request, the audit finds out.
 
+use crate::schedule::Due;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::time::Duration;
-
-use serde_json::value::RawValue;
 use uuid::Uuid;
-
-use crate::schedule::Due;
 
 /// The most replies of unknown correlation that are kept by name; the rest is only counted.
 const STRANGERS_KEPT_MAX: usize = 16;

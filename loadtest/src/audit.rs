@@ -11,15 +11,6 @@ mod stock;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::fmt::{self, Display, Formatter};
-use std::sync::Arc;
-use std::time::Duration;
-
-use serde::Serialize;
-use shared::devstack::gateway::Ledger;
-use shared::messages::{Code, Status, Verdict};
-
 use crate::answers::Answers;
 use crate::orders::events::Events;
 use crate::orders::follow_ups::FollowUps;
@@ -27,6 +18,13 @@ use crate::result::DoorsReport;
 use crate::schedule::Schedule;
 use database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedVerdict};
 use orders::Orders;
+use serde::Serialize;
+use shared::devstack::gateway::Ledger;
+use shared::messages::{Code, Status, Verdict};
+use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
 use stock::Stock;
 
 const OFFENDERS_NAMED_MAX: usize = 5;

@@ -8,12 +8,6 @@ mod collected;
 mod http;
 mod session;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-
-use shared::amqp::Nodes;
-use tokio::sync::watch;
-
 use crate::answers::Answers;
 use crate::failure::Failure;
 use crate::orders::follow_ups::FollowUps;
@@ -23,6 +17,10 @@ use crate::result::DoorsReport;
 use crate::schedule::Schedule;
 pub use http::Doors;
 use session::Session;
+use shared::amqp::Nodes;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 pub struct Buyers {
     schedule: Arc<Schedule>,

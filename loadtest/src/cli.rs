@@ -8,25 +8,23 @@ mod events;
 mod http;
 mod orders;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use serde::Serialize;
-use shared::config::WorkerOptions;
-
 use crate::faults::{Draw, FaultKind};
 use crate::schedule::Scenario;
 use crate::servers::{RedisUrl, Urls};
 use crate::strategy::Strategy;
 pub use baseline::{BaselineOptions, BaselineServer};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 pub use compare::CompareOptions;
 pub use contend::ContendOptions;
 pub use cost::CostOptions;
 pub use events::EventOptions;
 pub use http::{HttpOptions, Over};
 pub use orders::OrderOptions;
+use serde::Serialize;
+use shared::config::WorkerOptions;
+use std::path::PathBuf;
+use std::time::Duration;
 
 const WORKERS_MAX: i64 = 256;
 const BATCH_MAX: i64 = 5_000;

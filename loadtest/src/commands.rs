@@ -1,14 +1,5 @@
 //! From the command line to the exit code: `run` and `ceiling`, and the way to the others.
 
-use std::path::Path;
-
-use anyhow::Context;
-use futures_util::future::BoxFuture;
-use shared::config::WorkerOptions;
-use shared::devstack::Servers;
-use shared::table::Style;
-use shared::{amqp, telemetry};
-
 use crate::audit::{Invariant, invariant};
 use crate::bench::{baseline, compare, contend, cost};
 use crate::cli::{Cli, Command, RunOptions, SaleOptions};
@@ -27,6 +18,13 @@ use crate::stats::{Reference, Timing, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
 use crate::{ceiling, output, programs, report, summary, up};
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use shared::config::WorkerOptions;
+use shared::devstack::Servers;
+use shared::table::Style;
+use shared::{amqp, telemetry};
+use std::path::Path;
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
 /// statement that takes a second, as an audit does.

@@ -3,15 +3,13 @@
 //! A backend reports what it did when it ends, or at most once a second: so a reading first waits until the backends that
 //! have gone are gone.
 
-use std::time::Duration;
-
+use crate::failure::Failure;
 use anyhow::anyhow;
 use shared::config::{Migrate, StoreOptions};
 use shared::db;
 use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-use crate::failure::Failure;
 
 const DATABASE_WAIT_SECONDS_MAX: u64 = 30;
 /// How we sign our connections.

@@ -1,10 +1,9 @@
 //! Why the load generator could not do its work, and the exit code that says so. A sale that breaks an invariant is not a
 //! failure but a result. For a wrong command line, clap exits with 2 by itself.
 
-use std::process::{ExitCode, ExitStatus};
-
 use shared::amqp;
 use shared::db::OpenError;
+use std::process::{ExitCode, ExitStatus};
 
 /// `EX_UNAVAILABLE`.
 const EXIT_UNREACHABLE: u8 = 69;

@@ -6,12 +6,6 @@ mod drawn;
 mod injector;
 mod network;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
-
-use serde::Serialize;
-use shared::devstack::{Postgres, RabbitMq, Redis};
-
 use crate::answers::Answers;
 use crate::hostile::HostileKind;
 use crate::orders::plan::Share;
@@ -19,6 +13,10 @@ use crate::schedule::Schedule;
 pub use drawn::{Draw, FaultKind};
 pub(crate) use injector::Injector;
 pub(crate) use network::Network;
+use serde::Serialize;
+use shared::devstack::{Postgres, RabbitMq, Redis};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 /// What a worker decided this shortly before an event, it was active on.
 const RECENT: Duration = Duration::from_secs(1);

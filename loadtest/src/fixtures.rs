@@ -1,19 +1,19 @@
 //! Results that nobody measured, with something for every part of a page; the tests of pages include this file, too.
 
 use clap::Parser;
-use loadtest::{
-    audit::{Audit, Invariant, VerdictCounts},
-    bench::compare::{AtServer, Comparison, Contender, Form, Row},
-    cli::{Cli, Command},
-    faults::{Action, CrashReport, EventReport, FaultKind},
-    machine::Machine,
-    orders::{demo::DemoStep, plan::Plan, report::OrdersReport},
-    queues::DepthSample,
-    result::{DoorsReport, Outcome, ScenarioReport, ServersReport, WorkerReport},
-    schedule::Scenario,
-    stats::{CurvePoint, Latency, Reference, Timing},
-    strategy::Strategy,
-};
+use loadtest::audit::{Audit, Invariant, VerdictCounts};
+use loadtest::bench::compare::{AtServer, Comparison, Contender, Form, Row};
+use loadtest::cli::{Cli, Command};
+use loadtest::faults::{Action, CrashReport, EventReport, FaultKind};
+use loadtest::machine::Machine;
+use loadtest::orders::demo::DemoStep;
+use loadtest::orders::plan::Plan;
+use loadtest::orders::report::OrdersReport;
+use loadtest::queues::DepthSample;
+use loadtest::result::{DoorsReport, Outcome, ScenarioReport, ServersReport, WorkerReport};
+use loadtest::schedule::Scenario;
+use loadtest::stats::{CurvePoint, Latency, Reference, Timing};
+use loadtest::strategy::Strategy;
 
 /// A sale in which everything happened that can.
 pub(crate) fn outcome() -> Outcome {

@@ -2,19 +2,17 @@
 //!
 //! None of it is a request that could be granted: whatever arrives is refused. They come back when the broker does.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context;
-use clap::ValueEnum;
-use serde_json::json;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-
 use crate::failure::Failure;
 use crate::raw::{self, Property, RawSender};
 use crate::schedule::Schedule;
+use anyhow::Context;
+use clap::ValueEnum;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 const EXCHANGE: &str = "purchase";
 /// How often it is sent: then, as many as are due.

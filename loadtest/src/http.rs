@@ -1,12 +1,11 @@
 //! HTTP/1.1, as a client speaks it. By hand, but for reading what is answered: it is the socket that says when a request was on its
 //! way, how long connecting took, and how a connection failed.
 
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-
 use httparse::{EMPTY_HEADER, Header, Response, Status};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

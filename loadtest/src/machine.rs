@@ -3,10 +3,9 @@
 //! Whatever the system does not tell is `null`. Nothing in it names the machine, its owner or its address, so that a result
 //! can be shown to anyone.
 
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::{fs, thread};
-
-use serde::Serialize;
 
 const KIB_PER_MIB: u64 = 1_024;
 /// What decides how many TCP connections are let in at once, and how many a client may open.

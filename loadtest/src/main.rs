@@ -1,12 +1,11 @@
 //! The load generator: see the library.
 
-use std::process::ExitCode;
-
 use clap::CommandFactory;
 use loadtest::cli::Cli;
 use loadtest::commands::execute;
 use loadtest::failure::Failure;
 use shared::config::read_line;
+use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {

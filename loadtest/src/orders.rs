@@ -10,25 +10,23 @@ pub mod listener;
 pub mod plan;
 pub mod report;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context;
-use futures_util::future::BoxFuture;
-use shared::devstack::Gateway;
-use shared::devstack::gateway::{Behaviour, Ledger};
-use tokio::time::{Instant, sleep};
-
 use crate::audit::database_state;
 use crate::database::open as open_database;
 use crate::failure::Failure;
 use crate::schedule::Schedule;
 use crate::servers::Endpoints;
 use crate::workers::WorkerSpec;
+use anyhow::Context;
 use events::Events;
+use futures_util::future::BoxFuture;
 use listener::{Listener, Storage};
 use plan::Plan;
+use shared::devstack::Gateway;
+use shared::devstack::gateway::{Behaviour, Ledger};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// How long, after their time, no hold may end while some are left: a payment may have prolonged it, or a crash held it up.
 const HOLDS_TIMEOUT: Duration = Duration::from_secs(120);

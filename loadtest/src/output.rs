@@ -1,12 +1,10 @@
 //! A result on standard output, and as JSON in a file.
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
-
+use crate::failure::Failure;
 use anyhow::Context;
 use serde::Serialize;
-
-use crate::failure::Failure;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 /// Prints the result for people and writes it as JSON to the file; `-` prints the JSON alone.
 pub(crate) fn write(

@@ -1,14 +1,12 @@
 //! Where the worker programs are; what cargo runs is measured against workers of the same sources and profile.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-
-use anyhow::{Context, anyhow};
-use tokio::process::Command;
-
 use crate::failure::Failure;
 use crate::orders::Functions;
 use crate::workers::DOOR;
+use anyhow::{Context, anyhow};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::Command;
 
 /// What a run starts, and this program: it stays fresh.
 const BUILT: [&str; 5] = ["loadtest", "purchase", "release", "payment", "relay"];

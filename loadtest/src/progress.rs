@@ -1,9 +1,8 @@
 //! What a person at a terminal sees while waiting, on standard error: the stage, then a bar of verdicts.
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::borrow::Cow;
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::interval;

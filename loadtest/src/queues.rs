@@ -1,7 +1,8 @@
 //! What the broker says of its queues, by passive declare, and its version. Asking changes nothing.
 
-use std::time::Duration;
-
+use crate::answers::Answers;
+use crate::failure::Failure;
+use crate::schedule::Schedule;
 use anyhow::anyhow;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -10,14 +11,11 @@ use serde::Serialize;
 use shared::amqp::{self, Nodes};
 use shared::tls::{Tls, over};
 use shared::topology::Topology;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-
-use crate::answers::Answers;
-use crate::failure::Failure;
-use crate::schedule::Schedule;
 
 const FUNCTION: &str = "purchase";
 const DEAD: &str = "dead";

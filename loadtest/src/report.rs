@@ -4,16 +4,14 @@
 //! policy forbids the rest. A picture of one, as the README has it, is made by any Chromium (as root with `--no-sandbox`):
 //! `chromium --headless --hide-scrollbars --window-size=1120,1100 --screenshot=loadtest/report.png report.html`
 
-use std::fs::{self, OpenOptions};
-use std::path::Path;
-
-use anyhow::Context;
-use serde::Serialize;
-use serde_json::{Value, json};
-
 use crate::failure::Failure;
 use crate::result::Outcome;
 use crate::summary::{circumstances, endings, event_text, headline};
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
 
 /// `{{NAME}}` stands for a part.
 const PAGE: &str = include_str!("report.html");

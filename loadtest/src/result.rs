@@ -1,10 +1,5 @@
 //! The result of a run, in exactly the keys that loadtest/README.md documents. Only data.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::Serialize;
-
 use crate::audit::Audit;
 use crate::faults::{CrashReport, EventReport, FaultKind};
 use crate::machine::Machine;
@@ -13,6 +8,9 @@ use crate::orders::report::OrdersReport;
 use crate::queues::DepthSample;
 use crate::schedule::Scenario;
 use crate::stats::{Reference, Timing};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {

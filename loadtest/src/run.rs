@@ -8,18 +8,7 @@ mod doors;
 mod drained;
 mod jump;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
-use shared::devstack::redis;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
-use uuid::Uuid;
-
-use crate::audit::database_state;
-use crate::audit::{Evidence, Jumper, Scope};
+use crate::audit::{Evidence, Jumper, Scope, database_state};
 use crate::buyers::{Buyers, Left};
 use crate::database;
 use crate::failure::Failure;
@@ -34,9 +23,17 @@ use crate::schedule::{Scenario, Schedule};
 use crate::servers::Endpoints;
 use crate::strategy::Strategy;
 use crate::workers::{WorkerSpec, Workers};
+use anyhow::{Context, anyhow};
 use doors::Open;
 pub use doors::{ByHttp, To};
 pub use drained::Drained;
+use shared::devstack::redis;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+use uuid::Uuid;
 
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 /// How long faults go on after the last request where no hold runs out.

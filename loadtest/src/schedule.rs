@@ -2,15 +2,13 @@
 //!
 //! Equal scenario and salt give an equal schedule; another salt gives other ids, and the same choices.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
+use crate::random::Random;
 use clap::Args;
 use serde::Serialize;
 use shared::messages::{PurchaseRequest, QUANTITY_MAX, REQUESTS_MAX};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 use uuid::Uuid;
-
-use crate::random::Random;
 
 /// The most buyers in one sale: keeps every index in a `u32` and every reply in memory.
 pub const BUYERS_MAX: u32 = 5_000_000;

@@ -1,19 +1,17 @@
 //! The servers of a run: those that the command line names, or private ones. Whatever is started is stopped, also
 //! after a failure or a signal.
 
-use std::path::Path;
-use std::sync::Arc;
-
+use crate::failure::Failure;
+use crate::progress::Progress;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use shared::amqp::Nodes;
 use shared::config::{Unusable, check_redis_url};
 use shared::db;
 use shared::devstack::{Folder, Missing, Postgres, Servers, as_user, install, urls_of};
+use std::path::Path;
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::failure::Failure;
-use crate::progress::Progress;
 
 /// The virtual host of private servers; it has nothing else in it.
 pub(crate) const VHOST: &str = "sale";

@@ -1,17 +1,15 @@
 //! The one place for medians, percentiles and the latency curve. Pure.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
+use crate::answers::Answers;
+use crate::failure::Failure;
+use crate::schedule::Schedule;
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::answers::Answers;
-use crate::failure::Failure;
-use crate::schedule::Schedule;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Latencies are counted in microseconds; three digits of them are exact.
 const LATENCY_DIGITS: u8 = 3;

@@ -2,15 +2,14 @@
 
 pub(crate) mod figures;
 
-use clap::ValueEnum;
-use shared::table::Style;
-
 use crate::audit::Invariant;
 use crate::faults::{Action, CrashReport, EventReport, FaultKind};
 use crate::orders::report::OrdersReport;
 use crate::result::{DoorsReport, Outcome, ScenarioReport};
 use crate::stats::{Latency, Reference};
+use clap::ValueEnum;
 use figures::{count, decimal, plural, section, share, signed, titled};
+use shared::table::Style;
 
 /// The column where a section's figures begin.
 const LABEL_COLUMNS: usize = 24;

@@ -1,18 +1,6 @@
 //! `up`: a shop that stays until Ctrl-C. Servers, each function, the door with both pages and an item on sale; and lines to paste, which
 //! are all that anybody needs to buy there.
 
-use std::future::pending;
-use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
-use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
-use shared::devstack::urls_of;
-use shared::messages::{Code, HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, Verdict};
-use uuid::Uuid;
-
 use crate::cli::UpOptions;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -20,6 +8,16 @@ use crate::queues::Probe;
 use crate::servers::{Endpoints, Needs, or_interrupted, with_servers};
 use crate::workers::{WorkerSpec, Workers};
 use crate::{database, programs};
+use anyhow::{Context, anyhow};
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
+use shared::devstack::urls_of;
+use shared::messages::{Code, HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, Verdict};
+use std::future::pending;
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+use uuid::Uuid;
 
 const ITEM: &str = "concert-42";
 const STOCK: i64 = 100;

@@ -5,22 +5,20 @@
 
 mod doors;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use anyhow::{Context, anyhow};
-use futures_util::future::join_all;
-use shared::devstack::{Folder, Program, Signal, Supervised};
-use tokio::time::{Instant, sleep};
-
 use crate::audit::Ending;
 use crate::failure::Failure;
 use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::strategy::Strategy;
+use anyhow::{Context, anyhow};
 pub(crate) use doors::DOOR;
 pub use doors::Door;
+use futures_util::future::join_all;
+use shared::devstack::{Folder, Program, Signal, Supervised};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// The place of those who decide purchases among the functions of a run.
 const DECIDING: usize = 0;

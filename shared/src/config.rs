@@ -3,11 +3,11 @@
 
 mod files;
 
-pub use files::read_line;
-
 use clap::{Args, Parser, ValueEnum};
+pub use files::read_line;
 use percent_encoding::percent_decode_str;
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// The longest worker id, so that `turnstile-purchase ID` fits where PostgreSQL shows it.
 const WORKER_ID_BYTES_MAX: usize = 40;

@@ -4,26 +4,19 @@ mod encryption;
 mod schema;
 mod session;
 
-pub use schema::{Migrated, SCHEMA_VERSION, migrate, migrator};
-
-use crate::{
-    config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url, parameter},
-    error::{Error, SqlStateClass, classify},
-    startup::wait_for_server,
-};
+use crate::config::{Migrate, ONE_HOST, StoreOptions, UNREADABLE_URL, check_url, parameter};
+use crate::error::{Error, SqlStateClass, classify};
+use crate::startup::wait_for_server;
 use futures_util::future::BoxFuture;
-use sqlx::{
-    Connection, Executor, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
-use std::{
-    future::ready,
-    io,
-    str::FromStr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+pub use schema::{Migrated, SCHEMA_VERSION, migrate, migrator};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
+use std::future::ready;
+use std::io;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tracing::subscriber::NoSubscriber;
 
 /// How long to wait for a free connection; longer than any statement of ours takes, so that only an outage reaches it.

@@ -2,11 +2,9 @@
 //!
 //! Functions never acknowledge, requeue or publish; `worker` does, by what they return.
 
-use crate::{
-    error::Error,
-    messages::{Rejection, Request},
-    metrics::Registry,
-};
+use crate::error::Error;
+use crate::messages::{Rejection, Request};
+use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use tokio::sync::watch;

@@ -9,14 +9,15 @@
 mod locks;
 mod waiting;
 
-use crate::{db, error::Error, handler::Answer, messages::Request};
+use crate::db;
+use crate::error::Error;
+use crate::handler::Answer;
+use crate::messages::Request;
 use locks::Locks;
 use sqlx::PgPool;
-use std::{
-    collections::BTreeMap,
-    fmt,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use waiting::Waiting;
 

@@ -4,15 +4,19 @@
 
 use anyhow::Context;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Bytes, header, server::conn::http1, service::service_fn};
+use hyper::body::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 pub use prometheus_client::registry::Registry;
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    task::{AbortHandle, JoinSet},
-    time,
-};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time;
 
 /// What the name of every metric begins with.
 const PREFIX: &str = "turnstile";
@@ -96,10 +100,8 @@ fn answer<Body>(request: &Request<Body>, registry: &Registry) -> Result<Response
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     const ASK: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n";
 

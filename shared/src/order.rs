@@ -123,7 +123,8 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::{prelude::*, sample::select};
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     proptest! {
         #[test]

@@ -4,7 +4,9 @@
 //! an item's stock writes here after the item's row is locked, so that the events of an item are numbered in the order in
 //! which they were committed.
 
-use crate::{db::on_connection, messages::EventKind, order::Cause};
+use crate::db::on_connection;
+use crate::messages::EventKind;
+use crate::order::Cause;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use tokio::sync::mpsc;

@@ -4,7 +4,8 @@
 //! collided once spread over the whole interval and do not collide again in step
 //! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>).
 
-use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
+use backoff::backoff::Backoff;
+use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use std::time::Duration;
 
 /// How to space attempts. `Default` suits version conflicts: a few milliseconds, over within a second.

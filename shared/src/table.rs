@@ -1,6 +1,7 @@
 //! Tables and colours for people: plain text, as wide as it is, for a terminal, a pipe or a file.
 
-use comfy_table::{CellAlignment, Table, presets::NOTHING};
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
 use std::io::IsTerminal;
 
 /// Marks a column whose cells end at the right, as numbers do.

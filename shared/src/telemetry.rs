@@ -1,7 +1,9 @@
 //! Logs: one subscriber for every program, to standard error, as lines for people or as JSON for machines.
 
 use std::io::IsTerminal;
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Starts logging; `filter` is in the syntax of `RUST_LOG`, such as `info` or `purchase=debug`: levels by target. There are
 /// no spans to filter by, so the filter that needs regular expressions is not built in.

@@ -1,10 +1,8 @@
 //! Transactions that may lose a race: tried again, with full jitter, until one commits.
 
-use crate::{
-    db::{is_conflict, on_connection},
-    error::Error,
-    retry::RetryPolicy,
-};
+use crate::db::{is_conflict, on_connection};
+use crate::error::Error;
+use crate::retry::RetryPolicy;
 use futures_util::future::BoxFuture;
 use sqlx::{Connection, PgConnection, PgPool};
 

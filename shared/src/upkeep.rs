@@ -2,7 +2,9 @@
 
 use crate::retry::RetryPolicy;
 use futures_util::future::BoxFuture;
-use std::{fmt::Display, future::Future, time::Duration};
+use std::fmt::Display;
+use std::future::Future;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Work that is looked for.

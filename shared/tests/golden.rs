@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 // All that a move of modules would change.
-use shared::{db, devstack::fixture, messages};
-
 use messages::{Code, EventKind, PaymentMessage, PurchaseRequest, Rejection, ReleaseRequest, Request, RestockRequest};
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use shared::devstack::fixture;
+use shared::{db, messages};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 #[path = "golden/compare.rs"]
 mod compare;

@@ -3,15 +3,14 @@
 //! It reads the tables whole, by a snapshot that keeps old versions of hot rows alive for as long as that takes: seconds
 //! for millions of orders, and never longer than it may. It takes no lock that a sale would feel.
 
-use crate::{
-    failure::Failure,
-    known,
-    look::{Scan, look},
-    report::{Document, counted, span_text, time_text},
-};
+use crate::failure::Failure;
+use crate::known;
+use crate::look::{Scan, look};
+use crate::report::{Document, counted, span_text, time_text};
 use clap::Args;
 use serde::Serialize;
-use shared::{config::StoreOptions, table::Style};
+use shared::config::StoreOptions;
+use shared::table::Style;
 use sqlx::{FromRow, PgConnection};
 use std::path::PathBuf;
 use time::OffsetDateTime;

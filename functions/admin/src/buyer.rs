@@ -1,11 +1,9 @@
 //! `buy`, `pay`, `cancel`: what a buyer does, sent as any other system would. The order is the broker's user's who has bought it, and
 //! nobody else pays for it or cancels it.
 
-use crate::{
-    failure::Failure,
-    payment::OrderOptions,
-    request::{RequestOptions, id, opaque_id, send, send_by},
-};
+use crate::failure::Failure;
+use crate::payment::OrderOptions;
+use crate::request::{RequestOptions, id, opaque_id, send, send_by};
 use clap::Subcommand;
 use shared::messages::{PaymentMessage, PaymentRequest, PurchaseRequest, QUANTITY_MAX, ReleaseRequest, Verdict};
 

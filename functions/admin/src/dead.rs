@@ -4,11 +4,9 @@
 //! was taken goes back when the command ends, however it ends. Copies of one message share their id, and whatever is done
 //! to that id is done to all of them.
 
-use crate::{
-    BrokerOptions, Limit, NAME,
-    failure::Failure,
-    report::{Drawn, Layout, Output, Report},
-};
+use crate::failure::Failure;
+use crate::report::{Drawn, Layout, Output, Report};
+use crate::{BrokerOptions, Limit, NAME};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;

@@ -1,6 +1,8 @@
 //! Why a command has nothing to show, and the exit code that says so. An audit that finds something is no failure.
 
-use shared::{amqp, db::OpenError, error::Error};
+use shared::amqp;
+use shared::db::OpenError;
+use shared::error::Error;
 use std::process::ExitCode;
 
 #[derive(Debug, thiserror::Error)]

@@ -10,26 +10,20 @@
 
 mod theirs;
 
-use crate::{
-    NAME,
-    failure::Failure,
-    report::{Drawn, Layout},
-};
+use crate::NAME;
+use crate::failure::Failure;
+use crate::report::{Drawn, Layout};
 use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
-use shared::{
-    config::StoreOptions,
-    db::{self, on_connection},
-    messages::is_opaque_id,
-    order::store::lock_orders,
-    transaction::{self, Transaction},
-};
+use shared::config::StoreOptions;
+use shared::db::{self, on_connection};
+use shared::messages::is_opaque_id;
+use shared::order::store::lock_orders;
+use shared::transaction::{self, Transaction};
 use sqlx::{PgConnection, PgPool};
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 use theirs::{Row, Theirs, order_of};
 use uuid::Uuid;
 

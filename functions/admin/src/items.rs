@@ -1,20 +1,16 @@
 //! `items`, `item NAME` and `conflicts`: what is on sale, one item with its rules and orders, and what is contended.
 
-use crate::{
-    Limit, ListOptions,
-    failure::Failure,
-    look::{LookBack, Scan, look},
-    orders::{self, Orders},
-    report::{Drawn, Layout},
-};
+use crate::failure::Failure;
+use crate::look::{LookBack, Scan, look};
+use crate::orders::{self, Orders};
+use crate::report::{Drawn, Layout};
+use crate::{Limit, ListOptions};
 use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{
-    config::StoreOptions,
-    items::{ITEM, ITEMS, Item},
-};
+use shared::config::StoreOptions;
+use shared::items::{ITEM, ITEMS, Item};
 use sqlx::FromRow;
 
 /// Of the decisions, the version counts those that were committed. $1 is the most rows.

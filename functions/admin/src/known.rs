@@ -6,14 +6,13 @@
 use crate::report::visible;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use shared::{messages::EventKind, order::State};
+use shared::messages::EventKind;
+use shared::order::State;
 use sqlx::PgConnection;
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs::File,
-    io::{BufRead, BufReader, Read, stdin},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, stdin};
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// How many lines are held against the tables at once.

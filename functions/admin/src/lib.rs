@@ -24,7 +24,9 @@ pub mod restored;
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
 use report::{Output, Report};
-use shared::{amqp::Nodes, config::StoreOptions, table::Style};
+use shared::amqp::Nodes;
+use shared::config::StoreOptions;
+use shared::table::Style;
 use std::path::PathBuf;
 
 /// What the broker's and the database's operators see.

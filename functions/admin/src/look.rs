@@ -3,10 +3,12 @@
 //! Nothing here locks a row, so no sale ever waits for an operator, nor an operator for a sale: of tables, the weakest lock
 //! is taken. And no look lasts longer than it may: an old snapshot keeps old versions of hot rows alive.
 
-use crate::{NAME, failure::Failure};
+use crate::NAME;
+use crate::failure::Failure;
 use anyhow::anyhow;
 use clap::Args;
-use shared::{config::StoreOptions, db};
+use shared::config::StoreOptions;
+use shared::db;
 use sqlx::PgConnection;
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! The process around [`admin::run`]: threads, Ctrl-C, what is printed, and the exit code.
 
-use admin::{CommandLine, failure::Failure, run};
+use admin::failure::Failure;
+use admin::{CommandLine, run};
 use clap::CommandFactory;
-use shared::{config::read_line, table::Style};
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-};
+use shared::config::read_line;
+use shared::table::Style;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
 /// Something that is looked at is off.
 const OFF: u8 = 1;

@@ -1,16 +1,12 @@
 //! `migrate`: the schema is brought up to date, and the functions' role gets its rights to it.
 
-use crate::{
-    NAME,
-    failure::Failure,
-    report::{Drawn, Layout},
-};
+use crate::NAME;
+use crate::failure::Failure;
+use crate::report::{Drawn, Layout};
 use clap::Args;
 use serde_json::json;
-use shared::{
-    config::StoreOptions,
-    db::{self, Migrated},
-};
+use shared::config::StoreOptions;
+use shared::db::{self, Migrated};
 
 #[derive(Debug, Args)]
 pub struct Options {

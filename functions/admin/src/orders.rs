@@ -4,17 +4,16 @@
 //! made, so the primary key, read from its end, gives the latest, and those are looked through, up to a limit: 100,000 take
 //! a tenth of a second. How far that went is said.
 
-use crate::{
-    Limit,
-    failure::Failure,
-    look::{LookBack, Scan, look},
-    report::{Drawn, Layout, time_text},
-};
+use crate::Limit;
+use crate::failure::Failure;
+use crate::look::{LookBack, Scan, look};
+use crate::report::{Drawn, Layout, time_text};
 use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use shared::{config::StoreOptions, order::State};
+use shared::config::StoreOptions;
+use shared::order::State;
 use sqlx::{FromRow, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;

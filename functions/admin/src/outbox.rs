@@ -3,16 +3,15 @@
 //! A row that is put back keeps its number, and so its events keep their ids: who has had some of them already drops those.
 //! They come late, behind what happened after them.
 
-use crate::{
-    Limit, NAME,
-    failure::Failure,
-    look::{Scan, look},
-    report::{Drawn, Layout, Output, Report},
-};
+use crate::failure::Failure;
+use crate::look::{Scan, look};
+use crate::report::{Drawn, Layout, Output, Report};
+use crate::{Limit, NAME};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
-use shared::{config::StoreOptions, db};
+use shared::config::StoreOptions;
+use shared::db;
 use sqlx::FromRow;
 use time::OffsetDateTime;
 

@@ -2,20 +2,16 @@
 //!
 //! What ends one goes as a request to the payment function, which takes it from the users that its `SETTLE_USERS` names.
 
-use crate::{
-    failure::Failure,
-    look::{Scan, look},
-    report::{Drawn, Layout, Output, Report},
-    request::{RequestOptions, id, send},
-};
+use crate::failure::Failure;
+use crate::look::{Scan, look};
+use crate::report::{Drawn, Layout, Output, Report};
+use crate::request::{RequestOptions, id, send};
 use anyhow::anyhow;
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
-use shared::{
-    config::StoreOptions,
-    messages::{End, EndRequest, PaymentMessage, Settlement},
-};
+use shared::config::StoreOptions;
+use shared::messages::{End, EndRequest, PaymentMessage, Settlement};
 use sqlx::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;

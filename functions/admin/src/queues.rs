@@ -4,18 +4,14 @@
 //! heartbeats. A worker knows it by what is delivered to it, padding where nobody buys. Until that has come round, and with
 //! workers of an older version, nobody can tell.
 
-use crate::{
-    BrokerOptions, NAME,
-    failure::Failure,
-    report::{Drawn, Layout},
-};
+use crate::failure::Failure;
+use crate::report::{Drawn, Layout};
+use crate::{BrokerOptions, NAME};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{
-    amqp::{self, QueueState, Worker},
-    topology::Topology,
-};
+use shared::amqp::{self, QueueState, Worker};
+use shared::topology::Topology;
 use std::time::Duration;
 
 /// How the names of the exchanges end by which the workers of a function count each other.

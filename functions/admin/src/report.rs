@@ -5,7 +5,9 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use shared::table::{Style, table};
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::format_description};
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 /// What a command found. Its fields are the JSON document's.
 pub(crate) trait Document: Serialize {

@@ -1,18 +1,14 @@
 //! Requests to functions, sent as any other system would; and the verdicts that come back.
 
-use crate::{
-    BrokerOptions, NAME,
-    failure::Failure,
-    report::{Document, or_dash, time_text, visible},
-};
+use crate::failure::Failure;
+use crate::report::{Document, or_dash, time_text, visible};
+use crate::{BrokerOptions, NAME};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
-use shared::{
-    amqp::{self, OutgoingRequest, RequestOutcome},
-    messages::{Request, Status, Verdict, is_id, is_opaque_id},
-    table::Style,
-};
+use shared::amqp::{self, OutgoingRequest, RequestOutcome};
+use shared::messages::{Request, Status, Verdict, is_id, is_opaque_id};
+use shared::table::Style;
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -3,14 +3,13 @@
 //! Nothing here touches the database; what is allowed is the restock function's to say, and a request that is sent twice
 //! with one id is granted once.
 
-use crate::{
-    failure::Failure,
-    request::{RequestOptions, id, send},
-};
+use crate::failure::Failure;
+use crate::request::{RequestOptions, id, send};
 use clap::{Args, Subcommand};
 use shared::messages::{HOLD_MS_DEFAULT, Operation, RestockRequest, Rules, STOCK_MAX, TIME_MS_MAX, Verdict};
 use std::collections::BTreeSet;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -1,13 +1,13 @@
 //! `restored`: a database that was set back is taken as it is, and the functions go on.
 
-use crate::{
-    NAME,
-    failure::Failure,
-    report::{Drawn, Layout},
-};
+use crate::NAME;
+use crate::failure::Failure;
+use crate::report::{Drawn, Layout};
 use clap::Args;
 use serde_json::json;
-use shared::{config::StoreOptions, db, messages::time::text};
+use shared::config::StoreOptions;
+use shared::db;
+use shared::messages::time::text;
 use sqlx::Executor;
 use time::OffsetDateTime;
 

@@ -8,11 +8,10 @@ use self::paying::Paying;
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, End, EndRequest, Identity, PaymentRequest, Rejection, Settlement, Verdict, time::text};
-use shared::order::{
-    Cause, Refusal, State,
-    store::{Order, Units},
-};
+use shared::messages::time::text;
+use shared::messages::{Code, End, EndRequest, Identity, PaymentRequest, Rejection, Settlement, Verdict};
+use shared::order::store::{Order, Units};
+use shared::order::{Cause, Refusal, State};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 

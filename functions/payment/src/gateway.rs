@@ -13,11 +13,10 @@
 mod http;
 mod simulated;
 
-pub use http::{Http, HttpOptions};
-pub use simulated::{Simulated, SimulatedOptions};
-
 use futures_util::future::BoxFuture;
+pub use http::{Http, HttpOptions};
 use serde::Serialize;
+pub use simulated::{Simulated, SimulatedOptions};
 use uuid::Uuid;
 
 pub trait Gateway: Send + Sync + 'static {

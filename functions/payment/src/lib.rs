@@ -16,22 +16,20 @@ use clap::{Args, ValueEnum};
 use futures_util::future::BoxFuture;
 use gateway::{Gateway, Http, HttpOptions, Simulated, SimulatedOptions};
 use pending::Pending;
-use shared::{
-    config::{StoreOptions, Unusable, WorkerOptions},
-    db,
-    error::Error,
-    handler::{Answer, Handler},
-    isolation::{Decide, Isolation, Row},
-    messages::PaymentMessage,
-    outbox::Notifier,
-    upkeep::Upkeep,
-};
+use shared::config::{StoreOptions, Unusable, WorkerOptions};
+use shared::db;
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::isolation::{Decide, Isolation, Row};
+use shared::messages::PaymentMessage;
+use shared::outbox::Notifier;
+use shared::upkeep::Upkeep;
 use sqlx::PgPool;
-use std::{process::ExitCode, sync::Arc, time::Duration};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// How long a batch takes at least of which nothing is decided, so that payments that are put off do not keep the broker busy
 /// with going round.

@@ -8,16 +8,12 @@
 use crate::gateway::{Charge, Gateway, Outcome, Unknown};
 use futures_util::future::BoxFuture;
 use shared::retry::RetryPolicy;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-use tokio::{
-    sync::Semaphore,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout, timeout_at},
-};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
 /// The most requests that a process has at the gateway while their messages wait for it; others wait their turn.

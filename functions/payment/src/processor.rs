@@ -4,23 +4,20 @@
 //! once it is committed; and whoever crashes, at whichever point, leaves what the next one goes on from: the same request
 //! asks again, with the same key.
 
-use crate::{
-    Payment,
-    decide::Begun,
-    gateway::{Outcome, Unknown},
-    pending::Answered,
-    store::{Begin, Finish, PUT_OFF, Settle},
-};
+use crate::Payment;
+use crate::decide::Begun;
+use crate::gateway::{Outcome, Unknown};
+use crate::pending::Answered;
+use crate::store::{Begin, Finish, PUT_OFF, Settle};
 use futures_util::future::{BoxFuture, join_all};
-use shared::{
-    db::on_connection,
-    error::Error,
-    fail_point::pause_at,
-    handler::Answer,
-    messages::{Code, EndRequest, PaymentRequest, Rejection},
-    transaction,
-};
-use std::{collections::HashMap, time::Duration};
+use shared::db::on_connection;
+use shared::error::Error;
+use shared::fail_point::pause_at;
+use shared::handler::Answer;
+use shared::messages::{Code, EndRequest, PaymentRequest, Rejection};
+use shared::transaction;
+use std::collections::HashMap;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Of what a gateway said, so much is kept and logged.

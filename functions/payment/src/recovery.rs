@@ -5,9 +5,17 @@
 //! Invariants: the clock is the database's; all instances together ask no faster than [`ASKS_A_SECOND`]; and a payment that
 //! somebody else has in hand is passed over, not waited for.
 
-use crate::{Payment, gateway::Charge, pending::Answered, processor::Asked, store::request_of};
+use crate::Payment;
+use crate::gateway::Charge;
+use crate::pending::Answered;
+use crate::processor::Asked;
+use crate::store::request_of;
 use futures_util::future::join_all;
-use shared::{db::on_connection, error::Error, fail_point::pause_at, messages::PaymentRequest, upkeep::Upkeep};
+use shared::db::on_connection;
+use shared::error::Error;
+use shared::fail_point::pause_at;
+use shared::messages::PaymentRequest;
+use shared::upkeep::Upkeep;
 use std::time::Duration;
 
 /// The pace. Half a second's worth may be asked at once, so it is 49 in any second.

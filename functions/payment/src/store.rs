@@ -3,23 +3,18 @@
 //! Orders are locked first, then items, and verdicts are recorded last, as everywhere. Invariant: a transition is made only
 //! from the state that it leads from.
 
-use crate::{
-    Terms,
-    decide::{self, Ask, Begun, Finished, Payment, Snapshot},
-    gateway::Outcome,
-};
-use shared::{
-    handler::Answer,
-    idempotency::{self, Verdicts},
-    messages::{EndRequest, Identity, PaymentRequest, Sender},
-    order::{
-        Cause,
-        store::{Destination, Order, Transition, Units, lock_items, lock_orders, move_on},
-    },
-    transaction::Transaction,
-};
+use crate::Terms;
+use crate::decide::{self, Ask, Begun, Finished, Payment, Snapshot};
+use crate::gateway::Outcome;
+use shared::handler::Answer;
+use shared::idempotency::{self, Verdicts};
+use shared::messages::{EndRequest, Identity, PaymentRequest, Sender};
+use shared::order::Cause;
+use shared::order::store::{Destination, Order, Transition, Units, lock_items, lock_orders, move_on};
+use shared::transaction::Transaction;
 use sqlx::PgConnection;
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Of the orders $1, and of the requests $2, by all keys that they may have, where they pay for another one.

@@ -6,9 +6,11 @@
 use crate::rules::{Buyer, BuyerHistory, Refusal, Rules};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
-use shared::messages::{Code, Order, PurchaseRequest, Verdict, time::text};
+use shared::messages::time::text;
+use shared::messages::{Code, Order, PurchaseRequest, Verdict};
 use std::collections::{BTreeMap, HashMap};
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 /// What the database said of a batch's items and buyers. The moment, and the verdicts on record, are in [`Verdicts`].

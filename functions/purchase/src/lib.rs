@@ -15,19 +15,17 @@ use anyhow::Context;
 use clap::Args;
 use futures_util::future::BoxFuture;
 use retention::{KEEP_VERDICTS_DAYS, Kept, Walker};
-use shared::{
-    config::{StoreOptions, Unusable, WorkerOptions},
-    db,
-    error::Error,
-    handler::{Answer, Handler},
-    isolation::Isolation,
-    messages::PurchaseRequest,
-    metrics::Registry,
-    outbox::Notifier,
-    retry::RetryPolicy,
-    startup::wait_for_server,
-    upkeep::Upkeep,
-};
+use shared::config::{StoreOptions, Unusable, WorkerOptions};
+use shared::db;
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::isolation::Isolation;
+use shared::messages::PurchaseRequest;
+use shared::metrics::Registry;
+use shared::outbox::Notifier;
+use shared::retry::RetryPolicy;
+use shared::startup::wait_for_server;
+use shared::upkeep::Upkeep;
 use sqlx::PgPool;
 use std::process::ExitCode;
 use strategy::{Decider, StrategyOptions};

@@ -1,13 +1,9 @@
 //! What is published of attempts: totals as metrics, and a line in the log for each conflict. Which items are hot stands in
 //! their rows (`admin conflicts`).
 
-use prometheus_client::{
-    metrics::{
-        counter::Counter,
-        histogram::{Histogram, exponential_buckets},
-    },
-    registry::{Registry, Unit},
-};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
 
 #[derive(Debug, Clone)]

@@ -4,9 +4,13 @@
 //! whichever worker comes by when a step is due. How far the walk has come stands in the database. Invariants: who
 //! decides never waits for the walk, nor the walk for anybody; and what is not past its time, by the database's clock, stays.
 
-use shared::{db, upkeep::Upkeep};
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use shared::db;
+use shared::upkeep::Upkeep;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The days that verdicts are kept, unless the operator says otherwise.
 pub const KEEP_VERDICTS_DAYS: u16 = 30;

@@ -4,7 +4,8 @@
 //! Pure. Invariant: of the rules that refuse a buyer, one that no waiting cures is named first, so that nobody comes back
 //! tomorrow to hear what they could have heard today.
 
-use shared::messages::{Code, PurchaseRequest, time::text};
+use shared::messages::time::text;
+use shared::messages::{Code, PurchaseRequest};
 use time::{Duration, OffsetDateTime};
 
 /// What the names of an item's tiers take of a refusal, in bytes: a reply to 1,000 requests is a megabyte at most.

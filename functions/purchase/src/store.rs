@@ -3,14 +3,10 @@
 //! Invariant: a verdict that was decided on an item's row is recorded, with its effect on the stock, if and only if it is
 //! right on that row as it is when it is committed.
 
-use crate::{
-    decide::{Change, Decided, Item, Snapshot},
-    rules::{BuyerHistory, Rules},
-};
-use shared::{
-    idempotency::{self, Recorded, Verdicts},
-    messages::{EventKind, Identity, PurchaseRequest},
-};
+use crate::decide::{Change, Decided, Item, Snapshot};
+use crate::rules::{BuyerHistory, Rules};
+use shared::idempotency::{self, Recorded, Verdicts};
+use shared::messages::{EventKind, Identity, PurchaseRequest};
 use sqlx::{FromRow, PgConnection, Row};
 use std::collections::HashMap;
 

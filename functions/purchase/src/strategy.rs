@@ -8,27 +8,25 @@
 mod redis;
 
 pub use self::redis::Counter;
-
-use crate::{
-    decide::{Decided, decide},
-    metrics::Metrics,
-    store::{self, Check, Conflicts},
-};
+use crate::decide::{Decided, decide};
+use crate::metrics::Metrics;
+use crate::store::{self, Check, Conflicts};
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, future::BoxFuture, stream};
-use shared::{
-    config::Unusable,
-    db::{is_conflict, on_connection},
-    error::Error,
-    fail_point::pause_at,
-    handler::Answer,
-    idempotency::Verdicts,
-    isolation::{Decide, Row},
-    messages::PurchaseRequest,
-    retry::RetryPolicy,
-};
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
+use shared::config::Unusable;
+use shared::db::{is_conflict, on_connection};
+use shared::error::Error;
+use shared::fail_point::pause_at;
+use shared::handler::Answer;
+use shared::idempotency::Verdicts;
+use shared::isolation::{Decide, Row};
+use shared::messages::PurchaseRequest;
+use shared::retry::RetryPolicy;
 use sqlx::{Connection, PgConnection, PgPool};
-use std::{collections::HashMap, iter, path::PathBuf};
+use std::collections::HashMap;
+use std::iter;
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// Attempts under the row lock. The items cannot conflict there; only a request id that somebody sends for another

@@ -20,21 +20,18 @@ use clap::Args;
 use decide::{Order, Row};
 use futures_util::FutureExt;
 use publish::EventPublisher;
-use shared::{
-    config::StoreOptions,
-    db,
-    fail_point::pause_at,
-    messages::time::text,
-    outbox::CHANNEL,
-    retry::RetryPolicy,
-    worker::{Outage, Program, Service},
-};
-use sqlx::{Connection, PgConnection, PgPool, postgres::PgListener};
-use std::{
-    collections::HashMap,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use shared::config::StoreOptions;
+use shared::db;
+use shared::fail_point::pause_at;
+use shared::messages::time::text;
+use shared::outbox::CHANNEL;
+use shared::retry::RetryPolicy;
+use shared::worker::{Outage, Program, Service};
+use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection, PgPool};
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use store::Batch;
 use time::OffsetDateTime;
 use uuid::Uuid;

@@ -6,10 +6,8 @@
 
 use crate::decide::{Message, Refusal, given_up};
 use anyhow::anyhow;
-use shared::{
-    amqp::{self, EventError, Nodes, OutgoingEvent, Publisher},
-    retry::RetryPolicy,
-};
+use shared::amqp::{self, EventError, Nodes, OutgoingEvent, Publisher};
+use shared::retry::RetryPolicy;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::time::timeout;

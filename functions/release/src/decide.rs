@@ -5,10 +5,8 @@
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
 use shared::messages::{Code, Identity, ReleaseRequest, Verdict};
-use shared::order::{
-    Cause, Refusal,
-    store::{Order, Units},
-};
+use shared::order::store::{Order, Units};
+use shared::order::{Cause, Refusal};
 use std::collections::HashMap;
 use uuid::Uuid;
 

@@ -5,12 +5,15 @@
 //! sound keeps no other item's orders.
 
 use crate::store::{BATCH_ORDERS_MAX, due_items, expire_batch};
-use shared::{db, error::Error, isolation::Isolation, outbox::Notifier, upkeep::Upkeep};
-use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use shared::db;
+use shared::error::Error;
+use shared::isolation::Isolation;
+use shared::outbox::Notifier;
+use shared::upkeep::Upkeep;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, PgPool};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How long an item whose holds cannot be ended is passed over, before it is looked at again: somebody must put it right by
 /// hand.

@@ -8,17 +8,14 @@ pub mod expire;
 pub mod store;
 
 use futures_util::future::BoxFuture;
-use shared::{
-    config::{StoreOptions, WorkerOptions},
-    db,
-    error::Error,
-    handler::{Answer, Handler},
-    isolation::{Decide, Isolation, Row},
-    messages::ReleaseRequest,
-    outbox::Notifier,
-    transaction,
-    upkeep::Upkeep,
-};
+use shared::config::{StoreOptions, WorkerOptions};
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::isolation::{Decide, Isolation, Row};
+use shared::messages::ReleaseRequest;
+use shared::outbox::Notifier;
+use shared::upkeep::Upkeep;
+use shared::{db, transaction};
 use sqlx::PgPool;
 use std::process::ExitCode;
 use tokio::sync::watch;

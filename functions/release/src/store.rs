@@ -4,17 +4,13 @@
 //! is recorded by the transaction that has its effect, and nothing is answered before that is committed.
 
 use crate::decide::decide;
-use shared::{
-    handler::Answer,
-    idempotency,
-    messages::ReleaseRequest,
-    order::{
-        Cause,
-        store::{Destination, Transition, Units, lock_items, lock_orders, move_on, move_units},
-    },
-    outbox::{kind_of, record_orders},
-    transaction::Transaction,
-};
+use shared::handler::Answer;
+use shared::idempotency;
+use shared::messages::ReleaseRequest;
+use shared::order::Cause;
+use shared::order::store::{Destination, Transition, Units, lock_items, lock_orders, move_on, move_units};
+use shared::outbox::{kind_of, record_orders};
+use shared::transaction::Transaction;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 

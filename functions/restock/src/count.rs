@@ -7,10 +7,8 @@
 //! was left half done is made again, from its beginning; what it has marked stays marked. An item of which nothing is held
 //! and nothing sold has no order that a rule would count, nor will one from before ever be one: it is not walked for.
 
-use shared::{
-    error::Error,
-    transaction::{self, Transaction},
-};
+use shared::error::Error;
+use shared::transaction::{self, Transaction};
 use sqlx::{PgConnection, PgPool};
 use std::collections::BTreeSet;
 use uuid::Uuid;

@@ -5,7 +5,8 @@
 //! done moves the version on.
 
 use serde::Serialize;
-use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX, time::text};
+use shared::messages::time::text;
+use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX};
 use time::OffsetDateTime;
 
 /// An item. Serialised, it is the `detail` of its events.

@@ -9,16 +9,13 @@ pub mod decide;
 pub mod item;
 pub mod store;
 
-use shared::{
-    config::{StoreOptions, WorkerOptions},
-    db,
-    error::Error,
-    handler::{Answer, Handler},
-    isolation::{Decide, Isolation, Row},
-    messages::RestockRequest,
-    outbox::Notifier,
-    transaction,
-};
+use shared::config::{StoreOptions, WorkerOptions};
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::isolation::{Decide, Isolation, Row};
+use shared::messages::RestockRequest;
+use shared::outbox::Notifier;
+use shared::{db, transaction};
 use sqlx::PgPool;
 use std::process::ExitCode;
 

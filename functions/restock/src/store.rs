@@ -4,16 +4,16 @@
 //! decided before see that the version has moved on. Items are locked in the order of their ids, then new ones are inserted
 //! in that order, and verdicts are recorded last; as everywhere, so nobody waits in a circle.
 
-use crate::{decide::decide, item::Item};
+use crate::decide::decide;
+use crate::item::Item;
 use serde::Serialize;
-use shared::{
-    handler::Answer,
-    idempotency,
-    messages::{RestockRequest, Rules},
-    outbox::{ItemChange, record_items},
-    transaction::Transaction,
-};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use shared::handler::Answer;
+use shared::idempotency;
+use shared::messages::{RestockRequest, Rules};
+use shared::outbox::{ItemChange, record_items};
+use shared::transaction::Transaction;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 use std::collections::{BTreeSet, HashMap};
 
 /// Held until the transaction ends.

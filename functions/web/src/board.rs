@@ -9,44 +9,38 @@ mod reader;
 mod store;
 mod workers;
 
-use crate::{door::Id, pages, problem::Problem, server, tickets::Tickets};
+use crate::door::Id;
+use crate::problem::Problem;
+use crate::tickets::Tickets;
+use crate::{pages, server};
 use anyhow::Context;
-use axum::{
-    Json, Router,
-    extract::{Request, State},
-    http::{HeaderMap, header},
-    middleware::{Next, from_fn, from_fn_with_state},
-    response::{
-        IntoResponse, Redirect, Response,
-        sse::{Event, KeepAlive, Sse},
-    },
-    routing::{get, post},
-};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::{Stream, StreamExt, stream};
 use operator::Operator;
 use reader::{Reader, SAMPLES_MAX, Samples};
 use serde_json::{Value, json};
-use shared::{
-    amqp::{Error, Nodes, RequestOutcome},
-    config::Unusable,
-    messages::Operation,
-    worker::Service,
-};
+use shared::amqp::{Error, Nodes, RequestOutcome};
+use shared::config::Unusable;
+use shared::messages::Operation;
+use shared::worker::Service;
 use sqlx::PgPool;
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::sleep,
-};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// How many pages may look at a time.
 const LOOKING_MAX: usize = 100;

@@ -3,25 +3,24 @@
 //! Invariant: what the broker has confirmed is either decided here, or forgotten here and decided by itself. After a lost connection
 //! all that is not decided is published again, in its order: the same ids get the same verdicts.
 
-use crate::{
-    collector::{Collected, Collector, Line, body},
-    metrics::Metrics,
-    problem::Problem,
-    tickets::{Ticket, Tickets},
-    verdict,
-};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use shared::{
-    amqp::{Confirmed, Error, IncomingReply, Nodes, OutgoingRequest, Replies, Requester},
-    messages::{self, PURCHASE_EXCHANGE},
-    retry::RetryPolicy,
-    worker::Service,
-};
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{Instant, MissedTickBehavior, interval, sleep},
-};
+use crate::collector::{Collected, Collector, Line, body};
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::tickets::{Ticket, Tickets};
+use crate::verdict;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use shared::amqp::{Confirmed, Error, IncomingReply, Nodes, OutgoingRequest, Replies, Requester};
+use shared::messages::{self, PURCHASE_EXCHANGE};
+use shared::retry::RetryPolicy;
+use shared::worker::Service;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// How many that were asked are taken in before replies and confirms have their turn.
 const ASKED_AT_ONCE_MAX: usize = 1_000;

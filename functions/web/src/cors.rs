@@ -1,12 +1,10 @@
 //! Pages of other origins that may ask: those that are named, and no others (CORS).
 
 use crate::door::Door;
-use axum::{
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 
 const METHODS: &str = "GET, POST, DELETE";

@@ -1,26 +1,25 @@
 //! What every request has at hand, and what every request is held to.
 
-use crate::{
-    lookup::Lookup,
-    metrics::Metrics,
-    on_sale::OnSale,
-    options::Options,
-    problem::Problem,
-    request::{BODIES_BYTES_MAX, Unfit},
-    store::{self, Order, Recorded},
-    tickets::Tickets,
-    verdict::Verdict,
-};
-use axum::{
-    extract::{FromRequestParts, Path, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use crate::lookup::Lookup;
+use crate::metrics::Metrics;
+use crate::on_sale::OnSale;
+use crate::options::Options;
+use crate::problem::Problem;
+use crate::request::{BODIES_BYTES_MAX, Unfit};
+use crate::store::{self, Order, Recorded};
+use crate::tickets::Tickets;
+use crate::verdict::Verdict;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use shared::{messages::CONTENT_TYPE, worker::Service};
+use shared::messages::CONTENT_TYPE;
+use shared::worker::Service;
 use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 

@@ -1,22 +1,20 @@
 //! What becomes of a purchase, told as it happens: its place in line, its verdict, and the order until it ends.
 
-use crate::{
-    door::{Door, Id},
-    lookup::Away,
-    problem::Problem,
-    purchases::{Known, is_theirs, lost, recorded, waiting},
-    request,
-    streams::{END, Sender, stream},
-    tickets::{Outcome, Ticket},
-    verdict::Verdict,
-};
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-};
+use crate::door::{Door, Id};
+use crate::lookup::Away;
+use crate::problem::Problem;
+use crate::purchases::{Known, is_theirs, lost, recorded, waiting};
+use crate::request;
+use crate::streams::{END, Sender, stream};
+use crate::tickets::{Outcome, Ticket};
+use crate::verdict::Verdict;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use std::{future::pending, sync::Arc, time::Duration};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::sleep;
 use uuid::Uuid;
 

@@ -1,19 +1,16 @@
 //! Items as they are now.
 
-use crate::{
-    door::{Door, Id},
-    lookup::Away,
-    on_sale::Reading,
-    problem::Problem,
-    streams::{Sender, stream},
-};
-use axum::{
-    extract::State,
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
-};
+use crate::door::{Door, Id};
+use crate::lookup::Away;
+use crate::on_sale::Reading;
+use crate::problem::Problem;
+use crate::streams::{Sender, stream};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use shared::messages::CONTENT_TYPE;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 /// How often an item is looked at for those who watch it.

@@ -31,14 +31,12 @@ mod tickets;
 mod verdict;
 mod webhooks;
 
-use axum::{
-    Router,
-    extract::State,
-    http::header,
-    middleware::{from_fn_with_state, map_response},
-    response::{IntoResponse, Response},
-    routing::{delete, get, post},
-};
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
 use board::BoardOptions;
 use broker::Broker;
 use clap::Args;
@@ -46,13 +44,12 @@ use door::Door;
 use metrics::Metrics;
 use options::Options;
 use problem::Problem;
-use shared::{
-    config::StoreOptions,
-    db,
-    worker::{Program, Service},
-};
+use shared::config::StoreOptions;
+use shared::db;
+use shared::worker::{Program, Service};
 use sqlx::PgPool;
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
+use std::sync::Arc;
 use tickets::Tickets;
 
 /// What `--help` says.

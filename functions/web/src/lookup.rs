@@ -2,15 +2,11 @@
 //! is collected. So the database is asked no more often, however many look.
 
 use shared::db::answered;
-use std::{
-    collections::{HashMap, HashSet},
-    hash::Hash,
-    time::Duration,
-};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep,
-};
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 /// The most that one query looks for.
 const KEYS_MAX: usize = 1_000;

@@ -1,9 +1,8 @@
 //! What is counted, for Prometheus.
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
-};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use shared::metrics::{self, Registry};
 use std::sync::Arc;
 

@@ -1,17 +1,14 @@
 //! Hears what the purchase workers say of themselves, by which it is known whether anybody else publishes.
 
-use crate::{place::Others, tickets::Tickets};
-use shared::{
-    amqp::{Error, Observer},
-    messages::PURCHASE_EXCHANGE,
-    retry::RetryPolicy,
-    worker::Service,
-};
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use crate::place::Others;
+use crate::tickets::Tickets;
+use shared::amqp::{Error, Observer};
+use shared::messages::PURCHASE_EXCHANGE;
+use shared::retry::RetryPolicy;
+use shared::worker::Service;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 /// How often: twice as often as a worker says it.

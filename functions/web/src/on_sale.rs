@@ -3,14 +3,10 @@
 use crate::store;
 use serde_json::json;
 use sqlx::PgPool;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep,
-};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 /// How often they are read, at most.
 const EVERY: Duration = Duration::from_millis(250);

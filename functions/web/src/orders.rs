@@ -1,14 +1,15 @@
 //! Orders: paid for, let go of.
 
-use crate::{
-    collector::Line,
-    door::{Door, Id},
-    lookup::Away,
-    problem::Problem,
-    purchases::answer,
-    request::{self, Unfit},
-};
-use axum::{body::Body, extract::State, http::HeaderMap, response::Response};
+use crate::collector::Line;
+use crate::door::{Door, Id};
+use crate::lookup::Away;
+use crate::problem::Problem;
+use crate::purchases::answer;
+use crate::request::{self, Unfit};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use shared::messages::{PAYMENT_QUEUE, PaymentMessage, RELEASE_QUEUE, ReleaseRequest, Request};

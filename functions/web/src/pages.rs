@@ -1,14 +1,13 @@
 //! The pages' files, which are part of the program: no build step, and nothing is asked of anybody else.
 
-use crate::{door::Id, problem::Problem};
-use axum::{
-    Router,
-    http::header::{
-        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    },
-    response::{IntoResponse, Response},
-    routing::get,
+use crate::door::Id;
+use crate::problem::Problem;
+use axum::Router;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 
 /// Scripts and styles are files of ours, and nobody else is asked for anything; and no page of others has ours in it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \

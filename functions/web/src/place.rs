@@ -5,10 +5,8 @@
 //! reached, and where that is more than the door was told, somebody else publishes. So a place is *known* while the line moves, and
 //! all that was decided of late, in whatever line, was the door's own; else what is said is the least that it can be.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// How far back it is looked to see how fast a line moves, in how many steps.
 const PACE: Duration = Duration::from_secs(5);

@@ -1,9 +1,7 @@
 //! Whatever is answered that is no verdict: a problem as RFC 9457 writes it, with a stable code and a sentence.
 
-use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 const CONTENT_TYPE: &str = "application/problem+json";

@@ -1,25 +1,23 @@
 //! Purchases: asked for, waited for, looked up.
 
-use crate::{
-    collector::Line,
-    door::{Door, Id},
-    lookup::Away,
-    problem::{IDEMPOTENCY_KEY, Problem},
-    request::{self, Unfit},
-    tickets::{Outcome, Ticket},
-    verdict::Verdict,
-};
-use axum::{
-    body::Body,
-    extract::{FromRequestParts, Query, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    response::{IntoResponse, Response},
-};
+use crate::collector::Line;
+use crate::door::{Door, Id};
+use crate::lookup::Away;
+use crate::problem::{IDEMPOTENCY_KEY, Problem};
+use crate::request::{self, Unfit};
+use crate::tickets::{Outcome, Ticket};
+use crate::verdict::Verdict;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE, PurchaseRequest};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a verdict is waited for where the client does not say.

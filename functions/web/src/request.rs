@@ -1,18 +1,15 @@
 //! What a request says in its headers, its body and its query, within bounds.
 
-use crate::{
-    problem::{IDEMPOTENCY_KEY, Problem},
-    verdict::Verdict,
-};
-use axum::{
-    body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, header},
-};
+use crate::problem::{IDEMPOTENCY_KEY, Problem};
+use crate::verdict::Verdict;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, header};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use shared::messages::{BODY_BYTES_MAX, Code, Rejection, Request};
 use std::time::Duration;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// How long a body may take to come.

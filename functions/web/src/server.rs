@@ -2,24 +2,25 @@
 
 use crate::problem::Problem;
 use anyhow::Context;
-use axum::{Router, response::IntoResponse};
+use axum::Router;
+use axum::response::IntoResponse;
 use futures_util::poll;
 use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use shared::{config::Unusable, worker::Service};
+use shared::config::Unusable;
+use shared::worker::Service;
 use socket2::SockRef;
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
-    task::{JoinSet, yield_now},
-    time::{sleep, timeout},
-};
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{sleep, timeout};
 
 /// How many connections the system takes that we have not yet, where it may.
 const BACKLOG: u32 = 4_096;

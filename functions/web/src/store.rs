@@ -1,13 +1,12 @@
 //! What is looked up in the database, and nothing else is done there.
 
 use serde::Serialize;
-use shared::{
-    db,
-    items::{ITEM, ITEMS, Item},
-    messages::key_of,
-};
+use shared::db;
+use shared::items::{ITEM, ITEMS, Item};
+use shared::messages::key_of;
 use sqlx::{FromRow, PgPool};
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

@@ -1,12 +1,13 @@
 //! Server-sent events: as many streams as may be open, each ended with its client, or with us.
 
-use crate::{door::Door, problem::Problem};
-use axum::response::{
-    IntoResponse, Response,
-    sse::{Event, KeepAlive, Sse},
-};
+use crate::door::Door;
+use crate::problem::Problem;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How long a client waits before it asks another door, or this one, to go on.

@@ -1,25 +1,17 @@
 //! Requests that are under way: each waits for its verdict here, whoever of those that sent it still does.
 
-use crate::{
-    collector::{Collected, Line},
-    place::Pace,
-    problem::Problem,
-    verdict::Verdict,
-};
+use crate::collector::{Collected, Line};
+use crate::place::Pace;
+use crate::problem::Problem;
+use crate::verdict::Verdict;
 use shared::worker::Service;
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{
-    runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, timeout, timeout_at},
-};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the broker may take to confirm before a client is told to ask again; or as long as they wait for the verdict anyway.
 const CONFIRM_SECONDS_MAX: u64 = 10;

@@ -2,31 +2,24 @@
 //! that ends a payment which is under way. It says no more than that: what ended otherwise stays as it ended, however often, late or
 //! out of order it is said.
 
-use crate::{
-    collector::Line,
-    door::Door,
-    problem::Problem,
-    request::{self, Unfit},
-    tickets::Outcome,
-};
-use axum::{
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-};
-use base64::{Engine, prelude::BASE64_STANDARD};
+use crate::collector::Line;
+use crate::door::Door;
+use crate::problem::Problem;
+use crate::request::{self, Unfit};
+use crate::tickets::Outcome;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ring::hmac::{HMAC_SHA256, Key};
 use serde::Deserialize;
 use serde_json::json;
-use shared::{
-    config::Unusable,
-    messages::{Code, Identity, PAYMENT_QUEUE, PaymentMessage, Rejection, Request},
-};
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use shared::config::Unusable;
+use shared::messages::{Code, Identity, PAYMENT_QUEUE, PaymentMessage, Rejection, Request};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// By how much the clocks may differ, and how long a webhook may be under way.
 const TOLERANCE_SECONDS: u64 = 300;

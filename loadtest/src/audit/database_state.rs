@@ -1,16 +1,14 @@
 //! What the database holds of a sale, read by SQL, independently of every reply: whole rows as they are, also impossible
 //! ones, as judging is the audit's. Also puts the sale's items there at its beginning, as an operator's SQL would.
 
-use std::collections::HashMap;
-use std::time::Duration;
-
+use crate::orders::plan::FollowUp;
+use crate::schedule::{ItemOnSale, Schedule};
 use serde::Serialize;
 use shared::messages::Status;
 use sqlx::{FromRow, PgConnection, PgPool};
+use std::collections::HashMap;
+use std::time::Duration;
 use uuid::Uuid;
-
-use crate::orders::plan::FollowUp;
-use crate::schedule::{ItemOnSale, Schedule};
 
 /// Longer than any sale: unless holds are to run out, none may while the audit counts on a stock that only shrinks.
 const HOLD_MS: i64 = 24 * 60 * 60 * 1_000;

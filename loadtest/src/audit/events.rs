@@ -1,16 +1,14 @@
 //! The promises about events: what became of every order was published, all of it, nothing else, and in order.
 
-use std::collections::{BTreeSet, HashMap};
-
-use shared::messages::EventKind;
-use shared::outbox::kind_of;
-use uuid::Uuid;
-
 use super::database_state::RecordedOrder;
 use super::orders::{Orders, cause};
 use super::{Invariant, invariant};
 use crate::orders::events::PublishedEvent;
 use crate::schedule::Schedule;
+use shared::messages::EventKind;
+use shared::outbox::kind_of;
+use std::collections::{BTreeSet, HashMap};
+use uuid::Uuid;
 
 /// What an event says of its item's units. Those that move do so one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

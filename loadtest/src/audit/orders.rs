@@ -1,15 +1,13 @@
 //! The promises about orders after their verdicts: how they came from state to state and how they ended, who was charged,
 //! and what their buyers were answered.
 
-use std::collections::{BTreeMap, HashMap};
-
-use shared::messages::{Code, Verdict};
-use shared::order::{Cause, State};
-use uuid::Uuid;
-
 use super::database_state::{RecordedOrder, RecordedTransition};
 use super::{Case, Evidence, Invariant, invariant};
 use crate::orders::plan::FollowUp;
+use shared::messages::{Code, Verdict};
+use shared::order::{Cause, State};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
 
 /// The evidence, by order.
 pub(super) struct Orders<'a> {

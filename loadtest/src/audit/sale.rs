@@ -1,14 +1,12 @@
 //! The promises of a sale: those that replies and workers alone can prove, and those that need the database's word.
 
-use std::collections::{BTreeSet, HashMap};
-use std::iter::repeat_n;
-
-use shared::messages::{Code, Status};
-use shared::order::State;
-
 use super::database_state::DatabaseState;
 use super::stock::Stock;
 use super::{Case, Evidence, Invariant, Jumper, invariant};
+use shared::messages::{Code, Status};
+use shared::order::State;
+use std::collections::{BTreeSet, HashMap};
+use std::iter::repeat_n;
 
 /// They hold with and without a database.
 pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {

@@ -7,15 +7,13 @@
 //!
 //! Nothing is judged on an item whose versions do not add up; that is a fault of its own.
 
-use std::collections::{BTreeMap, HashMap};
-
-use shared::messages::{Status, Verdict};
-
 use super::database_state::RecordedItem;
 use super::events::{Units, units_of};
 use super::{Case, Scope};
 use crate::orders::events::Events;
 use crate::schedule::ItemOnSale;
+use shared::messages::{Status, Verdict};
+use std::collections::{BTreeMap, HashMap};
 
 /// Who offends. Requests are indices into the schedule.
 #[derive(Debug, Default)]

@@ -3,13 +3,11 @@
 mod fixture;
 mod orders;
 
-use std::collections::BTreeSet;
-
-use proptest::prelude::*;
-use shared::messages::{Code, Status};
-
 use super::*;
 use crate::schedule::Scenario;
+use proptest::prelude::*;
+use shared::messages::{Code, Status};
+use std::collections::BTreeSet;
 
 /// What is wrong, how it is seeded, and the invariants that go red: these, and no other.
 type Fault = (&'static str, fn(&mut Evidence), &'static str);

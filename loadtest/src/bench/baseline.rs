@@ -6,11 +6,9 @@ mod lua;
 mod result;
 pub(crate) mod serve;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
+use crate::failure::Failure;
+use crate::stats::round;
+use crate::strategy::Strategy;
 use anyhow::{Context, anyhow};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -18,22 +16,22 @@ use axum::routing::post;
 use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use clap::ValueEnum;
+use clients::{Clients, Purchase, exchange};
+pub use result::BaselineResult;
+use result::{Counts, Recorded, syns};
 use shared::db;
 use shared::retry::RetryPolicy;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
-
-use crate::failure::Failure;
-use crate::stats::round;
-use crate::strategy::Strategy;
-use clients::{Clients, Purchase, exchange};
-pub use result::BaselineResult;
-use result::{Counts, Recorded, syns};
 
 /// Connections to the database, and how long a request waits for one of them.
 const POOL_CONNECTIONS: u32 = 50;

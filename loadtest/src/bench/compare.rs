@@ -6,15 +6,6 @@
 mod plan;
 mod table;
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use anyhow::anyhow;
-use serde::Serialize;
-use serde_json::json;
-use shared::table::Style;
-
 use super::baseline::{self, Baseline, BaselineResult, BaselineStrategy};
 use super::measure::{self, Counted, IDLE_REPETITIONS, ServerPids};
 pub use super::row::{AtServer, Contender, Form, Row};
@@ -32,7 +23,14 @@ use crate::strategy::Strategy;
 use crate::summary::figures::plural;
 use crate::workers::{DOOR, WorkerSpec};
 use crate::{output, programs, report};
+use anyhow::anyhow;
 pub(crate) use plan::rows;
+use serde::Serialize;
+use serde_json::json;
+use shared::table::Style;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Buyers of the sale that is not measured: what is done for the first time is slow.
 const WARM_UP_BUYERS: u32 = 1_000;

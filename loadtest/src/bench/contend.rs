@@ -7,17 +7,6 @@
 mod race;
 mod table;
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
-
-use anyhow::anyhow;
-use serde::Serialize;
-use shared::config::{Migrate, StoreOptions};
-use shared::db;
-use shared::retry::{RetryPolicy, Waits};
-use shared::table::Style;
-use sqlx::PgPool;
-
 use super::table::number;
 use crate::audit::database_state::{self, RecordedItem};
 use crate::cli::ContendOptions;
@@ -27,7 +16,16 @@ use crate::progress::Progress;
 use crate::schedule::ItemOnSale;
 use crate::servers::{or_interrupted, with_private_postgres};
 use crate::stats::{median, round};
+use anyhow::anyhow;
 use race::Update;
+use serde::Serialize;
+use shared::config::{Migrate, StoreOptions};
+use shared::db;
+use shared::retry::{RetryPolicy, Waits};
+use shared::table::Style;
+use sqlx::PgPool;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 /// Units of the item that is made on private servers; nothing is sold of it.
 const STOCK: u64 = 1_000;

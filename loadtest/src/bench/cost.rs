@@ -4,13 +4,6 @@
 mod figures;
 mod history;
 
-use std::path::Path;
-
-use anyhow::anyhow;
-use serde::Serialize;
-use shared::devstack::Servers;
-use shared::table::Style;
-
 use super::measure::{self, Counted, ServerPids};
 use crate::audit::Invariant;
 use crate::cli::CostOptions;
@@ -25,7 +18,12 @@ use crate::stats::{median, round};
 use crate::strategy::Strategy;
 use crate::workers::WorkerSpec;
 use crate::{output, programs};
+use anyhow::anyhow;
 use figures::{Figures, Taken};
+use serde::Serialize;
+use shared::devstack::Servers;
+use shared::table::Style;
+use std::path::Path;
 
 /// The database whose tables are filled before the first sale on them.
 const DATABASE_AGED: &str = "aged";

@@ -3,12 +3,11 @@
 //! Nothing is lost when a child ends between two readings: its time is then its parent's, as time of a child that was
 //! waited for. (A child that its parent never waits for would be; neither server has such children.)
 
-use std::collections::HashMap;
-use std::fs;
-
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
+use std::collections::HashMap;
+use std::fs;
 
 /// Microseconds of a tick of the times in `/proc/PID/stat` (1 / `USER_HZ`): the same on every architecture that Rust runs
 /// on under Linux.

@@ -2,13 +2,6 @@
 //!
 //! Between the two readings nobody does anything but the sale: schema, items and audit are outside of them.
 
-use std::ops::Sub;
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, PgConnection};
-use tokio::time::{Instant, timeout};
-
 use super::cpu::{self, CpuTimes};
 use crate::database::{self, EVERYBODY, OURS};
 use crate::failure::Failure;
@@ -19,6 +12,11 @@ use crate::run::{self, Running, Sale};
 use crate::servers::Endpoints;
 use crate::stats::medians;
 use crate::workers::{WorkerSpec, Workers};
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, PgConnection};
+use std::ops::Sub;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// Between two looks at whether there are workers left.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);

@@ -1,16 +1,14 @@
 //! A way to sell, and how it went. Pure.
 
-use std::collections::BTreeMap;
-
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
 use super::measure::Counted;
 use crate::audit::Invariant;
 use crate::failure::Failure;
 use crate::result::Outcome;
 use crate::stats::{Latency, medians, round};
 use crate::strategy::Strategy;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The promise that requests which compete do not make: whoever decides many at once, each by itself, gives it up.
 const ORDER: &str = "first_come_first_served";

@@ -1,10 +1,8 @@
 //! What the tables of benches have in common: what is said first, and columns of figures.
 
-use std::iter;
-
-use shared::table::Style;
-
 use crate::summary::figures::{cross_out, decimal, titled};
+use shared::table::Style;
+use std::iter;
 
 /// Its heading, its places behind the point, and its figure; what is not known is a dash, never a zero.
 pub(super) type Column<T> = (&'static str, usize, fn(&T) -> Option<f64>);

@@ -4,16 +4,6 @@
 //! A buyer who gets none at one door asks at the next, after a wait with full jitter, under the same Idempotency-Key: as a shop's page
 //! does, or a load balancer in front of the doors. What they met instead of a verdict is counted.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use anyhow::Context;
-use shared::retry::RetryPolicy;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
-
 use super::{Shared, State};
 use crate::answers::Answers;
 use crate::http::{Answer, Connection, Unanswered, raise_open_files};
@@ -21,6 +11,14 @@ use crate::orders::plan::{FollowUp, FollowUpKind};
 use crate::result::DoorsReport;
 use crate::schedule::Schedule;
 use crate::workers::Door;
+use anyhow::Context;
+use shared::retry::RetryPolicy;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
 
 /// How long a door is to wait for the verdict, and how long a buyer waits for the door.
 const WAIT_SECONDS: u64 = 10;

@@ -3,10 +3,11 @@
 //!
 //! A session that has met an error is over; it never publishes past a request that the broker refused.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
+use super::Shared;
+use super::collected::Collected;
+use crate::failure::Failure;
+use crate::orders::plan::FollowUp;
+use crate::schedule::Schedule;
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -16,14 +17,11 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use shared::amqp::{self, Nodes, publish_pipelined};
 use shared::messages::{CONTENT_TYPE, PURCHASE_EXCHANGE};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
-
-use super::Shared;
-use super::collected::Collected;
-use crate::failure::Failure;
-use crate::orders::plan::FollowUp;
-use crate::schedule::Schedule;
 
 /// The most publishes that wait for their confirm. Only a broker that is this far behind delays the next send.
 const CONFIRMS_MAX: usize = 8_192;

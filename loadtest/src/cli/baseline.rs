@@ -1,11 +1,9 @@
 //! What `baseline` takes.
 
-use std::time::Duration;
-
-use clap::{Args, ValueEnum};
-
 use super::compare::PAYMENT_MS_MAX;
 use crate::servers::{RedisUrl, Urls};
+use clap::{Args, ValueEnum};
+use std::time::Duration;
 
 /// How the server decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

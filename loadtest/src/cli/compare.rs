@@ -1,16 +1,14 @@
 //! What `compare` takes.
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-
-use clap::{Args, ValueEnum};
-use serde::Serialize;
-
 use super::{BenchOptions, WORKERS_MAX};
 use crate::bench::compare::{Contender, Form, rows};
 use crate::schedule::{BUYERS_MAX, ITEMS_MAX, REQUESTS_PER_MESSAGE_MAX, STOCK_MAX, Scenario};
 use crate::servers::RedisUrl;
 use crate::strategy::Strategy;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 /// The fewest requests in flight that compete, and the most that a worker takes on.
 const IN_FLIGHT: RangeInclusive<i64> = 2..=100;
@@ -104,7 +102,8 @@ fn chosen<T: ValueEnum + PartialEq + Copy>(named: &[T]) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Command, tests::parse};
+    use crate::cli::Command;
+    use crate::cli::tests::parse;
 
     fn compare(arguments: &[&str]) -> Result<CompareOptions, clap::Error> {
         let Command::Compare(options) = parse("compare", arguments)? else { unreachable!("the subcommand is compare") };

@@ -1,9 +1,8 @@
 //! What `contend` takes.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use shared::retry::RetryPolicy;
+use std::path::PathBuf;
 
 const UPDATES_MAX: i64 = 1_000_000;
 /// The most connections, within what a PostgreSQL allows.
@@ -41,7 +40,8 @@ fn parse_item(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Command, tests::parse};
+    use crate::cli::Command;
+    use crate::cli::tests::parse;
 
     fn contend(arguments: &[&str]) -> Result<ContendOptions, clap::Error> {
         let Command::Contend(options) = parse("contend", arguments)? else { unreachable!("the subcommand is contend") };

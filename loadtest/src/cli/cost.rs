@@ -1,11 +1,9 @@
 //! What `cost` takes.
 
-use std::collections::BTreeSet;
-
-use clap::Args;
-
 use super::{BATCH_MAX, BenchOptions, WORKERS_MAX};
 use crate::schedule::{BUYERS_MAX, ITEMS_MAX, REQUESTS_PER_MESSAGE_MAX, Scenario};
+use clap::Args;
+use std::collections::BTreeSet;
 
 const VERDICTS_BEFORE_MAX: i64 = 100_000_000;
 const VERDICTS_BEFORE_DEFAULT: u32 = 1_000_000;
@@ -72,7 +70,8 @@ impl CostOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Command, tests::parse};
+    use crate::cli::Command;
+    use crate::cli::tests::parse;
 
     fn cost(arguments: &[&str]) -> Result<CostOptions, clap::Error> {
         let Command::Cost(options) = parse("cost", arguments)? else { unreachable!("the subcommand is cost") };

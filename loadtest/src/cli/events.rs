@@ -1,12 +1,10 @@
 //! What `run` takes about what happens in mid-sale.
 
-use std::time::Duration;
-
-use clap::Args;
-
 use crate::faults::{Action, Event, FaultKind};
 use crate::hostile::HostileKind;
 use crate::orders::plan::Share;
+use clap::Args;
+use std::time::Duration;
 
 const FAULTS_MAX: i64 = 100_000;
 const HOSTILE_RATE_MAX: i64 = 100_000;

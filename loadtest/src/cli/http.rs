@@ -1,14 +1,12 @@
 //! What `run` takes about buyers who come by HTTP.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-
-use clap::{Args, ValueEnum};
-
 use super::EventOptions;
 use crate::run::{ByHttp, To};
 use crate::schedule::Scenario;
 use crate::workers::Door;
+use clap::{Args, ValueEnum};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 const DOORS_MAX: i64 = 256;
 const CONNECTIONS_MAX: i64 = 1_000_000;

@@ -1,8 +1,7 @@
 //! What `run` takes about orders after their verdicts.
 
-use clap::Args;
-
 use crate::orders::plan::Plan;
+use clap::Args;
 
 const CRASHES_MAX: i64 = 1_000;
 

@@ -1,9 +1,8 @@
 //! What the command line takes, and what it refuses.
 
-use clap::{CommandFactory, ValueEnum};
-
 use super::*;
 use crate::faults::{Action, Event};
+use clap::{CommandFactory, ValueEnum};
 
 pub(super) fn parse(command: &str, arguments: &[&str]) -> Result<Command, clap::Error> {
     Ok(Cli::try_parse_from(["loadtest", command].iter().chain(arguments))?.check()?.command)

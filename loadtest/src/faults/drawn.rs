@@ -1,11 +1,9 @@
 //! Faults that a seed draws: of which kinds, and at which moments. Pure.
 
-use std::time::Duration;
-
+use crate::random::Random;
 use clap::ValueEnum;
 use serde::Serialize;
-
-use crate::random::Random;
+use std::time::Duration;
 
 /// Keep the choices of moments and kinds apart from other choices of the same seed.
 const MOMENTS: u64 = 4;

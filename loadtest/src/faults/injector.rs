@@ -3,19 +3,6 @@
 //! Whoever was frozen is woken, and whatever was disturbed is at peace, at the latest by [`Injector::finish`]; no event
 //! chooses a worker that is frozen, was asked to stop, or has ended.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::future::pending;
-use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context;
-use futures_util::future::BoxFuture;
-use shared::devstack::{Postgres, Signal};
-use sqlx::{Connection, PgConnection};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
-
 use super::network::some_time;
 use super::{
     Action, CrashReport, Event, EventReport, FaultKind, Faults, Happened, Network, PrivateBroker, until_next_verdict,
@@ -28,6 +15,17 @@ use crate::schedule::Schedule;
 use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::workers::Workers;
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use shared::devstack::{Postgres, Signal};
+use sqlx::{Connection, PgConnection};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long a row is locked, and the broker short of memory.
 const LASTING: Duration = Duration::from_secs(1);

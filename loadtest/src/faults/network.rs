@@ -1,14 +1,12 @@
 //! What lies between the workers of a run and their servers, so that it can be disturbed.
 
-use std::time::Duration;
-
-use anyhow::Context;
-use shared::devstack::{Disturbance, Forwarder};
-
 use super::FaultKind;
 use crate::failure::Failure;
 use crate::random::Random;
 use crate::servers::Endpoints;
+use anyhow::Context;
+use shared::devstack::{Disturbance, Forwarder};
+use std::time::Duration;
 
 /// How long something stands still or is slow: seconds, so that the sale goes on, ...
 const MS: std::ops::Range<u32> = 200..2_000;

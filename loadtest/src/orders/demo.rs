@@ -2,18 +2,6 @@
 //! buyer. Each step is told by its verdict or its event; at the end the database and the gateway are asked whether it is
 //! true.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, anyhow};
-use serde::Serialize;
-use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
-use shared::devstack::gateway::{Behaviour, Ledger};
-use shared::messages::{
-    Code, Event, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
-};
-use uuid::Uuid;
-
 use super::Functions;
 use super::listener::{Listener, Storage};
 use crate::audit::database_state::{self, DatabaseState};
@@ -24,6 +12,16 @@ use crate::schedule::{ItemOnSale, Schedule};
 use crate::servers::Endpoints;
 use crate::stats::round;
 use crate::workers::{WorkerSpec, Workers};
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
+use shared::devstack::gateway::{Behaviour, Ledger};
+use shared::messages::{
+    Code, Event, EventKind, Order, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentRequest, PurchaseRequest, Verdict,
+};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// How long the demo's item is held.
 const HOLD: Duration = Duration::from_secs(1);

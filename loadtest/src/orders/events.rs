@@ -2,10 +2,9 @@
 //!
 //! Nothing that was received is lost on the way: it is a first, a repeat, or a fault.
 
+use shared::messages::Event;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-
-use shared::messages::Event;
 use time::OffsetDateTime;
 
 /// An event's message as it arrived.

@@ -2,14 +2,12 @@
 //!
 //! A buyer who is answered `reserved` follows up as the plan says, once; a repeat of the verdict changes nothing.
 
-use std::time::Duration;
-
-use shared::messages::{Status, Verdict};
-use uuid::Uuid;
-
 use crate::answers::Answers;
 use crate::orders::plan::{FollowUp, Plan};
 use crate::schedule::Due;
+use shared::messages::{Status, Verdict};
+use std::time::Duration;
+use uuid::Uuid;
 
 /// What a verdict that reserves has in it, whatever else it says: spares reading all the others.
 const RESERVED: &[u8] = br#""status":"reserved""#;

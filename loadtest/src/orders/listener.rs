@@ -3,9 +3,9 @@
 //! From [`Listener::open`] to [`Listener::close`] its queue misses nothing that the broker was given; one that is
 //! [`Storage::Disk`] also not while a node of the broker, or the listener, is away.
 
-use std::sync::Arc;
-use std::time::Duration;
-
+use super::events::Received;
+use crate::failure::Failure;
+use crate::queues::{LOSSES_MAX, close, once_back};
 use anyhow::{Context, anyhow};
 use futures_util::StreamExt;
 use lapin::options::{
@@ -16,15 +16,13 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection};
 use shared::amqp::{self, Nodes};
 use shared::messages::EVENTS_EXCHANGE;
+use std::sync::Arc;
+use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
-
-use super::events::Received;
-use crate::failure::Failure;
-use crate::queues::{LOSSES_MAX, close, once_back};
 
 /// Every event, of whatever kind and item: whose it is follows from its routing key.
 const EVERYTHING: &str = "#";

@@ -3,18 +3,16 @@
 //! The same plan gives the same buyer the same follow-up, with the same request id; so to ask again is to send the same
 //! message again.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
-
+use crate::random::Random;
+use crate::schedule::Schedule;
 use clap::Args;
 use serde::{Serialize, Serializer};
 use shared::devstack::gateway::Behaviour;
 use shared::messages::{PAYMENT_QUEUE, PaymentRequest, RELEASE_QUEUE, ReleaseRequest};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 use uuid::Uuid;
-
-use crate::random::Random;
-use crate::schedule::Schedule;
 
 const PERCENT_MAX: u8 = 100;
 /// Keeps the choice of follow-ups apart from other choices of the same seed.

@@ -1,14 +1,12 @@
 //! What became of the orders of a sale, in exactly the keys that loadtest/README.md documents. Pure.
 
-use std::time::Duration;
-
-use serde::Serialize;
-use shared::messages::{Code, Verdict};
-use shared::order::State;
-
 use super::plan::{FollowUp, FollowUpKind, Plan};
 use crate::audit::Evidence;
 use crate::stats::{Latency, Reference};
+use serde::Serialize;
+use shared::messages::{Code, Verdict};
+use shared::order::State;
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OrdersReport {

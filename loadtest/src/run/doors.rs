@@ -1,12 +1,10 @@
 //! The doors of a sale in which buyers come by HTTP.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-
-use tokio::sync::watch;
-
 use crate::buyers::Doors;
 use crate::workers::{DOOR, Door, WorkerSpec, Workers};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use tokio::sync::watch;
 
 /// How buyers come by HTTP.
 #[derive(Debug, Clone)]

@@ -1,7 +1,5 @@
 //! A sale after its end: what the buyers were told, held against what was recorded.
 
-use shared::messages::Verdict;
-
 use crate::answers::Answers;
 use crate::audit::{Audit, Evidence, Scope, database_state};
 use crate::database;
@@ -12,6 +10,7 @@ use crate::queues::{Depth, DepthSample};
 use crate::result::{Outcome, WorkerReport};
 use crate::schedule::Schedule;
 use crate::stats::Timing;
+use shared::messages::Verdict;
 
 /// A sale that is over: nobody buys or decides any more, and nobody has looked at what was recorded.
 pub struct Drained {

@@ -1,15 +1,13 @@
 //! Somebody who would jump the line, once in each sale: by a routing key that is not the item, into an emptier partition. In an
 //! array, where that is how the others ask.
 
-use std::time::Duration;
-
-use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
-use shared::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Verdict};
-use uuid::Uuid;
-
 use crate::audit::Jumper;
 use crate::failure::Failure;
 use crate::schedule::Schedule;
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
+use shared::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Verdict};
+use std::time::Duration;
+use uuid::Uuid;
 
 const WAIT_MAX: Duration = Duration::from_secs(10);
 

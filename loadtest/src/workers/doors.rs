@@ -1,11 +1,9 @@
 //! The workers that take requests by HTTP: the function `web`.
 
-use std::net::SocketAddr;
-
-use anyhow::Context;
-
 use super::{Worker, Workers, is_ready};
 use crate::failure::Failure;
+use anyhow::Context;
+use std::net::SocketAddr;
 
 /// What doors are called, with a number.
 pub(crate) const DOOR: &str = "web";

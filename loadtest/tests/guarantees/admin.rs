@@ -4,22 +4,18 @@ pub(crate) mod dead;
 mod forget;
 mod restored;
 
-use crate::support::{
-    queue::way_into,
-    sale,
-    shop::{Shop, purchase_program, request, until},
-};
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-};
+use crate::support::queue::way_into;
+use crate::support::sale;
+use crate::support::shop::{Shop, purchase_program, request, until};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use shared::{
-    devstack::{Gateway, gateway::Behaviour, urls_of},
-    messages::PAYMENT_QUEUE,
-};
-use std::{collections::BTreeSet, process::Stdio};
+use shared::devstack::gateway::Behaviour;
+use shared::devstack::{Gateway, urls_of};
+use shared::messages::PAYMENT_QUEUE;
+use std::collections::BTreeSet;
+use std::process::Stdio;
 use tokio::process::Command;
 
 const PARTITIONS: usize = 8;

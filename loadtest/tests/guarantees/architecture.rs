@@ -1,7 +1,9 @@
 //! Who may know whom (CONTRIBUTING.md, "Where things go"), checked.
 
 use serde_json::Value;
-use std::{fs, path::Path, process::Command};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 

@@ -1,10 +1,8 @@
 //! Many requests in one message: each is answered as it is alone, in order, and costs its neighbours nothing.
 
-use crate::{
-    admin::{admin, admin_json},
-    poison::doom,
-    support::shop::{Shop, request, until},
-};
+use crate::admin::{admin, admin_json};
+use crate::poison::doom;
+use crate::support::shop::{Shop, request, until};
 use serde_json::Value;
 use shared::messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, REQUESTS_MAX};
 

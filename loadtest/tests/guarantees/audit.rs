@@ -1,17 +1,14 @@
 //! The audit's SQL against a real database: it reads this sale, all of it, and no other. What the audit makes of that is
 //! tested in `src/audit`, with a fault for each invariant.
 
-use loadtest::{
-    audit::database_state,
-    orders::plan::FollowUp,
-    schedule::{Scenario, Schedule},
-};
-use shared::{db, devstack::fixture};
+use loadtest::audit::database_state;
+use loadtest::orders::plan::FollowUp;
+use loadtest::schedule::{Scenario, Schedule};
+use shared::db;
+use shared::devstack::fixture;
 use sqlx::PgPool;
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// An order ($1, of the request $2 for the item $3) that was paid, and the reply to the follow-up ($4).

@@ -1,10 +1,8 @@
 //! No two files of a crate import each other, directly or round about.
 
 use crate::architecture::{ROOT, code, sources};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// The code of each module, by its path with `::` behind each part.
 type Modules = BTreeMap<String, String>;

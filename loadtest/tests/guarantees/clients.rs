@@ -4,27 +4,21 @@
 //! itself as Debian's packages, where we are root. Where that cannot be, the test says so on stderr and passes: it has shown
 //! nothing then. With `CI` set it fails. It never passes over a client that misbehaves.
 
-use crate::{
-    contract,
-    support::{not_shown, queue, sale::said, shop::Shop},
-};
+use crate::contract;
+use crate::support::sale::said;
+use crate::support::shop::Shop;
+use crate::support::{not_shown, queue};
 use futures_util::StreamExt;
-use lapin::{
-    ExchangeKind,
-    options::{ExchangeDeclareOptions, ExchangeDeleteOptions},
-    types::{FieldTable, ShortString},
-};
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
+use lapin::types::{FieldTable, ShortString};
 use serde_json::Value;
-use shared::{
-    devstack::{Supervised, as_user},
-    messages::{Code, Status, Verdict},
-};
-use std::{
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
-    time::Duration,
-};
+use shared::devstack::{Supervised, as_user};
+use shared::messages::{Code, Status, Verdict};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
 use tokio::process::Command;
 
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/clients");

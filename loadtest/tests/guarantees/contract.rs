@@ -1,26 +1,20 @@
 //! rabbitmq/asyncapi.yaml says what the code does: names, limits, fields, codes, examples, and what lands in `dead`.
 
-use crate::support::{
-    shop::{Shop, until},
-    yaml,
-};
-use lapin::{
-    BasicProperties,
-    message::BasicGetMessage,
-    options::BasicGetOptions,
-    types::{AMQPValue, FieldTable},
-};
+use crate::support::shop::{Shop, until};
+use crate::support::yaml;
+use lapin::BasicProperties;
+use lapin::message::BasicGetMessage;
+use lapin::options::BasicGetOptions;
+use lapin::types::{AMQPValue, FieldTable};
 use serde::Serialize;
 use serde_json::Value;
-use shared::{
-    messages::{
-        ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT,
-        ID_BYTES_MAX, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PurchaseRequest, QUANTITY_MAX,
-        REASON_CHARS_MAX, RELEASE_QUEUE, REQUESTS_MAX, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request,
-        RestockRequest, STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
-    },
-    topology::Topology,
+use shared::messages::{
+    ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, Code, EVENTS_EXCHANGE, Event, EventKind, HOLD_MS_DEFAULT,
+    ID_BYTES_MAX, PAYMENT_QUEUE, PURCHASE_EXCHANGE, PaymentMessage, PurchaseRequest, QUANTITY_MAX, REASON_CHARS_MAX,
+    RELEASE_QUEUE, REQUESTS_MAX, RESTOCK_QUEUE, RULE_NAMES, Rejection, ReleaseRequest, Request, RestockRequest,
+    STOCK_MAX, Status, TIERS_MAX, TIME_MS_MAX, Verdict,
 };
+use shared::topology::Topology;
 use std::collections::BTreeSet;
 
 /// Restock requests: one for each operation.

@@ -2,17 +2,13 @@
 
 use crate::support::sale::{TIME_MAX, assert_in_arrays, assert_passed, endpoints, private_servers, result_of, workers};
 use clap::ValueEnum;
-use loadtest::{
-    faults::{Draw, FaultKind, PrivateBroker},
-    orders::{
-        Orders,
-        listener::Storage,
-        plan::{Plan, Share},
-    },
-    programs,
-    run::{self, Sale},
-    schedule::Scenario,
-};
+use loadtest::faults::{Draw, FaultKind, PrivateBroker};
+use loadtest::orders::Orders;
+use loadtest::orders::listener::Storage;
+use loadtest::orders::plan::{Plan, Share};
+use loadtest::programs;
+use loadtest::run::{self, Sale};
+use loadtest::schedule::Scenario;
 use shared::devstack::Servers;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
 //! What the documents point at is there: files, headings, test names.
 
 use crate::architecture::{ROOT, tracked};
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 /// What one reads in one sitting.
 const README_LINES_MAX: usize = 220;

@@ -3,15 +3,11 @@
 mod faults;
 mod poison;
 
-use crate::support::{
-    listener::{self, Listener},
-    shop::{Shop, until},
-};
-use shared::{
-    devstack::{Folder, Signal},
-    messages::EventKind,
-    outbox::{ItemChange, record_items},
-};
+use crate::support::listener::{self, Listener};
+use crate::support::shop::{Shop, until};
+use shared::devstack::{Folder, Signal};
+use shared::messages::EventKind;
+use shared::outbox::{ItemChange, record_items};
 use std::collections::BTreeMap;
 
 const OUTBOX: &str = "SELECT count(*) FROM outbox";

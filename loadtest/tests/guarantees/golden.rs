@@ -2,17 +2,19 @@
 
 mod script;
 
-use crate::support::{
-    free_address, get, queue,
-    sale::json,
-    shop::{Shop, purchase_program, until},
-};
+use crate::support::sale::json;
+use crate::support::shop::{Shop, purchase_program, until};
+use crate::support::{free_address, get, queue};
 use lapin::options::BasicGetOptions;
 use script::{Script, mask};
 use serde_json::Value;
 use shared::devstack::{Fixture, fixture, urls_of};
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Output};
-use tokio::{net::TcpStream, process::Command};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+use tokio::net::TcpStream;
+use tokio::process::Command;
 
 #[path = "../../../shared/tests/golden/compare.rs"]
 mod compare;

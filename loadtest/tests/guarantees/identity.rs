@@ -1,9 +1,7 @@
 //! Senders are not friends: what one has is neither shown to another nor disturbed by them.
 
-use crate::support::{
-    queue::{consume, table, text},
-    shop::{Reply, Shop, request},
-};
+use crate::support::queue::{consume, table, text};
+use crate::support::shop::{Reply, Shop, request};
 use futures_util::StreamExt;
 use shared::messages::{PAYMENT_QUEUE, RELEASE_QUEUE};
 

@@ -1,16 +1,13 @@
 //! The rules of a sale over many workers: whichever of them decides, and at whatever instant, no buyer passes a limit.
 
-use crate::support::{
-    queue,
-    shop::{Shop, kib_of, memory_of, request, until},
-};
+use crate::support::queue;
+use crate::support::shop::{Shop, kib_of, memory_of, request, until};
 use loadtest::raw::{self, Property, RawSender};
-use shared::{
-    devstack::Supervised,
-    messages::{ARRAY_BYTES_MAX, REQUESTS_MAX},
-    topology::Topology,
-};
-use std::{collections::HashSet, time::Duration};
+use shared::devstack::Supervised;
+use shared::messages::{ARRAY_BYTES_MAX, REQUESTS_MAX};
+use shared::topology::Topology;
+use std::collections::HashSet;
+use std::time::Duration;
 use tokio::time::{Instant, interval};
 
 const ONE_EACH: &str = "UPDATE items SET counts_orders = true, max_per_buyer = 1, version = version + 1";

@@ -1,18 +1,20 @@
 //! Workers come, share the partitions, drain, die and freeze in mid-sale: the order stays, nothing is lost.
 
-use crate::support::{
-    queue::{table, text},
-    sale::{assert_in_arrays, assert_passed, endpoints, open, result_of, start, verdicts_reach, workers},
-    shop::{Shop, request, until},
+use crate::support::queue::{table, text};
+use crate::support::sale::{
+    assert_in_arrays, assert_passed, endpoints, open, result_of, start, verdicts_reach, workers,
 };
-use lapin::{options::QueueDeleteOptions, types::AMQPValue};
-use loadtest::{result::Outcome, run::Running, schedule::Scenario};
+use crate::support::shop::{Shop, request, until};
+use lapin::options::QueueDeleteOptions;
+use lapin::types::AMQPValue;
+use loadtest::result::Outcome;
+use loadtest::run::Running;
+use loadtest::schedule::Scenario;
 use serde_json::Value;
-use shared::{
-    amqp::{self, DeadLetterQueue, Nodes},
-    devstack::{Signal, as_user, seed::lock},
-    topology::Topology,
-};
+use shared::amqp::{self, DeadLetterQueue, Nodes};
+use shared::devstack::seed::lock;
+use shared::devstack::{Signal, as_user};
+use shared::topology::Topology;
 use std::collections::HashMap;
 
 fn shares(outcome: &Outcome) -> Vec<u64> {

@@ -1,24 +1,18 @@
 //! Database, broker, and nodes of a cluster go away in mid-sale: nothing is lost, nothing is doubled, the order stays.
 
-use crate::support::{
-    sale::{
-        TIME_MAX, assert_in_arrays, assert_passed, is_running, open, private_servers, rabbitmqctl, signal,
-        verdicts_reach, workers,
-    },
-    shop::{Shop, until},
+use crate::support::sale::{
+    TIME_MAX, assert_in_arrays, assert_passed, is_running, open, private_servers, rabbitmqctl, signal, verdicts_reach,
+    workers,
 };
-use loadtest::{
-    faults::{Action, Event, PrivateBroker},
-    result::Outcome,
-    run::{Running, Sale, start},
-    schedule::{Scenario, Schedule},
-    servers::Endpoints,
-};
+use crate::support::shop::{Shop, until};
+use loadtest::faults::{Action, Event, PrivateBroker};
+use loadtest::result::Outcome;
+use loadtest::run::{Running, Sale, start};
+use loadtest::schedule::{Scenario, Schedule};
+use loadtest::servers::Endpoints;
 use nix::sys::signal::Signal;
-use shared::{
-    db,
-    devstack::{self, Disturbance, FUNCTIONS, Forwarder, RabbitMq, as_role},
-};
+use shared::db;
+use shared::devstack::{self, Disturbance, FUNCTIONS, Forwarder, RabbitMq, as_role};
 use std::time::Duration;
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! Orders are paid for: by message, through crashes, and a queue without room.
 
-use crate::support::{
-    sale::rabbitmqctl,
-    shop::{Reply, Shop, memory_of, until},
-};
-use shared::{
-    devstack::{Gateway, fixture, gateway::Behaviour},
-    messages::{PAYMENT_QUEUE, RELEASE_QUEUE},
-};
+use crate::support::sale::rabbitmqctl;
+use crate::support::shop::{Reply, Shop, memory_of, until};
+use shared::devstack::gateway::Behaviour;
+use shared::devstack::{Gateway, fixture};
+use shared::messages::{PAYMENT_QUEUE, RELEASE_QUEUE};
 use std::time::Duration;
 
 const SIMULATED: (&str, &str) = ("GATEWAY", "simulated");

@@ -1,12 +1,11 @@
 //! Messages made to break a client, a worker, or the sale of everybody else.
 
-use crate::support::{
-    queue::{table, text},
-    shop::{Shop, all_queues_are_up, request, until},
-};
+use crate::support::queue::{table, text};
+use crate::support::shop::{Shop, all_queues_are_up, request, until};
 use lapin::types::AMQPValue;
 use loadtest::raw;
-use shared::{devstack::Signal, messages::BODY_BYTES_MAX};
+use shared::devstack::Signal;
+use shared::messages::BODY_BYTES_MAX;
 
 #[tokio::test]
 async fn messages_that_no_client_library_can_read_are_refused_like_any_other_and_cost_nobody_a_connection() {

@@ -1,11 +1,10 @@
 //! Every request is answered, where and how its sender asked for it.
 
-use crate::support::{
-    queue::{consume, durable, table, text},
-    shop::{Reply, Shop, request},
-};
+use crate::support::queue::{consume, durable, table, text};
+use crate::support::shop::{Reply, Shop, request};
 use futures_util::StreamExt;
-use lapin::{BasicProperties, types::AMQPValue};
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
 
 #[tokio::test]
 async fn odd_properties_are_answered_where_they_can_be() {

@@ -2,12 +2,10 @@
 
 mod browser;
 
-use crate::support::{
-    browser::Browser,
-    fixtures,
-    sale::{command, endpoints, json, said, unreachable},
-    shop::purchase_program,
-};
+use crate::support::browser::Browser;
+use crate::support::fixtures;
+use crate::support::sale::{command, endpoints, json, said, unreachable};
+use crate::support::shop::purchase_program;
 use browser::{Canvas, Look, Seen};
 use loadtest::audit::Invariant;
 use loadtest::bench::compare::{Comparison, page_of};

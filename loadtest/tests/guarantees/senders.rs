@@ -1,29 +1,22 @@
 //! Senders who mean ill, with the rights of a buyer.
 
-use crate::support::{
-    free_address, get,
-    queue::{consume, table, text},
-    sale::{TIME_MAX, assert_passed, endpoints, private_servers, rabbitmqctl, verdicts_reach, workers},
-    shop::{Reply, Shop, all_queues_are_up, memory_of, request, until},
-};
+use crate::support::queue::{consume, table, text};
+use crate::support::sale::{TIME_MAX, assert_passed, endpoints, private_servers, rabbitmqctl, verdicts_reach, workers};
+use crate::support::shop::{Reply, Shop, all_queues_are_up, memory_of, request, until};
+use crate::support::{free_address, get};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::ValueEnum;
 use futures_util::StreamExt;
-use lapin::{
-    BasicProperties,
-    options::{BasicGetOptions, BasicPublishOptions},
-};
-use loadtest::{
-    hostile::HostileKind,
-    raw,
-    run::{self, Sale},
-    schedule::Scenario,
-};
-use shared::{
-    devstack::{Supervised, as_user, fixture},
-    topology::Topology,
-};
-use std::{collections::HashSet, time::Instant};
+use lapin::BasicProperties;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
+use loadtest::hostile::HostileKind;
+use loadtest::raw;
+use loadtest::run::{self, Sale};
+use loadtest::schedule::Scenario;
+use shared::devstack::{Supervised, as_user, fixture};
+use shared::topology::Topology;
+use std::collections::HashSet;
+use std::time::Instant;
 use uuid::Uuid;
 
 #[tokio::test]

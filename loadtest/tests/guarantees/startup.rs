@@ -2,20 +2,18 @@
 
 mod secrets;
 
-use crate::support::{
-    listener::Listener,
-    queue::durable,
-    sale::{LOADTEST, add_user, rabbitmqctl, said},
-    shop::{Shop, purchase_program, until},
-};
+use crate::support::listener::Listener;
+use crate::support::queue::durable;
+use crate::support::sale::{LOADTEST, add_user, rabbitmqctl, said};
+use crate::support::shop::{Shop, purchase_program, until};
 use futures_util::future::join_all;
 use lapin::options::QueueDeleteOptions;
-use shared::{
-    amqp,
-    devstack::{Fixture, Folder, PgBouncer, PoolMode, Servers, Signal, fixture},
-    messages::EventKind,
-};
-use std::{path::PathBuf, process::Output, time::Duration};
+use shared::amqp;
+use shared::devstack::{Fixture, Folder, PgBouncer, PoolMode, Servers, Signal, fixture};
+use shared::messages::EventKind;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
 use tokio::net::UnixDatagram;
 
 const UNREACHABLE: i32 = 69;

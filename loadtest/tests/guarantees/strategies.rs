@@ -1,23 +1,19 @@
 //! Every way to keep stock keeps every promise. Redis, which one of them has count, dies and comes back empty or with an
 //! old snapshot: no unit is lost or sold twice, nobody is sent away while units are left.
 
-use crate::support::{
-    free_address, get,
-    sale::{TIME_MAX, assert_fails, assert_passed, endpoints, none_given, open, result_of, verdicts_reach, workers},
-    shop::{Shop, until},
+use crate::support::sale::{
+    TIME_MAX, assert_fails, assert_passed, endpoints, none_given, open, result_of, verdicts_reach, workers,
 };
+use crate::support::shop::{Shop, until};
+use crate::support::{free_address, get};
 use clap::ValueEnum;
-use loadtest::{
-    run::{Sale, start},
-    schedule::Scenario,
-    servers::Endpoints,
-    strategy::Strategy,
-    workers::WorkerSpec,
-};
-use shared::{
-    db,
-    devstack::{Folder, Redis, fixture},
-};
+use loadtest::run::{Sale, start};
+use loadtest::schedule::Scenario;
+use loadtest::servers::Endpoints;
+use loadtest::strategy::Strategy;
+use loadtest::workers::WorkerSpec;
+use shared::db;
+use shared::devstack::{Folder, Redis, fixture};
 use std::sync::Arc;
 
 #[tokio::test]

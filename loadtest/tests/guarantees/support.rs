@@ -12,11 +12,10 @@ pub(crate) mod tab;
 
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::Value;
-use std::{io::Write, net::Ipv4Addr};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Where nobody listens, a moment ago.
 pub(crate) async fn free_address() -> String {

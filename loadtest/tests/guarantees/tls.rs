@@ -1,19 +1,18 @@
 //! By TLS, everything is as without; and who is not whom it should be is named at the start, with what to check.
 
-use crate::{
-    order::assert_drained_in_order,
-    outages::assert_kept,
-    payments::pay,
-    support::{
-        sale::{open, result_of, said, tls_servers, verdicts_reach, workers},
-        shop::{Shop, purchase_program},
-    },
-};
+use crate::order::assert_drained_in_order;
+use crate::outages::assert_kept;
+use crate::payments::pay;
+use crate::support::sale::{open, result_of, said, tls_servers, verdicts_reach, workers};
+use crate::support::shop::{Shop, purchase_program};
 use futures_util::future::join_all;
-use loadtest::{schedule::Scenario, servers::Endpoints};
+use loadtest::schedule::Scenario;
+use loadtest::servers::Endpoints;
 use serde_json::Value;
-use shared::devstack::{Authority, Fixture, Folder, Forwarder, Gateway, Redis, TlsFront, gateway::Behaviour};
-use std::{net::TcpListener, sync::Arc};
+use shared::devstack::gateway::Behaviour;
+use shared::devstack::{Authority, Fixture, Folder, Forwarder, Gateway, Redis, TlsFront};
+use std::net::TcpListener;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 const UNREACHABLE: i32 = 69;

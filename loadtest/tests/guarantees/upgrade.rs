@@ -1,20 +1,15 @@
 //! Versions meet: what the last release left, and still writes, goes on with this one; and this one with what comes after it.
 
-use crate::{
-    admin::admin,
-    startup::{CONFIGURATION, assert_gives_up},
-    support::{
-        sale::{private_servers, rabbitmqctl},
-        shop::{Shop, until},
-    },
-};
+use crate::admin::admin;
+use crate::startup::{CONFIGURATION, assert_gives_up};
+use crate::support::sale::{private_servers, rabbitmqctl};
+use crate::support::shop::{Shop, until};
 use loadtest::servers::Endpoints;
-use shared::{
-    config::StoreOptions,
-    db,
-    devstack::{Fixture, Program, Supervised, as_role, seed::execute, urls_of},
-    messages::{Identity, PAYMENT_QUEUE, PurchaseRequest, RELEASE_QUEUE},
-};
+use shared::config::StoreOptions;
+use shared::db;
+use shared::devstack::seed::execute;
+use shared::devstack::{Fixture, Program, Supervised, as_role, urls_of};
+use shared::messages::{Identity, PAYMENT_QUEUE, PurchaseRequest, RELEASE_QUEUE};
 use sqlx::PgPool;
 use std::path::PathBuf;
 use uuid::Uuid;

@@ -1,10 +1,8 @@
 //! Acknowledging: in each partition in order, so that one acknowledgement settles a whole batch.
 
 use super::{Error, answered};
-use lapin::{
-    Channel,
-    options::{BasicAckOptions, BasicRejectOptions},
-};
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicRejectOptions};
 
 /// Acknowledges deliveries, whole batches at once. What it could not, comes again.
 pub struct Acknowledger {

@@ -1,13 +1,11 @@
 //! Bodies of messages that are under way to us. Large ones wait in a file, so that a full window of them takes disk and not
 //! memory: a smaller window is no way out, as it would lose the order of what comes back after a crash.
 
-use std::{
-    borrow::Cow,
-    fs::{self, File},
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    sync::Arc,
-};
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
 
 /// The largest body that is kept in memory, in bytes: requests have some hundred. 8 partitions × 2,000 messages of this size
 /// are 64 MB, and as much again where their headers are as large as those may be.

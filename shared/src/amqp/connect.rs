@@ -1,31 +1,24 @@
 //! Connecting: to the first node of the broker that answers, with a handle by which the connection can be cut.
 
-use super::{Error, answered, protocol_error, readable, socket::Socket};
-use crate::{
-    config::{UNREADABLE_URL, check_url, parameter},
-    tls::{self, Setting, Tls},
+use super::socket::Socket;
+use super::{Error, answered, protocol_error, readable};
+use crate::config::{UNREADABLE_URL, check_url, parameter};
+use crate::tls::{self, Setting, Tls};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
-use futures_util::{StreamExt, future::BoxFuture};
-use lapin::{
-    Channel, Connection, ConnectionProperties, Consumer, ErrorKind,
-    message::Delivery,
-    options::{
-        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, QueueBindOptions,
-        QueueDeclareOptions,
-    },
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    tcp::AsyncTcpStream,
-    types::{AMQPValue, FieldTable, ShortString},
-    uri::{AMQPScheme, AMQPUri},
-};
-use std::{
-    path::Path,
-    str::FromStr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::tcp::AsyncTcpStream;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ErrorKind};
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Where the broker is not asked otherwise (`?heartbeat=` in the URL), a dead peer is noticed within twice this.
 const HEARTBEAT_SECONDS: u16 = 5;

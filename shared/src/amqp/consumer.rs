@@ -3,33 +3,22 @@
 //! Invariants: deliveries of a partition come out in queue order, and are acknowledged in that order, so that one
 //! acknowledgement settles a whole batch of a partition.
 
-use super::{
-    Acknowledger, Delivery, Error, answered,
-    body::Spool,
-    connect::{Nodes, connect_with_socket},
-    incoming::{End, Incoming},
-    membership::Membership,
-    socket::Socket,
-    topology::{Topology, state_or_none},
-};
+use super::body::Spool;
+use super::connect::{Nodes, connect_with_socket};
+use super::incoming::{End, Incoming};
+use super::membership::Membership;
+use super::socket::Socket;
+use super::topology::{Topology, state_or_none};
+use super::{Acknowledger, Delivery, Error, answered};
 use crate::worker::rebalance::Place;
-use futures_util::{
-    StreamExt,
-    future::{self, BoxFuture},
-    stream,
-};
-use lapin::{
-    Channel, Connection,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable, ShortString},
-};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use futures_util::future::{self, BoxFuture};
+use futures_util::{StreamExt, stream};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Connection};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// How long a subscription that is over may take to say why.
 const LAST_WORDS_SECONDS_MAX: u64 = 1;

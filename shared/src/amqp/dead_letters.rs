@@ -4,20 +4,16 @@
 //! meanwhile nobody else sees it. Invariant: a message is acknowledged only after its copy is confirmed, so whatever
 //! happens, it is in `dead` or in its queue; at worst in both, and then its request id has it decided once.
 
-use super::{
-    ANSWER_SECONDS_MAX, DeadMessage, Error, answered,
-    connect::{Nodes, close, confirming_channel, connect, next},
-    mark::MARK_QUEUE,
-    properties::of_replay,
-    publisher::{confirmed_in_time, publish_mandatory},
-    topology::{DEAD_QUEUES, Topology, state},
-};
+use super::connect::{Nodes, close, confirming_channel, connect, next};
+use super::mark::MARK_QUEUE;
+use super::properties::of_replay;
+use super::publisher::{confirmed_in_time, publish_mandatory};
+use super::topology::{DEAD_QUEUES, Topology, state};
+use super::{ANSWER_SECONDS_MAX, DeadMessage, Error, answered};
 use futures_util::future::BoxFuture;
-use lapin::{
-    Channel, Connection,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
 use serde::Serialize;
 use std::time::Duration;
 

@@ -2,18 +2,15 @@
 //!
 //! Invariant: the same message has the same id each time that it is looked at, and in every program.
 
-use super::{
-    properties::{DEATH_HEADER, header},
-    topology::exchange_into,
-};
+use super::properties::{DEATH_HEADER, header};
+use super::topology::exchange_into;
 use crate::messages::{PURCHASE_EXCHANGE, PurchaseRequest, Request, bodies, is_array};
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
-};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Names the space of message ids (UUIDv5).

@@ -1,16 +1,12 @@
 //! A message as it was delivered to us.
 
-use super::{
-    Body,
-    body::Spool,
-    membership::PADDING_TYPE,
-    properties::{as_sent, header, of_held, sent_by},
-};
+use super::Body;
+use super::body::Spool;
+use super::membership::PADDING_TYPE;
+use super::properties::{as_sent, header, of_held, sent_by};
 use crate::messages::{bodies, is_array};
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, ShortString},
-};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ShortString};
 
 #[derive(Debug, Clone)]
 pub struct Delivery {

@@ -5,10 +5,8 @@
 //! have it wait for as many decisions as a window of them has.
 
 use super::{Delivery, Error};
-use futures_util::{
-    FutureExt, StreamExt,
-    stream::{BoxStream, SelectAll},
-};
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Why a subscription has ended.

@@ -1,21 +1,18 @@
 //! The relay's mark: when the database last said that events were published. RabbitMQ remembers it, as the one message of a
 //! queue that keeps the last one alone, so that an older database is told from the one that it was.
 
-use super::{
-    Error, Publisher, answered,
-    properties::PERSISTENT,
-    publisher::{confirmed_in_time, publish_mandatory},
-};
+use super::properties::PERSISTENT;
+use super::publisher::{confirmed_in_time, publish_mandatory};
+use super::{Error, Publisher, answered};
 use crate::messages::time::text;
 use futures_util::future::BoxFuture;
-use lapin::{
-    BasicProperties,
-    message::BasicGetMessage,
-    options::{BasicGetOptions, BasicRejectOptions},
-    types::ShortString,
-};
+use lapin::BasicProperties;
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicGetOptions, BasicRejectOptions};
+use lapin::types::ShortString;
 use std::time::Duration;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 pub(super) const MARK_QUEUE: &str = "events.mark";
 

@@ -6,34 +6,26 @@
 //! else, because workers of every version count each other by it. What else there is to say goes into headers. A heartbeat
 //! names its user, as which the broker takes nobody else: those of other users than ours count for nothing.
 
-use super::{
-    Error, answered,
-    connect::{FEW, Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue},
-    properties::header,
-    topology::state_or_none,
-};
-use crate::{
-    messages::{Code, is_id},
-    retry::RetryPolicy,
-    worker::rebalance::{Heard, Members, Place, WORKERS_MAX},
-};
+use super::connect::{FEW, Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue};
+use super::properties::header;
+use super::topology::state_or_none;
+use super::{Error, answered};
+use crate::messages::{Code, is_id};
+use crate::retry::RetryPolicy;
+use crate::worker::rebalance::{Heard, Members, Place, WORKERS_MAX};
 use futures_util::future::{BoxFuture, try_join_all};
-use lapin::{
-    BasicProperties, Channel, Connection, Consumer,
-    message::Delivery,
-    options::BasicPublishOptions,
-    types::{AMQPValue, FieldTable, ShortString},
-};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
-use tokio::{sync::watch, task::JoinHandle, time::sleep_until};
+use lapin::message::Delivery;
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
 use uuid::Uuid;
 
 /// The type that tells padding from requests.

@@ -34,6 +34,8 @@ pub use consumer::Consumer;
 pub use dead_letters::{DeadLetterQueue, DeadOutcome, Taken};
 pub use dead_message::DeadMessage;
 pub use delivery::Delivery;
+use futures_util::future::BoxFuture;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 pub(crate) use membership::count_verdict;
 pub use membership::{Worker, fill};
 pub use observer::{Observed, Observer, listen};
@@ -43,11 +45,9 @@ pub use publisher::{Confirmed, Copied, EventError, Outgoing, OutgoingEvent, Publ
 pub use repair::{Found, Looked, Repair};
 pub use request_reply::{IncomingReply, OutgoingRequest, Replies, RequestOutcome, Requester, request_reply};
 pub use rights::{explain_grant, is_lacking_right, try_rights};
+use std::future::Future;
+use std::time::Duration;
 pub use topology::{QueueState, declare, queue_states};
-
-use futures_util::future::BoxFuture;
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
-use std::{future::Future, time::Duration};
 
 /// How long the broker may take to answer anything but a publish.
 const ANSWER_SECONDS_MAX: u64 = 10;

@@ -2,16 +2,16 @@
 //!
 //! Whoever looks on sends no heartbeat, and takes no request.
 
-use super::{
-    Error, answered,
-    connect::{Nodes, channel, close, go_on_after, next},
-    membership::{Worker, read, subscribe},
-    topology::{QueueState, found, state},
-};
+use super::connect::{Nodes, channel, close, go_on_after, next};
+use super::membership::{Worker, read, subscribe};
+use super::topology::{QueueState, found, state};
+use super::{Error, answered};
 use crate::worker::rebalance::WORKERS_MAX;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use lapin::{Channel, Connection, Consumer};
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::time::Duration;
 
 /// What there is to see at a moment.
 #[derive(Debug)]

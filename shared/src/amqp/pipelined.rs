@@ -1,10 +1,9 @@
 //! Publishing one message after the other on one channel, without waiting for the socket in between.
 
-use futures_util::{
-    future::{BoxFuture, FutureExt, ready},
-    poll,
-};
-use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions};
+use futures_util::future::{BoxFuture, FutureExt, ready};
+use futures_util::poll;
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Channel, Confirmation};
 use std::task::Poll;
 
 /// Puts a message in the connection's queue, behind those that are there, and returns what the broker will say to it.

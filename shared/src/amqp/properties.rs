@@ -1,10 +1,8 @@
 //! What a copy of a message keeps of its properties and headers, and what not. Pure.
 
 use crate::messages::Rejection;
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
-};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use std::collections::BTreeMap;
 
 /// Delivery mode 2: written to disk where the queue is durable.

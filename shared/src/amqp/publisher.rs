@@ -3,23 +3,21 @@
 //! Invariants: one task publishes on one channel, because two could mix up the numbers that confirms refer to; and
 //! whatever publishes returns only when the broker has taken responsibility for every message.
 
-use super::{
-    Delivery, Error, answered,
-    connect::{Nodes, close, confirming_channel, connect},
-    pipelined::publish_pipelined,
-    properties::{DIRECT_REPLY_TO, PERSISTENT, of_dead_letter, of_requeue, trace_headers, with},
-    protocol_error,
-    topology::{INVALID_QUEUE, exchange_into},
-};
+use super::connect::{Nodes, close, confirming_channel, connect};
+use super::pipelined::publish_pipelined;
+use super::properties::{DIRECT_REPLY_TO, PERSISTENT, of_dead_letter, of_requeue, trace_headers, with};
+use super::topology::{INVALID_QUEUE, exchange_into};
+use super::{Delivery, Error, answered, protocol_error};
 use crate::messages::{ARRAY_BYTES_MAX, BODY_BYTES_MAX, CONTENT_TYPE, EVENTS_EXCHANGE, EventKind, Rejection, is_array};
 use futures_util::future::{BoxFuture, try_join_all};
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection,
-    options::{BasicConsumeOptions, BasicPublishOptions},
-    protocol::{AMQPErrorKind, AMQPSoftError},
-    types::{FieldTable, ShortString},
-};
-use std::{borrow::Cow, collections::VecDeque, future::Future, time::Duration};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 /// How long the broker may take to confirm before we connect anew. A broker that is short of memory or disk confirms

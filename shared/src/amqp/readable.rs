@@ -9,23 +9,21 @@ mod fields;
 
 use super::socket::Socket;
 use crate::tls::{Tls, Wire, over};
-use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
 use fields::{drop_headers, frame_max_of, mend_content_header, mend_method};
 use futures_util::Stream;
-use std::{
-    future::Future,
-    io::{self, IoSlice, Read, Write},
-    mem,
-    net::SocketAddr,
-    os::fd::{AsFd, AsRawFd},
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::{Duration, Instant},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// What is read at once; a frame that is larger takes more.
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -3,18 +3,15 @@
 //! Invariant: it is looked at before it is declared. So whoever may not declare leaves no error in the broker's log while
 //! nothing is missing.
 
-use super::{
-    Error,
-    connect::{Nodes, channel, connect},
-    in_time,
-    topology::{Binding, DEAD_QUEUES, Topology, bind, declare_exchange, declare_queue, state},
-};
+use super::connect::{Nodes, channel, connect};
+use super::topology::{Binding, DEAD_QUEUES, Topology, bind, declare_exchange, declare_queue, state};
+use super::{Error, in_time};
 use futures_util::future::BoxFuture;
-use lapin::{Channel, Connection, ExchangeKind, options::ExchangeDeclareOptions, types::FieldTable};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use lapin::options::ExchangeDeclareOptions;
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, ExchangeKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A queue is declared again only so long after it was missed: who was subscribed to it must find it gone, or could not
 /// tell its end from a subscription that the broker cancelled for another reason.

@@ -1,19 +1,16 @@
 //! Asking functions, as any other system would: requests to their queues, and what is replied.
 
-use super::{
-    Error,
-    connect::{FEW, MANY, Nodes, close, confirming_channel, connect, go_on_after, next, own_queue},
-    pipelined::publish_pipelined,
-    properties::PERSISTENT,
-    publisher::{Confirmed, confirmed, confirmed_in_time, mandatory},
-};
+use super::Error;
+use super::connect::{FEW, MANY, Nodes, close, confirming_channel, connect, go_on_after, next, own_queue};
+use super::pipelined::publish_pipelined;
+use super::properties::PERSISTENT;
+use super::publisher::{Confirmed, confirmed, confirmed_in_time, mandatory};
 use crate::messages::CONTENT_TYPE;
-use futures_util::{
-    StreamExt,
-    future::BoxFuture,
-    stream::{self, BoxStream},
-};
-use lapin::{BasicProperties, Channel, Connection, types::ShortString};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Connection};
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -1,14 +1,16 @@
 //! What a function's user may do: as `rabbitmq/users.json` says, tried against the broker.
 
-use super::{
-    Error,
-    connect::{FEW, Nodes, close, connect_with_socket, own_queue},
-    topology::Topology,
-};
-use futures_util::{StreamExt, future::BoxFuture};
-use lapin::{BasicProperties, Connection, Event, options::BasicPublishOptions};
+use super::Error;
+use super::connect::{FEW, Nodes, close, connect_with_socket, own_queue};
+use super::topology::Topology;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection, Event};
 use serde::Deserialize;
-use std::{future::ready, sync::LazyLock, time::Duration};
+use std::future::ready;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 /// Which of the users a function is.
 const WORKER: &str = "worker";

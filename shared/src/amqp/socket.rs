@@ -1,13 +1,11 @@
 //! A handle on a connection's socket, by which the connection can be cut.
 
 use socket2::{SockRef, TcpKeepalive};
-use std::{
-    io,
-    net::{Shutdown, TcpStream},
-    os::fd::{AsFd, OwnedFd},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Before the first probe of a silent connection, and between probes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);

@@ -3,18 +3,13 @@
 //! That file is what the broker imports and what is declared here, so both give identical queues. Invariant: nothing else
 //! in the project names a queue's arguments.
 
-use super::{
-    Error, answered,
-    connect::{Nodes, close, connect},
-    protocol_error,
-};
+use super::connect::{Nodes, close, connect};
+use super::{Error, answered, protocol_error};
 use futures_util::future::BoxFuture;
-use lapin::{
-    Channel, Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    types::{AMQPValue, FieldTable},
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ExchangeKind};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;

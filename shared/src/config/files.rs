@@ -2,14 +2,13 @@
 //! stand in `X`.
 
 use super::Unusable;
-use clap::{Arg, Command, CommandFactory, FromArgMatches, builder::Resettable};
-use std::{
-    env,
-    ffi::{OsStr, OsString},
-    fs::File,
-    io::Read,
-    path::Path,
-};
+use clap::builder::Resettable;
+use clap::{Arg, Command, CommandFactory, FromArgMatches};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 /// The most of a file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

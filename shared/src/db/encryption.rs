@@ -1,15 +1,12 @@
 //! Whether connections to the database are by TLS, and whom the server has to be. As its URL says, with the words of libpq:
 //! `sslmode` and `sslrootcert`, or `PGSSLMODE` and `PGSSLROOTCERT`.
 
-use crate::{
-    config::parameter,
-    tls::{self, Setting},
-};
-use sqlx::{
-    Error,
-    postgres::{PgConnectOptions, PgSslMode},
-};
-use std::{env, path::Path};
+use crate::config::parameter;
+use crate::tls::{self, Setting};
+use sqlx::Error;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use std::env;
+use std::path::Path;
 
 /// What there is to change about TLS.
 const SETTING: Setting = Setting { schemes: ["sslmode=verify-full", "sslmode=disable"], authority: "sslrootcert=FILE" };

@@ -5,11 +5,9 @@
 
 use super::{NO_LIMITS, OpenError, answered, is_locked_out, pool_with};
 use crate::retry::RetryPolicy;
-use sqlx::{
-    Executor, PgPool,
-    migrate::{MigrateError, Migration, MigrationType, Migrator},
-    postgres::PgConnectOptions,
-};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Executor, PgPool};
 use std::borrow::Cow;
 
 /// Its history, embedded, so that a binary alone can set up its database.

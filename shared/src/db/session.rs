@@ -3,11 +3,10 @@
 //! A pooler in transaction mode gives a connection of PostgreSQL's to whoever begins a transaction next. Whether two transactions got
 //! the same one is left to chance; but a listener that has nothing else to do is notified if and only if its session is its own.
 
-use sqlx::{
-    Connection, Executor, PgConnection,
-    postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions},
-};
-use std::{io::ErrorKind, time::Duration};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgNotification, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection};
+use std::io::ErrorKind;
+use std::time::Duration;
 
 /// How long a notification takes at most that nobody keeps. A pooler has dropped it by then.
 const NOTIFIED_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -55,10 +54,8 @@ async fn is_notified(listener: &mut PgListener, channel: &str) -> Result<bool, s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        db,
-        devstack::{Disturbance, Forwarder, fixture},
-    };
+    use crate::db;
+    use crate::devstack::{Disturbance, Forwarder, fixture};
 
     #[tokio::test]
     async fn a_connection_that_is_lost_during_the_trial_is_taken_for_no_poolers() {

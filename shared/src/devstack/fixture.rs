@@ -2,10 +2,8 @@
 //! program ends, however it does; and a virtual host and a database for each test. It panics where they cannot be had.
 
 use super::{Folder, Postgres, RabbitMq, Redis};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Mutex, OnceCell};
 
 /// So many virtual hosts are made at once: to ask for them takes as long as to make a few.

@@ -6,23 +6,20 @@
 //! The keeper also holds a lock in the folder. One without a locker was left behind when the whole machine or container
 //! stopped at once; the next run removes it.
 
-use super::{
-    authority::Authority,
-    kept::{self, Kept, can_enter},
-    process::{Program, Supervised},
-};
+use super::authority::Authority;
+use super::kept::{self, Kept, can_enter};
+use super::process::{Program, Supervised};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Uid, User};
-use std::{
-    fs::{self, File, Permissions},
-    io::{self, PipeWriter},
-    net::{Ipv4Addr, TcpListener},
-    ops::Range,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::fs::{self, File, Permissions};
+use std::io::{self, PipeWriter};
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 use tokio::process::{Child, Command};
 
 /// The longest path of a Unix socket, in bytes, that every system takes (Linux 107, macOS 103).

@@ -4,26 +4,20 @@
 //! once, however often it is asked for, and never after it was refunded or voided; and what an answer says is in the [`Ledger`] before it is sent,
 //! whether or not it arrives.
 
-use axum::{
-    Json, Router,
-    body::{Body, Bytes},
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
-    routing::post,
-    serve::ListenerExt,
-};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
 use serde_json::{Value, json};
-use std::{
-    collections::{HashMap, HashSet},
-    net::Ipv4Addr,
-    time::Duration,
-};
-use tokio::{
-    net::TcpListener,
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// The header that makes a question the same question.

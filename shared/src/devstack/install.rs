@@ -1,7 +1,8 @@
 //! Where the programs of private servers are; they are installed first where that is safe (`install.sh`).
 
 use anyhow::{Context, Result, bail};
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use tokio::process::Command;
 
 /// Runs as `sh -c INSTALL install NAME…`.

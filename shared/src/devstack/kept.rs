@@ -3,16 +3,12 @@
 
 use crate::config::Unusable;
 use anyhow::{Context, Result};
-use std::{
-    fs::{self, File, OpenOptions, Permissions, TryLockError},
-    io::{self, ErrorKind, Read, Write},
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The file by which such a folder is known. Whoever uses the folder has it locked.
 const MARK: &str = "kept-by-turnstile";

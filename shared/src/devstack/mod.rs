@@ -20,7 +20,8 @@ pub mod seed;
 mod server;
 
 use anyhow::{Context, Result};
-use std::{path::Path, sync::Arc};
+use std::path::Path;
+use std::sync::Arc;
 
 pub use self::redis::Redis;
 pub use authority::{Authority, TlsFront};

@@ -1,13 +1,14 @@
 //! A private PgBouncer in front of a private PostgreSQL, for tests; reached through a Unix socket in its folder.
 
-use super::{
-    FUNCTIONS, Folder, Program, Signal,
-    install::{self, programs},
-    server::{Server, percent_encoded},
-};
+use super::install::{self, programs};
+use super::server::{Server, percent_encoded};
+use super::{FUNCTIONS, Folder, Program, Signal};
 use anyhow::{Context, Result};
 use sqlx::postgres::PgConnectOptions;
-use std::{fs, str::FromStr, sync::Arc, time::Duration};
+use std::fs;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How long it may wait for its clients.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -2,26 +2,19 @@
 //!
 //! Durability is as in production: fsync, synchronous commit and full page writes stay on.
 
-use super::{
-    Authority, Folder, Program, Signal,
-    folder::free_ports,
-    install::{self, programs},
-    kept,
-    server::{Server, percent_encoded},
-};
+use super::folder::free_ports;
+use super::install::{self, programs};
+use super::server::{Server, percent_encoded};
+use super::{Authority, Folder, Program, Signal, kept};
 use crate::config::Unusable;
 use anyhow::{Context, Result};
-use sqlx::{
-    ConnectOptions, Connection, Executor,
-    postgres::{PgConnectOptions, PgConnection},
-};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::process::Command;
 
 /// The superuser; local, without a password, as all roles are.

@@ -6,24 +6,19 @@
 //! once the limit has passed. When the program ends first, the watchdog ends with its status.
 
 use anyhow::{Context, Result, bail};
-use nix::{sys::signal, unistd::Pid};
-use std::{
-    ffi::OsStr,
-    fs::OpenOptions,
-    io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream as BlockingUnixStream,
-    },
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::UnixStream,
-    process::{Child, Command},
-};
+use nix::sys::signal;
+use nix::unistd::Pid;
+use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 
 /// Runs as `sh -c WATCHDOG PROGRAM ARGUMENT…`.
 const WATCHDOG: &str = include_str!("watchdog.sh");

@@ -3,25 +3,20 @@
 //! It is configured by the files in `rabbitmq/`, as any broker for this project is, and by a few lines of its own on top:
 //! ports, and definitions that create the users and the virtual hosts at boot.
 
-use super::{
-    Folder, Program, Signal, folder,
-    install::{self, programs},
-    kept,
-    process::remove_env,
-    server::{PortTaken, Server, percent_encoded},
-};
+use super::install::{self, programs};
+use super::process::remove_env;
+use super::server::{PortTaken, Server, percent_encoded};
+use super::{Folder, Program, Signal, folder, kept};
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use std::{
-    collections::HashMap,
-    ffi::OsString,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::process::Command;
 
 const RABBITMQ_CONF: &str = include_str!("../../../rabbitmq/rabbitmq.conf");

@@ -3,16 +3,16 @@
 //! It writes nothing to disk by itself: killed and started again, it is empty, or has what it had when [`Redis::save`] was
 //! last called.
 
-use super::{
-    Authority, Folder, Program,
-    folder::free_ports,
-    install::{self, programs},
-    server::{Server, percent_encoded},
-};
+use super::folder::free_ports;
+use super::install::{self, programs};
+use super::server::{Server, percent_encoded};
+use super::{Authority, Folder, Program};
 use crate::tls;
 use anyhow::{Context, Result};
 use redis::aio::MultiplexedConnection;
-use std::{fs, path::Path, sync::Arc};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Every server setting that is not Redis's own. The socket is the way in: no port to collide on, and half the latency of
 /// loopback TCP; or a port where TLS is spoken. Whether there is an old snapshot to start from is for whoever kills it to say.

@@ -1,14 +1,13 @@
 //! What tests of the functions put into their database, and look up there.
 
 use super::{FUNCTIONS, fixture};
-use crate::{
-    db,
-    handler::Answer,
-    messages::{Code, Identity, Sender, Status, Verdict},
-    order::State,
-};
+use crate::db;
+use crate::handler::Answer;
+use crate::messages::{Code, Identity, Sender, Status, Verdict};
+use crate::order::State;
 use futures_util::future::join_all;
-use sqlx::{Executor, PgPool, Postgres, Row, Transaction, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Executor, PgPool, Postgres, Row, Transaction};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use uuid::Uuid;

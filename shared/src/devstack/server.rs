@@ -3,12 +3,10 @@
 
 use super::{Folder, Program, Signal, Supervised};
 use anyhow::{Context, Result, anyhow};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How long a server may take until it is ready, on a slow and busy machine and with data to recover.
 const READY_WAIT_MAX: Duration = Duration::from_secs(120);

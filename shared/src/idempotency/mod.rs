@@ -16,15 +16,12 @@
 
 pub mod store;
 
-use crate::{
-    handler::Answer,
-    messages::{About, Identity, Rejection, Status, Verdict},
-};
-use std::{
-    borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
-    iter,
-};
+use crate::handler::Answer;
+use crate::messages::{About, Identity, Rejection, Status, Verdict};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::iter;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

@@ -1,10 +1,8 @@
 //! Which rows somebody else has locked, and who.
 
 use super::Row;
-use crate::{
-    db::{acquire, on_connection},
-    error::Error,
-};
+use crate::db::{acquire, on_connection};
+use crate::error::Error;
 use sqlx::PgPool;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;

@@ -1,19 +1,13 @@
 //! The account of the rows that requests wait for: since when, when a row that fails is tried again, and what the log says.
 
-use super::{
-    Row,
-    locks::{Locks, blockers},
-};
-use crate::{
-    db::answered,
-    retry::{RetryPolicy, Waits},
-};
+use super::Row;
+use super::locks::{Locks, blockers};
+use crate::db::answered;
+use crate::retry::{RetryPolicy, Waits};
 use sqlx::PgPool;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Between two attempts at a row that fails, besides [`PAUSE_FACTOR`].
 const ATTEMPTS: RetryPolicy = RetryPolicy { wait_ms: 100, factor: 2.0, wait_ms_max: 2_000, attempts_max: u32::MAX };

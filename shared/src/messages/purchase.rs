@@ -6,7 +6,8 @@ use super::request::{
 use super::verdict::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 /// The exchange that purchase requests are published to; the routing key is the item's id.

@@ -7,13 +7,14 @@ use super::request::{
     whole,
 };
 use super::verdict::Rejection;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339, macros::datetime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use time::format_description::well_known::Rfc3339;
+use time::macros::datetime;
+use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 /// The queue of restock requests, and the exchange that they are published to, with any routing key.

@@ -4,15 +4,11 @@
 //! history, its units and its event move together, and only from the state that the cause leads from.
 
 use super::{Cause, State};
-use crate::{
-    messages::Sender,
-    outbox::{kind_of, record_orders},
-};
-use sqlx::{
-    Decode, PgConnection, Postgres, Type,
-    error::BoxDynError,
-    postgres::{PgTypeInfo, PgValueRef},
-};
+use crate::messages::Sender;
+use crate::outbox::{kind_of, record_orders};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef};
+use sqlx::{Decode, PgConnection, Postgres, Type};
 use std::collections::{BTreeMap, HashMap};
 use time::OffsetDateTime;
 use uuid::Uuid;

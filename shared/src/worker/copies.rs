@@ -3,15 +3,11 @@
 //! Each waits for the disk of a quorum queue. So they go out behind the replies of their batch, on a connection of their own, and
 //! the replies of the next batches do not wait for them; their acknowledgements do. Invariant: no copy in `dead` is given up, because it is all that is left of its message.
 
-use super::{
-    line::{Line, Parts, attempts_max, halves},
-    service::Service,
-};
-use crate::{
-    amqp::{Copied, Outgoing},
-    fail_point::pause_at,
-    retry::RetryPolicy,
-};
+use super::line::{Line, Parts, attempts_max, halves};
+use super::service::Service;
+use crate::amqp::{Copied, Outgoing};
+use crate::fail_point::pause_at;
+use crate::retry::RetryPolicy;
 
 pub(super) struct Copies {
     service: Service,

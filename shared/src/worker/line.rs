@@ -1,13 +1,9 @@
 //! A connection that publishes, opened when it is needed, and anew after each outage.
 
-use super::{
-    reply_address::{ReplyNode, reply_node},
-    service::Service,
-};
-use crate::{
-    amqp::{Error, Outgoing, Publisher},
-    retry::RetryPolicy,
-};
+use super::reply_address::{ReplyNode, reply_node};
+use super::service::Service;
+use crate::amqp::{Error, Outgoing, Publisher};
+use crate::retry::RetryPolicy;
 
 /// Attempts at one message that the broker refuses while it takes others, before it is taken for refused.
 const ALONE_ATTEMPTS_MAX: u32 = 2;

@@ -1,15 +1,12 @@
 //! Counts what is settled, for the metrics of every function.
 
-use crate::{amqp::topology::DEAD_QUEUES, metrics::Registry};
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
-};
+use crate::amqp::topology::DEAD_QUEUES;
+use crate::metrics::Registry;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 pub(super) struct WorkerMetrics {
     answers: Family<AnswerLabel, Counter>,

@@ -23,17 +23,14 @@ mod settle;
 mod start;
 mod validate;
 
-pub use readiness::{Outage, Ready};
-pub use service::Service;
-pub use start::{Program, main, main_of_service, serve};
-
-use crate::{
-    amqp::{self, Error},
-    retry::RetryPolicy,
-};
+use crate::amqp::{self, Error};
+use crate::retry::RetryPolicy;
 use futures_util::future::BoxFuture;
 use metrics::WorkerMetrics;
 use process::Process;
+pub use readiness::{Outage, Ready};
+pub use service::Service;
+pub use start::{Program, main, main_of_service, serve};
 use std::time::Instant;
 
 /// How many batches may be decided, or wait, while one is answered. One overlaps the database's work with the broker's;

@@ -1,10 +1,8 @@
 //! What became of each message of a batch. Pure, but for the counts.
 
 use super::metrics::WorkerMetrics;
-use crate::{
-    amqp::{Delivery, count_verdict},
-    messages::{Code, Rejection},
-};
+use crate::amqp::{Delivery, count_verdict};
+use crate::messages::{Code, Rejection};
 
 pub(super) enum Outcome {
     /// It is answered with a recorded verdict.

@@ -1,23 +1,23 @@
 //! From a batch of deliveries to what becomes of each: read, handle, and find the one message that spoils a batch.
 
-use super::{
-    Function, Outage,
-    metrics::WorkerMetrics,
-    outcome::{Outcome, count},
-    read::read_message,
-    service::Service,
-};
-use crate::{
-    amqp::Delivery,
-    error::Error,
-    fail_point::pause_at,
-    handler::{Answer, Handler},
-    messages::{Code, Identity, Rejection},
-    metrics::Registry,
-    retry::{RetryPolicy, Waits},
-};
-use futures_util::{FutureExt, future::BoxFuture};
-use std::{borrow::Cow, collections::HashSet, fmt::Display, panic::AssertUnwindSafe};
+use super::metrics::WorkerMetrics;
+use super::outcome::{Outcome, count};
+use super::read::read_message;
+use super::service::Service;
+use super::{Function, Outage};
+use crate::amqp::Delivery;
+use crate::error::Error;
+use crate::fail_point::pause_at;
+use crate::handler::{Answer, Handler};
+use crate::messages::{Code, Identity, Rejection};
+use crate::metrics::Registry;
+use crate::retry::{RetryPolicy, Waits};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use tokio::sync::watch;
 
 /// `None`: told to stop, or no longer open, while the database was away, or the disk fails; nothing of the batch may be acknowledged, and it

@@ -4,20 +4,14 @@
 //! node that is neither ours nor one that replies have reached goes out apart, on a connection of its own, and nobody else's reply
 //! waits for it. Invariant: what is given up, the broker has refused while it took others, or goes to such a node.
 
-use super::{
-    line::{Line, Parts, attempts_max, halves},
-    reply_address::{ReplyNode, ReplyNodes, reply_node},
-    service::Service,
-};
-use crate::{
-    amqp::{Outgoing, Reply},
-    fail_point::pause_at,
-};
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{MutexGuard, PoisonError},
-    time::Instant,
-};
+use super::line::{Line, Parts, attempts_max, halves};
+use super::reply_address::{ReplyNode, ReplyNodes, reply_node};
+use super::service::Service;
+use crate::amqp::{Outgoing, Reply};
+use crate::fail_point::pause_at;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// How many connections may be lost to unknown nodes, before what is left of them is given up, too; and so is what comes for
 /// a while after that ([`ReplyNodes`]).

@@ -1,16 +1,13 @@
 //! From a message to its requests, and from their answers to what becomes of it: one request, or an array of them. Pure.
 
-use super::{
-    outcome::{Outcome, Rejected},
-    validate::{check_line, validate},
-};
-use crate::{
-    amqp::Delivery,
-    config::WorkerOptions,
-    handler::Answer,
-    messages::{Rejection, Request, Sender, is_array, read_array},
-};
-use std::{borrow::Cow, ops::Range};
+use super::outcome::{Outcome, Rejected};
+use super::validate::{check_line, validate};
+use crate::amqp::Delivery;
+use crate::config::WorkerOptions;
+use crate::handler::Answer;
+use crate::messages::{Rejection, Request, Sender, is_array, read_array};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// Reads what is in a message, and adds to `requests` those for the handler.
 pub(super) fn read_message<R: Request>(

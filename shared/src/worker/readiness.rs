@@ -5,14 +5,12 @@
 //! servers answer) and no outage goes on, and at no other time but after a `kill -9`, until the next start.
 
 use sd_notify::NotifyState;
-use std::{
-    fmt::Display,
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::fmt::Display;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 #[derive(Debug, Clone)]

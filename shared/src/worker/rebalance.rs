@@ -4,10 +4,8 @@
 //! Invariants: every partition is subscribed to in the end, exactly once; and at a steady number of workers, nobody above
 //! the share is left, so nothing moves.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::{Duration, Instant},
-};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// Between two heartbeats of a worker, where there are few.
 const HEARTBEAT_MS: u64 = 500;

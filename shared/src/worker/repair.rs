@@ -1,11 +1,12 @@
 //! Has the topology looked after while a function runs, and knows what is missing of it.
 
 use super::metrics::DeadMessages;
-use crate::{
-    amqp::{Error, Found, Looked, Nodes, Repair, topology::Topology},
-    retry::RetryPolicy,
-};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use crate::amqp::topology::Topology;
+use crate::amqp::{Error, Found, Looked, Nodes, Repair};
+use crate::retry::RetryPolicy;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// The pause between two looks where nobody asks for one: at random, so that processes take turns.

@@ -3,15 +3,11 @@
 //! `amq.rabbitmq.reply-to.PROCESS.KEY`, PROCESS being an Erlang process id in base64, of a node that a number stands for. RabbitMQ
 //! before 4.2 ends the connection of whoever publishes to one that it cannot make sense of.
 
-use base64::{
-    Engine,
-    alphabet::STANDARD,
-    engine::{GeneralPurpose, GeneralPurposeConfig},
-};
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 /// As Erlang reads it, which looks at no bits behind the last byte.
 const BASE64: GeneralPurpose =

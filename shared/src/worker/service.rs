@@ -1,28 +1,20 @@
 //! What every function stands on, with or without a queue: its options, the broker with the topology declared there and
 //! looked after, and the word to stop.
 
-use super::{
-    metrics::DeadMessages,
-    readiness::{Outage, Readiness, Ready, notify},
-    repair::{self, Missing},
-    reply_address::ReplyNodes,
-};
-use crate::{
-    amqp::{self, Error, Nodes, Publisher},
-    config::WorkerOptions,
-    startup::wait_for_server,
-};
+use super::metrics::DeadMessages;
+use super::readiness::{Outage, Readiness, Ready, notify};
+use super::repair::{self, Missing};
+use super::reply_address::ReplyNodes;
+use crate::amqp::{self, Error, Nodes, Publisher};
+use crate::config::WorkerOptions;
+use crate::startup::wait_for_server;
 use anyhow::Context;
 use futures_util::future::BoxFuture;
 use sd_notify::NotifyState;
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
-};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
 
 /// How long a drain may take before what is in hand is left to the next worker.
 const DRAIN_SECONDS_MAX: u64 = 20;

@@ -7,21 +7,21 @@ mod care;
 mod hand_over;
 mod later;
 
-use super::{
-    Ended, Function,
-    process::Outcomes,
-    readiness::{Outage, Ready},
-    rebalance::{Shares, Step, Subscribing},
-    settle::{Decided, Settler, Settling},
-};
+use super::process::Outcomes;
+use super::readiness::{Outage, Ready};
+use super::rebalance::{Shares, Step, Subscribing};
+use super::settle::{Decided, Settler, Settling};
+use super::{Ended, Function};
 use crate::amqp::{Consumer, Delivery, Error};
 use hand_over::Taken;
 use later::behind_batches;
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Mutex, time::Duration};
-use tokio::{
-    sync::mpsc::Permit,
-    time::{Interval, MissedTickBehavior, interval, timeout},
-};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::mpsc::Permit;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// Messages under way to us from one queue, in batches: one is decided, one answered, one acknowledged, and the next arrives meanwhile.
 const WINDOW_BATCHES: u16 = 4;

@@ -3,24 +3,20 @@
 //!
 //! Invariant: batches settle in the order in which they were decided, and each only after its confirms.
 
-use super::{
-    BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, BATCHES_FINISHED_MAX,
-    copies::Copies,
-    outcome::{Outcome, Rejected},
-    publish::{Publishing, TryingOut},
-    service::Service,
-    validate::may_reply,
-};
-use crate::{
-    amqp::{Acknowledger, Copied, Delivery, Error, Reply},
-    fail_point::pause_at,
-    messages::Rejection,
-};
-use std::{borrow::Cow, collections::HashSet, sync::Arc};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    task::JoinHandle,
-};
+use super::copies::Copies;
+use super::outcome::{Outcome, Rejected};
+use super::publish::{Publishing, TryingOut};
+use super::service::Service;
+use super::validate::may_reply;
+use super::{BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, BATCHES_FINISHED_MAX};
+use crate::amqp::{Acknowledger, Copied, Delivery, Error, Reply};
+use crate::fail_point::pause_at;
+use crate::messages::Rejection;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// How many copies, and replies to nodes that are to be tried out, may wait before the next batch waits for them; of what is in memory
 /// meanwhile, a request of an array or a verdict, each [`WAITING_BYTES`] count as one more. As many as full windows of single

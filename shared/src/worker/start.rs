@@ -1,20 +1,18 @@
 //! Starting: from the command line to a running function, and from how it ended to an exit code.
 
-use super::{
-    Function, Outage,
-    metrics::WorkerMetrics,
-    process::Process,
-    service::{Service, Serving, listen_for_signals, stopped},
-};
-use crate::{
-    amqp::{Error, topology::Topology},
-    config::{CommandLine, Unusable, WorkerOptions, read_line},
-    db::OpenError,
-    handler::Handler,
-    metrics, telemetry,
-};
+use super::metrics::WorkerMetrics;
+use super::process::Process;
+use super::service::{Service, Serving, listen_for_signals, stopped};
+use super::{Function, Outage};
+use crate::amqp::Error;
+use crate::amqp::topology::Topology;
+use crate::config::{CommandLine, Unusable, WorkerOptions, read_line};
+use crate::db::OpenError;
+use crate::handler::Handler;
+use crate::{metrics, telemetry};
 use clap::{Args, CommandFactory};
-use std::{future::Future, process::ExitCode};
+use std::future::Future;
+use std::process::ExitCode;
 use tokio::sync::watch;
 
 /// Exit code: a server cannot be reached (EX_UNAVAILABLE).

@@ -1,11 +1,10 @@
 //! What is checked of a message before its body is read: the transport's properties. Pure.
 
 use super::reply_address::reply_node;
-use crate::{
-    amqp::{DIRECT_REPLY_TO, Delivery, topology::Topology},
-    config::WorkerOptions,
-    messages::{CONTENT_TYPE, Code, Rejection},
-};
+use crate::amqp::topology::Topology;
+use crate::amqp::{DIRECT_REPLY_TO, Delivery};
+use crate::config::WorkerOptions;
+use crate::messages::{CONTENT_TYPE, Code, Rejection};
 
 /// Whether a reply may go where the message asks for it.
 pub(super) fn may_reply(delivery: &Delivery, options: &WorkerOptions) -> bool {

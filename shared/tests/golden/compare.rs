@@ -1,6 +1,7 @@
 //! Golden files: what others or the database remember, so that no change of the source changes it unseen.
 
-use std::{env, fs, path::Path};
+use std::path::Path;
+use std::{env, fs};
 
 /// Fails with a diff where `actual` is not what the file holds; with `UPDATE_GOLDEN=1`, writes the file instead.
 pub(crate) fn assert_golden(file: &Path, actual: &str) {

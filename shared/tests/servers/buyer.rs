@@ -1,17 +1,13 @@
 //! Somebody who sends to workers, in a virtual host of the test's own, with a queue for the replies.
 
 use futures_util::StreamExt;
-use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
-    options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
-    types::{FieldTable, ShortString},
-};
-use shared::{
-    amqp,
-    config::{Migrate, WorkerOptions},
-    devstack::Fixture,
-    messages::{Code, Identity, Rejection, Request},
-};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use shared::amqp;
+use shared::config::{Migrate, WorkerOptions};
+use shared::devstack::Fixture;
+use shared::messages::{Code, Identity, Rejection, Request};
 use std::time::Duration;
 use uuid::Uuid;
 

@@ -1,16 +1,13 @@
 //! What becomes of connections to the database that cannot be had, or lead nowhere; and who may do what to it.
 
 use futures_util::future::join_all;
-use shared::{
-    config::{Migrate, StoreOptions},
-    db::{self, Migrated, OpenError, SCHEMA_VERSION},
-    devstack::{Disturbance, FUNCTIONS, Forwarder, PgBouncer, PoolMode, as_role, fixture, seed::execute},
-    error::Error,
-};
-use sqlx::{
-    Connection, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use shared::config::{Migrate, StoreOptions};
+use shared::db::{self, Migrated, OpenError, SCHEMA_VERSION};
+use shared::devstack::seed::execute;
+use shared::devstack::{Disturbance, FUNCTIONS, Forwarder, PgBouncer, PoolMode, as_role, fixture};
+use shared::error::Error;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::time::Duration;
 use tokio::net::TcpListener;
 

@@ -2,25 +2,20 @@
 //! it, and nothing else.
 
 use crate::buyer::{Buyer, Text, confirming, options, send, until};
-use lapin::{
-    BasicProperties, Channel,
-    options::{ExchangeDeleteOptions, QueueDeleteOptions},
-};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::{BasicProperties, Channel};
 use serde_json::Value;
-use shared::{
-    amqp::{self, Nodes},
-    config::WorkerOptions,
-    devstack::{Folder, as_user, fixture::rabbitmq},
-    error::Error,
-    handler::{Answer, Handler},
-    worker,
-};
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use shared::amqp::{self, Nodes};
+use shared::config::WorkerOptions;
+use shared::devstack::fixture::rabbitmq;
+use shared::devstack::{Folder, as_user};
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::worker;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 const PARTITIONS: usize = 8;

@@ -2,22 +2,20 @@
 
 use crate::buyer::{Buyer, Text, WAIT_MAX, options, until};
 use futures_util::StreamExt;
-use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind,
-    options::{
-        BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
-        QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
-    },
-    types::FieldTable,
+use lapin::options::{
+    BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
-use shared::{
-    amqp::{self, DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply},
-    devstack::{Folder, RabbitMq, as_user},
-    error::Error,
-    handler::{Answer, Handler},
-    messages::EventKind,
-    worker,
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use shared::amqp::{
+    self, DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply,
 };
+use shared::devstack::{Folder, RabbitMq, as_user};
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::messages::EventKind;
+use shared::worker;
 use std::sync::Arc;
 
 /// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `purge QUEUE`, `delete QUEUE`, `declare QUEUE`, `exchange EXCHANGE`

@@ -1,32 +1,23 @@
 //! A worker with a handler that fails, or cannot say yet: one message pays for it, its batch and the process do not.
 
 use crate::buyer::{Buyer, Text, options, until};
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
-};
-use shared::{
-    config::WorkerOptions,
-    devstack::{Folder, fixture::rabbitmq},
-    error::Error,
-    handler::{Answer, Handler},
-    messages::Verdict,
-    worker,
-};
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use shared::config::WorkerOptions;
+use shared::devstack::Folder;
+use shared::devstack::fixture::rabbitmq;
+use shared::error::Error;
+use shared::handler::{Answer, Handler};
+use shared::messages::Verdict;
+use shared::worker;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 /// How often a message is put off: more often than the queue would deliver one that fails.
 const PUT_OFF: u32 = 40;

@@ -2,11 +2,9 @@
 
 use crate::Shop;
 use serde_json::{Value, json};
-use shared::{
-    devstack::seed::until_waiting,
-    messages::{Identity, PurchaseRequest},
-    order::State,
-};
+use shared::devstack::seed::until_waiting;
+use shared::messages::{Identity, PurchaseRequest};
+use shared::order::State;
 use uuid::Uuid;
 
 /// As versions before 0008 recorded one: its content is zero.

@@ -3,7 +3,8 @@
 use crate::Shop;
 use admin::failure::Failure;
 use serde_json::{Value, json};
-use shared::{devstack::Folder, order::State};
+use shared::devstack::Folder;
+use shared::order::State;
 use uuid::Uuid;
 
 fn event(kind: &str, id: Uuid) -> String {

@@ -10,16 +10,16 @@ mod reading;
 mod unfelt;
 mod unprepared;
 
-use admin::{CommandLine, failure::Failure, report::Report, run};
+use admin::failure::Failure;
+use admin::report::Report;
+use admin::{CommandLine, run};
 use clap::Parser;
 use serde_json::Value;
-use shared::{
-    config::StoreOptions,
-    db,
-    devstack::{FUNCTIONS, as_role, fixture},
-    order::State,
-    table::Style,
-};
+use shared::config::StoreOptions;
+use shared::db;
+use shared::devstack::{FUNCTIONS, as_role, fixture};
+use shared::order::State;
+use shared::table::Style;
 use sqlx::PgPool;
 use uuid::Uuid;
 

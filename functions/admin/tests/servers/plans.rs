@@ -1,10 +1,8 @@
 //! However many orders there are, the latest are found at the end of the primary key; and no walk reads a table at once.
 
 use crate::Shop;
-use admin::{
-    forget::{FORGET_ORDERS, FORGET_VERDICTS, LOOK, READ_VERDICTS},
-    orders::{FIND, REACH},
-};
+use admin::forget::{FORGET_ORDERS, FORGET_VERDICTS, LOOK, READ_VERDICTS};
+use admin::orders::{FIND, REACH};
 use shared::devstack::seed::assert_plans;
 
 const FULL: &str = "

@@ -3,7 +3,8 @@
 use crate::Shop;
 use admin::failure::Failure;
 use serde_json::{Value, json};
-use shared::{db::SCHEMA_VERSION, order::State};
+use shared::db::SCHEMA_VERSION;
+use shared::order::State;
 
 #[tokio::test]
 async fn hot_items_come_first_and_contended_ones_too() {

@@ -1,18 +1,15 @@
 //! No sale feels an operator who looks.
 
-use crate::{Shop, auditing::LIMITS};
-use admin::{
-    Limit,
-    audit::audit,
-    items::CONFLICTS,
-    look::{LookBack, Scan, look},
-    orders::{HISTORY, ORDER, PAYMENT, find},
-    outbox::LIST,
-};
-use shared::{
-    items::{ITEM, ITEMS},
-    order::State,
-};
+use crate::Shop;
+use crate::auditing::LIMITS;
+use admin::Limit;
+use admin::audit::audit;
+use admin::items::CONFLICTS;
+use admin::look::{LookBack, Scan, look};
+use admin::orders::{HISTORY, ORDER, PAYMENT, find};
+use admin::outbox::LIST;
+use shared::items::{ITEM, ITEMS};
+use shared::order::State;
 
 /// Lets nobody in but those who take the weakest lock there is: that of a plain `SELECT`.
 const ONLY_READERS: &str = "

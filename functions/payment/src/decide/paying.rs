@@ -2,7 +2,8 @@
 
 use super::Payment;
 use shared::messages::{Identity, PaymentRequest};
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 
 #[derive(Default)]
 pub(super) struct Paying(HashMap<String, Vec<Option<String>>>);

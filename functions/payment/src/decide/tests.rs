@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
 use super::*;
-use proptest::{prelude::*, sample::select};
+use proptest::prelude::*;
+use proptest::sample::select;
 use shared::idempotency::Recorded;
-use time::{OffsetDateTime, macros::datetime};
+use time::OffsetDateTime;
+use time::macros::datetime;
 use uuid::Uuid;
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);

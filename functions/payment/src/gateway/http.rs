@@ -9,18 +9,15 @@
 use super::{Charge, Gateway, Outcome, Unknown};
 use clap::Args;
 use futures_util::future::BoxFuture;
-use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue},
-    redirect::Policy,
-};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
-use shared::{
-    config::{UNREADABLE_URL, Unusable, check_url},
-    messages::{REASON_CHARS_MAX, is_id},
-    tls::{self, Setting, Tls},
-};
-use std::{path::PathBuf, time::Duration};
+use shared::config::{UNREADABLE_URL, Unusable, check_url};
+use shared::messages::{REASON_CHARS_MAX, is_id};
+use shared::tls::{self, Setting, Tls};
+use std::path::PathBuf;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The header that carries the key.

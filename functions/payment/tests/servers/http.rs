@@ -4,10 +4,8 @@
 use super::*;
 use Act::{Cut, Send};
 use std::sync::Mutex;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const CAPTURED: &str = r#"{"status":"captured","charge_id":"ch-1","livemode":false}"#;
 const DECLINED: &str = r#"{"status":"declined","reason":"no funds\n"}"#;

@@ -10,25 +10,20 @@ mod pending;
 mod plans;
 
 use futures_util::future::{BoxFuture, join_all};
-use payment::{
-    Payment, Terms,
-    gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown},
+use payment::gateway::{Charge, Gateway, Http, HttpOptions, Outcome, Unknown};
+use payment::{Payment, Terms};
+use shared::devstack::gateway::{self, Behaviour};
+use shared::devstack::seed::{
+    self, Due, Fault, all_of, assert_one_verdict_per_id, by, codes, count, database_of_holds as database, execute,
+    functions, hold, holds, lock, one_hold, published, sold_to, state, until_decided, until_waiting, verdict,
+    violated_by,
 };
-use shared::{
-    devstack::{
-        gateway::{self, Behaviour},
-        seed::{
-            self, Due, Fault, all_of, assert_one_verdict_per_id, by, codes, count, database_of_holds as database,
-            execute, functions, hold, holds, lock, one_hold, published, sold_to, state, until_decided, until_waiting,
-            verdict, violated_by,
-        },
-    },
-    handler::{Answer, Handler},
-    messages::{Code, End, EndRequest, PaymentMessage, PaymentRequest, Settlement, Status},
-    order::State,
-};
+use shared::handler::{Answer, Handler};
+use shared::messages::{Code, End, EndRequest, PaymentMessage, PaymentRequest, Settlement, Status};
+use shared::order::State;
 use sqlx::PgPool;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;

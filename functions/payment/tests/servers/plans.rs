@@ -1,15 +1,11 @@
 //! Whatever is in the tables, a payment's rows are found by key, and payments under way by their own small indexes.
 
 use super::*;
-use payment::{
-    recovery::TAKE_UP,
-    store::{ASK_AGAIN, END, PUT_OFF, PUT_UNDER_WAY, READ_PAYMENTS, VOID},
-};
-use shared::{
-    devstack::seed::assert_plans,
-    idempotency::store::READ,
-    order::store::{GIVE_BACK, LOCK_ITEMS, LOCK_ORDERS, MOVE_ON, SELL},
-};
+use payment::recovery::TAKE_UP;
+use payment::store::{ASK_AGAIN, END, PUT_OFF, PUT_UNDER_WAY, READ_PAYMENTS, VOID};
+use shared::devstack::seed::assert_plans;
+use shared::idempotency::store::READ;
+use shared::order::store::{GIVE_BACK, LOCK_ITEMS, LOCK_ORDERS, MOVE_ON, SELL};
 
 const FULL: &str = "
 INSERT INTO items (id, stock, available) SELECT 'i-' || g, 1, 1 FROM generate_series(1, 5000) AS g;

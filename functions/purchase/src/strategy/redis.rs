@@ -5,31 +5,27 @@
 //! where it is true on the row, and nowhere else. So a count that was lost, restored or never given back sells no unit twice,
 //! and sends nobody away while units are left; it costs a round.
 
-use crate::{
-    decide::{Item, Snapshot},
-    store::Conflicts,
-};
+use crate::decide::{Item, Snapshot};
+use crate::store::Conflicts;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, InfoDict, IntoConnectionInfo, RedisError, RedisResult,
-    Script, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    Script, ServerErrorKind, TlsCertificates,
 };
-use shared::{
-    config::{UNREADABLE_URL, Unusable, check_redis_url, unusable_redis_url},
-    db::on_connection,
-    error::Error,
-    idempotency::Verdicts,
-    messages::{Identity, PurchaseRequest},
-    startup::wait_for_server,
-    tls::{self, Setting, Tls},
-};
+use shared::config::{UNREADABLE_URL, Unusable, check_redis_url, unusable_redis_url};
+use shared::db::on_connection;
+use shared::error::Error;
+use shared::idempotency::Verdicts;
+use shared::messages::{Identity, PurchaseRequest};
+use shared::startup::wait_for_server;
+use shared::tls::{self, Setting, Tls};
 use sqlx::{PgConnection, PgPool};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fs,
-    path::Path,
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 

@@ -13,22 +13,16 @@ mod rules;
 mod verdicts;
 
 use clap::ValueEnum;
-use purchase::{
-    Purchase,
-    decide::{Snapshot, decide},
-    store::{Check, Conflicts, commit, read},
-    strategy::{StrategyName, StrategyOptions},
-};
-use shared::{
-    devstack::{
-        fixture,
-        seed::{self, all_of, count, execute, until_waiting, verdict},
-    },
-    handler::{Answer, Handler},
-    idempotency::Verdicts,
-    messages::{Code, PurchaseRequest, Verdict},
-    retry::RetryPolicy,
-};
+use purchase::Purchase;
+use purchase::decide::{Snapshot, decide};
+use purchase::store::{Check, Conflicts, commit, read};
+use purchase::strategy::{StrategyName, StrategyOptions};
+use shared::devstack::fixture;
+use shared::devstack::seed::{self, all_of, count, execute, until_waiting, verdict};
+use shared::handler::{Answer, Handler};
+use shared::idempotency::Verdicts;
+use shared::messages::{Code, PurchaseRequest, Verdict};
+use shared::retry::RetryPolicy;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use tokio::task::JoinHandle;
 use uuid::Uuid;

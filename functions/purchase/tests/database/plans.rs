@@ -1,10 +1,8 @@
 //! Whatever is in the tables, what a purchase asks for is found by key, and a step of the walk reads no more than its pages.
 
 use crate::*;
-use purchase::{
-    retention::{Kept, SETTINGS},
-    store::{READ_HISTORIES, READ_OWNERS, READ_TIERS},
-};
+use purchase::retention::{Kept, SETTINGS};
+use purchase::store::{READ_HISTORIES, READ_OWNERS, READ_TIERS};
 use seed::plan;
 
 const MANY: &str = "

@@ -2,11 +2,10 @@
 //! reading and the commit. What each rule says is tested where it is written.
 
 use crate::*;
-use purchase::{
-    rules::BuyerHistory,
-    store::{READ_HISTORIES, READ_TIERS},
-};
-use shared::{db, order::State};
+use purchase::rules::BuyerHistory;
+use purchase::store::{READ_HISTORIES, READ_TIERS};
+use shared::db;
+use shared::order::State;
 use sqlx::Row;
 
 #[tokio::test]

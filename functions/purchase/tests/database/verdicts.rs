@@ -4,11 +4,10 @@ use crate::*;
 use purchase::decide::Item;
 use shared::messages::time::text;
 use sqlx::{FromRow, Row};
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
-use time::{OffsetDateTime, macros::datetime};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::macros::datetime;
 
 const ITEMS: [(&str, i64); 3] = [("a", 20), ("B", 20), ("c", 20)];
 /// Deciders at once, and the batches of each.

@@ -4,13 +4,13 @@
 mod plans;
 mod turns;
 
-use relay::{Round, publish::EventPublisher, publish_round, settings};
-use shared::{
-    amqp::{self, Nodes, Publisher},
-    db,
-    devstack::{FUNCTIONS, Fixture},
-};
-use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
+use relay::publish::EventPublisher;
+use relay::{Round, publish_round, settings};
+use shared::amqp::{self, Nodes, Publisher};
+use shared::db;
+use shared::devstack::{FUNCTIONS, Fixture};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 
 /// Nothing here takes this long.

@@ -1,14 +1,10 @@
 //! One at a time has the turn, takes as much as a round holds, and loses it when it stands still.
 
 use crate::{Servers, WITHIN};
-use relay::{
-    Older, Round, publish_round,
-    store::{EVENTS_MAX, ROWS_MAX},
-};
-use shared::{
-    amqp::{self, Error, Publisher},
-    messages::EVENTS_EXCHANGE,
-};
+use relay::store::{EVENTS_MAX, ROWS_MAX};
+use relay::{Older, Round, publish_round};
+use shared::amqp::{self, Error, Publisher};
+use shared::messages::EVENTS_EXCHANGE;
 use sqlx::Connection;
 
 const LEFT: &str = "SELECT count(*) FROM outbox";

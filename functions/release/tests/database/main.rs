@@ -7,20 +7,21 @@ mod meeting;
 mod plans;
 mod rows;
 
-use release::{Release, expire::Expirer, store::BATCH_ORDERS_MAX};
-use shared::{
-    db,
-    devstack::seed::{
-        self, Due, Fault, assert_one_verdict_per_id, by, codes, count, database, database_of_holds, execute, functions,
-        history, hold, holds, lock, one_hold, sold_to, state, until_decided, until_waiting, verdict, violated_by,
-    },
-    handler::{Answer, Handler},
-    isolation::Isolation,
-    messages::{Code, ReleaseRequest, Sender, Status},
-    order::State,
-    outbox::Notifier,
+use release::Release;
+use release::expire::Expirer;
+use release::store::BATCH_ORDERS_MAX;
+use shared::db;
+use shared::devstack::seed::{
+    self, Due, Fault, assert_one_verdict_per_id, by, codes, count, database, database_of_holds, execute, functions,
+    history, hold, holds, lock, one_hold, sold_to, state, until_decided, until_waiting, verdict, violated_by,
 };
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use shared::handler::{Answer, Handler};
+use shared::isolation::Isolation;
+use shared::messages::{Code, ReleaseRequest, Sender, Status};
+use shared::order::State;
+use shared::outbox::Notifier;
+use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 use uuid::Uuid;
 

@@ -1,7 +1,8 @@
 //! Whatever is in the tables, what is due is found at the beginning of its index, and everything else by key.
 
 use super::*;
-use release::{expire::SETTINGS, store::EXPIRE};
+use release::expire::SETTINGS;
+use release::store::EXPIRE;
 use shared::devstack::seed::assert_plans;
 
 const FULL: &str = "

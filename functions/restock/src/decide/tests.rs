@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use shared::devstack::seed::codes;
 use shared::idempotency::Recorded;
 use shared::messages::{Operation, Rules};
-use time::{Duration, OffsetDateTime, macros::datetime};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
 
 const NOW: OffsetDateTime = datetime!(2026-11-27 10:00 UTC);
 

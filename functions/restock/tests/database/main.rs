@@ -6,16 +6,17 @@ mod meeting;
 mod operating;
 mod plans;
 
-use restock::{Restock, count::STEP_ORDERS};
+use restock::Restock;
+use restock::count::STEP_ORDERS;
 use serde_json::Value;
-use shared::{
-    db,
-    devstack::seed::{
-        self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, functions, lock, until_decided,
-        until_waiting, verdict, violated_by,
-    },
-    handler::{Answer, Handler},
-    messages::{Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX},
+use shared::db;
+use shared::devstack::seed::{
+    self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, functions, lock, until_decided,
+    until_waiting, verdict, violated_by,
+};
+use shared::handler::{Answer, Handler};
+use shared::messages::{
+    Code, HOLD_MS_DEFAULT, Operation, Request, RestockRequest, Rules, STOCK_MAX, TIERS_MAX, TIME_MS_MAX,
 };
 use sqlx::{PgPool, Postgres, Row, Transaction};
 use std::collections::BTreeSet;

@@ -1,10 +1,8 @@
 //! Whatever is in the tables, items and orders are found by key, and the walk goes along it.
 
 use super::*;
-use restock::{
-    count::{BEGIN, END, IS_COUNTING, LOOK, MARK},
-    store::{CHANGE, LOCK_ITEMS},
-};
+use restock::count::{BEGIN, END, IS_COUNTING, LOOK, MARK};
+use restock::store::{CHANGE, LOCK_ITEMS};
 use shared::devstack::seed::assert_plans;
 
 const FULL: &str = "

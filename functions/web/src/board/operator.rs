@@ -1,13 +1,15 @@
 //! What an operator sees and does that is done message by message: dead letters, the sale of an item, a crowd for show.
 
-use crate::{collector::Line, problem::Problem, tickets::Tickets};
+use crate::collector::Line;
+use crate::problem::Problem;
+use crate::tickets::Tickets;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{
-    amqp::{self, DeadLetterQueue, DeadMessage, Error, Nodes, OutgoingRequest, RequestOutcome, Taken},
-    messages::{Operation, PURCHASE_EXCHANGE, PurchaseRequest, RESTOCK_QUEUE, RestockRequest, is_id},
-};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use shared::amqp::{self, DeadLetterQueue, DeadMessage, Error, Nodes, OutgoingRequest, RequestOutcome, Taken};
+use shared::messages::{Operation, PURCHASE_EXCHANGE, PurchaseRequest, RESTOCK_QUEUE, RestockRequest, is_id};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 

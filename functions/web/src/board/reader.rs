@@ -1,27 +1,20 @@
 //! What the board shows, read from broker and database again and again, however many look, and kept for some minutes.
 
-use super::{
-    store::{self, Database},
-    workers::{Counted, Workers},
-};
-use crate::{store::pause_behind, tickets::Tickets};
+use super::store::{self, Database};
+use super::workers::{Counted, Workers};
+use crate::store::pause_behind;
+use crate::tickets::Tickets;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{
-    amqp::{Error, Nodes, Observed, Observer, QueueState},
-    messages::{Code, PURCHASE_EXCHANGE, Status},
-    topology::Topology,
-};
+use shared::amqp::{Error, Nodes, Observed, Observer, QueueState};
+use shared::messages::{Code, PURCHASE_EXCHANGE, Status};
+use shared::topology::Topology;
 use sqlx::PgPool;
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
-use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
-    time,
-};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time;
 
 /// How often it is read, at most; where the database takes long, less often.
 const EVERY: Duration = Duration::from_millis(500);

@@ -2,7 +2,8 @@
 
 use crate::store::on_sale;
 use serde::Serialize;
-use shared::{db, items::Item};
+use shared::db;
+use shared::items::Item;
 use sqlx::{FromRow, PgPool};
 
 /// Of the first rows, and no more: it is read again and again.

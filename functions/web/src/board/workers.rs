@@ -1,10 +1,8 @@
 //! Who works, and what they decided, out of what workers say of themselves. Pure.
 
 use shared::amqp::Worker;
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::{Duration, Instant},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// More are not remembered: those that were heard least lately go first, and what they decided with them.
 const WORKERS_MAX: usize = 1_000;

@@ -1,14 +1,5 @@
 //! A sale that was right, and what came of it: the tests break one thing and look.
 
-use std::time::Duration;
-
-use shared::devstack::gateway::{Bill, Charge};
-use shared::messages::{Code, Event, EventKind, EventOrder, Order, Verdict};
-use shared::order::{Cause, State};
-use shared::outbox::kind_of;
-use time::OffsetDateTime;
-use uuid::Uuid;
-
 use crate::answers::{Answer, Answers};
 use crate::audit::database_state::{DatabaseState, RecordedItem, RecordedOrder, RecordedTransition, RecordedVerdict};
 use crate::audit::{Audit, Ending, Evidence, Scope};
@@ -17,6 +8,13 @@ use crate::orders::follow_ups::FollowUps;
 use crate::orders::plan::{FollowUp, FollowUpKind, Plan};
 use crate::result::DoorsReport;
 use crate::schedule::{Scenario, Schedule};
+use shared::devstack::gateway::{Bill, Charge};
+use shared::messages::{Code, Event, EventKind, EventOrder, Order, Verdict};
+use shared::order::{Cause, State};
+use shared::outbox::kind_of;
+use std::time::Duration;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 const NOON: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 

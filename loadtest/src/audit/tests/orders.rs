@@ -1,8 +1,7 @@
 //! Faults of orders after their verdicts.
 
-use shared::messages::{Code, EventKind, Status};
-
 use super::{Evidence, Fault, assert_red, by_http};
+use shared::messages::{Code, EventKind, Status};
 
 pub(super) const FAULTS: &[Fault] = &[
     (

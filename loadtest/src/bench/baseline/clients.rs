@@ -1,23 +1,21 @@
 //! The clients, in a process of their own: every buyer at once, on a connection of their own; nobody comes twice, and each
 //! has one [`Visit`].
 
+use crate::failure::Failure;
+use crate::http::{Connection, Unanswered, raise_open_files};
+use anyhow::{Context, anyhow};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use anyhow::{Context, anyhow};
-use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use uuid::Uuid;
-
-use crate::failure::Failure;
-use crate::http::{Connection, Unanswered, raise_open_files};
 
 /// Between two looks at how late the clients' process is.
 const LAG_PAUSE: Duration = Duration::from_millis(10);

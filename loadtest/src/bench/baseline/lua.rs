@@ -1,7 +1,7 @@
 //! A server that counts in Redis, as many shops have it.
 
-use std::sync::Arc;
-
+use super::Purchase;
+use crate::failure::Failure;
 use anyhow::Context;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,9 +9,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use redis::Script;
 use redis::aio::MultiplexedConnection;
-
-use super::Purchase;
-use crate::failure::Failure;
+use std::sync::Arc;
 
 /// As shops that count in Redis do it: one script, one key, no order.
 const TAKE: &str = "if tonumber(redis.call('GET', KEYS[1])) < tonumber(ARGV[1]) then return 0 end \

@@ -1,14 +1,12 @@
 //! From what the buyers saw, the server counted and the database holds to what happened.
 
-use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
-
-use uuid::Uuid;
-
 use super::clients::{Ending, Visit};
 use crate::bench::measure::Counted;
 use crate::bench::row::{AtServer, Contender, Row};
 use crate::stats::round;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+use uuid::Uuid;
 
 /// The system sends a dropped SYN again after this time.
 const SYN_RESENT_AFTER: Duration = Duration::from_secs(1);

@@ -1,18 +1,16 @@
 //! The HTTP servers that Turnstile is measured against, open until Ctrl-C, for whatever load tester there is.
 
-use std::future::pending;
-use std::io::Write;
-
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
-use tokio::task::JoinSet;
-
 use super::{Baseline, BaselineStrategy, Opened, Purchase, lua, serve_on_loopback};
 use crate::cli::{BaselineOptions, BaselineServer};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::servers::{Needs, with_servers};
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use std::future::pending;
+use std::io::Write;
+use tokio::task::JoinSet;
 
 /// More than any tester buys.
 const STOCK: u64 = 1 << 40;

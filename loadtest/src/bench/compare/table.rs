@@ -1,11 +1,10 @@
 //! What `compare` found, for people: tables, and sentences on who is better. Pure.
 
-use shared::table::Style;
-
 use super::{Comparison, Form, Row};
 use crate::bench::table::{Column, figures, head, number};
 use crate::strategy::Strategy;
 use crate::summary::figures::{count, decimal, plural, section};
+use shared::table::Style;
 
 /// What came of it.
 const CAME: [Column<Row>; 9] = [

@@ -3,20 +3,18 @@
 //! A round begins for all at one moment, when everybody is connected and has their statements prepared; the next one begins
 //! when its last update is done or given up. Whoever was served does not come again meanwhile, which would keep the row.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
+use crate::cli::ContendOptions;
+use crate::failure::Failure;
 use anyhow::{Context, anyhow};
 use futures_util::future::try_join_all;
 use shared::retry::{RetryPolicy, Waits};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-
-use crate::cli::ContendOptions;
-use crate::failure::Failure;
 
 /// How one update went: an attempt, and one more after each wait.
 #[derive(Debug, Clone)]

@@ -1,12 +1,10 @@
 //! The two races side by side. Pure.
 
-use std::collections::BTreeSet;
-
-use shared::table::Style;
-
 use super::{Contention, Figures};
 use crate::bench::table::{Column, figures, head, number};
 use crate::summary::figures::{count, plural, signed};
+use shared::table::Style;
+use std::collections::BTreeSet;
 
 const RACE: [Column<Figures>; 9] = [
     (">succeeded", 0, |race| Some(number(race.successes))),

@@ -1,8 +1,7 @@
 //! What a race's updates come to, and how that is shown.
 
-use shared::table::Style;
-
 use super::*;
+use shared::table::Style;
 
 /// Each with so many attempts, and what it wrote.
 fn updates(all: &[(u64, Option<i64>)]) -> Vec<Update> {

@@ -3,15 +3,14 @@
 //! A cost is a sum over all sales by their purchases, so that a long sale weighs more than a short one; only the pace is a
 //! median, for it is what a busy machine disturbs most.
 
-use serde::Serialize;
-use shared::table::Style;
-
 use super::{Age, Cost};
 use crate::bench::cpu::CpuTimes;
 use crate::bench::measure::Counted;
 use crate::bench::table::{Column, figures, head, number};
 use crate::stats::{median, round};
 use crate::summary::figures::{count, decimal, plural, signed};
+use serde::Serialize;
+use shared::table::Style;
 
 /// What one sale took.
 #[derive(Debug, Clone, Copy, Default)]

@@ -4,11 +4,10 @@
 //! bought and paid for; only their age is not true: all of it is in the newest part of the tables, where it is most in
 //! the way.
 
-use sqlx::{Connection, PgConnection};
-
 use crate::database::{self, at_once};
 use crate::failure::Failure;
 use crate::progress::Progress;
+use sqlx::{Connection, PgConnection};
 
 /// Verdicts of one statement.
 const VERDICTS_PER_STATEMENT: u32 = 50_000;

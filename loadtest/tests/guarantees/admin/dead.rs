@@ -1,16 +1,12 @@
 //! What operators do with messages in `dead`: listed, shown, sent again, dropped.
 
 use super::{admin, admin_json};
-use crate::support::{
-    queue::{table, text},
-    shop::{Shop, request, until},
-};
+use crate::support::queue::{table, text};
+use crate::support::shop::{Shop, request, until};
 use futures_util::StreamExt;
-use lapin::{
-    message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicRejectOptions},
-    types::{AMQPValue, FieldTable},
-};
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicRejectOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use loadtest::raw;
 use serde_json::{Value, json};
 use shared::topology::Topology;

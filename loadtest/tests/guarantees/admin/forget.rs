@@ -3,7 +3,8 @@
 use super::{admin_json, command};
 use crate::support::shop::{Reply, Shop, until};
 use serde_json::{Value, json};
-use shared::{devstack::as_role, messages::PAYMENT_QUEUE};
+use shared::devstack::as_role;
+use shared::messages::PAYMENT_QUEUE;
 
 const BUYER: &str = "ann@example.com";
 /// Whose id has the other one's in it.

@@ -2,16 +2,13 @@
 //! operator says so.
 
 use super::{admin_json, command};
-use crate::support::{
-    listener::Listener,
-    shop::{Shop, until},
-};
-use shared::{
-    db,
-    devstack::{Folder, Supervised, postgres_program},
-    messages::{Event, EventKind, PAYMENT_QUEUE},
-};
-use std::{fs, path::Path};
+use crate::support::listener::Listener;
+use crate::support::shop::{Shop, until};
+use shared::db;
+use shared::devstack::{Folder, Supervised, postgres_program};
+use shared::messages::{Event, EventKind, PAYMENT_QUEUE};
+use std::fs;
+use std::path::Path;
 use tokio::process::Command;
 
 async fn relay(shop: &Shop, number: u32, ready_file: &Path) -> Supervised {

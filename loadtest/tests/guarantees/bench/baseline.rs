@@ -1,19 +1,16 @@
 //! The HTTP baselines: real servers, real clients, and every way in which a buyer can leave.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
-
+use crate::support::sale::LOADTEST;
+use crate::support::shop::until;
 use clap::ValueEnum;
-use loadtest::bench::{
-    baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run},
-    compare::Row,
-};
+use loadtest::bench::baseline::{Baseline, BaselineResult, BaselineStrategy, Opened, run};
+use loadtest::bench::compare::Row;
 use shared::devstack::Fixture;
 use shared::retry::RetryPolicy;
 use sqlx::PgPool;
-
-use crate::support::{sale::LOADTEST, shop::until};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 /// Statements of the server's that wait for a row's lock.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity

@@ -1,10 +1,8 @@
 //! What `loadtest compare` measures, on runs that are as small as can be: every figure is there, and who breaks a promise is
 //! found.
 
-use crate::support::{
-    sale::{LOADTEST, endpoints, json, none_given, number, result_of, run, script},
-    shop::purchase_program,
-};
+use crate::support::sale::{LOADTEST, endpoints, json, none_given, number, result_of, run, script};
+use crate::support::shop::purchase_program;
 use serde_json::Value;
 use shared::devstack::Folder;
 use std::path::Path;

@@ -1,9 +1,7 @@
 //! `loadtest contend`, as a program: on a private server, in a database that is given, and where it cannot run.
 
-use crate::support::{
-    sale::{assert_fails, none_given, result_of, run},
-    shop::Shop,
-};
+use crate::support::sale::{assert_fails, none_given, result_of, run};
+use crate::support::shop::Shop;
 use loadtest::servers::Endpoints;
 use serde_json::Value;
 

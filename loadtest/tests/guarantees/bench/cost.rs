@@ -1,9 +1,7 @@
 //! What `loadtest cost` measures, on a run that is as small as can be: that every figure is there and they fit together.
 
-use crate::support::{
-    sale::{assert_fails, endpoints, none_given, number, result_of},
-    shop::purchase_program,
-};
+use crate::support::sale::{assert_fails, endpoints, none_given, number, result_of};
+use crate::support::shop::purchase_program;
 use serde_json::Value;
 
 /// What a batch takes at least: the items, the known request ids, the commit.

@@ -2,19 +2,16 @@
 //! the order.
 
 use super::{OUTBOX, outbox_is_empty, record};
-use crate::support::{
-    listener::{self, Listener},
-    queue::{bind, table, text},
-    sale::{rabbitmqctl, signal},
-    shop::{Shop, until},
-};
-use lapin::{Connection, ConnectionProperties, options::QueueDeclareOptions};
+use crate::support::listener::{self, Listener};
+use crate::support::queue::{bind, table, text};
+use crate::support::sale::{rabbitmqctl, signal};
+use crate::support::shop::{Shop, until};
+use lapin::options::QueueDeclareOptions;
+use lapin::{Connection, ConnectionProperties};
 use nix::sys::signal::Signal;
-use shared::{
-    db,
-    devstack::Servers,
-    messages::{EVENTS_EXCHANGE, EventKind},
-};
+use shared::db;
+use shared::devstack::Servers;
+use shared::messages::{EVENTS_EXCHANGE, EventKind};
 
 /// Events to be in the middle of.
 const MANY: i64 = 10_000;

@@ -1,16 +1,12 @@
 //! A row that cannot be published is kept with its reason, and nothing waits behind it; what is refused by all is no such row.
 
 use super::{OUTBOX, outbox_is_empty, record};
-use crate::support::{
-    listener::Listener,
-    queue::{bind, table, text},
-    shop::{Shop, until},
-};
-use lapin::{
-    BasicProperties,
-    options::{QueueDeclareOptions, QueueDeleteOptions},
-    types::AMQPValue,
-};
+use crate::support::listener::Listener;
+use crate::support::queue::{bind, table, text};
+use crate::support::shop::{Shop, until};
+use lapin::BasicProperties;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::AMQPValue;
 use shared::messages::{EVENTS_EXCHANGE, EventKind};
 
 /// A queue that is full, and says no to what it is bound for.

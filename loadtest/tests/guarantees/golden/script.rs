@@ -10,7 +10,8 @@ use lapin::BasicProperties;
 use serde_json::Value;
 use shared::devstack::Supervised;
 use std::collections::{BTreeSet, HashMap};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 pub(super) struct Script<'a> {

@@ -3,11 +3,9 @@
 use crate::support::browser::{Browser, command};
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// No look takes this long, also on a machine that is busy.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(120);

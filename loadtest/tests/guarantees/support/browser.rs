@@ -2,10 +2,8 @@
 
 use super::not_shown;
 use shared::devstack::{Folder, install};
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use tokio::process::Command;
 
 /// The browser and its folder.

@@ -1,10 +1,13 @@
 //! A consumer of events, as any other system would be.
 
-use super::{queue, shop::Shop};
+use super::queue;
+use super::shop::Shop;
 use futures_util::StreamExt;
-use lapin::{BasicProperties, Channel, Consumer, message::Delivery};
+use lapin::message::Delivery;
+use lapin::{BasicProperties, Channel, Consumer};
 use shared::messages::{CONTENT_TYPE, EVENTS_EXCHANGE, Event};
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// An event as it comes.
 pub(crate) struct Heard {

@@ -1,10 +1,8 @@
 //! Queues of a test's own.
 
-use lapin::{
-    Channel, Consumer, ExchangeKind,
-    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable, ShortString},
-};
+use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Consumer, ExchangeKind};
 
 /// A queue that goes with its connection, named by the broker.
 pub(crate) async fn exclusive(channel: &Channel) -> ShortString {

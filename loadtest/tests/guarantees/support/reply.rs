@@ -1,7 +1,10 @@
 //! What a buyer gets.
 
-use lapin::{BasicProperties, message::Delivery, types::ShortString};
-use serde_json::{Value, value::RawValue};
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::ShortString;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A reply as the buyer gets it.
 #[derive(Debug)]

@@ -1,25 +1,19 @@
 //! Whole sales by the load generator, in this process or as a program.
 
 use super::shop::purchase_program;
-use loadtest::{
-    result::Outcome,
-    run::{self, Running, Sale},
-    schedule::Scenario,
-    servers::Endpoints,
-    workers::WorkerSpec,
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use loadtest::result::Outcome;
+use loadtest::run::{self, Running, Sale};
+use loadtest::schedule::Scenario;
+use loadtest::servers::Endpoints;
+use loadtest::workers::WorkerSpec;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use shared::devstack::{Fixture, RabbitMq, Servers, fixture};
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 use tokio::process::Command;
 
 /// Nothing here takes this long; buyers who wait longer have lost something.

@@ -1,29 +1,22 @@
 //! A shop to test in: servers, items on sale, real worker processes, and one buyer who can send anything.
 
-pub(crate) use super::reply::Reply;
-
 use super::queue;
+pub(crate) use super::reply::Reply;
 use super::sale::{add_user, private_servers};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
-use lapin::{
-    BasicProperties, Channel, Connection, Consumer, PublisherConfirm,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable, ShortString},
-};
-use shared::{
-    amqp::{self, Nodes},
-    db,
-    devstack::{Fixture, Folder, Program, Servers, Signal, Supervised, urls_of},
-    messages::RELEASE_QUEUE,
-    topology::Topology,
-};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, Consumer, PublisherConfirm};
+use shared::amqp::{self, Nodes};
+use shared::db;
+use shared::devstack::{Fixture, Folder, Program, Servers, Signal, Supervised, urls_of};
+use shared::messages::RELEASE_QUEUE;
+use shared::topology::Topology;
 use sqlx::{PgPool, Row};
-use std::{
-    collections::{HashMap, VecDeque},
-    path::PathBuf,
-    time::Duration,
-};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Nothing here takes this long; a test that waits longer has lost something.

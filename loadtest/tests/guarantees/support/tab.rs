@@ -5,11 +5,10 @@
 
 use super::browser::{Browser, command};
 use serde_json::{Value, json};
-use std::{process::Stdio, time::Duration};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, ChildStdout},
-};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 
 /// No answer takes this long, also on a machine that is busy.
 const WAIT_MAX: Duration = Duration::from_secs(120);

@@ -1,15 +1,11 @@
 //! Whatever comes on top of a bound is told so, with a status and a code of its own, and the door goes on.
 
-use super::{
-    JSON,
-    client::{Door, head, read},
-};
+use super::JSON;
+use super::client::{Door, head, read};
 use crate::support::shop::{Shop, kib_of, until};
 use futures_util::future::join_all;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 const PURCHASES: &str = "/items/ticket/purchases";
 

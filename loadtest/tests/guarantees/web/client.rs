@@ -1,18 +1,14 @@
 //! A door, and what a browser says to it and hears.
 
 use super::described;
-use crate::support::{
-    free_address,
-    shop::{Shop, until},
-};
+use crate::support::free_address;
+use crate::support::shop::{Shop, until};
 use serde_json::Value;
 use shared::devstack::Supervised;
 use std::time::Duration;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Nothing here takes this long.
 const WAIT_MAX: Duration = Duration::from_secs(100);

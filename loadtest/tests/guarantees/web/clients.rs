@@ -1,10 +1,9 @@
 //! The programs in functions/web/clients, which engineers copy, do what they say, as they stand.
 
 use super::client::Door;
-use crate::{
-    clients::{folder, succeeds},
-    support::{not_shown, shop::Shop},
-};
+use crate::clients::{folder, succeeds};
+use crate::support::not_shown;
+use crate::support::shop::Shop;
 use serde_json::Value;
 use tokio::process::Command;
 

@@ -1,13 +1,11 @@
 //! Both pages for whoever comes: on a narrow screen, by night, by the keyboard, and by what a screen reader is told.
 
-use super::{
-    client::Door,
-    pages::{origin, part, until_left, with_board},
-};
-use crate::{
-    admin::dead::dead_letter,
-    support::{browser::Browser, shop::Shop, tab::Tab},
-};
+use super::client::Door;
+use super::pages::{origin, part, until_left, with_board};
+use crate::admin::dead::dead_letter;
+use crate::support::browser::Browser;
+use crate::support::shop::Shop;
+use crate::support::tab::Tab;
 use serde_json::{Value, json};
 
 /// What can be operated, as Chromium calls it.

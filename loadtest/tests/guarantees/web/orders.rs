@@ -1,9 +1,7 @@
 //! What becomes of what was bought: paid for, let go of, and told to whoever watches.
 
-use super::{
-    JSON,
-    client::{Door, Response, Stream},
-};
+use super::JSON;
+use super::client::{Door, Response, Stream};
 use crate::support::shop::{Shop, until};
 use serde_json::json;
 

@@ -1,17 +1,16 @@
 //! Doors, brokers and databases that die, stop, or are away: who waits, waits on, and no purchase that was confirmed is lost.
 
-use super::{
-    JSON,
-    client::{Door, buy_at, head},
-};
-use crate::support::{
-    sale::rabbitmqctl,
-    shop::{Shop, until},
-};
+use super::JSON;
+use super::client::{Door, buy_at, head};
+use crate::support::sale::rabbitmqctl;
+use crate::support::shop::{Shop, until};
 use futures_util::future::join_all;
-use lapin::{options::QueuePurgeOptions, types::FieldTable};
-use shared::{devstack::Servers, topology::Topology};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use lapin::options::QueuePurgeOptions;
+use lapin::types::FieldTable;
+use shared::devstack::Servers;
+use shared::topology::Topology;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// A door that has noticed that its broker is gone, and nine tickets.
 async fn without_the_broker() -> (Servers, Shop, Door) {

@@ -1,10 +1,11 @@
 //! Shop and board in a real browser. Where none can be had, that is said, and nothing is shown.
 
 use super::client::{Door, ask};
-use crate::{
-    admin::dead::dead_letter,
-    support::{browser::Browser, free_address, shop::Shop, tab::Tab},
-};
+use crate::admin::dead::dead_letter;
+use crate::support::browser::Browser;
+use crate::support::free_address;
+use crate::support::shop::Shop;
+use crate::support::tab::Tab;
 use serde_json::json;
 use shared::devstack::urls_of;
 

@@ -1,10 +1,8 @@
 //! Sales in which every buyer comes by HTTP, as the load generator plays and audits them.
 
 use super::client::Door;
-use crate::support::{
-    sale::{assert_fails, endpoints, number, result_of},
-    shop::Shop,
-};
+use crate::support::sale::{assert_fails, endpoints, number, result_of};
+use crate::support::shop::Shop;
 use loadtest::servers::Endpoints;
 use serde_json::{Value, json};
 

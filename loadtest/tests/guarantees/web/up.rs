@@ -1,30 +1,23 @@
 //! `cargo up`: what it prints works as it stands, and nothing of it is left, however it ends.
 
-use super::{JSON, client::ask, orders::order_of};
-use crate::{
-    architecture::ROOT,
-    clients,
-    support::{
-        sale::{assert_fails, command, endpoints, none_given, signal},
-        shop::until,
-    },
-};
+use super::JSON;
+use super::client::ask;
+use super::orders::order_of;
+use crate::architecture::ROOT;
+use crate::clients;
+use crate::support::sale::{assert_fails, command, endpoints, none_given, signal};
+use crate::support::shop::until;
 use loadtest::servers::Endpoints;
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::Value;
-use shared::{db, devstack::Folder};
-use std::{
-    fs,
-    process::{Output, Stdio},
-};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    sync::Mutex,
-};
+use shared::db;
+use shared::devstack::Folder;
+use std::fs;
+use std::process::{Output, Stdio};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// One after the other.

@@ -1,14 +1,14 @@
 //! What the payment gateway says by itself ends a payment that is under way, and does no harm otherwise.
 
-use super::{
-    client::{Door, Response},
-    orders::{order_of, pay},
-};
+use super::client::{Door, Response};
+use super::orders::{order_of, pay};
 use crate::support::shop::{Shop, until};
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ring::hmac::{HMAC_SHA256, Key, sign};
 use serde_json::json;
-use shared::devstack::{Gateway, gateway::Behaviour};
+use shared::devstack::Gateway;
+use shared::devstack::gateway::Behaviour;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

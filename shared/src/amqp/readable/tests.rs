@@ -1,12 +1,14 @@
-use super::{fields::*, *};
+use super::fields::*;
+use super::*;
 use crate::amqp::properties::COUNT_HEADERS;
 use amq_protocol::frame::{AMQPFrame, parse_frame};
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, ShortString},
-};
-use proptest::{collection::vec, prelude::*, sample::select};
-use std::{collections::BTreeMap, task::Waker};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ShortString};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use std::collections::BTreeMap;
+use std::task::Waker;
 
 /// Gives so many bytes at a time.
 struct Chunks<'a>(&'a [u8], usize);

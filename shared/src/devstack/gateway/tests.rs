@@ -1,10 +1,8 @@
 //! What the gateway answers, byte by byte, and what is in its books then.
 
 use super::*;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// What comes back; empty where the connection was cut.
 async fn ask(gateway: &Gateway, path: &str, key: &str, body: &str) -> String {

@@ -1,10 +1,8 @@
 //! `install.sh` on a machine that is a folder: its programs, its policy for services, its release.
 
 use super::*;
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt, symlink},
-};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 const DEBIAN: &str = "ID=debian\n";
 const APT: &str = "apt-get -q -y -o DPkg::Lock::Timeout=300";

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::messages::Sender;
-use proptest::{prelude::*, sample::select};
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::json;
 
 fn decode(mut body: Value) -> Result<Operation, Rejection> {

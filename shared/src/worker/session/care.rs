@@ -1,19 +1,18 @@
 //! Care: what came often may be what ends its workers, and is not to take its neighbours to `dead` with it. Told as a whole
 //! in shared/README.md.
 
-use super::{Session, hand_over::Taken, taking_in, undecided};
-use crate::{
-    amqp::{Delivery, Error},
-    messages::{Code, Rejection},
-    worker::{
-        outcome::{Outcome, count},
-        process::Outcomes,
-        rebalance::Place,
-        settle::Decided,
-    },
-};
-use std::{sync::Mutex, time::Duration};
-use tokio::{sync::mpsc::Permit, time::timeout};
+use super::hand_over::Taken;
+use super::{Session, taking_in, undecided};
+use crate::amqp::{Delivery, Error};
+use crate::messages::{Code, Rejection};
+use crate::worker::outcome::{Outcome, count};
+use crate::worker::process::Outcomes;
+use crate::worker::rebalance::Place;
+use crate::worker::settle::Decided;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::mpsc::Permit;
+use tokio::time::timeout;
 
 /// A message delivered this often before may be what ends its workers: its partition is consumed with care. Until then, and it
 /// takes as many faults while it is under way, windows come back whole and in order.

@@ -2,12 +2,11 @@
 //! Told as a whole in shared/README.md.
 
 use super::{Session, is_among, taking_in, undecided};
-use crate::{
-    amqp::{self, Delivery, Error},
-    fail_point::pause_at,
-    worker::rebalance::Place,
-};
-use std::{sync::Mutex, time::Instant};
+use crate::amqp::{self, Delivery, Error};
+use crate::fail_point::pause_at;
+use crate::worker::rebalance::Place;
+use std::sync::Mutex;
+use std::time::Instant;
 
 impl Session<'_> {
     /// Says what is ours, holds what is more than our share of the workers, and has the windows filled that buyers leave open.

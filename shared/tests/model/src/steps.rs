@@ -1,9 +1,7 @@
 //! What each worker can do next, and what becomes of the state when it does.
 
-use super::{
-    Action, Batch, Bug, Decision, Handing, Link, Process, Protocol, Published, State, Verdict,
-    broker::{Message, Worker},
-};
+use super::broker::{Message, Worker};
+use super::{Action, Batch, Bug, Decision, Handing, Link, Process, Protocol, Published, State, Verdict};
 
 /// Batches that are decided and not settled.
 const BATCHES_SETTLING_MAX: usize = 2;

@@ -1,10 +1,8 @@
 //! What a network does to connections that exist: their client hears of it, and the server may have done its work.
 
 use super::{ask, durable, quorum, take};
-use lapin::{
-    BasicProperties, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use shared::devstack::{Disturbance, Forwarder, fixture};
 use sqlx::{Connection as _, PgConnection};
 use std::time::{Duration, Instant};

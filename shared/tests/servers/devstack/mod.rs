@@ -4,19 +4,17 @@ mod forwarder;
 mod owner;
 mod supervise;
 
-use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
-};
-use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use shared::devstack::{Folder, Postgres, RabbitMq, Servers};
 use sqlx::{Connection as _, PgConnection};
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How long anything here may take to end.
 const END_WAIT_MAX: Duration = Duration::from_secs(30);

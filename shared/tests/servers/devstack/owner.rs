@@ -4,11 +4,10 @@
 
 use super::await_all_gone;
 use shared::devstack::Servers;
-use std::{path::PathBuf, process::Stdio};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-};
+use std::path::PathBuf;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
 
 /// What the owner does once its servers run.
 const END: &str = "TURNSTILE_TEST_OWNER";

@@ -3,7 +3,8 @@
 use super::{await_gone, is_running};
 use nix::unistd::{Pid, getpgid, getpgrp};
 use shared::devstack::{Folder, Program, Signal, Supervised};
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
 /// Enough for a shell to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(20);
