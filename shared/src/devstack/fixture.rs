@@ -2,12 +2,29 @@
 //! program ends, however it does; and a virtual host and a database for each test. It panics where they cannot be had.
 
 use super::{Folder, Postgres, RabbitMq, Redis};
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex as BlockingMutex};
 use tokio::sync::{Mutex, OnceCell};
 
 /// So many virtual hosts are made at once: to ask for them takes as long as to make a few.
 const VHOSTS_AT_ONCE: usize = 16;
+
+/// The virtual hosts of tests that have ended.
+static LEFT: BlockingMutex<Vec<String>> = BlockingMutex::new(Vec::new());
+
+thread_local! {
+    /// Those of the test that this thread runs; it ends with it.
+    static USED: RefCell<Used> = const { RefCell::new(Used(Vec::new())) };
+}
+
+struct Used(Vec<String>);
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        LEFT.lock().expect("nobody panics with it").append(&mut self.0);
+    }
+}
 
 /// A virtual host and an empty database that nobody else uses.
 #[derive(Debug)]
@@ -40,9 +57,17 @@ async fn vhost() -> String {
     if next.is_multiple_of(VHOSTS_AT_ONCE) {
         let names: Vec<String> = (*next..*next + VHOSTS_AT_ONCE).map(name).collect();
         rabbitmq().await.add_vhosts(&names).await.expect("virtual hosts can be made");
+        // What nobody uses any more costs the broker time all the same: each queue is looked after, each few seconds.
+        let left = std::mem::take(&mut *LEFT.lock().expect("nobody panics with it"));
+        if !left.is_empty() {
+            rabbitmq().await.delete_vhosts(&left).await.expect("virtual hosts can be removed");
+        }
     }
+    let name = name(*next);
     *next += 1;
-    rabbitmq().await.url(&name(*next - 1))
+    let url = rabbitmq().await.url(&name);
+    USED.with_borrow_mut(|used| used.0.push(name));
+    url
 }
 
 /// The broker of all tests of a program that do nothing to it.

@@ -189,6 +189,13 @@ impl RabbitMq {
         Ok(())
     }
 
+    /// Removes virtual hosts, of names without quotation marks, and all that is in them.
+    pub async fn delete_vhosts(&self, names: &[String]) -> Result<()> {
+        let names: Vec<String> = names.iter().map(|name| format!("<<\"{name}\">>")).collect();
+        let delete = format!("[catch rabbit_vhost:delete(Name, <<\"turnstile\">>) || Name <- [{}]].", names.join(", "));
+        self.ask(&["eval", &delete]).await.map(drop)
+    }
+
     /// The node that leads each quorum queue of a virtual host, by the queue's name.
     pub async fn leaders(&self, vhost: &str) -> Result<HashMap<String, String>> {
         let listed = self.ask(&["--vhost", vhost, "list_queues", "--no-table-headers", "name", "leader"]).await?;
