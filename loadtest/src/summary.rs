@@ -24,6 +24,7 @@ const LINES_SHOWN_MAX: usize = 50;
 pub fn render(outcome: &Outcome, style: Style) -> String {
     let line = headline(outcome);
     let line = if outcome.passed { style.good(&line) } else { style.bad(&line) };
+    let who = if outcome.doors.is_some() { "DOORS" } else { "WORKERS" };
     let steps = outcome.shown.iter().flatten().map(|step| {
         let seconds = style.dim(&format!("{:>6.2} s", step.seconds));
         format!("{seconds}  {:<STEP_COLUMNS$}{}", step.what, style.good(&step.came))
@@ -37,8 +38,7 @@ pub fn render(outcome: &Outcome, style: Style) -> String {
         section("VERDICTS", verdict_lines(outcome), style),
         titled("LATENCY (ms, from the intended send to the verdict)", &percentiles, vec![latencies], style),
         section("THROUGHPUT", throughput_lines(outcome), style),
-        section("WORKERS", worker_lines(outcome), style),
-        section("DOORS", outcome.doors.iter().flat_map(door_lines), style),
+        section(who, worker_lines(outcome).chain(outcome.doors.iter().flat_map(door_lines)), style),
         section("EVENTS", event_lines(outcome), style),
         section("ORDERS", outcome.life.iter().flat_map(order_lines), style),
         section("ORDERS (shown after the sale, on an item of its own)", steps, style),

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use shared::devstack::{Folder, Program, Signal, Supervised};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -33,7 +34,7 @@ const READY_POLL: Duration = Duration::from_millis(20);
 /// How long a worker may take to drain before it is killed; longer than its own limit.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The rest of the filter, unless `RUST_LOG` says otherwise.
-const LOG_FILTER_DEFAULT: &str = "info";
+const LOG_FILTER_DEFAULT: &str = "info,lapin=off,sqlx=warn";
 const LOG_LINES_SHOWN_MAX: usize = 20;
 const KIB_PER_MIB: f64 = 1_024.0;
 
@@ -219,6 +220,12 @@ impl Workers {
     pub fn all_ended(&mut self) -> bool {
         let mut deciding = self.started.iter_mut().filter(|worker| worker.function == DECIDING);
         self.specs[DECIDING].count > 0 && deciding.all(|worker| matches!(worker.process.try_wait(), Ok(Some(_))))
+    }
+
+    /// Who has ended, and how.
+    pub(crate) fn ended(&mut self) -> impl Iterator<Item = (&str, ExitStatus)> {
+        let ended = |worker: &mut Worker| worker.process.try_wait().ok().flatten();
+        self.started.iter_mut().filter_map(move |worker| ended(worker).map(|status| (worker.id.as_str(), status)))
     }
 
     pub fn sample_memory(&mut self) {

@@ -43,7 +43,7 @@ use Problem::*;
 /// Every problem, in the order of the enum: its status, its code, what it says, and after how many seconds to ask again.
 #[rustfmt::skip]
 pub(crate) const ALL: [(Problem, u16, &str, &str, Option<u32>); 28] = [
-    (NotFound, 404, "not_found", "There is nothing at this path; openapi.yaml has those that there are.", None),
+    (NotFound, 404, "not_found", "There is nothing at this path. functions/web/openapi.yaml has the paths, and what some of them have to be set for.", None),
     (InvalidQuery, 422, "invalid_query", "The query cannot be read: item and order are said once at most.", None),
     (MethodNotAllowed, 405, "method_not_allowed", "The path takes other methods.", None),
     (NotJson, 415, "unsupported_content_type", "Send the body as application/json.", None),

@@ -14,9 +14,10 @@ use serde_json::Value;
 use shared::db;
 use shared::devstack::Folder;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ struct Up {
     mark: String,
     /// What it prints.
     lines: Vec<String>,
+    errors: Lines<BufReader<ChildStderr>>,
 }
 
 impl Up {
@@ -42,14 +44,15 @@ impl Up {
         let _starting = STARTING.lock().await;
         let mark = Uuid::now_v7().to_string();
         let mut command = command(endpoints, line).await;
-        command.current_dir(ROOT).env(MARK, &mark).stdout(Stdio::piped());
+        command.current_dir(ROOT).env(MARK, &mark).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut printed = BufReader::new(process.stdout.take().unwrap()).lines();
+        let errors = BufReader::new(process.stderr.take().unwrap()).lines();
         let mut lines: Vec<String> = Vec::new();
         while !lines.last().is_some_and(|line| line.starts_with("Ctrl-C")) {
             lines.push(printed.next_line().await.unwrap().expect("it says what there is"));
         }
-        Self { process, mark, lines }
+        Self { process, mark, lines, errors }
     }
 
     /// Where the line is that begins with these words.
@@ -91,26 +94,36 @@ impl Up {
         String::from_utf8(stdout).unwrap()
     }
 
-    fn left(&self) -> usize {
-        let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-        let environments = processes.filter_map(|process| fs::read(process.path().join("environ")).ok());
+    /// The processes of it.
+    fn left(&self) -> Vec<PathBuf> {
         let mark = format!("{MARK}={}", self.mark).into_bytes();
-        environments.filter(|all| all.split(|byte| *byte == 0).any(|one| one == mark)).count()
+        let is_of_it = |process: &PathBuf| {
+            fs::read(process.join("environ")).is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == mark))
+        };
+        fs::read_dir("/proc").unwrap().filter_map(|process| Some(process.ok()?.path())).filter(is_of_it).collect()
+    }
+
+    /// The process of one of its programs.
+    fn pid_of(&self, program: &str) -> u32 {
+        let is_it =
+            |process: &&PathBuf| fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == program);
+        let process = self.left().iter().find(is_it).unwrap().file_name().unwrap().to_owned();
+        process.to_str().unwrap().parse().unwrap()
     }
 
     async fn ends_by(mut self, by: Signal, code: Option<i32>) {
         let logs = self.place("The logs:").to_owned();
-        assert!(self.left() > 10 && fs::exists(&logs).unwrap(), "servers and functions: {}", self.left());
+        assert!(self.left().len() > 10 && fs::exists(&logs).unwrap(), "servers and functions: {:?}", self.left());
         signal(self.process.id().unwrap(), by);
         assert_eq!(self.process.wait().await.unwrap().code(), code);
-        until("no process of it is left", async || self.left() == 0).await;
+        until("no process of it is left", async || self.left().is_empty()).await;
         until("no file of it is left", async || !fs::exists(&logs).unwrap()).await;
     }
 }
 
 #[tokio::test]
 async fn what_up_prints_works_as_it_stands_and_ctrl_c_leaves_nothing_behind() {
-    let up = Up::start(&none_given()).await;
+    let mut up = Up::start(&none_given()).await;
     let bought: Value = serde_json::from_str(&up.paste("# buy by HTTP").await).unwrap();
     assert_eq!(bought["code"], "reserved", "{bought}");
     let ordered = up.paste("# the same for operators").await;
@@ -142,6 +155,8 @@ async fn what_up_prints_works_as_it_stands_and_ctrl_c_leaves_nothing_behind() {
         let shown = Command::new("curl").args(["-sSf", up.place(page)]).output().await.unwrap();
         assert!(shown.status.success(), "{shown:?}");
     }
+    signal(up.pid_of("payment"), Signal::SIGKILL);
+    while !up.errors.next_line().await.unwrap().expect("it goes on").contains("worker=\"payment-1\"") {}
     up.ends_by(Signal::SIGINT, Some(130)).await;
 }
 
