@@ -1,4 +1,5 @@
-//! What is measured beyond one sale. Each is a plan, which says what is run and when, and a table over the same run.
+//! What is measured beyond one sale: over many sales (`compare`, `cost`), and beside them, of the servers that Turnstile replaces
+//! (`baseline`) and of conflicts alone (`contend`).
 
 pub mod baseline;
 pub mod compare;

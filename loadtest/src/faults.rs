@@ -1,4 +1,4 @@
-//! What may be done to workers and servers in mid-sale, and for how long the buyers feel it. Pure; the `injector` does it.
+//! What may be done to workers and servers in mid-sale, and for how long the buyers feel it; the `injector` does it.
 //!
 //! Events are due when a share of the buyers has a verdict; faults are drawn, kinds and moments, by the seed.
 

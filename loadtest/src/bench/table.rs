@@ -8,10 +8,10 @@ use std::iter;
 pub(super) type Column<T> = (&'static str, usize, fn(&T) -> Option<f64>);
 
 /// The headline (where all is well, and where it is not), what was run on what, and what was broken.
-pub(super) fn head([good, bad]: [&str; 2], facts: &[String], broken: &[String], style: Style) -> String {
+pub(super) fn head([good, bad]: [&str; 2], setting: &[String], broken: &[String], style: Style) -> String {
     let headline = if broken.is_empty() { style.good(good) } else { style.bad(bad) };
-    let facts = facts.iter().map(|fact| style.dim(fact));
-    iter::once(headline).chain(facts).chain(cross_out(broken, style)).map(|line| line + "\n").collect()
+    let setting = setting.iter().map(|line| style.dim(line));
+    iter::once(headline).chain(setting).chain(cross_out(broken, style)).map(|line| line + "\n").collect()
 }
 
 /// A line for each of which something is known, with what it is named by before its figures; nothing, where there is none.

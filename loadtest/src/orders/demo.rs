@@ -108,7 +108,7 @@ impl Script {
         let held = self.buy("ann", &held, Code::Reserved).await?;
         self.buy("ben", "ben asks for it", Code::SoldOut).await?;
         if let Some(order) = held {
-            self.event(EventKind::OrderExpired, order.id, "ann does not pay; her hold runs out").await?;
+            self.event(EventKind::OrderExpired, order.id, "ann does not pay; the hold runs out").await?;
         }
         match self.buy("cleo", "cleo asks for the unit that came back", Code::Reserved).await? {
             Some(order) => self.pay("cleo", order.id).await,

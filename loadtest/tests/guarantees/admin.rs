@@ -93,7 +93,7 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
 }
 
 #[tokio::test]
-async fn a_sale_is_made_changed_and_closed_by_the_operators_wishes_and_a_fault_ends_the_audit_with_one() {
+async fn a_sale_is_made_changed_and_closed_by_the_operators_requests_and_a_fault_ends_the_audit_with_one() {
     let mut shop = Shop::open(&[]).await;
     let _workers = [shop.worker_of("restock", "s", &[]).await, shop.worker("w", &[]).await];
     let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1"];

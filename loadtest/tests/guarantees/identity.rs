@@ -61,19 +61,19 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
     // In whose name it is, says only who may send again.
     let in_anns_name = table(&[("x-sent-by", text(ann.user.as_deref().unwrap()))]);
     let end = format!(r#"{{"request_id":"e-1","order_id":"{order}","op":"void"}}"#);
-    let not_hers = (RELEASE_QUEUE, cancellation("c-2", order), "not_allowed");
-    let hers = (RELEASE_QUEUE, cancellation("c-2", anns[2].order()), "cancelled");
+    let not_anns = (RELEASE_QUEUE, cancellation("c-2", order), "not_allowed");
+    let anns_own = (RELEASE_QUEUE, cancellation("c-2", anns[2].order()), "cancelled");
     // How a payment ends, nobody says in another's name.
     let of_money = (PAYMENT_QUEUE, end, "not_allowed");
     for publisher in [&mut eve, &mut web] {
-        let (queue, body, code) = &not_hers;
+        let (queue, body, code) = &not_anns;
         let properties = publisher.properties(queue).with_headers(in_anns_name.clone());
         publisher.send_to("", queue, body.as_bytes(), properties).await;
         let reply = publisher.reply_to(queue).await;
         assert_eq!(reply.code(), *code, "by {:?}: {}", publisher.user, reply.body);
     }
     // The reply goes where the sender's own would.
-    for (queue, body, code) in [hers, of_money] {
+    for (queue, body, code) in [anns_own, of_money] {
         let properties = operator.properties(queue).with_headers(in_anns_name.clone());
         let properties = properties.with_reply_to(ann.reply_queue.clone());
         operator.send_to("", queue, body.as_bytes(), properties).await;

@@ -96,13 +96,13 @@ async fn whoever_is_not_whom_it_should_be_is_named_with_what_to_check_by_every_f
         database.push((url, "is for another name"));
     }
     let (amqp_url, database_url) = (fixture.amqp_url.as_str(), fixture.database_url.as_str());
-    let common = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url), ("AMQP_CA", file), ("GATEWAY", "simulated")];
+    let settings_of_all = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url), ("AMQP_CA", file), ("GATEWAY", "simulated")];
     for (url, hint) in &broker {
-        assert_refused(&WITH_BROKER, &[&common[..], &[("AMQP_URL", url)]].concat(), hint).await;
+        assert_refused(&WITH_BROKER, &[&settings_of_all[..], &[("AMQP_URL", url)]].concat(), hint).await;
     }
     let of_system = ("SSL_CERT_FILE", public_file);
     for (url, hint) in &database {
-        assert_refused(&WITH_DATABASE, &[&common[..], &[("DATABASE_URL", url), of_system]].concat(), hint).await;
+        assert_refused(&WITH_DATABASE, &[&settings_of_all[..], &[("DATABASE_URL", url), of_system]].concat(), hint).await;
     }
     let load = [("AMQP_URL", broker[0].0.as_str()), ("DATABASE_URL", database_url)];
     assert_refused(&["loadtest run --buyers 1"], &load, "?cacertfile=FILE in the URL").await;
@@ -116,7 +116,7 @@ async fn so_are_redis_and_the_payment_gateway() {
     let other = Authority::create(folder.path().join("other.pem")).unwrap();
     let file = authority.file().to_str().unwrap().to_owned();
     let fixture = Fixture::new().await;
-    let common = [("AMQP_URL", fixture.amqp_url.as_str()), ("DATABASE_URL", fixture.database_url.as_str())];
+    let settings_of_all = [("AMQP_URL", fixture.amqp_url.as_str()), ("DATABASE_URL", fixture.database_url.as_str())];
     let redis_by = |url: String, hint| {
         (vec![("STRATEGY", "redis".to_owned()), ("REDIS_CA", file.clone()), ("REDIS_URL", url)], hint)
     };
@@ -139,7 +139,7 @@ async fn so_are_redis_and_the_payment_gateway() {
     for (programs, cases) in [(["purchase"], &of_redis), (["payment"], &of_gateway)] {
         for (settings, hint) in cases {
             let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
-            assert_refused(&programs, &common.into_iter().chain(settings).collect::<Vec<_>>(), hint).await;
+            assert_refused(&programs, &settings_of_all.into_iter().chain(settings).collect::<Vec<_>>(), hint).await;
         }
     }
     // And one that is whom it should be takes payments.
@@ -189,7 +189,7 @@ async fn whoever_is_silent_or_has_nodes_that_are_away_besides_is_waited_for() {
     let one_restarts = format!("amqps://guest:guest@{plain},amqps://127.0.0.1:1/{}", plain.split_once('/').unwrap().1);
     let at = silent.local_addr().unwrap();
     let (by_amqps, by_rediss) = (format!("amqps://{at}"), format!("rediss://{at}"));
-    let common = [
+    let settings_of_all = [
         ("AMQP_URL", fixture.amqp_url.as_str()),
         ("DATABASE_URL", fixture.database_url.as_str()),
         ("AMQP_CA", file),
@@ -202,7 +202,7 @@ async fn whoever_is_silent_or_has_nodes_that_are_away_besides_is_waited_for() {
         ("relay", ("AMQP_URL", &one_restarts), "does not speak TLS; write amqp://"),
         ("purchase", ("REDIS_URL", &by_rediss), "is Redis running"),
     ] {
-        assert_ends(UNREACHABLE, &[function], &[&common[..], &[setting]].concat(), hint).await;
+        assert_ends(UNREACHABLE, &[function], &[&settings_of_all[..], &[setting]].concat(), hint).await;
     }
 }
 

@@ -291,7 +291,7 @@ impl Ledger {
         if behaviour.nonsense.contains(&bill.payment_method) {
             return Err("no_such_method");
         }
-        let is_unlucky = percentile(behaviour.seed, &bill.payment_method) < behaviour.decline_percent;
+        let is_unlucky = draw(behaviour.seed, &bill.payment_method) < behaviour.decline_percent;
         if is_unlucky || behaviour.declined.contains(&bill.payment_method) {
             return Err("insufficient_funds");
         }
@@ -304,14 +304,14 @@ impl Ledger {
         self.asked += 1;
         let attempts = self.attempts.entry((key.to_owned(), about.to_owned())).or_default();
         *attempts += 1;
-        let draw = |what: &str| percentile(behaviour.seed, &format!("{about}\n{attempts}\n{what}"));
+        let drawn = |what: &str| draw(behaviour.seed, &format!("{about}\n{attempts}\n{what}"));
         let fault = if behaviour.is_away {
             Some(Fault::BeforeWork)
         } else if behaviour.lost_answers > 0 {
             behaviour.lost_answers -= 1;
             Some(Fault::Cut)
-        } else if draw("spoilt") < behaviour.failure_percent {
-            Some([Fault::BeforeWork, Fault::AfterWork, Fault::Cut][draw("how") as usize % 3])
+        } else if drawn("spoilt") < behaviour.failure_percent {
+            Some([Fault::BeforeWork, Fault::AfterWork, Fault::Cut][drawn("how") as usize % 3])
         } else {
             None
         };
@@ -321,7 +321,7 @@ impl Ledger {
 }
 
 /// 0 to 99, the same for the same seed and text with every version of everything.
-fn percentile(seed: u64, text: &str) -> u32 {
+fn draw(seed: u64, text: &str) -> u32 {
     // The top bits: those below hold the UUID's version.
     let bits = Uuid::new_v5(&Uuid::from_u128(seed.into()), text.as_bytes()).as_u128() >> 96;
     (bits % 100) as u32

@@ -20,7 +20,7 @@ async fn queues_that_are_not_there_are_told_and_not_made() {
 }
 
 #[tokio::test]
-async fn a_wish_that_no_queue_takes_is_not_sent_and_dead_is_not_made() {
+async fn a_request_that_no_queue_takes_is_not_sent_and_dead_is_not_made() {
     let url = Fixture::new().await.amqp_url;
     let order = "019ac4b6-2d80-7c61-9f0e-2b6a1c8d4e5f";
     for (command, words) in [

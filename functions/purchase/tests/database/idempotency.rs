@@ -106,12 +106,12 @@ async fn an_id_is_its_senders_own_and_to_who_has_no_sender_it_is_a_reused_one() 
     with_every_strategy(&[("a", 9), ("b", 9)], async |sale| {
         // Who guesses an id, and perhaps all of the request, is first.
         let guessed = [sent_by("eve", request(1, "a", 1)), sent_by("eve", request(2, "b", 2))];
-        let hers = sale.answers(&guessed).await;
+        let eves = sale.answers(&guessed).await;
         let real = [sent_by("ann", request(1, "a", 1)), sent_by("ann", request(2, "a", 1)), sent_by("ann", request(3, "a", 1))];
         let found = sale.answers(&real).await;
         assert_eq!(seed::codes(&found), [Code::Reserved; 3], "{:?}", sale.strategy);
-        assert_ne!(found[0], hers[0], "an order of their own");
-        assert!(sale.answers(&guessed).await == hers && sale.answers(&real).await == found, "each their own, again");
+        assert_ne!(found[0], eves[0], "an order of their own");
+        assert!(sale.answers(&guessed).await == eves && sale.answers(&real).await == found, "each their own, again");
         assert_eq!(sale.codes(&[sent_by("ann", request(1, "b", 1))]).await, [Code::RequestIdReused]);
         for to_nobody in [request(1, "a", 1), request(1, "b", 1)] {
             let verdict = &sale.verdicts(&[to_nobody]).await[0];

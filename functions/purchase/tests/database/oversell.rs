@@ -59,7 +59,7 @@ async fn deciders_in_each_others_way_never_oversell_nor_pass_a_limit_and_sell_wh
         let sold = deciding.await.unwrap();
         assert!(0 < sold && sold <= cancelled, "{sold} sold, {cancelled} given back");
         assert!(sale.count(LIVE_UNITS).await <= 5);
-        assert!(sale.count("SELECT count(*) FROM orders WHERE buyer = 'ann'").await > 5, "she has bought again");
+        assert!(sale.count("SELECT count(*) FROM orders WHERE buyer = 'ann'").await > 5, "ann has bought again");
         assert_eq!((sale.count(UNBALANCED).await, sale.count(VERDICTS).await), (0, 480));
         // Whoever asks now gets what is left, to the last unit.
         let left = sale.item("a").await.0;

@@ -31,12 +31,12 @@ pub(super) fn render(contention: &Contention, style: Style) -> String {
     let attempts = attempts.iter().map(|(attempts, updates)| ([attempts.clone()], updates));
     let named = ["jitter", "no jitter"].map(|name| [name.to_owned()]).into_iter().zip(races);
     let headlines = ["Every success is an increment of its own", "UPDATES WERE LOST, or are nobody's"];
-    head(headlines, &facts(contention), &contention.broken, style)
+    head(headlines, &setting(contention), &contention.broken, style)
         + &figures("RACE", [""], &RACE, named, style)
         + &figures("ATTEMPTS OF AN UPDATE", [""], &ATTEMPTS, attempts, style)
 }
 
-fn facts(contention: &Contention) -> Vec<String> {
+fn setting(contention: &Contention) -> Vec<String> {
     let (retry, item) = (&contention.retry, &contention.item);
     let races = format!(
         "2 races of {}, in rounds of {} at once · waits up to {} ms, × {} each time, at most {} ms, {} · PostgreSQL {}",

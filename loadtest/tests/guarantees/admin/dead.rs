@@ -85,7 +85,7 @@ async fn what_the_broker_moved_to_dead_for_an_older_version_goes_back_to_its_que
     assert_eq!(admin(&shop, &["dead", "drop", "--all", "--yes"]).await.code, Some(0));
     assert_eq!(shop.depth("dead").await, 0);
 
-    // Nor can a sender have his message taken for one that the broker moved.
+    // Nor can a sender have their message taken for one that the broker moved.
     let _worker = shop.worker("w", &[]).await;
     let death = AMQPValue::FieldTable(headers(&[("queue", "purchase.0"), ("reason", "expired")]));
     let forged = table(&[("x-death", AMQPValue::FieldArray(vec![death].into()))]);

@@ -7,9 +7,9 @@ use std::fs;
 use std::time::Duration;
 
 /// Enough for a shell to end when it is told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STOP_MAX: Duration = Duration::from_secs(20);
 /// For those who do not end when told to.
-const IMPATIENCE: Duration = Duration::from_millis(50);
+const STOP_MAX_SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn what_a_program_is_given_arrives_and_its_output_process_id_and_exit_code_come_back() {
@@ -34,11 +34,11 @@ async fn a_stop_sends_the_chosen_signal_and_waits_for_the_end_which_a_kill_bring
     let folder = Folder::create().unwrap();
     let log = folder.path().join("log");
     for (script_of, wait_max, before, code) in [
-        ("trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.01; done", PATIENCE, None, 4),
-        ("trap '' TERM; echo ready; while :; do sleep 0.01; done", IMPATIENCE, None, 128 + 9),
+        ("trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.01; done", STOP_MAX, None, 4),
+        ("trap '' TERM; echo ready; while :; do sleep 0.01; done", STOP_MAX_SHORT, None, 128 + 9),
         // By the signal, not by a kill.
-        ("echo ready; exec sleep 1000000", PATIENCE, Some(Signal::Stop), 128 + 15),
-        ("echo ready; exec sleep 1000000", PATIENCE, Some(Signal::Kill), 128 + 9),
+        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::Stop), 128 + 15),
+        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::Kill), 128 + 9),
     ] {
         let program = script(script_of).log(&log).stop(Signal::Terminate, wait_max);
         let mut program = Supervised::spawn(program).await.unwrap();
