@@ -4,6 +4,7 @@
 //! Invariants: broker and database are asked by one reader, however many look; and whatever changes something was asked for by this
 //! very page, or by no page at all.
 
+mod admission;
 mod operator;
 mod reader;
 mod store;
@@ -13,16 +14,15 @@ use crate::door::Id;
 use crate::problem::Problem;
 use crate::tickets::Tickets;
 use crate::{pages, server};
+use admission::{admitted, from_this_page};
 use anyhow::Context;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::State;
+use axum::http::header;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::{Stream, StreamExt, stream};
 use operator::Operator;
@@ -34,19 +34,15 @@ use shared::messages::Operation;
 use shared::worker::Service;
 use sqlx::PgPool;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 /// How many pages may look at a time.
 const LOOKING_MAX: usize = 100;
 const CONNECTIONS_MAX: usize = 1_000;
-/// For whoever guesses passwords.
-const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BoardOptions {
@@ -166,70 +162,6 @@ fn routes(board: Board, may_change: bool, may_demo: bool) -> Router {
         .with_state(board)
 }
 
-/// Lets in who knows the password. Where none is set, who asks for this machine by its address: a name could be anybody's, who
-/// would have the browsers of others ask here.
-async fn admitted(State(board): State<Board>, request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let is_admitted = match &board.password {
-        None => is_by_address(headers),
-        Some(password) => match said_password(headers) {
-            None => false,
-            Some(said) if is_same(&said, password.as_bytes()) => true,
-            Some(_) => {
-                sleep(WRONG_PASSWORD_PAUSE).await;
-                false
-            }
-        },
-    };
-    match (is_admitted, &board.password) {
-        (true, _) => next.run(request).await,
-        (false, None) => Problem::NotByAddress.into_response(),
-        (false, Some(_)) => {
-            let ask = [(header::WWW_AUTHENTICATE, r#"Basic realm="Turnstile board", charset="UTF-8""#)];
-            (ask, Problem::NoPassword).into_response()
-        }
-    }
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn is_by_address(headers: &HeaderMap) -> bool {
-    let Some(host) = text(headers, "host") else { return false };
-    let host = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(host, _)| host);
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
-}
-
-/// As browsers say it (RFC 7617).
-fn said_password(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let (scheme, said) = text(headers, "authorization")?.split_once(' ')?;
-    let said = STANDARD.decode(said.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    let colon = said.iter().position(|byte| *byte == b':')?;
-    Some(said[colon + 1..].to_vec())
-}
-
-/// In a time that says nothing of where they differ.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
-}
-
-/// Lets through what this page asks, and what no page does: browsers say where what they ask comes from, and send JSON to nobody else
-/// unasked.
-async fn from_this_page(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let host = text(headers, "host").unwrap_or_default();
-    let is_ours = |origin: &str| origin.split_once("://").is_some_and(|(_, ours)| ours == host);
-    let is_same_site = text(headers, "sec-fetch-site").is_none_or(|site| site == "same-origin");
-    if !is_same_site || headers.get("origin").is_some_and(|origin| !origin.to_str().is_ok_and(is_ours)) {
-        return Problem::AnotherOrigin.into_response();
-    }
-    if text(headers, "content-type").is_none_or(|kind| !kind.starts_with("application/json")) {
-        return Problem::NotJson.into_response();
-    }
-    next.run(request).await
-}
-
 /// `GET /board/events`: what was, then what is, whenever it is read.
 async fn events(State(board): State<Board>) -> Response {
     let Ok(_looking) = Arc::clone(&board.looking).try_acquire_owned() else {
@@ -302,26 +234,6 @@ async fn send_buyers(State(board): State<Board>, Id(item): Id) -> Result<Json<Va
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn a_name_that_could_be_anybodys_is_no_address() {
-        for (host, is_one) in [
-            ("127.0.0.1:8081", true),
-            ("[::1]:8081", true),
-            ("[::1]", true),
-            ("localhost:8081", true),
-            ("evil.example:8081", false),
-            ("127.0.0.1.evil.example", false),
-            ("", false),
-        ] {
-            assert_eq!(is_by_address(&headers(&[("host", host)])), is_one, "{host}");
-        }
-        assert!(!is_by_address(&HeaderMap::new()));
-    }
-
     #[test]
     fn nobody_changes_things_from_another_machine_without_a_password() {
         #[derive(clap::Parser)]
@@ -336,13 +248,5 @@ mod tests {
         assert_eq!((of(&[]), of(&["--board-address", "0.0.0.0:1"])), (Some(true), Some(false)));
         assert_eq!(of(&["--board-address", "0.0.0.0:1", "--board-password", "secret"]), Some(true));
         assert_eq!(of(&["--board-password", ""]), None, "an empty one is none");
-    }
-
-    #[test]
-    fn a_password_is_read_as_browsers_say_it() {
-        let said = |text: &str| said_password(&headers(&[("authorization", text)]));
-        assert_eq!(said("Basic YW5uOnBhc3M6d29yZA==").unwrap(), b"pass:word");
-        assert_eq!((said("Bearer YW5uOnBhc3M6d29yZA=="), said("Basic YW5u"), said("Basic !")), (None, None, None));
-        assert!(is_same(b"pass", b"pass") && !is_same(b"pass", b"past") && !is_same(b"pass", b"pas"));
     }
 }
