@@ -123,7 +123,7 @@ impl Workers {
             .env("DATABASE_URL", database_url)
             .env("RUST_LOG", format!("{filter},{READY_FILTER}"))
             .log(&log)
-            .stop(Signal::Terminate, DRAIN_WAIT_MAX);
+            .stop(Signal::SIGTERM, DRAIN_WAIT_MAX);
         if let Some(strategy) = spec.strategy {
             program = program.env("STRATEGY", strategy.as_str());
         }
@@ -158,14 +158,13 @@ impl Workers {
     pub fn signal(&mut self, index: usize, signal: Signal) -> Result<(), Failure> {
         let worker = &mut self.started[index];
         worker.process.send(signal).with_context(|| format!("send {signal:?} to {}", worker.id))?;
-        match signal {
-            Signal::Terminate | Signal::Interrupt | Signal::Quit | Signal::Kill => {
-                worker.condition = Condition::Stopping;
-            }
-            Signal::Stop if worker.condition == Condition::AtWork => worker.condition = Condition::Frozen,
-            Signal::Continue if worker.condition == Condition::Frozen => worker.condition = Condition::AtWork,
-            Signal::Stop | Signal::Continue => {}
-        }
+        worker.condition = match (signal, worker.condition) {
+            (Signal::SIGSTOP, Condition::AtWork) => Condition::Frozen,
+            (Signal::SIGCONT, Condition::Frozen) => Condition::AtWork,
+            (Signal::SIGSTOP | Signal::SIGCONT, condition) => condition,
+            // Every other one that is sent ends it.
+            (_, _) => Condition::Stopping,
+        };
         Ok(())
     }
 

@@ -153,7 +153,7 @@ impl<'a> Injector<'a> {
         {
             self.timed.pop_first();
             match timed {
-                Timed::Wake(index) => workers.signal(index, Signal::Continue)?,
+                Timed::Wake(index) => workers.signal(index, Signal::SIGCONT)?,
                 Timed::Fault(kind, pick) if kind.befalls_a_server() && self.under_way.is_some() => {
                     self.timed.insert((self.opened.elapsed() + PAUSE, Timed::Fault(kind, pick)));
                 }
@@ -194,7 +194,7 @@ impl<'a> Injector<'a> {
         self.act(answered, workers).await?;
         for (_, timed) in std::mem::take(&mut self.timed) {
             if let Timed::Wake(index) = timed {
-                workers.signal(index, Signal::Continue)?;
+                workers.signal(index, Signal::SIGCONT)?;
             }
         }
         self.locks.shutdown().await;
@@ -221,7 +221,7 @@ impl<'a> Injector<'a> {
             FaultKind::Kill => workers.crash(pick).await,
             FaultKind::Freeze => {
                 let Some(index) = workers.any_at_work(pick) else { return Ok(None) };
-                workers.signal(index, Signal::Stop)?;
+                workers.signal(index, Signal::SIGSTOP)?;
                 self.timed.insert((self.opened.elapsed() + some_time(&mut random), Timed::Wake(index)));
                 Ok(workers.id(index))
             }
@@ -279,12 +279,12 @@ impl<'a> Injector<'a> {
             (Action::Stop, Some(index)) => {
                 // Before it is ready, SIGTERM would end it like any program, and not make it drain.
                 workers.ready(index).await?;
-                workers.signal(index, Signal::Terminate)?;
+                workers.signal(index, Signal::SIGTERM)?;
             }
             (Action::Kill | Action::KillDoor, Some(index)) => workers.kill(index).await?,
             (Action::Freeze, Some(index)) => {
                 self.timed.insert((at + self.faults.freeze, Timed::Wake(index)));
-                workers.signal(index, Signal::Stop)?;
+                workers.signal(index, Signal::SIGSTOP)?;
             }
             (Action::KillBroker, _) => broker_node = self.kill_node().await?,
             (Action::KillRedis, _) => {

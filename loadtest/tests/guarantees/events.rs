@@ -50,7 +50,7 @@ async fn every_reservation_is_told_once_with_its_key_and_in_the_order_of_its_ite
     }
     outbox_is_empty(&shop).await;
     for (relay, file) in &mut relays {
-        relay.send(Signal::Terminate).unwrap();
+        relay.send(Signal::SIGTERM).unwrap();
         assert_eq!(relay.wait().await.unwrap().code(), Some(0));
         assert!(!file.exists(), "who has left is not ready");
     }

@@ -157,10 +157,10 @@ async fn assert_sleeps_through(hot: Scenario) {
     sale.workers.start_another().await.unwrap();
     sale.workers.ready(1).await.unwrap();
     verdicts_reach(&sale, 1_000).await;
-    sale.workers.signal(0, Signal::Stop).unwrap();
+    sale.workers.signal(0, Signal::SIGSTOP).unwrap();
     // By the other one: there is but one partition.
     verdicts_reach(&sale, 4_000).await;
-    sale.workers.signal(0, Signal::Continue).unwrap();
+    sale.workers.signal(0, Signal::SIGCONT).unwrap();
     let outcome = sale.finish().await.unwrap();
     assert_passed(&outcome);
     assert_in_arrays(&outcome);
@@ -213,7 +213,7 @@ pub(crate) async fn assert_drained_in_order(mut shop: Shop) {
     let mut first = shop.worker("first", &[("BATCH_MAX", "20")]).await;
     // In mid-sale, by what a buyer sees.
     let replies = shop.replies(100).await;
-    first.send(Signal::Terminate).unwrap();
+    first.send(Signal::SIGTERM).unwrap();
     assert_eq!(first.wait().await.unwrap().code(), Some(0), "a drain is a success");
     let decided_by_first = shop.count("SELECT count(*) FROM verdicts").await;
     assert!((100..count as i64).contains(&decided_by_first), "{decided_by_first}: it stopped in mid-sale");
@@ -241,7 +241,7 @@ async fn assert_wakes_too_late(item: &str, code: &str, requests_per_message: usi
     let message = |name: &str| (0..requests_per_message).map(|place| format!("{name}-{place}")).collect::<Vec<_>>();
     shop.buy_together(&message("first"), item).await;
     shop.paused("sleeper").await;
-    sleeper.send(Signal::Stop).unwrap();
+    sleeper.send(Signal::SIGSTOP).unwrap();
 
     let mut next = shop.worker("next", &[]).await;
     let none_left = if item == "ticket" { "sold_out" } else { code };
@@ -258,7 +258,7 @@ async fn assert_wakes_too_late(item: &str, code: &str, requests_per_message: usi
         }
     }
 
-    sleeper.send(Signal::Continue).unwrap();
+    sleeper.send(Signal::SIGCONT).unwrap();
     until("its commit has failed", async || shop.log("sleeper").await.contains("deciding again")).await;
     next.kill().await.unwrap();
     shop.buy_together(&message("third"), item).await;
@@ -304,7 +304,7 @@ async fn a_worker_whose_subscription_the_broker_has_cancelled_decides_nothing_mo
     })
     .await;
     amqp::declare(&shop.channel).await.unwrap();
-    worker.send(Signal::Continue).unwrap();
+    worker.send(Signal::SIGCONT).unwrap();
     shop.buy("fifth", "ticket").await;
     let mut reply = shop.reply().await;
     if reply.correlation_id == "second" {

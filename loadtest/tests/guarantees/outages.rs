@@ -12,7 +12,7 @@ use loadtest::schedule::{Scenario, Schedule};
 use loadtest::servers::Endpoints;
 use nix::sys::signal::Signal;
 use shared::db;
-use shared::devstack::{self, Disturbance, FUNCTIONS, Forwarder, RabbitMq, as_role};
+use shared::devstack::{Disturbance, FUNCTIONS, Forwarder, RabbitMq, as_role};
 use std::time::Duration;
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn rows_that_are_locked_while_their_partitions_are_handed_over_stop_their_
     sqlx::query("SELECT FROM items WHERE id = ANY($1) FOR UPDATE").bind(locked).execute(&mut *lock).await.unwrap();
     ask(&mut shop, "second", &names).await;
     shop.replies(others.len()).await;
-    worker.send(devstack::Signal::Continue).unwrap();
+    worker.send(Signal::SIGCONT).unwrap();
     // Four windows of messages that mean nothing, which must not be held back: whatever comes behind them would stand still.
     let settled = |log: &str| -> u32 { log.split("settled messages=").skip(1).map(first_number).sum() };
     until("the windows are filled", async || settled(&shop.log("w").await) >= 4 * 2_000).await;

@@ -231,7 +231,7 @@ async fn what_is_answered_while_a_copy_waits_for_the_disk_is_kept_and_acknowledg
         shop.send("ticket", b"{", shop.properties(&id)).await;
         assert_eq!(shop.reply_to(&id).await.code(), "malformed", "in a batch of its own");
     }
-    copying.send(Signal::Continue).unwrap();
+    copying.send(Signal::SIGCONT).unwrap();
     assert_eq!(copying.stop().await.unwrap().code(), Some(0));
     // The first; what was answered meanwhile; and who was answered, but not waiting yet, when it went on.
     let waits = shop.log("copying").await.matches("finishing batches=").count();

@@ -213,7 +213,7 @@ async fn a_service_manager_and_a_probe_see_when_a_worker_consumes_and_when_it_dr
     assert_eq!(heard(&socket).await, "READY=1");
     assert!(shop.log("told").await.contains("consuming"), "not before");
     until("a probe sees it, too", async || std::fs::read(&ready).is_ok_and(|text| text.is_empty())).await;
-    worker.send(Signal::Terminate).unwrap();
+    worker.send(Signal::SIGTERM).unwrap();
     assert_eq!(heard(&socket).await, "STOPPING=1");
     assert_eq!(worker.wait().await.unwrap().code(), Some(0));
     assert!(!ready.exists(), "who has left is not ready");

@@ -96,13 +96,15 @@ async fn whoever_is_not_whom_it_should_be_is_named_with_what_to_check_by_every_f
         database.push((url, "is for another name"));
     }
     let (amqp_url, database_url) = (fixture.amqp_url.as_str(), fixture.database_url.as_str());
-    let settings_of_all = [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url), ("AMQP_CA", file), ("GATEWAY", "simulated")];
+    let settings_of_all =
+        [("AMQP_URL", amqp_url), ("DATABASE_URL", database_url), ("AMQP_CA", file), ("GATEWAY", "simulated")];
     for (url, hint) in &broker {
         assert_refused(&WITH_BROKER, &[&settings_of_all[..], &[("AMQP_URL", url)]].concat(), hint).await;
     }
     let of_system = ("SSL_CERT_FILE", public_file);
     for (url, hint) in &database {
-        assert_refused(&WITH_DATABASE, &[&settings_of_all[..], &[("DATABASE_URL", url), of_system]].concat(), hint).await;
+        assert_refused(&WITH_DATABASE, &[&settings_of_all[..], &[("DATABASE_URL", url), of_system]].concat(), hint)
+            .await;
     }
     let load = [("AMQP_URL", broker[0].0.as_str()), ("DATABASE_URL", database_url)];
     assert_refused(&["loadtest run --buyers 1"], &load, "?cacertfile=FILE in the URL").await;

@@ -1,6 +1,6 @@
 //! The private folder of a set of servers, its removal, and free ports.
 //!
-//! A keeper, a tiny shell, waits at a pipe whose writing end is held by us and by the watchdog of every server that lives
+//! A keeper, a tiny shell (`keeper.sh`), waits at a pipe whose writing end is held by us and by the watchdog of every server that lives
 //! in the folder. When the last of them is gone, whatever ended us, the pipe closes and the keeper removes the folder.
 //!
 //! The keeper also holds a lock in the folder. One without a locker was left behind when the whole machine or container
@@ -36,7 +36,7 @@ const PORTS: Range<u16> = 15_000..32_000;
 /// Ports tried for one that is free.
 const PORT_TRIES_MAX: usize = 200;
 /// Runs as `sh -c KEEPER keeper FOLDER`, waits for the end of its standard input.
-const KEEPER: &str = r#"cat >/dev/null; rm -rf -- "$1" 2>/dev/null"#;
+const KEEPER: &str = include_str!("keeper.sh");
 /// The locked file in a folder.
 const LOCK: &str = "lock";
 

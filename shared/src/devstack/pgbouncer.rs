@@ -52,7 +52,7 @@ impl PgBouncer {
         );
         fs::write(&settings, text).context("write PgBouncer's settings")?;
         let program = Program::new(program).args([settings]).folder(&home).user(folder.user());
-        let program = program.stop(Signal::Terminate, STOP_WAIT_MAX);
+        let program = program.stop(Signal::SIGTERM, STOP_WAIT_MAX);
         let socket = percent_encoded(&home.to_string_lossy());
         let server = Server::start(&folder, "PgBouncer", "pgbouncer", "process up", program).await?;
         let (before, _) = database_url.split_once('?').context("a private database's URL names its socket")?;

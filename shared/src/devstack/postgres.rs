@@ -95,7 +95,7 @@ impl Postgres {
         let program = program(server)
             .args(["-D".into(), data])
             .args(SETTINGS.iter().copied().chain(way_in.iter().map(String::as_str)).flat_map(|setting| ["-c", setting]))
-            .stop(Signal::Quit, STOP_WAIT_MAX);
+            .stop(Signal::SIGQUIT, STOP_WAIT_MAX);
         let ready = "database system is ready to accept connections";
         let server = Server::start(folder, "PostgreSQL", "postgres", ready, program).await?;
         let postgres = Postgres { url, server };
@@ -147,7 +147,7 @@ impl Postgres {
 
     /// Stops in an orderly way (a fast shutdown: open transactions are rolled back) and starts again on the same data.
     pub async fn restart(&mut self) -> Result<()> {
-        self.server.restart_by(Signal::Interrupt).await
+        self.server.restart_by(Signal::SIGINT).await
     }
 
     /// Kills the server at once, as a power cut would, and starts it again on the same data.

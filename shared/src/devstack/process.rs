@@ -6,7 +6,8 @@
 //! once the limit has passed. When the program ends first, the watchdog ends with its status.
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal;
+pub use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -32,36 +33,6 @@ const STOP_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// What a watchdog may take beyond the stop limit of its program: it has only SIGKILL and its own exit left to do.
 const WATCHDOG_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A signal that our own programs are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGTERM: stop in an orderly way.
-    Terminate,
-    /// SIGINT: what Ctrl-C sends; PostgreSQL's fast shutdown.
-    Interrupt,
-    /// SIGQUIT: PostgreSQL's immediate shutdown.
-    Quit,
-    /// SIGKILL: dies at once.
-    Kill,
-    /// SIGSTOP: is suspended until [`Signal::Continue`].
-    Stop,
-    /// SIGCONT: goes on.
-    Continue,
-}
-
-impl Signal {
-    fn number(self) -> signal::Signal {
-        match self {
-            Signal::Terminate => signal::Signal::SIGTERM,
-            Signal::Interrupt => signal::Signal::SIGINT,
-            Signal::Quit => signal::Signal::SIGQUIT,
-            Signal::Kill => signal::Signal::SIGKILL,
-            Signal::Stop => signal::Signal::SIGSTOP,
-            Signal::Continue => signal::Signal::SIGCONT,
-        }
-    }
-}
-
 /// What to run and how to stop it. Standard input is `/dev/null`; standard output and error go the same way.
 #[derive(Debug)]
 pub struct Program {
@@ -80,7 +51,7 @@ impl Program {
         let mut watchdog = Command::new("/bin/sh");
         watchdog.args(["-c", WATCHDOG]).arg(&path).process_group(0);
         let program = Program { path, watchdog, log: None, stop_wait_max: STOP_WAIT_DEFAULT };
-        program.stop(Signal::Terminate, STOP_WAIT_DEFAULT)
+        program.stop(Signal::SIGTERM, STOP_WAIT_DEFAULT)
     }
 
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
@@ -109,7 +80,7 @@ impl Program {
     pub fn stop(mut self, signal: Signal, wait_max: Duration) -> Program {
         self.stop_wait_max = wait_max;
         let polls = wait_max.as_millis().div_ceil(STOP_POLL.as_millis());
-        self.env(STOP_SIGNAL, signal.number().as_str().trim_start_matches("SIG")).env(STOP_POLLS, polls.to_string())
+        self.env(STOP_SIGNAL, signal.as_str().trim_start_matches("SIG")).env(STOP_POLLS, polls.to_string())
     }
 
     /// Takes away the variables of ours whose names begin with one of these: they would change what a server does.
@@ -203,7 +174,7 @@ impl Supervised {
             return Ok(());
         }
         let pid = i32::try_from(self.pid).map_err(io::Error::other)?;
-        match signal::kill(Pid::from_raw(pid), signal.number()) {
+        match kill(Pid::from_raw(pid), signal) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(refused) => Err(refused.into()),
         }
@@ -232,7 +203,7 @@ impl Supervised {
 
     /// Kills the program at once and waits until it is gone.
     pub async fn kill(&mut self) -> Result<ExitStatus> {
-        self.send(Signal::Kill).with_context(|| format!("kill {} (pid {})", self.name, self.pid))?;
+        self.send(Signal::SIGKILL).with_context(|| format!("kill {} (pid {})", self.name, self.pid))?;
         self.stop().await
     }
 }

@@ -100,7 +100,7 @@ impl RabbitMq {
         let program = Program::new(epmd)
             .args(["-d", "-d", "-address", LOOPBACK, "-port", &ports[0].to_string()])
             .folder(home)
-            .stop(Signal::Kill, KILL_WAIT_MAX);
+            .stop(Signal::SIGKILL, KILL_WAIT_MAX);
         let epmd = Server::start(folder, "epmd", "epmd", "entering the main select() loop", program).await?;
         let pairs: Vec<&[u16]> = ports[1..].chunks(2).collect();
         let start =
@@ -142,7 +142,7 @@ impl RabbitMq {
     /// Stops the first node in an orderly way (connections are closed with a reason) and starts it again on the same ports
     /// and data.
     pub async fn restart(&mut self) -> Result<()> {
-        self.nodes[0].server.restart_by(Signal::Terminate).await
+        self.nodes[0].server.restart_by(Signal::SIGTERM).await
     }
 
     /// Kills the first node at once, as a power cut would, and starts it again on the same ports and data.
@@ -241,7 +241,7 @@ impl Node {
             url = [format!("amqps{address}"), format!("?cacertfile={file}")];
             fs::write(home.join(format!("conf.d/{name}.conf")), authority.rabbitmq_settings(home, amqp_port))?;
         }
-        let program = Program::new(program).folder(home).without_env(&INHERITED).stop(Signal::Kill, KILL_WAIT_MAX);
+        let program = Program::new(program).folder(home).without_env(&INHERITED).stop(Signal::SIGKILL, KILL_WAIT_MAX);
         let program = environment.iter().fold(program, |program, (name, value)| program.env(name, value));
         let program = program.env(LOAD_FIRST.0, LOAD_FIRST.1);
         let log = name.replace("turnstile", "rabbitmq").replace("@localhost", "");

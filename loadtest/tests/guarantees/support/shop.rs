@@ -100,7 +100,7 @@ impl Shop {
             .env("DATABASE_URL", database_url)
             .env("RUST_LOG", "debug,lapin=info,sqlx=info")
             .log(log)
-            .stop(Signal::Terminate, WAIT_MAX);
+            .stop(Signal::SIGTERM, WAIT_MAX);
         for (name, value) in environment {
             program = program.env(*name, *value);
         }

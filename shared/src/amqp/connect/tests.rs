@@ -25,9 +25,7 @@ fn every_node_has_its_turn_chance_says_which_is_first_and_whoever_fails_goes_to_
 fn the_user_is_whom_the_broker_takes_us_for() {
     let nodes = Nodes::read("amqp://u:p@a").unwrap();
     let refused = |user: &str| {
-        Error::Lost(format!(
-            "PRECONDITION_FAILED - user_id property set to 'u' but authenticated user was '{user}'"
-        ))
+        Error::Lost(format!("PRECONDITION_FAILED - user_id property set to 'u' but authenticated user was '{user}'"))
     };
     assert!(!nodes.learns_user(&Error::Lost("connection reset".to_owned())));
     assert_eq!(nodes.user(), "u");

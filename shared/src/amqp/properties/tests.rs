@@ -4,8 +4,7 @@ use crate::messages::Code;
 #[test]
 fn what_is_sent_again_has_all_of_its_own_and_nothing_of_the_way() {
     let mut headers = FieldTable::default();
-    for name in ["x-dead-reason", "x-death", "x-first-death-queue", "x-last-death-queue", "x-delivery-count", "BCC"]
-    {
+    for name in ["x-dead-reason", "x-death", "x-first-death-queue", "x-last-death-queue", "x-delivery-count", "BCC"] {
         headers.insert(name.into(), AMQPValue::Boolean(true));
     }
     headers.insert("traceparent".into(), AMQPValue::LongString("00-1".into()));
@@ -68,8 +67,7 @@ fn a_copy_keeps_the_sender_of_the_original_through_dead_and_back() {
 #[test]
 fn a_sender_who_is_made_up_is_sent_nothing_again_for() {
     let (rejection, workers) = (Rejection::new(Code::NotAllowed, ""), ["worker".to_owned()]);
-    for (user, sender) in [(None, "ann"), (Some("eve"), "ann"), (Some("eve"), "operator"), (Some("eve"), "worker")]
-    {
+    for (user, sender) in [(None, "ann"), (Some("eve"), "ann"), (Some("eve"), "operator"), (Some("eve"), "worker")] {
         let mut forged = claiming(sender);
         if let Some(user) = user {
             forged = forged.with_user_id(user.into());

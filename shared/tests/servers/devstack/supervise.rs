@@ -37,10 +37,10 @@ async fn a_stop_sends_the_chosen_signal_and_waits_for_the_end_which_a_kill_bring
         ("trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.01; done", STOP_MAX, None, 4),
         ("trap '' TERM; echo ready; while :; do sleep 0.01; done", STOP_MAX_SHORT, None, 128 + 9),
         // By the signal, not by a kill.
-        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::Stop), 128 + 15),
-        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::Kill), 128 + 9),
+        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::SIGSTOP), 128 + 15),
+        ("echo ready; exec sleep 1000000", STOP_MAX, Some(Signal::SIGKILL), 128 + 9),
     ] {
-        let program = script(script_of).log(&log).stop(Signal::Terminate, wait_max);
+        let program = script(script_of).log(&log).stop(Signal::SIGTERM, wait_max);
         let mut program = Supervised::spawn(program).await.unwrap();
         await_gone("the silence", || fs::read_to_string(&log).is_ok_and(|text| text.contains("ready\n"))).await;
         if let Some(signal) = before {
@@ -48,7 +48,7 @@ async fn a_stop_sends_the_chosen_signal_and_waits_for_the_end_which_a_kill_bring
         }
         assert_eq!(program.stop().await.unwrap().code(), Some(code), "{script_of}");
         assert!(!is_running(program.pid()));
-        program.send(Signal::Terminate).unwrap();
+        program.send(Signal::SIGTERM).unwrap();
         assert_eq!(fs::read_to_string(&log).unwrap().contains("told\n"), code == 4);
         fs::remove_file(&log).unwrap();
     }
