@@ -133,7 +133,7 @@ impl<'a> Session<'a> {
         loop {
             let is_subscribed = self.consumer.is_subscribed();
             let next = self.next();
-            let (room, mut batch) = tokio::select! {
+            let (room, batch) = tokio::select! {
                 biased;
                 () = service.stopped() => return Ok(Ended::Stopped),
                 _ = ticks.tick() => {
@@ -163,40 +163,48 @@ impl<'a> Session<'a> {
             if self.sees_suspects(&batch) {
                 return Ok(Ended::Suspect);
             }
-            let mut left = (Vec::new(), Vec::new());
-            let is_again = !self.later.is_empty();
-            if is_again {
-                self.later.append(&mut batch);
-                batch = std::mem::take(&mut self.later);
+            if let Some(ended) = self.decide(room, batch).await? {
+                return Ok(ended);
             }
-            let room = self.put_limited_away(room, &mut batch).await?;
-            if is_again {
-                left = behind_batches(&mut batch, self.messages_max());
-            }
-            let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
-                if service.is_stopped() {
-                    // What was in hand is not decided: nothing that is held may be acknowledged past it.
-                    self.shares = Shares::of(self.queues.len());
-                    return Ok(Ended::Stopped);
-                }
-                return Err(self.consumer.failure().await);
-            };
-            outcomes.extend(care::renewed_of(&mut later));
-            self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
-            let (without_room, behind) = left;
-            let has_more = !without_room.is_empty() || !behind.is_empty();
-            self.goes_on = has_more && !outcomes.is_empty();
-            self.later = without_room;
-            self.later.extend(later.into_iter().chain(behind));
-            let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
-            room.send(Decided { outcomes, held: self.shares.held(), undecided: undecided(&self.later) });
-            self.pushed += 1;
-            // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
-            // next batch on.
-            self.note(&taken);
-            self.keep_what_waits().await?;
-            self.hand_over().await?;
         }
+    }
+
+    /// Decides a batch, behind what is to be tried again, and hands it on to be settled; `Some`, where the session is over.
+    async fn decide(&mut self, room: Permit<'a, Decided>, mut batch: Vec<Delivery>) -> Result<Option<Ended>, Error> {
+        let mut left = (Vec::new(), Vec::new());
+        let is_again = !self.later.is_empty();
+        if is_again {
+            self.later.append(&mut batch);
+            batch = std::mem::take(&mut self.later);
+        }
+        let room = self.put_limited_away(room, &mut batch).await?;
+        if is_again {
+            left = behind_batches(&mut batch, self.messages_max());
+        }
+        let Some((room, Outcomes { decided: mut outcomes, mut later })) = self.process(room, batch).await? else {
+            if self.function.service.is_stopped() {
+                // What was in hand is not decided: nothing that is held may be acknowledged past it.
+                self.shares = Shares::of(self.queues.len());
+                return Ok(Some(Ended::Stopped));
+            }
+            return Err(self.consumer.failure().await);
+        };
+        outcomes.extend(care::renewed_of(&mut later));
+        self.widen(outcomes.iter_mut().map(|(delivery, _)| delivery).chain(&mut later)).await?;
+        let (without_room, behind) = left;
+        let has_more = !without_room.is_empty() || !behind.is_empty();
+        self.goes_on = has_more && !outcomes.is_empty();
+        self.later = without_room;
+        self.later.extend(later.into_iter().chain(behind));
+        let taken: Vec<_> = outcomes.iter().map(|(delivery, _)| Taken::of(delivery)).collect();
+        room.send(Decided { outcomes, held: self.shares.held(), undecided: undecided(&self.later) });
+        self.pushed += 1;
+        // Only now, when it is decided: what is noted may be acknowledged. What it makes us hold counts from the
+        // next batch on.
+        self.note(&taken);
+        self.keep_what_waits().await?;
+        self.hand_over().await?;
+        Ok(None)
     }
 
     /// What has arrived, and room for it. Of what is to be tried again, nobody waits for company for long.
