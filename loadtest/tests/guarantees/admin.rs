@@ -95,7 +95,7 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
 #[tokio::test]
 async fn a_sale_is_made_changed_and_closed_by_the_operators_requests_and_a_fault_ends_the_audit_with_one() {
     let mut shop = Shop::open(&[]).await;
-    let _workers = [shop.worker_of("restock", "s", &[]).await, shop.worker("w", &[]).await];
+    let _workers = shop.workers(&["purchase", "restock"]).await;
     let create = ["create", "ticket", "--stock", "5", "--hold-ms", "60000", "--request-id", "a-1"];
     let created = admin_json(&shop, &create).await;
     assert_eq!((created.0, &created.1["code"]), (Some(0), &json!("created")));
@@ -138,12 +138,12 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
         Gateway::open(Behaviour { pending: ["card".to_owned()].into(), ..Behaviour::default() }).await.unwrap();
     let environment = [("GATEWAY", "http"), ("GATEWAY_URL", gateway.url()), ("SETTLE_USERS", "finance,operator")];
     let _purchase = shop.worker("w", &[]).await;
-    let mut payment = shop.worker_of("payment", "p-1", &environment[..2]).await;
+    let mut worker = shop.worker_of("payment", "p-1", &environment[..2]).await;
     let mut orders = Vec::new();
     for id in ["paid", "voided"] {
         let order = shop.purchase(id).await.order().to_owned();
-        let body = format!(r#"{{"request_id":"p-{id}","order_id":"{order}","payment_method":"card"}}"#);
-        shop.send_to("", PAYMENT_QUEUE, body.as_bytes(), shop.properties(&format!("p-{id}"))).await;
+        let id = format!("p-{id}");
+        shop.send_to("", PAYMENT_QUEUE, payment(&id, &order).as_bytes(), shop.properties(&id)).await;
         orders.push(order);
     }
     let [paid, voided] = &orders[..] else { panic!("two") };
@@ -152,7 +152,7 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
     let refused = admin(&shop, &["settle", paid, "--captured", "ch-7"]).await;
     assert_eq!(refused.code, Some(1), "{}", refused.out);
     assert!(refused.out.contains("not_allowed") && refused.out.contains("SETTLE_USERS"), "{}", refused.out);
-    payment.stop().await.unwrap();
+    worker.stop().await.unwrap();
 
     let _payment = shop.worker_of("payment", "p-2", &environment).await;
     let settle =
@@ -183,12 +183,7 @@ async fn a_payment_that_no_gateway_ends_is_ended_by_hand_by_who_may_and_by_nobod
 #[tokio::test]
 async fn a_buyer_at_a_terminal_is_held_units_pays_for_them_and_lets_them_go() {
     let shop = Shop::open(&[("ticket", 3)]).await;
-    let payment = [("GATEWAY", "simulated")];
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("payment", "p", &payment).await,
-        shop.worker_of("release", "r", &[]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "payment", "release"]).await;
     let buy = async |more: &[&str]| admin_json(&shop, &[&["buy", "ticket"], more].concat()).await;
     let mut orders = Vec::new();
     for (arguments, quantity) in [(&["ann", "2", "--request-id", "b-1"][..], 2), (&["ben"], 1)] {

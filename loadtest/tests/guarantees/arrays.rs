@@ -207,8 +207,7 @@ async fn a_full_array_is_answered_by_no_more_than_a_megabyte_whatever_is_in_it()
 #[tokio::test]
 async fn requests_are_decided_in_the_order_of_messages_and_within_them_also_past_a_row_that_is_locked() {
     let mut shop = Shop::open(&[("ticket", 25), ("other", 1)]).await;
-    let mut locked = shop.pool.begin().await.unwrap();
-    sqlx::query("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").execute(&mut *locked).await.unwrap();
+    let locked = shop.begin("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").await;
     let _worker = shop.worker("w", &[("BATCH_MAX", "4")]).await;
     let ids: Vec<String> = (0..50).map(|number| format!("r-{number:02}")).collect();
     for (number, part) in ids.chunks(10).enumerate() {

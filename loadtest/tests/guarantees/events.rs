@@ -48,7 +48,7 @@ async fn every_reservation_is_told_once_with_its_key_and_in_the_order_of_its_ite
         assert_eq!(requests, &sent, "in the order in which they were decided");
         assert!(listener::are_in_order(ids), "and none comes twice");
     }
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
     for (relay, file) in &mut relays {
         relay.send(Signal::SIGTERM).unwrap();
         assert_eq!(relay.wait().await.unwrap().code(), Some(0));
@@ -76,10 +76,6 @@ async fn what_is_not_committed_is_not_told_and_what_is_committed_late_is() {
     never.rollback().await.unwrap();
     record(&shop, EventKind::ItemClosed, "last").await;
     assert_eq!(listener.next().await.event.item, "last");
-}
-
-async fn outbox_is_empty(shop: &Shop) {
-    until("the outbox is empty", async || shop.count(OUTBOX).await == 0).await;
 }
 
 /// Commits an event of an item, as whoever changes one does, but for the notifier.

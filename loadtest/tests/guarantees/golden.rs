@@ -109,7 +109,7 @@ async fn replies_events_metrics_and_the_operators_documents_are_what_they_were()
 
 /// The events so far: routing key and body.
 async fn published(shop: &Shop, queue: &str) -> String {
-    until("all is published", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    shop.outbox_is_empty().await;
     let mut lines = String::new();
     while let Some(event) = shop.channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
         let body = mask(&String::from_utf8(event.delivery.data).unwrap());

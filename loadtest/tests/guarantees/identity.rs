@@ -1,19 +1,11 @@
 //! Senders are not friends: what one has is neither shown to another nor disturbed by them.
 
 use crate::support::queue::{consume, table, text};
-use crate::support::shop::{Reply, Shop, request};
+use crate::support::shop::{Reply, Shop, cancellation, payment, request};
 use futures_util::StreamExt;
 use shared::messages::{PAYMENT_QUEUE, RELEASE_QUEUE};
 
 const DIRECT: &str = "amq.rabbitmq.reply-to";
-
-fn payment(id: &str, order: &str) -> String {
-    format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
-}
-
-fn cancellation(id: &str, order: &str) -> String {
-    format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)
-}
 
 #[tokio::test]
 async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_acts_for_all() {
@@ -29,17 +21,7 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
     let _release = shop.worker_of("release", "r", &[trusted, replay]).await;
     let _payment = shop.worker_of("payment", "p", &[trusted, replay, settle, slow, ("GATEWAY", "simulated")]).await;
 
-    // Ids that were guessed, with another content and with the same; and afterwards.
-    let other = request("r-1", "ticket", 2);
-    eve.send("ticket", other.as_bytes(), eve.properties("r-1")).await;
-    let eves = [eve.reply_to("r-1").await, eve.purchase("r-2").await];
-    let anns = [ann.purchase("r-1").await, ann.purchase("r-2").await, ann.purchase("r-3").await];
-    let after = eve.purchase("r-3").await;
-    for (reply, other) in anns.iter().zip(eves.iter().chain([&after])) {
-        assert_eq!((reply.code(), other.code()), ("reserved", "reserved"));
-        assert_ne!(reply.order(), other.order());
-    }
-    assert_eq!(ann.purchase("r-1").await.body, anns[0].body, "a repeat of their own");
+    let anns = bought_with_guessed_ids(&mut ann, &mut eve).await;
 
     // A message that has no sender: of no use, either.
     let mut replies = consume(&eve.channel, DIRECT).await;
@@ -56,7 +38,7 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
         assert!(!reply.body.contains("\"order\""), "{}", reply.body);
     }
     assert_eq!(eve.cancel("c-1", order).await.code(), "unknown_order");
-    assert_eq!(eve.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", order)).await.code(), "unknown_order");
+    assert_eq!(eve.pay("p-1", order).await.code(), "unknown_order");
 
     // In whose name it is, says only who may send again.
     let in_anns_name = table(&[("x-sent-by", text(ann.user.as_deref().unwrap()))]);
@@ -81,12 +63,28 @@ async fn a_sender_neither_gets_nor_disturbs_what_another_has_and_who_is_trusted_
         assert_eq!(reply.code(), code, "{}", reply.body);
     }
 
-    let paid = ann.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", order)).await;
+    let paid = ann.pay("p-1", order).await;
     assert_eq!((paid.code(), paid.verdict["item"].as_str()), ("paid", Some("ticket")));
-    assert_eq!(eve.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", order)).await.code(), "unknown_order", "a repeat");
+    assert_eq!(eve.pay("p-1", order).await.code(), "unknown_order", "a repeat");
     assert_eq!(web.cancel("c-1", anns[1].order()).await.code(), "cancelled");
     let senders = "SELECT count(DISTINCT orders.sender) FROM orders JOIN verdicts USING (request_id, sender)";
     assert_eq!(shop.count(senders).await, 2);
+}
+
+/// Who guesses ids, before and after, gets orders of their own, and so does who had them: theirs.
+async fn bought_with_guessed_ids(ann: &mut Shop, eve: &mut Shop) -> [Reply; 3] {
+    // With another content and with the same; and afterwards.
+    let other = request("r-1", "ticket", 2);
+    eve.send("ticket", other.as_bytes(), eve.properties("r-1")).await;
+    let eves = [eve.reply_to("r-1").await, eve.purchase("r-2").await];
+    let anns = [ann.purchase("r-1").await, ann.purchase("r-2").await, ann.purchase("r-3").await];
+    let after = eve.purchase("r-3").await;
+    for (reply, other) in anns.iter().zip(eves.iter().chain([&after])) {
+        assert_eq!((reply.code(), other.code()), ("reserved", "reserved"));
+        assert_ne!(reply.order(), other.order());
+    }
+    assert_eq!(ann.purchase("r-1").await.body, anns[0].body, "a repeat of their own");
+    anns
 }
 
 #[tokio::test]

@@ -48,8 +48,7 @@ async fn one_buyer_at_many_workers_at_once_cannot_pass_their_limit() {
 
     // An item has one partition, so one worker. Here its requests go around the exchange `purchase`, one into each
     // partition, and the row is locked until all workers have read the same version of it, each to sell the buyer their one unit.
-    let mut blocker = shop.pool.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM items FOR UPDATE").execute(&mut *blocker).await.unwrap();
+    let blocker = shop.begin("SELECT 1 FROM items FOR UPDATE").await;
     for (number, partition) in partitions.iter().enumerate() {
         ask(&shop, partition, &format!("first-{number}"), "ticket").await;
     }
@@ -71,8 +70,7 @@ async fn a_full_window_of_large_messages_takes_little_memory() {
     let ways = ways_into_partitions(&shop).await;
     let worker = shop.worker("w", &[]).await;
     shop.purchase("first").await;
-    let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
+    let lock = shop.begin(LOCK).await;
     println!("before: {}", memory_of(&worker));
     for partitions in [3, 8] {
         for number in 0..10_000 {
@@ -136,8 +134,7 @@ async fn assert_arrays_take_little_memory(
         };
         format!("[{}]", (0..requests).map(of).collect::<Vec<_>>().join(","))
     };
-    let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::raw_sql(LOCK).execute(&mut *lock).await.unwrap();
+    let lock = shop.begin(LOCK).await;
     let (mut bytes, mut unread) = (0, 0);
     for number in 0..arrays {
         let id = format!("{kind}-{number:05}");

@@ -15,12 +15,12 @@ async fn a_decline_gives_the_hold_back_and_the_release_function_ends_it_in_its_t
     let _purchase = shop.worker("w", &[]).await;
     let order = shop.purchase("first").await.order().to_owned();
     let _payment = shop.worker_of("payment", "p", &[SIMULATED, ("GATEWAY_DECLINE_SHARE", "1")]).await;
-    assert_eq!(pay(&mut shop, "p-1", &order).await.code(), "declined");
+    assert_eq!(shop.pay("p-1", &order).await.code(), "declined");
     assert_eq!(shop.stock("ticket").await, (0, 1), "still the first buyer's");
     shop.execute("UPDATE orders SET hold_until = now()").await;
     let _release = shop.worker_of("release", "r", &[]).await;
     until("the unit is back", async || shop.stock("ticket").await == (1, 0)).await;
-    assert_eq!(pay(&mut shop, "p-2", &order).await.code(), "already_expired");
+    assert_eq!(shop.pay("p-2", &order).await.code(), "already_expired");
 }
 
 #[tokio::test]
@@ -155,14 +155,6 @@ async fn payments_that_are_put_off_into_a_queue_without_room_come_again_and_are_
     assert!(replies.values().all(|reply| reply.code() == "paid"));
     assert!(shop.log("p").await.contains("not published"), "the queue had no room");
     assert_eq!(shop.count("SELECT sold FROM items").await, 80);
-}
-
-fn payment(id: &str, order: &str) -> String {
-    format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
-}
-
-pub(crate) async fn pay(shop: &mut Shop, id: &str, order: &str) -> Reply {
-    shop.ask(PAYMENT_QUEUE, id, &payment(id, order)).await
 }
 
 async fn send(shop: &Shop, id: &str, order: &str) {

@@ -6,7 +6,7 @@ use shared::messages::RESTOCK_QUEUE;
 #[tokio::test]
 async fn an_item_that_sold_out_is_restocked_by_message_and_the_next_buyer_gets_a_unit() {
     let mut shop = Shop::open(&[]).await;
-    let _workers = [shop.worker("w", &[]).await, shop.worker_of("restock", "s", &[]).await];
+    let _workers = shop.workers(&["purchase", "restock"]).await;
     assert_eq!(shop.purchase("early").await.code(), "unknown_item");
     assert_eq!(restock(&mut shop, "s-1", r#""op":"create","stock":1"#).await.code(), "created");
     assert_eq!(shop.purchase("first").await.code(), "reserved");

@@ -66,8 +66,7 @@ async fn a_table_that_cannot_be_read_yet_is_waited_for() {
     // Building it takes longer than anybody may hold a lock.
     purchase_program().await;
     let mut shop = Shop::open(&[("ticket", 1)]).await;
-    let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE items").execute(&mut *lock).await.unwrap();
+    let lock = shop.begin("LOCK TABLE items").await;
     let _worker = shop.worker("w", &[]).await;
     until("it waits", async || shop.log("w").await.contains("waiting for the database")).await;
     lock.rollback().await.unwrap();
@@ -153,11 +152,7 @@ async fn through_a_pooler_that_keeps_no_sessions_no_function_starts_and_through_
     let (pooler, pooled) = PgBouncer::before(&fixture.database_url, PoolMode::Session).await.unwrap();
     let mut shop = Shop::on(&fixture.amqp_url, &pooled, &[("ticket", 1)]).await;
     let mut listener = Listener::to(&shop, "order.#").await;
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("relay", "r", &[]).await,
-        shop.worker_of("release", "e", &[]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "relay", "release"]).await;
     let order = shop.purchase("r").await.order().to_owned();
     assert_eq!(listener.next().await.event.event, EventKind::OrderReserved);
     assert_eq!(shop.cancel("c", &order).await.code(), "cancelled");

@@ -43,8 +43,7 @@ async fn a_worker_shows_its_attempts_and_conflicts() {
     shop.buy("first", "cold").await;
     shop.reply_to("first").await;
     // Somebody else decides on the item between the worker's reading and its commit.
-    let mut other = shop.pool.begin().await.unwrap();
-    sqlx::query("UPDATE items SET version = version + 1 WHERE id = 'hot'").execute(&mut *other).await.unwrap();
+    let other = shop.begin("UPDATE items SET version = version + 1 WHERE id = 'hot'").await;
     shop.buy("second", "hot").await;
     let waiting =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";

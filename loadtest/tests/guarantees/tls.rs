@@ -2,8 +2,7 @@
 
 use crate::order::assert_drained_in_order;
 use crate::outages::assert_kept;
-use crate::payments::pay;
-use crate::support::sale::{open, result_of, said, tls_servers, verdicts_reach, workers};
+use crate::support::sale::{at, open, result_of, said, tls_servers, verdicts_reach, workers};
 use crate::support::shop::{Shop, purchase_program};
 use futures_util::future::join_all;
 use loadtest::schedule::Scenario;
@@ -30,9 +29,8 @@ async fn deaths_drains_and_restarts_of_servers_cost_nobody_a_verdict_or_a_place_
     assert_drained_in_order(Shop::on(&amqp_url, &database_url, &[("ticket", 1_000)]).await).await;
 
     servers.postgres.create_database("redis").await.unwrap();
-    let (amqp_url, database_url) = (servers.rabbitmq.url("redis"), servers.postgres.url("redis"));
     let redis_url = Some(servers.start_redis().await.unwrap().url());
-    let by_redis = Endpoints { amqp_url, database_url, redis_url, is_private: true };
+    let by_redis = Endpoints { redis_url, ..at(servers.rabbitmq.url("redis"), servers.postgres.url("redis")) };
     let sale = "run --buyers 8000 --items 400 --stock 4000 --quantity 1-2 --rate 4000 --workers 2 --batch-max 50 --strategy redis \
                 --kill-worker-at 20% --add-worker-at 20% --stop-worker-at 40% --add-worker-at 60% --json -";
     let json = result_of(&by_redis, sale).await;
@@ -150,7 +148,7 @@ async fn so_are_redis_and_the_payment_gateway() {
     let settings = [("GATEWAY", "http"), ("GATEWAY_URL", url.as_str()), ("GATEWAY_CA", file.as_str())];
     let _functions = [shop.worker("w", &[]).await, shop.worker_of("payment", "p", &settings).await];
     let order = shop.purchase("r").await.order().to_owned();
-    assert_eq!(pay(&mut shop, "p-r", &order).await.code(), "paid");
+    assert_eq!(shop.pay("p-r", &order).await.code(), "paid");
     redis.stop().await.unwrap();
 }
 

@@ -3,12 +3,12 @@
 use crate::admin::admin;
 use crate::startup::{CONFIGURATION, assert_gives_up};
 use crate::support::sale::{private_servers, rabbitmqctl};
-use crate::support::shop::{Shop, until};
+use crate::support::shop::{Shop, cancellation, payment, until};
 use loadtest::servers::Endpoints;
 use shared::config::StoreOptions;
 use shared::db;
 use shared::devstack::seed::execute;
-use shared::devstack::{Fixture, Program, Supervised, as_role, urls_of};
+use shared::devstack::{Fixture, Program, Servers, Supervised, as_role, urls_of};
 use shared::messages::{Identity, PAYMENT_QUEUE, PurchaseRequest, RELEASE_QUEUE};
 use sqlx::PgPool;
 use std::path::PathBuf;
@@ -88,17 +88,13 @@ async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version()
     db::open_and_migrate(&migrator, "test").await.unwrap();
 
     let mut shop = Shop::on(&amqp_url, &database_url, &[]).await;
-    let _workers = [
-        shop.worker("w", &[("MIGRATE", "never")]).await,
-        shop.worker_of("payment", "p", &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("release", "r", &[]).await,
-        shop.worker_of("relay", "e", &[]).await,
-    ];
+    let _purchase = shop.worker("w", &[("MIGRATE", "never")]).await;
+    let _others = shop.workers(&["payment", "release", "relay"]).await;
     for (id, reply) in [("left", reply), ("beside", reply_beside)] {
         assert_eq!(shop.purchase(id).await.body, reply, "byte for byte");
     }
     assert_eq!(shop.cancel("c-left", &left.to_string()).await.code(), "cancelled");
-    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-beside", &payment("p-beside", &beside.to_string())).await.code(), "paid");
+    assert_eq!(shop.pay("p-beside", &beside.to_string()).await.code(), "paid");
     assert_eq!(shop.purchase("new").await.code(), "reserved");
     let paid = "SELECT count(*) FROM orders WHERE id = ANY($1) AND state = 'paid'";
     until("payments that were begun are taken up", async || {
@@ -106,7 +102,7 @@ async fn what_the_last_release_left_and_still_writes_goes_on_with_this_version()
         paid.fetch_one(&shop.pool).await.unwrap() == 2
     })
     .await;
-    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    shop.outbox_is_empty().await;
     let audit = admin(&shop, &["audit"]).await;
     assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
 }
@@ -150,7 +146,7 @@ async fn the_last_release_itself_is_followed_by_this_version() {
         .unwrap();
     let third = shop.purchase("r-3").await;
     assert_eq!(shop.purchase("r-1").await.body, first.body, "byte for byte");
-    assert_eq!(shop.ask_at("", RELEASE_QUEUE, "c-3", &release("c-3", third.order())).await.code(), "cancelled");
+    assert_eq!(shop.ask_at("", RELEASE_QUEUE, "c-3", &cancellation("c-3", third.order())).await.code(), "cancelled");
     assert_eq!(last("purchase", "late").await.wait().await.unwrap().code(), Some(CONFIGURATION));
     let beside = shop.worker("beside", &[("MIGRATE", "never"), ("DATABASE_URL", &owner)]).await;
     old.remove(0).stop().await.unwrap();
@@ -165,6 +161,21 @@ async fn the_last_release_itself_is_followed_by_this_version() {
     for mut process in old.into_iter().chain([beside]) {
         process.stop().await.unwrap();
     }
+    change_queues_and_roles(&servers, &superuser, &shop).await;
+    let _purchase = shop.worker("w-2", &[("MIGRATE", "never")]).await;
+    let _others = shop.workers(&["payment", "release", "relay"]).await;
+    assert_eq!(shop.purchase("r-2").await.body, second.body, "byte for byte");
+    assert_eq!(shop.pay("p-1", first.order()).await.body, paid.body, "byte for byte");
+    assert_eq!(shop.cancel("c-2", second.order()).await.code(), "cancelled");
+    assert_eq!(shop.purchase("new").await.code(), "reserved");
+    shop.outbox_is_empty().await;
+    let audit = admin(&shop, &["audit"]).await;
+    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
+    drop(shop);
+    servers.stop().await.unwrap();
+}
+
+async fn change_queues_and_roles(servers: &Servers, superuser: &PgPool, shop: &Shop) {
     for queue in
         (0..8).map(|number| format!("purchase.{number}")).chain(["payment", "release", "restock"].map(String::from))
     {
@@ -172,33 +183,10 @@ async fn the_last_release_itself_is_followed_by_this_version() {
     }
     let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../rabbitmq/definitions.json");
     rabbitmqctl(&servers.rabbitmq, &["import_definitions", definitions]).await;
-    execute(&superuser, include_str!("../../../migrations/roles.sql")).await;
-    let migrated = admin(&shop, &["migrate", "--database-url", &as_role(&database_url, "turnstile_migrator")]).await;
+    execute(superuser, include_str!("../../../migrations/roles.sql")).await;
+    let migrated =
+        admin(shop, &["migrate", "--database-url", &as_role(&shop.database_url, "turnstile_migrator")]).await;
     assert_eq!(migrated.code, Some(0), "{}", migrated.err);
-
-    let _new = [
-        shop.worker("w-2", &[("MIGRATE", "never")]).await,
-        shop.worker_of("payment", "p-2", &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("release", "r-2", &[]).await,
-        shop.worker_of("relay", "e-2", &[]).await,
-    ];
-    assert_eq!(shop.purchase("r-2").await.body, second.body, "byte for byte");
-    assert_eq!(shop.ask(PAYMENT_QUEUE, "p-1", &payment("p-1", first.order())).await.body, paid.body, "byte for byte");
-    assert_eq!(shop.cancel("c-2", second.order()).await.code(), "cancelled");
-    assert_eq!(shop.purchase("new").await.code(), "reserved");
-    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
-    let audit = admin(&shop, &["audit"]).await;
-    assert_eq!(audit.code, Some(0), "{}{}", audit.out, audit.err);
-    drop(shop);
-    servers.stop().await.unwrap();
-}
-
-fn payment(id: &str, order: &str) -> String {
-    format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
-}
-
-fn release(id: &str, order: &str) -> String {
-    format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)
 }
 
 #[tokio::test]

@@ -140,8 +140,7 @@ async fn a_place_in_a_line_that_stands_is_how_many_are_in_front_at_least() {
     let _worker = shop.worker("w", &[]).await;
     let door = Door::open(&shop, "door", &[]).await;
     // Nothing of the item is decided while somebody has its row.
-    let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::query("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let lock = shop.begin("SELECT FROM items WHERE id = 'ticket' FOR UPDATE").await;
     for (id, ahead) in [("r-0", 0), ("r-1", 1), ("r-2", 2)] {
         let accepted = door.buy(id, "wait=0").await;
         assert_eq!((accepted.status, &accepted.json()["ahead"]), (202, &json!(ahead)));

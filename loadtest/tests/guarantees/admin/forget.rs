@@ -21,11 +21,6 @@ async fn forget(shop: &Shop, arguments: &[&str]) -> (Option<i32>, Value) {
     admin_json(shop, &[&["forget", BUYER, "--database-url", &url], arguments].concat()).await
 }
 
-/// Waits until all events are published.
-async fn is_told(shop: &Shop) {
-    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
-}
-
 /// In which tables there is a row that names the buyer, once for each.
 async fn named(shop: &Shop) -> Vec<String> {
     let tables =
@@ -44,12 +39,7 @@ async fn named(shop: &Shop) -> Vec<String> {
 #[tokio::test]
 async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys_nothing() {
     let mut shop = Shop::open(&[("ticket", 9)]).await;
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("payment", "p", &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("release", "r", &[]).await,
-        shop.worker_of("relay", "e", &[]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "payment", "release", "relay"]).await;
     shop.execute("INSERT INTO buyers VALUES ('ann@example.com', 'vip'), ('joann@example.com', 'vip')").await;
     let paid = buy(&mut shop, "r-paid", BUYER, 2).await.order().to_owned();
     assert_eq!(buy(&mut shop, "r-none", BUYER, 1_000).await.code(), "sold_out");
@@ -61,7 +51,7 @@ async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys
     let before = named(&shop).await;
     assert_eq!(before, ["buyers", "order_history", "orders", "orders", "verdicts", "verdicts"]);
 
-    is_told(&shop).await;
+    shop.outbox_is_empty().await;
     let url = as_role(&shop.database_url, "turnstile_migrator");
     let refused = command(&shop, &["forget", BUYER, "--database-url", &url]).await.output().await.unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -70,7 +60,7 @@ async fn a_forgotten_buyer_stays_nowhere_what_they_bought_does_and_a_repeat_buys
 
     let pay = format!(r#"{{"request_id":"q-paid","order_id":"{paid}","payment_method":"card-of-ann"}}"#);
     assert_eq!(shop.ask(PAYMENT_QUEUE, "q-paid", &pay).await.code(), "paid");
-    is_told(&shop).await;
+    shop.outbox_is_empty().await;
     let (stock, code) = (shop.stock("ticket").await, Some(1));
     assert_eq!(
         forget(&shop, &[]).await,

@@ -6,7 +6,7 @@ use crate::support::listener::Listener;
 use crate::support::shop::{Shop, until};
 use shared::db;
 use shared::devstack::{Folder, Supervised, postgres_program};
-use shared::messages::{Event, EventKind, PAYMENT_QUEUE};
+use shared::messages::{Event, EventKind};
 use std::fs;
 use std::path::Path;
 use tokio::process::Command;
@@ -25,12 +25,6 @@ async fn stop<const COUNT: usize>(workers: [Supervised; COUNT]) {
     for mut worker in workers {
         worker.stop().await.unwrap();
     }
-}
-
-/// Pays for an order; the verdict's code.
-async fn pay(shop: &mut Shop, id: &str, order: &str) -> String {
-    let body = format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#);
-    shop.ask(PAYMENT_QUEUE, id, &body).await.code().to_owned()
 }
 
 /// The events up to this one of this order, each once.
@@ -63,6 +57,29 @@ async fn restore(shop: &Shop, dump: &str) -> String {
     url
 }
 
+/// By what others know, told events and the gateway's charges, the audit finds what the database has lost.
+async fn assert_lost_is_named(
+    shop: &Shop,
+    [events, charges]: [&Path; 2],
+    told: &[Event],
+    [held, paid, early]: [&str; 3],
+) {
+    let lines: Vec<String> = told.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+    fs::write(events, lines.join("\n")).unwrap();
+    fs::write(charges, format!(r#"{{"order_id":"{paid}"}}"#)).unwrap();
+    let known = ["audit", "--known", events.to_str().unwrap(), "--known", charges.to_str().unwrap()];
+    let (code, audit) = admin_json(shop, &known).await;
+    let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
+    let off: Vec<_> = off.map(|check| (check["name"].as_str().unwrap(), check["named"].as_array().unwrap())).collect();
+    let [("known_orders_exist", lost), ("known_ends_are_there", behind)] = off[..] else { panic!("{off:?}") };
+    assert_eq!((code, lost.len(), behind.len()), (Some(1), 2, 1));
+    let said = [(&lost[0], held, "paid nothing"), (&lost[1], paid, "`admin remove ticket 1`")];
+    for (said, order, remedy) in [said[0], said[1], (&behind[0], early, "send its payment again")] {
+        let said = said.as_str().unwrap();
+        assert!(said.starts_with(order) && said.contains(remedy), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_goes_on_when_told_to() {
     let mut shop = Shop::open(&[("ticket", 10)]).await;
@@ -74,13 +91,13 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     let first = shop.purchase("early").await;
     let early = first.order().to_owned();
     let mut told = heard(&mut listener, &early, EventKind::OrderReserved).await;
-    until("the outbox is empty", async || shop.count("SELECT count(*) FROM outbox").await == 0).await;
+    shop.outbox_is_empty().await;
     // While everybody goes on.
     run("pg_dump", &shop.database_url, &["--format=custom", "--file", dump]).await;
     let held = shop.purchase("held").await.order().to_owned();
     let paid = shop.purchase("paid").await.order().to_owned();
-    assert_eq!(pay(&mut shop, "p-paid", &paid).await, "paid");
-    assert_eq!(pay(&mut shop, "p-early", &early).await, "paid");
+    assert_eq!(shop.pay("p-paid", &paid).await.code(), "paid");
+    assert_eq!(shop.pay("p-early", &early).await.code(), "paid");
     told.extend(heard(&mut listener, &early, EventKind::OrderPaid).await);
     let (last, marked) = (told.last().unwrap().at, "SELECT marked_at > $1 FROM outbox_turn");
     until("it is marked", async || sqlx::query_scalar(marked).bind(last).fetch_one(&shop.pool).await.unwrap()).await;
@@ -98,8 +115,7 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     until("it is held", async || shop.log("w4").await.contains("requests cannot be decided, and are held")).await;
     assert!(shop.log("w4").await.contains("then say `admin restored`"));
     // That another relay has the turn says nothing of the database.
-    let mut turn = shop.pool.begin().await.unwrap();
-    sqlx::query("SELECT FROM outbox_turn FOR UPDATE").execute(&mut *turn).await.unwrap();
+    let turn = shop.begin("SELECT FROM outbox_turn FOR UPDATE").await;
     let others_turn = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'turnstile-relay r3'
                        AND query = 'ROLLBACK' AND state_change > backend_start + interval '1.5 s'";
     until("it has seen so twice", async || shop.count(others_turn).await > 0).await;
@@ -107,21 +123,7 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     turn.rollback().await.unwrap();
     assert_eq!((shop.stock("ticket").await, shop.dead_depth().await), ((9, 1), 0));
 
-    let lines: Vec<String> = told.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-    fs::write(&events, lines.join("\n")).unwrap();
-    fs::write(&charges, format!(r#"{{"order_id":"{paid}"}}"#)).unwrap();
-    let known = ["audit", "--known", events.to_str().unwrap(), "--known", charges.to_str().unwrap()];
-    let (code, audit) = admin_json(&shop, &known).await;
-    let off = audit["checks"].as_array().unwrap().iter().filter(|check| check["holds"] == false);
-    let off: Vec<_> = off.map(|check| (check["name"].as_str().unwrap(), check["named"].as_array().unwrap())).collect();
-    let [("known_orders_exist", lost), ("known_ends_are_there", behind)] = off[..] else { panic!("{off:?}") };
-    assert_eq!((code, lost.len(), behind.len()), (Some(1), 2, 1));
-    let said = [(&lost[0], &held, "paid nothing"), (&lost[1], &paid, "`admin remove ticket 1`")];
-    for (said, order, remedy) in [said[0], said[1], (&behind[0], &early, "send its payment again")] {
-        let said = said.as_str().unwrap();
-        assert!(said.starts_with(order) && said.contains(remedy), "{said}");
-    }
-
+    assert_lost_is_named(&shop, [&events, &charges], &told, [&held, &paid, &early]).await;
     for were_held in [true, false] {
         let (code, restored) = admin_json(&shop, &["restored"]).await;
         assert_eq!((code, &restored["were_held"]), (Some(0), &were_held.into()));
@@ -132,8 +134,8 @@ async fn a_database_that_was_set_back_is_noticed_what_it_lost_is_named_and_it_go
     assert!(new.len() == 1 && told.iter().all(|old| old.event_id != new[0].event_id), "{new:?}");
     until("it is ready", async || ready.exists()).await;
     // As was said; the simulated gateway takes no money twice.
-    assert_eq!(pay(&mut shop, "p-early", &early).await, "paid");
-    assert_eq!(pay(&mut shop, "p-paid", &paid).await, "unknown_order");
+    assert_eq!(shop.pay("p-early", &early).await.code(), "paid");
+    assert_eq!(shop.pay("p-paid", &paid).await.code(), "unknown_order");
     let mut piped = command(&shop, &["audit", "--known", "-"]).await;
     let piped = piped.stdin(fs::File::open(&events).unwrap()).output().await.unwrap();
     let text = String::from_utf8(piped.stdout).unwrap();

@@ -1,7 +1,7 @@
 //! Relays die, servers go away: events come again with the same ids, none is lost, and the first copies keep
 //! the order.
 
-use super::{OUTBOX, outbox_is_empty, record};
+use super::{OUTBOX, record};
 use crate::support::listener::{self, Listener};
 use crate::support::queue::{bind, table, text};
 use crate::support::sale::{rabbitmqctl, signal};
@@ -37,7 +37,7 @@ async fn a_relay_killed_between_publishing_and_deleting_has_its_events_repeated_
     assert_eq!(repeated.event, first.event, "the same event, with the same id");
     shop.buy("second", "ticket").await;
     assert_eq!(listener.next().await.event.order.unwrap().request_id, "second");
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
 }
 
 #[tokio::test]
@@ -55,14 +55,14 @@ async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
     // An orderly stop first: what a broker knows of a queue that is a second old may not outlive a power cut.
     in_mid_way(&shop).await;
     servers.rabbitmq.restart().await.unwrap();
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
     in_mid_way(&shop).await;
     servers.rabbitmq.kill_and_restart().await.unwrap();
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
     in_mid_way(&shop).await;
     servers.postgres.kill_and_restart().await.unwrap();
     shop.pool = db::pool(&shop.database_url, "test", 4).unwrap();
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
 
     watermark(&servers, "0.000001").await;
     record_orders(&shop, 100).await;
@@ -73,7 +73,7 @@ async fn servers_that_restart_or_run_out_of_memory_cost_no_event_and_no_row() {
     .await;
     assert_eq!(shop.count(OUTBOX).await, 10);
     watermark(&servers, "0.4").await;
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
 
     assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0, "an outage is nobody's fault");
     let connection = Connection::connect(&shop.amqp_url, ConnectionProperties::default()).await.unwrap();
@@ -94,8 +94,7 @@ async fn connections_to_the_database_that_have_died_in_silence_cost_the_relay_se
     record(&shop, EventKind::ItemOpened, "before").await;
     assert_eq!(listener.next().await.event.item, "before");
     // So that it does not die with the turn.
-    let mut turn = shop.pool.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM outbox_turn FOR UPDATE").execute(&mut *turn).await.unwrap();
+    let turn = shop.begin("SELECT 1 FROM outbox_turn FOR UPDATE").await;
     let theirs = "SELECT pid FROM pg_stat_activity WHERE application_name = 'turnstile-relay r'";
     let processes: Vec<i32> = sqlx::query_scalar(theirs).fetch_all(&shop.pool).await.unwrap();
     processes.iter().for_each(|process| signal(process.unsigned_abs(), Signal::SIGSTOP));

@@ -1,6 +1,6 @@
 //! A row that cannot be published is kept with its reason, and nothing waits behind it; what is refused by all is no such row.
 
-use super::{OUTBOX, outbox_is_empty, record};
+use super::{OUTBOX, record};
 use crate::support::listener::Listener;
 use crate::support::queue::{bind, table, text};
 use crate::support::shop::{Shop, until};
@@ -35,7 +35,7 @@ async fn rows_that_cannot_be_told_are_kept_with_their_reasons_and_block_nothing(
     let _relay = shop.worker_of("relay", "r", &[]).await;
     assert_eq!(listener.next_new().await.item, "first");
     assert_eq!(listener.next_new().await.item, "last");
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
     let kept = "SELECT id, reason FROM outbox_failed ORDER BY id";
     let kept: Vec<(i64, String)> = sqlx::query_as(kept).fetch_all(&shop.pool).await.unwrap();
     let expected = [
@@ -63,7 +63,7 @@ async fn a_row_that_is_refused_while_nothing_else_is_taken_waits() {
     until("it says so", async || shop.log("r").await.contains("RabbitMQ takes no event")).await;
     assert_eq!(shop.count(OUTBOX).await, 2);
     shop.channel.queue_delete(FULL.into(), QueueDeleteOptions::default()).await.unwrap();
-    outbox_is_empty(&shop).await;
+    shop.outbox_is_empty().await;
     assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0);
     for item in ["a", "b"] {
         assert_eq!(listener.next_new().await.item, item);

@@ -24,23 +24,21 @@ pub(crate) const LOADTEST: &str = env!("CARGO_BIN_EXE_loadtest");
 /// Servers that the tests share.
 pub(crate) async fn endpoints() -> Endpoints {
     let fixture = Fixture::new().await;
-    Endpoints { amqp_url: fixture.amqp_url, database_url: fixture.database_url, redis_url: None, is_private: true }
+    at(fixture.amqp_url, fixture.database_url)
+}
+
+pub(crate) fn at(amqp_url: impl Into<String>, database_url: impl Into<String>) -> Endpoints {
+    Endpoints { amqp_url: amqp_url.into(), database_url: database_url.into(), redis_url: None, is_private: true }
 }
 
 /// No servers are given: the load generator starts its own.
 pub(crate) fn none_given() -> Endpoints {
-    Endpoints { amqp_url: String::new(), database_url: String::new(), redis_url: None, is_private: true }
+    at("", "")
 }
 
 /// Servers that do not answer.
 pub(crate) fn unreachable() -> Endpoints {
-    let amqp_url = "amqp://guest:guest@127.0.0.1:1/%2f".to_owned();
-    Endpoints {
-        amqp_url,
-        database_url: "postgres://nobody@127.0.0.1:1/nothing".to_owned(),
-        redis_url: None,
-        is_private: true,
-    }
+    at("amqp://guest:guest@127.0.0.1:1/%2f", "postgres://nobody@127.0.0.1:1/nothing")
 }
 
 /// Servers of this test alone, a broker of so many nodes among them.
@@ -55,8 +53,8 @@ pub(crate) async fn tls_servers() -> (Servers, Endpoints) {
 
 async fn private(servers: Servers) -> (Servers, Endpoints) {
     servers.postgres.create_database("sale").await.unwrap();
-    let (amqp_url, database_url) = (servers.rabbitmq.url("/"), servers.postgres.url("sale"));
-    (servers, Endpoints { amqp_url, database_url, redis_url: None, is_private: true })
+    let endpoints = at(servers.rabbitmq.url("/"), servers.postgres.url("sale"));
+    (servers, endpoints)
 }
 
 pub(crate) async fn workers(count: u32, batch_max: Option<u32>) -> WorkerSpec {

@@ -12,7 +12,7 @@ use shared::amqp::{self, Nodes};
 use shared::db;
 use shared::devstack::{Fixture, Folder, Program, Servers, Signal, Supervised, urls_of};
 use shared::topology::Topology;
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Postgres, Row, Transaction};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,6 +90,15 @@ impl Shop {
         self.worker_of("purchase", id, environment).await
     }
 
+    /// One of each of these functions, with the function's name.
+    pub(crate) async fn workers(&self, functions: &[&str]) -> Vec<Supervised> {
+        let mut workers = Vec::new();
+        for function in functions {
+            workers.push(self.worker_of(function, function, &[("GATEWAY", "simulated")]).await);
+        }
+        workers
+    }
+
     /// Starts a real worker process of any function.
     pub(crate) async fn worker_of(&self, function: &str, id: &str, environment: &[(&str, &str)]) -> Supervised {
         let log = self.log_path(id).await;
@@ -151,6 +160,18 @@ impl Shop {
         sqlx::query(sql).execute(&self.pool).await.unwrap();
     }
 
+    /// A transaction in which this is done, and which holds what it has locked.
+    pub(crate) async fn begin(&self, sql: &'static str) -> Transaction<'static, Postgres> {
+        let mut transaction = self.pool.begin().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut *transaction).await.unwrap();
+        transaction
+    }
+
+    /// Waits until every event is published.
+    pub(crate) async fn outbox_is_empty(&self) {
+        until("the outbox is empty", async || self.count("SELECT count(*) FROM outbox").await == 0).await;
+    }
+
     pub(crate) async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
     }
@@ -166,6 +187,16 @@ impl Shop {
 /// A request's body.
 pub(crate) fn request(id: &str, item: &str, quantity: u32) -> String {
     format!(r#"{{"request_id":"{id}","item":"{item}","buyer":"b-{id}","quantity":{quantity}}}"#)
+}
+
+/// The body of a request to pay for an order.
+pub(crate) fn payment(id: &str, order: &str) -> String {
+    format!(r#"{{"request_id":"{id}","order_id":"{order}","payment_method":"card"}}"#)
+}
+
+/// The body of a request to cancel one.
+pub(crate) fn cancellation(id: &str, order: &str) -> String {
+    format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)
 }
 
 /// Looks again until it holds; there is no event to wait for in another process.

@@ -27,11 +27,7 @@ pub(super) fn order_of(response: &Response) -> String {
 #[tokio::test]
 async fn an_order_is_paid_for_another_is_let_go_of_and_the_item_says_so() {
     let shop = Shop::open(&[("ticket", 5)]).await;
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("payment", "p", &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("release", "r", &[]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "payment", "release"]).await;
     let doors = [Door::open(&shop, "door-1", &[]).await, Door::open(&shop, "door-2", &[]).await];
     let mut orders = Vec::new();
     for id in ["r-1", "r-2", "r-3"] {
@@ -58,11 +54,7 @@ async fn an_order_is_paid_for_another_is_let_go_of_and_the_item_says_so() {
 #[tokio::test]
 async fn where_a_proxy_names_the_buyer_an_order_is_theirs_alone() {
     let shop = Shop::open(&[("ticket", 5)]).await;
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("payment", "p", &[("GATEWAY", "simulated")]).await,
-        shop.worker_of("release", "r", &[]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "payment", "release"]).await;
     let door = Door::open(&shop, "door", &[("BUYER_HEADER", "X-Buyer")]).await;
     let (ann, eve) = ([("X-Buyer", "ann")], [("X-Buyer", "eve")]);
     let headers = [JSON, ("Idempotency-Key", "r-1"), ("Prefer", "wait=60"), ann[0]];
@@ -133,7 +125,7 @@ async fn a_client_hears_their_place_the_verdict_and_what_becomes_of_the_order_at
 async fn streams_say_what_changes_have_a_bound_and_end_with_their_door() {
     let shop = Shop::open(&[("ticket", 2), ("short", 1)]).await;
     shop.execute("UPDATE items SET hold_ms = 100 WHERE id = 'short'").await;
-    let _workers = [shop.worker("w", &[]).await, shop.worker_of("release", "r", &[]).await];
+    let _workers = shop.workers(&["purchase", "release"]).await;
     let mut door = Door::open(&shop, "door", &[("STREAMS_MAX", "2")]).await;
     let mut item = Stream::open(&door, "/items/ticket/events", &[]).await;
     assert_eq!(item.next().await.unwrap().1["available"], 2);

@@ -110,8 +110,7 @@ async fn what_is_on_sale_is_told_from_the_last_reading_while_the_database_is_slo
     let door = Door::open(&shop, "door", &[]).await;
     let known = door.get("/items").await;
     // Nobody reads it meanwhile.
-    let mut lock = shop.pool.begin().await.unwrap();
-    sqlx::query("LOCK TABLE items IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let lock = shop.begin("LOCK TABLE items IN ACCESS EXCLUSIVE MODE").await;
     let told = door.get("/items").await;
     assert_eq!((known.status, told.status, told.body), (200, 200, known.body));
     until("that is too long ago", async || door.get("/items").await.status == 503).await;

@@ -45,11 +45,7 @@ pub(super) async fn until_left(tab: &mut Tab, left: u32) {
 async fn a_buyer_is_told_all_that_becomes_of_a_purchase_and_all_see_the_stock() {
     let Some(browser) = Browser::find("the shop").await else { return };
     let shop = Shop::open(&[("concert", 5)]).await;
-    let _workers = [
-        shop.worker("w", &[]).await,
-        shop.worker_of("release", "release", &[]).await,
-        shop.worker_of("payment", "payment", &[("GATEWAY", "simulated")]).await,
-    ];
+    let _workers = shop.workers(&["purchase", "release", "payment"]).await;
     let door = Door::open(&shop, "door", &[]).await;
     let mut ann = Tab::open(&browser, "ann", &origin(&door.address), "/").await;
     let mut bob = Tab::open(&browser, "bob", &origin(&door.address), "/").await;
@@ -217,7 +213,7 @@ const DRAWN_UP: &str = "['pace', 'depth'].map((id) => {
 async fn an_operator_replays_a_dead_letter_and_closes_a_sale_by_a_click() {
     let Some(browser) = Browser::find("the board").await else { return };
     let mut shop = Shop::open(&[("ticket", 2_000)]).await;
-    let _workers = [shop.worker("w", &[]).await, shop.worker_of("restock", "restock", &[]).await];
+    let _workers = shop.workers(&["purchase", "restock"]).await;
     let (_door, board) = with_board(&shop, &[("BOARD_CHANGES", "true"), ("BOARD_DEMO", "true")]).await;
     let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
     let headers = [("x-dead-reason", "not_handled"), ("x-dead-message", "<b>why</b>"), ("x-dead-queue", "purchase.0")];

@@ -1,9 +1,8 @@
 //! Sales in which every buyer comes by HTTP, as the load generator plays and audits them.
 
 use super::client::Door;
-use crate::support::sale::{assert_fails, endpoints, number, result_of};
+use crate::support::sale::{assert_fails, at, endpoints, number, result_of};
 use crate::support::shop::Shop;
-use loadtest::servers::Endpoints;
 use serde_json::{Value, json};
 
 fn of_doors(sale: &Value) -> Vec<&str> {
@@ -25,8 +24,7 @@ async fn a_crowd_by_http_is_told_each_by_the_first_answer() {
 async fn a_crowd_is_sent_to_a_door_that_is_given() {
     let shop = Shop::open(&[]).await;
     let door = Door::open(&shop, "given", &[]).await;
-    let (amqp_url, database_url) = (shop.amqp_url.clone(), shop.database_url.clone());
-    let endpoints = Endpoints { amqp_url, database_url, redis_url: None, is_private: true };
+    let endpoints = at(&shop.amqp_url, &shop.database_url);
     let arguments = format!("run --over http --url http://{} --buyers 300 --stock 50 --json -", door.address);
     let sale = result_of(&endpoints, &arguments).await;
     assert_eq!((&sale["passed"], number(&sale["verdicts"]["reserved"])), (&json!(true), 50.0), "{sale}");

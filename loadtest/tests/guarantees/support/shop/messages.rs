@@ -1,12 +1,12 @@
 //! What the buyer sends, and what comes back.
 
-use super::{Reply, Shop, WAIT_MAX, request, until};
+use super::{Reply, Shop, WAIT_MAX, cancellation, payment, request, until};
 use crate::contract::assert_describes;
 use futures_util::StreamExt;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, PublisherConfirm};
-use shared::messages::RELEASE_QUEUE;
+use shared::messages::{PAYMENT_QUEUE, RELEASE_QUEUE};
 use std::collections::HashMap;
 
 impl Shop {
@@ -74,7 +74,11 @@ impl Shop {
     }
 
     pub(crate) async fn cancel(&mut self, id: &str, order: &str) -> Reply {
-        self.ask(RELEASE_QUEUE, id, &format!(r#"{{"request_id":"{id}","order_id":"{order}"}}"#)).await
+        self.ask(RELEASE_QUEUE, id, &cancellation(id, order)).await
+    }
+
+    pub(crate) async fn pay(&mut self, id: &str, order: &str) -> Reply {
+        self.ask(PAYMENT_QUEUE, id, &payment(id, order)).await
     }
 
     /// These ask for a unit each, in one message; one of them alone without an array.
