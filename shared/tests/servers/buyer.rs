@@ -1,11 +1,12 @@
 //! Somebody who sends to workers, in a virtual host of the test's own, with a queue for the replies.
 
+use clap::Parser;
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
 use shared::amqp;
-use shared::config::{Migrate, WorkerOptions};
+use shared::config::{CommandLine, WorkerOptions};
 use shared::devstack::Fixture;
 use shared::messages::{Code, Identity, Rejection, Request};
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub(crate) struct Buyer {
 }
 
 impl Buyer {
-    /// The topology is not declared yet.
+    /// With the topology declared.
     pub(crate) async fn new() -> Self {
         let amqp_url = Fixture::new().await.amqp_url;
         let connection = Connection::connect(&amqp_url, ConnectionProperties::default()).await.unwrap();
@@ -56,7 +57,9 @@ impl Buyer {
         let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap().name().clone();
         let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let replies = channel.basic_consume(queue.clone(), "".into(), no_ack, FieldTable::default()).await.unwrap();
-        Self { amqp_url, connection, channel, queue, replies }
+        let buyer = Self { amqp_url, connection, channel, queue, replies };
+        buyer.declare().await;
+        buyer
     }
 
     pub(crate) async fn declare(&self) {
@@ -118,21 +121,8 @@ pub(crate) async fn send(
 
 /// Those of a worker in this process.
 pub(crate) fn options(worker_id: &str, amqp_url: &str) -> WorkerOptions {
-    WorkerOptions {
-        amqp_ca: None,
-        amqp_url: amqp_url.to_owned(),
-        worker_id: worker_id.to_owned(),
-        refuse_default_exchange: false,
-        migrate: Migrate::Auto,
-        ready_file: None,
-        trusted_users: None,
-        replay_users: Vec::new(),
-        batch_max: 100,
-        metrics_address: None,
-        startup_seconds_max: 30,
-        log: String::new(),
-        log_json: false,
-    }
+    let line = ["test", "--amqp-url", amqp_url, "--worker-id", worker_id, "--batch-max", "100"];
+    CommandLine::<()>::parse_from(line).worker
 }
 
 /// Looks again until it holds; there is no event to wait for.

@@ -23,7 +23,7 @@ const PARTITIONS: usize = 8;
 const NEEDS_THE_DATABASE: &str = "needs the database";
 static IS_AWAY: AtomicBool = AtomicBool::new(true);
 
-struct Echo;
+pub(crate) struct Echo;
 
 impl Handler for Echo {
     type Request = Text;
@@ -39,7 +39,6 @@ impl Handler for Echo {
 #[tokio::test]
 async fn padding_does_not_pile_up_where_enough_waits() {
     let buyer = Buyer::new().await;
-    buyer.declare().await;
     let nodes = Nodes::read(&buyer.amqp_url).unwrap();
     for waiting in [1, 20, 20, 5, 30] {
         amqp::fill(&nodes, "test", &[("purchase.0".to_owned(), waiting)]).await.unwrap();
@@ -50,7 +49,6 @@ async fn padding_does_not_pile_up_where_enough_waits() {
 #[tokio::test]
 async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice() {
     let mut shop = Shop::new().await;
-    shop.buyer.declare().await;
     let _worker = shop.serve("one", &shop.buyer.amqp_url).await;
     let connections = shop.connections("one").await;
     shop.delete_queue("purchase.3").await;
@@ -64,7 +62,6 @@ async fn a_deleted_queue_is_declared_again_and_the_other_partitions_never_notice
 #[tokio::test]
 async fn a_queue_that_is_deleted_while_the_database_is_away_costs_the_worker_its_session_and_nobody_an_answer() {
     let mut shop = Shop::new().await;
-    shop.buyer.declare().await;
     let _worker = shop.serve("held", &shop.buyer.amqp_url).await;
     let connections = shop.connections("held").await;
     assert!(shop.send("", "purchase.1", NEEDS_THE_DATABASE).await);
@@ -81,7 +78,6 @@ async fn a_queue_that_is_deleted_while_the_database_is_away_costs_the_worker_its
 #[tokio::test]
 async fn without_the_right_to_declare_the_other_partitions_are_served_until_somebody_puts_it_right() {
     let mut shop = Shop::new().await;
-    shop.buyer.declare().await;
     shop.delete_queue("purchase.3").await;
     let _worker = shop.spawn("few", &as_user(&shop.buyer.amqp_url, "worker"));
     shop.assert_served((0..PARTITIONS).filter(|partition| *partition != 3)).await;
@@ -96,7 +92,6 @@ async fn without_the_right_to_declare_the_other_partitions_are_served_until_some
 #[tokio::test]
 async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_for_theirs() {
     let mut shop = Shop::new().await;
-    shop.buyer.declare().await;
     let _worker = shop.serve("one", &shop.buyer.amqp_url).await;
     let connections = shop.connections("one").await;
     for exchange in ["dead", "events", "purchase.workers", "purchase"] {
@@ -131,7 +126,6 @@ async fn deleted_exchanges_are_declared_and_bound_again_and_dead_letters_wait_fo
 #[tokio::test]
 async fn who_may_not_reply_to_anybody_holds_all_replies_until_they_may() {
     let mut shop = Shop::new().await;
-    shop.buyer.declare().await;
     let [configure, write, read] = rights("worker");
     let _worker = shop.serve("mute", &shop.user(&rights("worker")).await).await;
     shop.user(&[configure.clone(), write.replace("amq\\.default", "nothing"), read.clone()]).await;
@@ -150,7 +144,6 @@ async fn who_may_not_reply_to_anybody_holds_all_replies_until_they_may() {
 #[tokio::test]
 async fn a_user_that_lacks_rights_is_told_all_of_them_and_the_command_that_gives_them() {
     let shop = Shop::new().await;
-    shop.buyer.declare().await;
     let url = shop.user(&["^amq\\.gen-.*$", "^purchase\\.workers$", ".*"].map(str::to_owned)).await;
     let said = worker::serve(Echo, &options("few", &url)).await.unwrap_err().to_string();
     for exchange in ["'dead'", "'amq.default'", "'amq.gen-"] {

@@ -1,6 +1,7 @@
 //! What each user of `rabbitmq/users.json` can do, and that it is all.
 
-use crate::buyer::{Buyer, Text, WAIT_MAX, options, until};
+use crate::buyer::{Buyer, WAIT_MAX, options, until};
+use crate::topology::Echo;
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions,
@@ -12,8 +13,6 @@ use shared::amqp::{
     self, DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply,
 };
 use shared::devstack::{Folder, RabbitMq, as_user};
-use shared::error::Error;
-use shared::handler::{Answer, Handler};
 use shared::messages::EventKind;
 use shared::worker;
 use std::sync::Arc;
@@ -52,20 +51,9 @@ const MAY: [(&str, &str); 9] = [
     ("monitoring", ""),
 ];
 
-struct Echo;
-
-impl Handler for Echo {
-    type Request = Text;
-
-    async fn handle(&self, requests: &[Text]) -> Result<Vec<Answer>, Error> {
-        Ok(requests.iter().map(|request| Answer::Verdict(request.0.clone())).collect())
-    }
-}
-
 #[tokio::test]
 async fn each_user_may_do_what_it_is_for_and_nothing_else() {
     let buyer = Buyer::new().await;
-    buyer.declare().await;
     // Of the user `buyer`, and not for their connection alone.
     let (kept, durable) = ("reply.buyer.kept", QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() });
     buyer.channel.queue_declare(kept.into(), durable, FieldTable::default()).await.unwrap();
@@ -153,7 +141,6 @@ async fn a_broker_that_is_short_of_memory_keeps_nobody_from_starting() {
 #[tokio::test]
 async fn with_their_rights_a_buyer_is_answered_events_are_published_and_an_operator_sees_what_is_dead() {
     let owner = Buyer::new().await;
-    owner.declare().await;
     let nodes = |user: &str| Nodes::read(&as_user(&owner.amqp_url, user)).unwrap();
     let served = options("w", &as_user(&owner.amqp_url, "worker"));
     tokio::spawn(async move { worker::serve(Echo, &served).await.unwrap() });

@@ -62,7 +62,7 @@ impl Handler for Touchy {
 
 #[tokio::test]
 async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch() {
-    let mut buyer = Buyer::of_worker().await;
+    let mut buyer = Buyer::new().await;
     let sent = ["first", "{", "panic", "second", "error", "third"];
     for body in sent {
         buyer.ask(body, BasicProperties::default()).await;
@@ -93,7 +93,7 @@ async fn a_panic_or_an_error_of_the_handler_costs_one_message_and_not_its_batch(
 
 #[tokio::test]
 async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_often() {
-    let mut buyer = Buyer::of_worker().await;
+    let mut buyer = Buyer::new().await;
     let trace = AMQPValue::LongString("00-1-2-01".into());
     for body in ["slow", "quick"] {
         let mut headers = FieldTable::default();
@@ -113,7 +113,7 @@ async fn what_is_put_off_comes_again_as_it_was_behind_the_others_and_however_oft
 
 #[tokio::test]
 async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answered_and_acknowledged() {
-    let mut buyer = Buyer::of_worker().await;
+    let mut buyer = Buyer::new().await;
     let worker = buyer.serve(false);
     for body in ["first", "row-1", "second", "row-2", "third"] {
         buyer.ask(body, BasicProperties::default()).await;
@@ -138,7 +138,7 @@ async fn what_waits_for_a_row_is_kept_in_order_while_what_came_after_it_is_answe
 
 #[tokio::test]
 async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
-    let mut buyer = Buyer::of_worker().await;
+    let mut buyer = Buyer::new().await;
     let folder = Folder::create().unwrap();
     let (ready_file, has_all) = (folder.path().join("ready"), Arc::new(AtomicBool::new(false)));
     let is_ready = async |is_ready| until("it is ready, or not", async || ready_file.exists() == is_ready).await;
@@ -153,7 +153,7 @@ async fn a_worker_that_makes_no_progress_is_not_ready_until_it_makes_some() {
 
 #[tokio::test]
 async fn a_window_of_large_messages_waits_on_disk_and_is_answered_in_order() {
-    let mut buyer = Buyer::of_worker().await;
+    let mut buyer = Buyer::new().await;
     let has_all = Arc::new(AtomicBool::new(false));
     let worker = buyer.serve_with(has_all.clone(), None, None);
     buyer.ask("away", BasicProperties::default()).await;
@@ -190,7 +190,7 @@ fn nameless_files_bytes() -> u64 {
 
 #[tokio::test]
 async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
-    let buyer = Buyer::of_worker().await;
+    let buyer = Buyer::new().await;
     let _worker = buyer.serve(false);
     let vhost = buyer.amqp_url.rsplit('/').next().unwrap();
     let arguments = async || {
@@ -209,13 +209,6 @@ async fn every_subscription_says_how_long_its_worker_may_hold_what_it_got() {
 }
 
 impl Buyer {
-    /// With the topology declared.
-    async fn of_worker() -> Self {
-        let buyer = Self::new().await;
-        buyer.declare().await;
-        buyer
-    }
-
     async fn ask(&self, body: &str, properties: BasicProperties) {
         assert!(self.send("", Touchy::NAME, body, properties).await);
     }
