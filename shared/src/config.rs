@@ -109,6 +109,11 @@ pub struct StoreOptions {
 }
 
 impl WorkerOptions {
+    /// What the servers' operators see of a worker of this function.
+    pub fn name(&self, function: &str) -> String {
+        format!("turnstile-{function} {}", self.worker_id)
+    }
+
     /// Whether this user of the broker may act for all.
     pub fn trusts(&self, user: &str) -> bool {
         self.trusted_users.iter().flatten().any(|trusted| trusted == user)

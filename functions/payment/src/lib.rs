@@ -116,7 +116,7 @@ impl Payment {
     /// A handler on the database and the gateway that the options name, the database's schema up to date.
     pub async fn connect(worker: WorkerOptions, options: Options) -> anyhow::Result<Self> {
         let gateway = options.gateway().await?;
-        let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
+        let name = worker.name(Self::NAME);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
         Ok(Self::new(pool, gateway, options.terms))
     }

@@ -81,7 +81,7 @@ impl Purchase {
             }
             kept.push((Kept::Orders, days));
         }
-        let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
+        let name = worker.name(Self::NAME);
         let pool = db::open(&options.store, &name, worker.startup_seconds_max, worker.migrate).await?;
         let purchase = Self { kept, ..Self::new(pool, options.strategy, options.retry)? };
         let seconds_max = worker.startup_seconds_max;

@@ -89,7 +89,7 @@ pub fn settings(turn_seconds_max: u32) -> [(&'static str, String); 2] {
 
 /// Serves until told to stop, through every outage.
 async fn serve(service: Service, options: Options) -> anyhow::Result<()> {
-    let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
+    let name = service.worker.name(PROGRAM.name);
     let pool = tokio::select! {
         opened = db::open(&options.store, &name, service.worker.startup_seconds_max, service.worker.migrate) => opened?,
         () = service.stopped() => return Ok(()),

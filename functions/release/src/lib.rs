@@ -36,7 +36,7 @@ pub struct Release {
 impl Release {
     /// A handler on the database that the options name, its schema up to date.
     pub async fn connect(worker: WorkerOptions, options: StoreOptions) -> anyhow::Result<Self> {
-        let name = format!("turnstile-{} {}", Self::NAME, worker.worker_id);
+        let name = worker.name(Self::NAME);
         Ok(Self::new(db::open(&options, &name, worker.startup_seconds_max, worker.migrate).await?))
     }
 

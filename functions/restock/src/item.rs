@@ -10,7 +10,7 @@ use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX};
 use time::OffsetDateTime;
 
 /// An item. Serialised, it is the `detail` of its events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Item {
     pub id: String,
     pub stock: i64,
@@ -26,6 +26,8 @@ pub struct Item {
     pub opens_at: Option<OffsetDateTime>,
     #[serde(skip_serializing_if = "Option::is_none", with = "shared::messages::time::option")]
     pub closes_at: Option<OffsetDateTime>,
+    /// Of a row, see `read_item`.
+    #[sqlx(skip)]
     pub rules: Rules,
     /// Whether each of its orders is found by its buyer, which some rules need.
     #[serde(skip)]

@@ -13,7 +13,7 @@ use shared::messages::{RestockRequest, Rules};
 use shared::outbox::{ItemChange, record_items};
 use shared::transaction::Transaction;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection, Row};
 use std::collections::{BTreeSet, HashMap};
 
 /// Held until the transaction ends.
@@ -83,23 +83,12 @@ impl Transaction for Change<'_> {
 
 fn read_item(row: &PgRow) -> Result<(String, Item), sqlx::Error> {
     let tiers: Option<Vec<String>> = row.try_get("tiers")?;
-    let item = Item {
-        id: row.try_get("id")?,
-        stock: row.try_get("stock")?,
-        available: row.try_get("available")?,
-        held: row.try_get("held")?,
-        sold: row.try_get("sold")?,
-        version: row.try_get("version")?,
-        hold_ms: row.try_get("hold_ms")?,
-        opens_at: row.try_get("opens_at")?,
-        closes_at: row.try_get("closes_at")?,
-        rules: Rules {
-            max_per_buyer: row.try_get("max_per_buyer")?,
-            cooldown_ms: row.try_get("cooldown_ms")?,
-            tiers: tiers.map(BTreeSet::from_iter),
-        },
-        finds_orders: row.try_get("finds_orders")?,
+    let rules = Rules {
+        max_per_buyer: row.try_get("max_per_buyer")?,
+        cooldown_ms: row.try_get("cooldown_ms")?,
+        tiers: tiers.map(BTreeSet::from_iter),
     };
+    let item = Item { rules, ..Item::from_row(row)? };
     Ok((item.id.clone(), item))
 }
 

@@ -75,7 +75,7 @@ struct All {
 }
 
 async fn serve(service: Service, All { door: options, board }: All) -> anyhow::Result<()> {
-    let name = format!("turnstile-{} {}", PROGRAM.name, service.worker.worker_id);
+    let name = service.worker.name(PROGRAM.name);
     let listener = server::listen(options.listen, "--listen")?;
     let webhook_key = options.webhook_secret.as_deref().map(webhooks::key).transpose()?;
     let connections_max = server::connections_within(options.connections_max as usize);

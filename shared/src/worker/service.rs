@@ -55,7 +55,7 @@ impl Service {
             let (dead_messages, reply_nodes) = (DeadMessages::default(), Arc::default());
             let service =
                 Self { worker, nodes, stop: stop.clone(), readiness, missing, look, dead_messages, reply_nodes };
-            let name = format!("turnstile-{function} {}", service.worker.worker_id);
+            let name = service.worker.name(function);
             tokio::select! {
                 declared = service.declare(&name, function) => declared?,
                 () = stopped(stop.clone()) => return Ok(()),

@@ -79,8 +79,7 @@ impl Function {
         with_care: &mut [bool],
         (away, has_consumed): (&mut Outage, &mut bool),
     ) -> Result<Ended, Error> {
-        let (nodes, worker_id) = (&self.service.nodes, &self.service.worker.worker_id);
-        let name = format!("turnstile-{} {worker_id}", self.handler.name());
+        let (nodes, name) = (&self.service.nodes, self.service.worker.name(self.handler.name()));
         let window = self.service.worker.batch_max.saturating_mul(WINDOW_BATCHES).clamp(WINDOW_MIN, WINDOW_MAX);
         let consumer = Consumer::open(nodes, &name, queues, window, workers, &self.service.worker.replay_users).await?;
         let settling = Settling::start(Settler {
