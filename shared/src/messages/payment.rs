@@ -93,23 +93,23 @@ impl Request for PaymentMessage {
 
 impl Identity for PaymentMessage {
     fn request_id(&self) -> &str {
-        match self {
-            Self::Pay(request) => request.request_id(),
-            Self::End(request) => request.request_id(),
-        }
+        self.request().request_id()
     }
 
     fn sender(&self) -> Option<&Sender> {
-        match self {
-            Self::Pay(request) => request.sender(),
-            Self::End(_) => None,
-        }
+        self.request().sender()
     }
 
     fn fingerprint(&self) -> Uuid {
+        self.request().fingerprint()
+    }
+}
+
+impl PaymentMessage {
+    fn request(&self) -> &dyn Identity {
         match self {
-            Self::Pay(request) => request.fingerprint(),
-            Self::End(request) => request.fingerprint(),
+            Self::Pay(request) => request,
+            Self::End(request) => request,
         }
     }
 }

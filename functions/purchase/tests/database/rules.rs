@@ -127,6 +127,7 @@ async fn rules_that_no_decision_could_read_cannot_be_set() {
     let cases = [
         ("UPDATE items SET max_per_buyer = 1", "rules_find_their_orders"),
         ("UPDATE items SET cooldown_ms = 1", "rules_find_their_orders"),
+        ("UPDATE items SET max_per_buyer = 1, counts_orders = true, is_counting = true", "rules_find_their_orders"),
         ("UPDATE items SET counts_orders = true, max_per_buyer = 0", "items_max_per_buyer_check"),
         ("UPDATE items SET tiers = '{}'", "items_tiers_check"),
         ("UPDATE items SET tiers = '{vip,NULL}'", "items_tiers_check"),

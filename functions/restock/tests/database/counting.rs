@@ -166,15 +166,3 @@ async fn a_purchase_that_commits_just_before_the_count_begins_is_counted() {
     assert_eq!((count(&pool, MISSED).await, count(&pool, COUNTED).await), (0, 1));
     assert_eq!(count(&pool, "SELECT count(*) FROM items WHERE counts_orders AND NOT is_counting").await, 1);
 }
-
-#[tokio::test]
-async fn the_database_itself_has_no_rule_about_orders_that_are_not_counted() {
-    let pool = database(&[("a", 1, 0, 0)]).await;
-    for change in [
-        "UPDATE items SET max_per_buyer = 1",
-        "UPDATE items SET cooldown_ms = 1",
-        "UPDATE items SET max_per_buyer = 1, counts_orders = true, is_counting = true",
-    ] {
-        assert_eq!(violated_by(&pool, change).await, "rules_find_their_orders");
-    }
-}
