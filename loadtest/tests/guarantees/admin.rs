@@ -6,7 +6,7 @@ mod restored;
 
 use crate::support::queue::way_into;
 use crate::support::sale;
-use crate::support::shop::{Shop, purchase_program, request, until};
+use crate::support::shop::{Shop, payment, purchase_program, request, until};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use nix::sys::signal::Signal;

@@ -1,7 +1,7 @@
 //! Orders are paid for: by message, through crashes, and a queue without room.
 
 use crate::support::sale::rabbitmqctl;
-use crate::support::shop::{Reply, Shop, memory_of, until};
+use crate::support::shop::{Reply, Shop, memory_of, payment, until};
 use shared::devstack::gateway::Behaviour;
 use shared::devstack::{Gateway, fixture};
 use shared::messages::{PAYMENT_QUEUE, RELEASE_QUEUE};

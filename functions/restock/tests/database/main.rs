@@ -12,7 +12,7 @@ use serde_json::Value;
 use shared::db;
 use shared::devstack::seed::{
     self, Fault, all_of, assert_one_verdict_per_id, codes, count, database, functions, lock, until_decided,
-    until_waiting, verdict, violated_by,
+    until_waiting, verdict,
 };
 use shared::handler::{Answer, Handler};
 use shared::messages::{

@@ -1,7 +1,7 @@
 //! A buyer is forgotten: what they bought stays, their id does not, and what they asked for is not sold again.
 
 use super::{admin_json, command};
-use crate::support::shop::{Reply, Shop, until};
+use crate::support::shop::{Reply, Shop};
 use serde_json::{Value, json};
 use shared::devstack::as_role;
 use shared::messages::PAYMENT_QUEUE;
