@@ -148,10 +148,8 @@ impl HostileKind {
     /// Routing key, properties and body. `somebodys` is a request id of a buyer's.
     pub fn message(self, number: u64, item: &str, somebodys: &str) -> (String, Vec<u8>, Vec<u8>) {
         let id = format!("hostile-{number}");
-        let of = |id: &str, quantity: u32| {
-            json!({"request_id": id, "item": item, "buyer": "hostile", "quantity": quantity}).to_string()
-        };
-        let (request, nothing) = (of(&id, 1), of(&id, 0));
+        let of = |id: &str, item: &str, quantity: u32| json!({"request_id": id, "item": item, "buyer": "hostile", "quantity": quantity});
+        let (request, nothing) = (of(&id, item, 1).to_string(), of(&id, item, 0).to_string());
         let of_item = |properties: Vec<u8>, body: &[u8]| (item.to_owned(), properties, body.to_vec());
         match self {
             Self::Unreadable => of_item(raw::properties(&[(Property::CorrelationId, UNREADABLE)]), request.as_bytes()),
@@ -165,14 +163,13 @@ impl HostileKind {
             Self::UnknownNode => of_item(raw::properties(&[(Property::ReplyTo, UNKNOWN_NODE)]), nothing.as_bytes()),
             Self::SomebodyElse => {
                 let properties = raw::addressed(somebodys.as_bytes(), OTHERS_REPLY_TO);
-                of_item(properties, of(somebodys, 0).as_bytes())
+                of_item(properties, of(somebodys, item, 0).to_string().as_bytes())
             }
             Self::Copies => of_item(raw::copies(&["purchase.0", "purchase.1", "another"]), nothing.as_bytes()),
             Self::Nested => of_item(raw::nested_headers(DEPTH), b"{}"),
             Self::Large => of_item(raw::properties(&[]), &vec![b'['; BODY_BYTES]),
             Self::Array => {
-                let another = json!({"request_id": id, "item": "another", "buyer": "hostile", "quantity": 1});
-                let body = json!([another, {}, null, "text", 7, {"request_id": [id]}]);
+                let body = json!([of(&id, "another", 1), {}, null, "text", 7, {"request_id": [id]}]);
                 of_item(raw::properties(&[]), body.to_string().as_bytes())
             }
         }

@@ -13,7 +13,7 @@ use crate::buyers::{Buyers, Left};
 use crate::database;
 use crate::failure::Failure;
 use crate::faults::{Action, Draw, EventReport, FaultKind, Faults, Happened, Injector, Network};
-use crate::hostile::{Hostile, HostileKind};
+use crate::hostile::Hostile;
 use crate::machine::Machine;
 use crate::orders::{Orders, RunningOrders};
 use crate::progress::Progress;
@@ -96,8 +96,6 @@ pub struct Running<'a> {
     doors: Option<Open>,
     /// From when the sale is open.
     hostile: Option<Hostile>,
-    hostile_rate: u32,
-    hostile_kinds: Vec<HostileKind>,
     dead_before: i64,
     /// As far as it is known.
     outcome: Outcome,
@@ -132,7 +130,6 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
     }
     specs.extend(by_http.as_ref().and_then(ByHttp::workers));
     let disturbs = faults.draws.iter().flat_map(Draw::kinds).any(FaultKind::is_of_servers);
-    let (hostile_rate, hostile_kinds) = (faults.hostile_rate, faults.hostile_kinds.clone());
     let network = if disturbs { Some(Network::before(endpoints).await?) } else { None };
     let mut workers = Workers::start(specs, network.as_ref().map_or(endpoints, |network| &network.endpoints)).await?;
     let doors = by_http.map(|by_http| Open::of(by_http, &mut workers));
@@ -160,8 +157,6 @@ pub async fn start<'a>(endpoints: &Endpoints, sale: Sale<'a>) -> Result<Running<
         orders: running_orders,
         doors,
         hostile: None,
-        hostile_rate,
-        hostile_kinds,
         dead_before,
         outcome: Outcome { scenario, servers, machine: Machine::here(), ..Outcome::default() },
     })
@@ -207,9 +202,10 @@ impl Running<'_> {
     pub fn open(&mut self) {
         if let Some((buyers, probe)) = self.ready.take() {
             self.injector.open();
-            self.hostile = (self.hostile_rate > 0).then(|| {
+            let Faults { hostile_rate, hostile_kinds, .. } = &self.injector.faults;
+            self.hostile = (*hostile_rate > 0).then(|| {
                 let (url, schedule) = (self.endpoints.of_user("buyer"), Arc::clone(&self.schedule));
-                Hostile::start(url, self.hostile_rate, &self.hostile_kinds, schedule)
+                Hostile::start(url, *hostile_rate, hostile_kinds, schedule)
             });
             self.buying.spawn(buy(buyers, probe, self.endpoints.amqp_url.clone(), self.time_max));
             tracing::info!(buyers = self.schedule.requests.len(), "the sale is open");

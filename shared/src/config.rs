@@ -33,14 +33,8 @@ pub struct CommandLine<Options: Args> {
 /// What every function takes.
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS, the virtual host `/` as %2f or left out. Of a cluster, one for
-    /// each node, with commas between them (a comma within a URL is %2c): where a node is away, the next one is tried.
-    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
-    pub amqp_url: String,
-    /// A file with the certificate of the authority (PEM) that the broker's is of, for amqps://; without it, the system's authorities
-    /// are trusted.
-    #[arg(long, env = "AMQP_CA", value_name = "FILE")]
-    pub amqp_ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub broker: BrokerOptions,
     /// What this worker is called in RabbitMQ's connection list, in PostgreSQL's activity list, in logs and in replies.
     #[arg(long, env = "WORKER_ID", default_value_t = default_worker_id(), value_parser = worker_id)]
     pub worker_id: String,
@@ -88,6 +82,19 @@ pub enum Migrate {
     Auto,
     /// It has to be up to date: `admin migrate` does it.
     Never,
+}
+
+/// What everybody takes who speaks to the broker.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerOptions {
+    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS, the virtual host `/` as %2f or left out. Of a cluster, one for
+    /// each node, with commas between them (a comma within a URL is %2c): where a node is away, the next one is tried.
+    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
+    pub amqp_url: String,
+    /// A file with the certificate of the authority (PEM) that the broker's is of, for amqps://; without it, the system's authorities
+    /// are trusted.
+    #[arg(long, env = "AMQP_CA", value_name = "FILE")]
+    pub amqp_ca: Option<PathBuf>,
 }
 
 /// What a function with a database takes.

@@ -6,12 +6,13 @@
 
 use crate::failure::Failure;
 use crate::report::{Drawn, Layout, Output, Report};
-use crate::{BrokerOptions, Limit, NAME};
+use crate::{Limit, NAME};
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::amqp::{DeadLetterQueue, DeadMessage, DeadOutcome, Taken};
+use shared::amqp::{DeadLetterQueue, DeadMessage, DeadOutcome, Nodes, Taken};
+use shared::config::BrokerOptions;
 use std::collections::BTreeMap;
 
 /// The hex digits of a message's id.
@@ -99,7 +100,7 @@ fn id(text: &str) -> Result<String, String> {
 }
 
 async fn take(queue: &QueueOptions) -> Result<(DeadLetterQueue, Taken), Failure> {
-    let dead = DeadLetterQueue::open(&queue.broker.nodes()?, NAME, &queue.worker_users).await?;
+    let dead = DeadLetterQueue::open(&Nodes::of(&queue.broker)?, NAME, &queue.worker_users).await?;
     let taken = dead.take(queue.look_max).await?;
     Ok((dead, taken))
 }

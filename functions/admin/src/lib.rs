@@ -24,10 +24,8 @@ pub mod restored;
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
 use report::{Output, Report};
-use shared::amqp::Nodes;
 use shared::config::StoreOptions;
 use shared::table::Style;
-use std::path::PathBuf;
 
 /// What the broker's and the database's operators see.
 const NAME: &str = "turnstile-admin";
@@ -112,24 +110,6 @@ pub async fn run(line: CommandLine, style: Style) -> Result<Report, Failure> {
         Command::Payment(command) => payment::run(command, output).await?,
         Command::Restock(command) => output.report(&restock::run(command).await?),
     })
-}
-
-#[derive(Debug, Args)]
-pub struct BrokerOptions {
-    /// Where RabbitMQ is: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS, the virtual host `/` as %2f or left out. Of a cluster, one for
-    /// each node, with commas between them.
-    #[arg(long, env = "AMQP_URL", default_value = "amqp://guest:guest@127.0.0.1:5672/%2f", hide_env_values = true)]
-    amqp_url: String,
-    /// A file with the certificate of the authority (PEM) that the broker's is of, for amqps://; without it, the system's authorities
-    /// are trusted.
-    #[arg(long, env = "AMQP_CA", value_name = "FILE")]
-    amqp_ca: Option<PathBuf>,
-}
-
-impl BrokerOptions {
-    fn nodes(&self) -> Result<Nodes, shared::amqp::Error> {
-        Nodes::read_with(&self.amqp_url, self.amqp_ca.as_deref())
-    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -4,13 +4,14 @@
 //! heartbeats. A worker knows it by what is delivered to it, padding where nobody buys. Until that has come round, and with
 //! workers of an older version, nobody can tell.
 
+use crate::NAME;
 use crate::failure::Failure;
 use crate::report::{Drawn, Layout};
-use crate::{BrokerOptions, NAME};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::amqp::{self, QueueState, Worker};
+use shared::amqp::{self, Nodes, QueueState, Worker};
+use shared::config::BrokerOptions;
 use shared::topology::Topology;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ struct HeardWorker {
 }
 
 pub(crate) async fn run(options: Options) -> Result<Drawn, Failure> {
-    let nodes = options.broker.nodes()?;
+    let nodes = Nodes::of(&options.broker)?;
     let topology = Topology::read();
     let names: Vec<String> = topology.queues.iter().map(|queue| queue.name.clone()).collect();
     let states = amqp::queue_states(&nodes, NAME, &names).await?;

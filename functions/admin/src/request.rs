@@ -1,12 +1,13 @@
 //! Requests to functions, sent as any other system would; and the verdicts that come back.
 
+use crate::NAME;
 use crate::failure::Failure;
 use crate::report::{Document, or_dash, time_text, visible};
-use crate::{BrokerOptions, NAME};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::Serialize;
-use shared::amqp::{self, OutgoingRequest, RequestOutcome};
+use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
+use shared::config::BrokerOptions;
 use shared::messages::{Request, Status, Verdict, is_id, is_opaque_id};
 use shared::table::Style;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub(crate) async fn send_by<R: Request + Serialize>(
     let (function, request_id) = (R::FUNCTION, request.request_id());
     let body = serde_json::to_string(&request).expect("a request is representable as JSON");
     let outgoing = OutgoingRequest { exchange: function, routing_key, correlation_id: request_id, body: &body };
-    let (nodes, wait) = (broker.nodes()?, Duration::from_secs(wait_seconds_max));
+    let (nodes, wait) = (Nodes::of(&broker)?, Duration::from_secs(wait_seconds_max));
     match amqp::request_reply(&nodes, NAME, outgoing, wait).await? {
         RequestOutcome::Verdict(verdict) => serde_json::from_slice(&verdict)
             .with_context(|| format!("the verdict on {request_id} is none that this program knows"))

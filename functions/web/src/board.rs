@@ -121,7 +121,7 @@ pub(crate) fn start(
     options.check()?;
     let listener = server::listen(options.board_address, "--board-address")?;
     let nodes = match &options.board_amqp_url {
-        Some(url) => Nodes::read_with(url, service.worker.amqp_ca.as_deref()).context("BOARD_AMQP_URL")?,
+        Some(url) => Nodes::read_with(url, service.worker.broker.amqp_ca.as_deref()).context("BOARD_AMQP_URL")?,
         None => service.nodes.clone(),
     };
     let (name, samples, in_hand) = (format!("{name} board"), Samples::default(), Arc::default());

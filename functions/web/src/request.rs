@@ -65,7 +65,8 @@ pub(crate) async fn read_body(room: &Semaphore, body: Body) -> Result<Bytes, Pro
 }
 
 async fn read_within(room: &Semaphore, body: Body) -> Result<Bytes, Problem> {
-    let (mut read, mut has) = (Vec::with_capacity(BODY_STEP_BYTES), room.try_acquire_many(0).ok());
+    // Held until it is read.
+    let (mut read, mut has) = (Vec::with_capacity(BODY_STEP_BYTES), Vec::new());
     let (mut capacity, mut chunks) = (BODY_STEP_BYTES, body.into_data_stream());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::BodyTooLarge)?;
@@ -76,8 +77,7 @@ async fn read_within(room: &Semaphore, body: Body) -> Result<Bytes, Problem> {
         if length > capacity {
             let steps = length.next_multiple_of(BODY_STEP_BYTES) - capacity;
             let more = u32::try_from(steps).ok().and_then(|steps| room.try_acquire_many(steps).ok());
-            let more = more.ok_or(Problem::TooManyBodies)?;
-            has.as_mut().expect("the room is never closed").merge(more);
+            has.push(more.ok_or(Problem::TooManyBodies)?);
             capacity += steps;
             read.reserve_exact(capacity - read.len());
         }

@@ -225,12 +225,9 @@ impl Tickets {
 
     pub(crate) fn decide(&self, ticket: &Arc<Ticket>, verdict: Verdict) {
         locked(&ticket.pace).decide(ticket.place, Instant::now().into());
-        let first =
-            self.get(&ticket.request_id).filter(|first| !Arc::ptr_eq(first, ticket) && first.body == ticket.body);
         ticket.state.send_replace(State::Decided(verdict.clone()));
-        self.remove(ticket);
         // A repeat has the verdict of the first, which may be lost.
-        if let Some(first) = first {
+        if let Some(first) = self.remove(ticket).filter(|first| first.body == ticket.body) {
             self.decide(&first, verdict);
         }
     }
@@ -278,10 +275,11 @@ impl Tickets {
         self.is_alone.store(are_none, Ordering::Relaxed);
     }
 
-    /// Unless another one has the id.
-    fn remove(&self, ticket: &Arc<Ticket>) {
+    /// Unless another one has the id, which is returned then.
+    fn remove(&self, ticket: &Arc<Ticket>) -> Option<Arc<Ticket>> {
         let mut held = locked(&self.held);
-        if held.by_id.get(&ticket.request_id).is_some_and(|held| Arc::ptr_eq(held, ticket)) {
+        let other = held.by_id.get(&ticket.request_id).filter(|first| !Arc::ptr_eq(first, ticket)).cloned();
+        if other.is_none() {
             held.by_id.remove(&ticket.request_id);
         }
         if !ticket.is_over.swap(true, Ordering::Relaxed)
@@ -292,6 +290,7 @@ impl Tickets {
                 held.lines.remove(&ticket.line);
             }
         }
+        other
     }
 }
 

@@ -36,7 +36,7 @@ const NOBODY_MAX: Duration = Duration::from_secs(30);
 const LOCK: &str = "SELECT 1 FROM items WHERE id = $1 FOR UPDATE";
 
 pub(crate) struct Injector<'a> {
-    faults: Faults<'a>,
+    pub(crate) faults: Faults<'a>,
     endpoints: Endpoints,
     schedule: Arc<Schedule>,
     /// Between workers and servers, where connections are to be disturbed.

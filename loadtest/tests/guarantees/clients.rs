@@ -242,14 +242,8 @@ async fn client(
     loads: &[&str],
     install: &[Vec<&str>],
 ) -> Option<Client> {
-    if succeeds(&folder, loads).await.is_err() {
-        for command in install.iter().map(Vec::as_slice).chain([loads]) {
-            if let Err(reason) = succeeds(&folder, command).await {
-                assert!(std::env::var_os("CI").is_none(), "what {script} needs cannot be had: {reason}");
-                not_shown(&format!("that {script} works"), &reason);
-                return None;
-            }
-        }
+    if !is_had(&folder, script, loads, install).await {
+        return None;
     }
     // A module's imports are looked for beside it, so it runs as a copy.
     let copy = folder.join(script);
@@ -287,7 +281,22 @@ pub(crate) fn folder(name: &str) -> (PathBuf, File) {
     (folder, lock)
 }
 
-pub(crate) async fn succeeds(folder: &Path, command: &[&str]) -> Result<(), String> {
+/// Whether what a script stands on loads, or does once it is installed; where not, that is said.
+pub(crate) async fn is_had(folder: &Path, script: &str, loads: &[&str], install: &[Vec<&str>]) -> bool {
+    if succeeds(folder, loads).await.is_ok() {
+        return true;
+    }
+    for command in install.iter().map(Vec::as_slice).chain([loads]) {
+        if let Err(reason) = succeeds(folder, command).await {
+            assert!(std::env::var_os("CI").is_none(), "what {script} needs cannot be had: {reason}");
+            not_shown(&format!("that {script} works"), &reason);
+            return false;
+        }
+    }
+    true
+}
+
+async fn succeeds(folder: &Path, command: &[&str]) -> Result<(), String> {
     let mut running = Command::new(command[0]);
     running.args(&command[1..]).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(INSTALL_WAIT_MAX, running.output()).await {

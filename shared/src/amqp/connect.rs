@@ -2,7 +2,7 @@
 
 use super::socket::Socket;
 use super::{Error, answered, protocol_error, readable};
-use crate::config::{UNREADABLE_URL, check_url, parameter};
+use crate::config::{BrokerOptions, UNREADABLE_URL, check_url, parameter};
 use crate::tls::{self, Setting, Tls};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -61,6 +61,10 @@ impl Nodes {
         let list: Arc<[Node]> = urls.split(',').map(read).collect::<Result<_, _>>()?;
         let chance = fastrand::usize(..list.len());
         Ok(Self { list, first: Arc::new(AtomicUsize::new(chance)), called: Arc::default() })
+    }
+
+    pub fn of(options: &BrokerOptions) -> Result<Self, Error> {
+        Self::read_with(&options.amqp_url, options.amqp_ca.as_deref())
     }
 
     /// Says which of them can be listened to on the way.

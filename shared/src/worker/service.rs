@@ -49,7 +49,7 @@ impl Service {
         Box::pin(async move {
             let readiness = Readiness::of(worker.ready_file.clone());
             let (found, missing) = watch::channel(Missing::new());
-            let nodes = Nodes::read_with(&worker.amqp_url, worker.amqp_ca.as_deref())?;
+            let nodes = Nodes::of(&worker.broker)?;
             nodes.warn_of_plain();
             let look = Arc::default();
             let (dead_messages, reply_nodes) = (DeadMessages::default(), Arc::default());

@@ -30,13 +30,13 @@ pub(crate) struct Tab {
 
 impl Tab {
     /// Opens the address; `name` is none that another tab of the browser had.
-    pub(crate) async fn open(browser: &Browser, name: &str, origin: &str, path: &str) -> Self {
+    pub(crate) async fn open(browser: &Browser, name: &str, address: &str, path: &str) -> Self {
         let mut arguments = ["sh", "-c", PIPED, "sh"].map(str::to_owned).to_vec();
         arguments.extend(browser.arguments(&browser.folder.path().join(name)));
         arguments.push("--remote-debugging-pipe".to_owned());
         let mut browser = command(&arguments).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (commands, said) = (browser.stdin.take().unwrap(), BufReader::new(browser.stdout.take().unwrap()));
-        let (origin, faults) = (origin.to_owned(), Vec::new());
+        let (origin, faults) = (format!("http://{address}"), Vec::new());
         let mut tab = Self { browser, commands, said, session: None, sent: 0, origin, faults };
         let target = tab.ask("Target.createTarget", json!({ "url": "about:blank" })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });

@@ -1,7 +1,7 @@
 //! Both pages for whoever comes: on a narrow screen, by night, by the keyboard, and by what a screen reader is told.
 
 use super::client::Door;
-use super::pages::{origin, part, until_left, with_board};
+use super::pages::{part, until_left, with_board};
 use crate::admin::dead::dead_letter;
 use crate::support::browser::Browser;
 use crate::support::shop::Shop;
@@ -56,7 +56,7 @@ async fn the_shop_is_usable_on_a_narrow_screen_by_night_by_keyboard_and_by_name(
     let shop = Shop::open(&[("a-concert-with-a-name-that-is-longer-than-a-telephone-is-wide-2026", 5)]).await;
     let _worker = shop.worker("w", &[]).await;
     let door = Door::open(&shop, "door", &[]).await;
-    let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
+    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
     until_left(&mut tab, 5).await;
     let is_buy = "document.activeElement.textContent === 'Buy'";
     for _ in 0..TABS_MAX {
@@ -81,7 +81,7 @@ async fn the_board_is_usable_on_a_narrow_screen_by_night_and_by_name() {
     let _worker = shop.worker("w", &[]).await;
     let (_door, board) = with_board(&shop, &[("BOARD_CHANGES", "true"), ("BOARD_DEMO", "true")]).await;
     dead_letter(&shop, "r-1", &[("x-dead-reason", "not_handled"), ("x-dead-queue", "purchase.0")]).await;
-    let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
+    let mut tab = Tab::open(&browser, "board", &board, "/board").await;
     tab.until("document.querySelectorAll('#dead button').length === 2").await;
     tab.until("document.querySelectorAll('#items button').length === 3").await;
     assert!(controls(&mut tab).await >= 6);

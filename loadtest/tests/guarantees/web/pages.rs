@@ -16,10 +16,6 @@ pub(super) async fn with_board(shop: &Shop, environment: &[(&str, &str)]) -> (Do
     (Door::open(shop, "door", &[&board[..], environment].concat()).await, address)
 }
 
-pub(super) fn origin(address: &str) -> String {
-    format!("http://{address}")
-}
-
 /// The text of a part of the row or card that is selected.
 pub(super) fn part(selector: &str, name: &str) -> String {
     format!("document.querySelector('{selector} [data-part={name}]').textContent")
@@ -47,8 +43,8 @@ async fn a_buyer_is_told_all_that_becomes_of_a_purchase_and_all_see_the_stock() 
     let shop = Shop::open(&[("concert", 5)]).await;
     let _workers = shop.workers(&["purchase", "release", "payment"]).await;
     let door = Door::open(&shop, "door", &[]).await;
-    let mut ann = Tab::open(&browser, "ann", &origin(&door.address), "/").await;
-    let mut bob = Tab::open(&browser, "bob", &origin(&door.address), "/").await;
+    let mut ann = Tab::open(&browser, "ann", &door.address, "/").await;
+    let mut bob = Tab::open(&browser, "bob", &door.address, "/").await;
     until_left(&mut ann, 5).await;
     buy(&mut ann, 2, "Held for you").await;
     ann.until(&format!("/^(9:5.|10:00)$/.test({})", part("#purchases", "rest"))).await;
@@ -83,9 +79,9 @@ async fn a_buyer_sees_their_place_in_line_while_the_database_is_stopped() {
     let (mut servers, shop) = Shop::private(&[("concert", 5)]).await;
     let _worker = shop.worker("w", &[]).await;
     let door = Door::open(&shop, "door", &[]).await;
-    let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
+    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
     until_left(&mut tab, 5).await;
-    let mut second = Tab::open(&browser, "second", &origin(&door.address), "/").await;
+    let mut second = Tab::open(&browser, "second", &door.address, "/").await;
     until_left(&mut second, 5).await;
     servers.postgres.kill().await.unwrap();
     for (tab, place) in [(&mut tab, "Waiting"), (&mut second, "At least 1 ahead of you")] {
@@ -111,7 +107,7 @@ async fn a_buyer_whose_payment_takes_long_is_told_how_it_ended() {
     let shop = Shop::open(&[("concert", 5)]).await;
     let _worker = shop.worker("w", &[]).await;
     let door = Door::open(&shop, "door", &[]).await;
-    let mut tab = Tab::open(&browser, "tab", &origin(&door.address), "/").await;
+    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
     until_left(&mut tab, 5).await;
     buy(&mut tab, 1, "Held for you").await;
     click_and_see(&mut tab, "pay", "Paying").await;
@@ -129,7 +125,7 @@ async fn the_board_shows_a_sale_as_it_goes_on() {
     let mut shop = Shop::open(&[("ticket", 1)]).await;
     let _worker = shop.worker("w", &[]).await;
     let (_door, board) = with_board(&shop, &[]).await;
-    let mut tab = Tab::open(&browser, "board", &origin(&board), "/").await;
+    let mut tab = Tab::open(&browser, "board", &board, "/").await;
     tab.until(&format!("{} === 'w'", part("#queues", "rest"))).await;
     tab.until(&format!("{} === '0'", part("#items", "held"))).await;
     tab.evaluate("states = 0; new EventSource('/board/events').addEventListener('state', () => { states += 1; })")
@@ -162,7 +158,7 @@ async fn every_figure_of_the_board_is_that_of_the_engine() {
     let Some(browser) = Browser::find("the board").await else { return };
     let mut shop = Shop::open(&[("ticket", 20)]).await;
     let (_door, board) = with_board(&shop, &[]).await;
-    let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
+    let mut tab = Tab::open(&browser, "board", &board, "/board").await;
     for number in 0..9 {
         shop.buy(&format!("r-{number}"), "ticket").await;
     }
@@ -215,7 +211,7 @@ async fn an_operator_replays_a_dead_letter_and_closes_a_sale_by_a_click() {
     let mut shop = Shop::open(&[("ticket", 2_000)]).await;
     let _workers = shop.workers(&["purchase", "restock"]).await;
     let (_door, board) = with_board(&shop, &[("BOARD_CHANGES", "true"), ("BOARD_DEMO", "true")]).await;
-    let mut tab = Tab::open(&browser, "board", &origin(&board), "/board").await;
+    let mut tab = Tab::open(&browser, "board", &board, "/board").await;
     let headers = [("x-dead-reason", "not_handled"), ("x-dead-message", "<b>why</b>"), ("x-dead-queue", "purchase.0")];
     dead_letter(&shop, "r-1", &headers).await;
     tab.until(&format!("{} === '<b>why</b>'", part("#dead", "message"))).await;
@@ -255,7 +251,10 @@ async fn a_board_is_seen_by_who_knows_its_password_and_changed_by_its_own_page()
     let drop = "/board/dead/000000000000/drop";
     for (headers, expected) in [
         (&[host, json][..], (404, "unknown_dead_letter")),
-        (&[host, json, ("Sec-Fetch-Site", "same-origin"), ("Origin", &origin(&address))], (404, "unknown_dead_letter")),
+        (
+            &[host, json, ("Sec-Fetch-Site", "same-origin"), ("Origin", &format!("http://{address}"))],
+            (404, "unknown_dead_letter"),
+        ),
         (&[host, json, ("Sec-Fetch-Site", "cross-site")], (403, "another_origin")),
         (&[host, json, ("Sec-Fetch-Site", "same-site")], (403, "another_origin")),
         (&[host, json, ("Origin", "http://evil.example")], (403, "another_origin")),
