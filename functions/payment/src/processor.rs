@@ -14,7 +14,7 @@ use shared::db::on_connection;
 use shared::error::Error;
 use shared::fail_point::pause_at;
 use shared::handler::Answer;
-use shared::messages::{Code, EndRequest, PaymentRequest, Rejection};
+use shared::messages::{Code, End, EndRequest, PaymentRequest, Rejection, Settlement, Verdict};
 use shared::transaction;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -66,8 +66,10 @@ impl Payment {
             let allowed: Vec<EndRequest> = requests.iter().filter(|request| may(request)).cloned().collect();
             let mut settled = Vec::new().into_iter();
             if !allowed.is_empty() {
-                settled = transaction::run(&self.pool, &Settle(&allowed)).await?.into_iter();
+                let answers = transaction::run(&self.pool, &Settle(&allowed)).await?;
                 self.notifier.notify();
+                allowed.iter().zip(&answers).for_each(|(request, answer)| tell_of_stray_money(request, answer));
+                settled = answers.into_iter();
             }
             let answer = |request: &EndRequest| match may(request) {
                 true => settled.next().expect("one answer for each"),
@@ -163,6 +165,15 @@ fn outcomes<'a>(
         }
     });
     known.collect()
+}
+
+/// The gateway does not read what it is answered, and nothing here gives this money back.
+fn tell_of_stray_money(EndRequest { order_id, end, .. }: &EndRequest, answer: &Answer) {
+    let (End::Settle(Settlement::Captured { charge_id }), Answer::Verdict(body)) = (end, answer) else { return };
+    let code = serde_json::from_str::<Verdict>(body).map(|verdict| verdict.code);
+    if matches!(code, Ok(Code::UnknownOrder | Code::NoPayment)) {
+        tracing::error!(%order_id, charge_id, "the gateway took money for no payment of ours; give it back at the gateway");
+    }
 }
 
 fn not_allowed(request: &EndRequest) -> Rejection {

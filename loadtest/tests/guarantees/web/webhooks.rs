@@ -108,6 +108,10 @@ async fn a_webhook_ends_a_payment_under_way_and_repeated_late_or_out_of_order_it
     }
     assert_eq!(say(&door, "msg-7", r#"{"type":"payment.captured"}"#, 0, SECRET).await.status, 400);
     assert_eq!(shop.count("SELECT count(*) FROM orders WHERE state = 'paid'").await, 1);
+    let unknown = captured(&uuid::Uuid::now_v7().to_string(), "ch-9");
+    assert_eq!(say(&door, "msg-8", &unknown, 0, SECRET).await.status, 204);
+    until("its operators are told of money that is nobody's", async || shop.log("p-2").await.contains("ch-9")).await;
+    assert!(!shop.log("p-2").await.contains("ch-1"), "and of no other");
     let deaf = Door::open(&shop, "deaf", &[]).await;
     assert_eq!(say(&deaf, "msg-8", &first, 0, SECRET).await.problem(), (404, "not_found".into()));
 }
