@@ -27,8 +27,8 @@ use shared::{amqp, telemetry};
 use std::path::Path;
 
 /// What is logged unless `RUST_LOG` says otherwise. lapin logs every lost connection beside returning it, and sqlx every
-/// statement that takes a second, as an audit does.
-const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error";
+/// statement that takes a second, as an audit does, and every wait for a connection, which is what the HTTP baselines do all the time.
+const LOG_FILTER_DEFAULT: &str = "warn,lapin=off,sqlx::query=error,sqlx::pool=error";
 
 /// Does what the command line says; returns whether every invariant holds.
 ///
