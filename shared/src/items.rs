@@ -1,7 +1,7 @@
 //! Items as whoever only looks sees them: one list and one statement for `admin`, the board and the shop.
 
 use serde::Serialize;
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 use time::OffsetDateTime;
 
 /// Hot ones first: the version counts the decisions. $1 is the most rows.

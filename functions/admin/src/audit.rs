@@ -11,7 +11,8 @@ use clap::Args;
 use serde::Serialize;
 use shared::config::StoreOptions;
 use shared::table::Style;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
+use sqlx_macros::FromRow;
 use std::path::PathBuf;
 use time::OffsetDateTime;
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shared::config::StoreOptions;
 use shared::items::{ITEM, ITEMS, Item};
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 
 /// Of the decisions, the version counts those that were committed. $1 is the most rows.
 pub const CONFLICTS: &str = "

@@ -14,7 +14,8 @@ use serde::Serialize;
 use serde_json::json;
 use shared::config::StoreOptions;
 use shared::order::State;
-use sqlx::{FromRow, PgConnection};
+use sqlx::PgConnection;
+use sqlx_macros::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

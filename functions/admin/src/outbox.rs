@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::config::StoreOptions;
 use shared::db;
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 use time::OffsetDateTime;
 
 /// The first $1 rows, and how many there are in all.

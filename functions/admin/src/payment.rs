@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::config::StoreOptions;
 use shared::messages::{End, EndRequest, PaymentMessage, Settlement};
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 

@@ -40,7 +40,7 @@ pub trait Gateway: Send + Sync + 'static {
 }
 
 /// What is to be paid for. How much that is, is between shop and gateway: an engine that sells units knows no prices.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, sqlx_macros::FromRow)]
 pub struct Charge {
     pub order_id: Uuid,
     pub item: String,

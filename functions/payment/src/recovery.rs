@@ -50,7 +50,7 @@ SELECT order_id, taken.request_id, payment_method, taken.sender, item, quantity,
 FROM taken JOIN orders ON orders.id = order_id";
 
 /// A payment whose turn it is.
-#[derive(sqlx::FromRow)]
+#[derive(sqlx_macros::FromRow)]
 struct Due {
     #[sqlx(flatten)]
     charge: Charge,

@@ -23,7 +23,7 @@ pub struct Snapshot {
 }
 
 /// An item, as a purchase sees it.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub struct Item {
     pub version: i64,
     /// Units left.

@@ -16,7 +16,7 @@ const OR: &str = " or ";
 pub type Refusal = (Code, String);
 
 /// The rules of one item, combined freely: a request must pass each of them. By default there is none.
-#[derive(Debug, Clone, Default, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, sqlx_macros::FromRow)]
 pub struct Rules {
     pub opens_at: Option<OffsetDateTime>,
     pub closes_at: Option<OffsetDateTime>,
@@ -37,7 +37,7 @@ pub struct Buyer<'a> {
 
 /// What a buyer has of an item: reserved, being paid for, or paid. An order that was cancelled or that expired gave its
 /// units back, and is no purchase: it counts towards neither limit nor cooldown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct BuyerHistory {
     /// Of all these orders.
     pub units: i64,

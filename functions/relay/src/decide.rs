@@ -12,7 +12,7 @@ use uuid::Uuid;
 const ROUTING_KEY_BYTES_MAX: usize = 255;
 
 /// A row as it is read: something happened to these orders, or to this item.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, sqlx_macros::FromRow)]
 pub(crate) struct Row {
     /// Events of one item, and those of one order, have their rows numbered in the order in which they happened.
     pub(crate) id: i64,

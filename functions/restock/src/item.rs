@@ -10,7 +10,7 @@ use shared::messages::{Code, EventKind, Operation, Rules, STOCK_MAX};
 use time::OffsetDateTime;
 
 /// An item. Serialised, it is the `detail` of its events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx_macros::FromRow)]
 pub struct Item {
     pub id: String,
     pub stock: i64,

@@ -48,7 +48,7 @@ pub enum Due {
 }
 
 /// An item's row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Item {
     pub stock: i64,
     pub available: i64,

@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// A verdict on record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Recorded {
     /// As versions up to 0.2 make it.
     pub fingerprint: Uuid,

@@ -50,7 +50,7 @@ FROM UNNEST($1::text[], $2::bigint[]) AS change (item, units)
 WHERE items.id = change.item";
 
 /// An order, as those see it who move it on.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, sqlx_macros::FromRow)]
 pub struct Order {
     pub id: Uuid,
     pub state: State,

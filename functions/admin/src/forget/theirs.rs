@@ -1,7 +1,7 @@
 //! Whose a verdict is.
 
 use shared::messages::{Identity, PurchaseRequest, QUANTITY_MAX, Verdict};
-use sqlx::FromRow;
+use sqlx_macros::FromRow;
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 

@@ -3,7 +3,8 @@
 use crate::*;
 use purchase::decide::Item;
 use shared::messages::time::text;
-use sqlx::{FromRow, Row};
+use sqlx::Row;
+use sqlx::FromRow;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use time::OffsetDateTime;

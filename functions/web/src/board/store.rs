@@ -4,7 +4,8 @@ use crate::store::on_sale;
 use serde::Serialize;
 use shared::db;
 use shared::items::Item;
-use sqlx::{FromRow, PgPool};
+use sqlx::PgPool;
+use sqlx_macros::FromRow;
 
 /// Of the first rows, and no more: it is read again and again.
 const OUTBOX: &str = "
