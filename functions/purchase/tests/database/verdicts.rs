@@ -3,8 +3,7 @@
 use crate::*;
 use purchase::decide::Item;
 use shared::messages::time::text;
-use sqlx::Row;
-use sqlx::FromRow;
+use sqlx::{FromRow, Row};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use time::OffsetDateTime;
