@@ -7,7 +7,7 @@
 use super::line::{Line, Parts, attempts_max, halves};
 use super::reply_address::{ReplyNode, ReplyNodes, reply_node};
 use super::service::Service;
-use crate::amqp::{Outgoing, Reply};
+use crate::amqp::{Delivery, Outgoing, Reply};
 use crate::fail_point::pause_at;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -20,6 +20,16 @@ const LOSSES_MAX: u32 = 4;
 pub(super) struct Publishing {
     service: Service,
     line: Line,
+}
+
+/// Messages whose replies may end the connection, by (partition, tag): they are to be tried out.
+#[derive(Default)]
+pub(super) struct Unknown(HashSet<(usize, u64)>);
+
+impl Unknown {
+    pub(super) fn has(&self, message: &Delivery) -> bool {
+        self.0.contains(&(message.partition, message.tag))
+    }
 }
 
 /// Where replies go that may end the connection: behind all others, in the background.
@@ -39,16 +49,16 @@ impl Publishing {
     /// Publishes until the broker has confirmed it all, on a new connection where the old one fails. It goes on for
     /// as long as the session lives: giving up would only have the same deliveries come back, each a delivery older.
     ///
-    /// Returns the (partition, tag) of those that may end the connection: they are to be tried out.
-    pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) -> HashSet<(usize, u64)> {
+    /// Returns whose replies were left out.
+    pub(super) async fn publish(&mut self, replies: Vec<Reply<'_>>) -> Unknown {
         // Only who is connected knows which node is ours. What fails here fails again below, and is said there.
         drop(self.line.connected(&self.service).await);
-        let (mut parts, mut unknown) = (Parts::of(replies, halves), HashSet::new());
+        let (mut parts, mut unknown) = (Parts::of(replies, halves), Unknown::default());
         while let Some(mut part) = parts.next() {
             part.retain(|reply| {
                 let is_unknown = self.is_unknown(reply);
                 if is_unknown {
-                    unknown.insert((reply.to.partition, reply.to.tag));
+                    unknown.0.insert((reply.to.partition, reply.to.tag));
                 }
                 !is_unknown
             });

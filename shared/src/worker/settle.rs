@@ -5,7 +5,7 @@
 
 use super::copies::Copies;
 use super::outcome::{Outcome, Rejected};
-use super::publish::{Publishing, TryingOut};
+use super::publish::{Publishing, TryingOut, Unknown};
 use super::service::Service;
 use super::validate::may_reply;
 use super::{BATCHES_ANSWERED_MAX, BATCHES_ANSWERING_MAX, BATCHES_FINISHED_MAX};
@@ -13,7 +13,6 @@ use crate::amqp::{Acknowledger, Copied, Delivery, Error, Reply};
 use crate::fail_point::pause_at;
 use crate::messages::Rejection;
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -24,25 +23,11 @@ use tokio::task::JoinHandle;
 const WAITING_MAX: u32 = 16_000;
 const WAITING_BYTES: usize = 4 * 1024;
 
-/// A batch whose replies are sent, but for those to nodes that are to be tried out, by (partition, tag).
+/// A batch whose replies are sent, but for those to nodes that are to be tried out.
 struct Answered {
     batch: Decided,
-    unknown: HashSet<(usize, u64)>,
+    unknown: Unknown,
     _room: OwnedSemaphorePermit,
-}
-
-impl Answered {
-    fn is_unknown(&self, of: &Delivery) -> bool {
-        self.unknown.contains(&(of.partition, of.tag))
-    }
-
-    fn forget_what_is_sent(&mut self) {
-        for (of, outcome) in &mut self.batch.outcomes {
-            if self.unknown.contains(&(of.partition, of.tag)) {
-                outcome.forget_what_is_sent();
-            }
-        }
-    }
 }
 
 pub(super) struct Decided {
@@ -52,6 +37,16 @@ pub(super) struct Decided {
     pub(super) held: Vec<usize>,
     /// In each partition, the first (partition, tag) that was delivered and is not decided.
     pub(super) undecided: Vec<(usize, u64)>,
+}
+
+impl Decided {
+    fn forget_what_is_sent(&mut self, is_sent: impl Fn(&Delivery) -> bool) {
+        for (of, outcome) in &mut self.outcomes {
+            if is_sent(of) {
+                outcome.forget_what_is_sent();
+            }
+        }
+    }
 }
 
 /// The settling of one session's batches, in the background; it ends with the session.
@@ -125,15 +120,10 @@ impl Settler {
             pause_at("decided").await;
             let unknown = publishing.publish(self.replies(batch.outcomes.iter())).await;
             pause_at("replied").await;
-            let (mut weight, is_unknown) = (0, |of: &Delivery| unknown.contains(&(of.partition, of.tag)));
-            for (of, outcome) in &mut batch.outcomes {
-                if is_unknown(of) {
-                    weight += 1 + outcome.verdict_bytes() / WAITING_BYTES;
-                } else {
-                    outcome.forget_what_is_sent();
-                }
-            }
-            weight += self.copies(&batch.outcomes).iter().map(weight_of).sum::<usize>();
+            batch.forget_what_is_sent(|of| !unknown.has(of));
+            let to_try_out = batch.outcomes.iter().filter(|(of, _)| unknown.has(of));
+            let weight = to_try_out.map(|(_, outcome)| 1 + outcome.verdict_bytes() / WAITING_BYTES).sum::<usize>()
+                + self.copies(&batch.outcomes).iter().map(weight_of).sum::<usize>();
             let weight = u32::try_from(weight).unwrap_or(u32::MAX).min(WAITING_MAX);
             let room = Arc::clone(&room).acquire_many_owned(weight).await.expect("nobody closes it");
             if answered.send(Answered { batch, unknown, _room: room }).await.is_err() {
@@ -152,11 +142,13 @@ impl Settler {
         let mut waiting = Vec::new();
         while answered.recv_many(&mut waiting, BATCHES_FINISHED_MAX).await > 0 {
             tracing::debug!(batches = waiting.len(), "finishing");
-            let unknown = waiting
+            let to_try_out = waiting
                 .iter()
-                .flat_map(|answered| answered.batch.outcomes.iter().filter(|of| answered.is_unknown(&of.0)));
-            trying_out.publish(self.replies(unknown)).await;
-            waiting.iter_mut().for_each(Answered::forget_what_is_sent);
+                .flat_map(|Answered { batch, unknown, .. }| batch.outcomes.iter().filter(|(of, _)| unknown.has(of)));
+            trying_out.publish(self.replies(to_try_out)).await;
+            for Answered { batch, unknown, .. } in &mut waiting {
+                batch.forget_what_is_sent(|of| unknown.has(of));
+            }
             let copied = waiting.iter().flat_map(|answered| self.copies(&answered.batch.outcomes)).collect();
             let returned = copies.publish(copied).await;
             self.acknowledger.give_back(&returned).await?;

@@ -28,25 +28,53 @@ pub(crate) struct Tab {
     pub(crate) faults: Vec<String>,
 }
 
+/// What a page is shown as.
+#[derive(Clone, Copy)]
+pub(crate) enum Look {
+    Light,
+    Dark,
+    /// Light, and as wide as a small telephone.
+    Phone,
+}
+
 impl Tab {
     /// Opens the address; `name` is none that another tab of the browser had.
     pub(crate) async fn open(browser: &Browser, name: &str, address: &str, path: &str) -> Self {
+        let mut tab = Self::empty(browser, name, format!("http://{address}")).await;
+        tab.go(path).await;
+        tab.until("document.readyState === 'complete'").await;
+        tab
+    }
+
+    /// With no page yet; what it will be shown is of this origin.
+    pub(crate) async fn empty(browser: &Browser, name: &str, origin: String) -> Self {
         let mut arguments = ["sh", "-c", PIPED, "sh"].map(str::to_owned).to_vec();
         arguments.extend(browser.arguments(&browser.folder.path().join(name)));
         arguments.push("--remote-debugging-pipe".to_owned());
         let mut browser = command(&arguments).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (commands, said) = (browser.stdin.take().unwrap(), BufReader::new(browser.stdout.take().unwrap()));
-        let (origin, faults) = (format!("http://{address}"), Vec::new());
-        let mut tab = Self { browser, commands, said, session: None, sent: 0, origin, faults };
+        let mut tab = Self { browser, commands, said, session: None, sent: 0, origin, faults: Vec::new() };
         let target = tab.ask("Target.createTarget", json!({ "url": "about:blank" })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         tab.session = tab.ask("Target.attachToTarget", attach).await["sessionId"].as_str().map(ToOwned::to_owned);
         for domain in ["Page.enable", "Runtime.enable", "Log.enable", "Network.enable"] {
             tab.ask(domain, json!({})).await;
         }
-        tab.ask("Page.navigate", json!({ "url": format!("{}{path}", tab.origin) })).await;
-        tab.until("document.readyState === 'complete'").await;
         tab
+    }
+
+    pub(crate) async fn go(&mut self, path: &str) {
+        self.ask("Page.navigate", json!({ "url": format!("{}{path}", self.origin) })).await;
+    }
+
+    pub(crate) async fn look(&mut self, look: Look) {
+        if let Look::Phone = look {
+            let screen = json!({ "width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": false });
+            self.ask("Emulation.setDeviceMetricsOverride", screen).await;
+        }
+        let scheme = if let Look::Dark = look { "dark" } else { "light" };
+        let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.ask("Emulation.setEmulatedMedia", scheme).await;
     }
 
     /// Has the browser do something, and waits for its answer.
@@ -72,13 +100,21 @@ impl Tab {
 
     fn note(&mut self, message: &Value) {
         let parameters = &message["params"];
-        let is_foreign =
-            |url: &str| !url.starts_with(&self.origin) && !url.starts_with("data:") && url != "about:blank";
+        let is_foreign = |url: &str| {
+            let ours = [self.origin.as_str(), "data:", "blob:"];
+            !ours.iter().any(|ours| url.starts_with(ours)) && url != "about:blank"
+        };
         let is_fault = match message["method"].as_str().unwrap_or_default() {
             "Runtime.exceptionThrown" | "Inspector.targetCrashed" => true,
             "Runtime.consoleAPICalled" => ["error", "warning", "assert"].iter().any(|kind| parameters["type"] == *kind),
             "Log.entryAdded" => parameters["entry"]["level"] == "error",
             "Network.requestWillBeSent" => parameters["request"]["url"].as_str().is_some_and(is_foreign),
+            // It was told of before the page's own policy stopped it.
+            "Network.loadingFailed" if parameters["blockedReason"] == "csp" => {
+                let of_it = format!("\"requestId\":{}", parameters["requestId"]);
+                self.faults.retain(|fault| !fault.contains(&of_it));
+                false
+            }
             _ => false,
         };
         if is_fault {
@@ -125,12 +161,17 @@ impl Tab {
     }
 
     /// Nothing went wrong on the page, and it asked nobody else for anything.
-    pub(crate) async fn close(mut self) {
+    pub(crate) async fn close(self) {
+        assert_eq!(self.faults().await, [] as [String; 0]);
+    }
+
+    /// Closes it, and says what went wrong.
+    pub(crate) async fn faults(mut self) -> Vec<String> {
         // What the browser has yet to say comes before its answer.
         self.evaluate("1").await;
-        assert_eq!(self.faults, [] as [String; 0]);
         self.session = None;
         self.ask("Browser.close", json!({})).await;
         self.browser.wait().await.unwrap();
+        self.faults
     }
 }

@@ -5,7 +5,7 @@ use super::pages::{part, until_left, with_board};
 use crate::admin::dead::dead_letter;
 use crate::support::browser::Browser;
 use crate::support::shop::Shop;
-use crate::support::tab::Tab;
+use crate::support::tab::{Look, Tab};
 use serde_json::{Value, json};
 
 /// What can be operated, as Chromium calls it.
@@ -35,8 +35,7 @@ async fn controls(tab: &mut Tab) -> usize {
 
 /// As wide as a small telephone, and by night.
 async fn narrow_and_dark(tab: &mut Tab) {
-    let screen = json!({ "width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": false });
-    tab.ask("Emulation.setDeviceMetricsOverride", screen).await;
+    tab.look(Look::Phone).await;
     let wide = "document.documentElement.scrollWidth";
     tab.until(&format!("innerWidth === 360 && {wide} <= 360")).await;
     let light = |name: &str| {
@@ -45,8 +44,7 @@ async fn narrow_and_dark(tab: &mut Tab) {
     };
     let (ground, ink) = (light("backgroundColor"), light("color"));
     tab.until(&format!("{ground} > 3 * 200 && {ink} < 3 * 80")).await;
-    let night = json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] });
-    tab.ask("Emulation.setEmulatedMedia", night).await;
+    tab.look(Look::Dark).await;
     tab.until(&format!("{ground} < 3 * 60 && {ink} > 3 * 180")).await;
 }
 
