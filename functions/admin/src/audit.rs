@@ -251,13 +251,16 @@ ORDER BY hold_until",
     },
     Check {
         name: "payments_end",
-        should: "no order is being paid for without end (else: does payment run? what does `admin payment` say?)",
+        should: "no order is being paid for, and no charge given back, without end (else: does payment run? what does `admin payment` say?)",
         sql: "
-WITH paying AS (
+WITH under_way AS (
     SELECT id, item, said, (SELECT max(at) FROM order_history WHERE order_id = orders.id AND to_state = 'paying') AS since
     FROM orders LEFT JOIN payments ON payments.order_id = orders.id WHERE state = 'paying'
+    UNION ALL
+    SELECT id, item, said, void_at
+    FROM orders JOIN payments ON payments.order_id = orders.id WHERE is_under_way AND state <> 'paying'
 )
-SELECT format('%s (of %s, since %s%s)', id, item, since, '; ' || said) FROM paying
+SELECT format('%s (of %s, since %s%s)', id, item, since, '; ' || said) FROM under_way
 WHERE since IS NULL OR since < now() - make_interval(secs => CASE WHEN said IS NULL THEN $3 ELSE $6 END)
 ORDER BY since, id",
     },

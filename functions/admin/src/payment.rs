@@ -66,7 +66,7 @@ pub(crate) async fn run(command: Command, output: Output) -> Result<Report, Fail
     let (OrderOptions { order: order_id }, end, request) = match command {
         Command::Payment { order, store } => return Ok(output.report(&show(order.order, &store).await?)),
         Command::Settle { order, captured, declined, request } => {
-            let declined = Settlement::Declined { reason: declined.unwrap_or_default() };
+            let declined = Settlement::Declined { reason: declined.unwrap_or_default(), payment_method: None };
             (order, End::Settle(captured.map_or(declined, |charge_id| Settlement::Captured { charge_id })), request)
         }
         Command::Void { order, request } => (order, End::Void, request),

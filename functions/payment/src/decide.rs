@@ -282,7 +282,12 @@ impl<'a> Finished<'a> {
                 self.to_void.insert(id);
                 (Code::Settled, format!("The order {id} is not held any more; its charge is given back."))
             }
-            End::Settle(Settlement::Declined { reason }) if is_under_way => {
+            // Of one that is not the one under way, or whose order has ended and whose money is being given back, it is late.
+            End::Settle(Settlement::Declined { reason, payment_method })
+                if is_under_way
+                    && state == State::Paying
+                    && payment_method.as_ref().is_none_or(|of| *of == payer.payment_method) =>
+            {
                 self.finish(payer, &Outcome::Declined { reason: reason.clone() }, snapshot);
                 (Code::Settled, format!("The payment of the order {id} is declined."))
             }

@@ -17,7 +17,7 @@ use ring::hmac::{HMAC_SHA256, Key};
 use serde::Deserialize;
 use serde_json::json;
 use shared::config::Unusable;
-use shared::messages::{Code, Identity, PAYMENT_QUEUE, PaymentMessage, Rejection, Request};
+use shared::messages::{Code, Identity, PAYMENT_QUEUE, PaymentMessage, Rejection, Request, reason_of};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -90,6 +90,7 @@ struct Data {
     order_id: String,
     charge_id: Option<String>,
     reason: Option<String>,
+    payment_method: Option<String>,
 }
 
 /// The message that it becomes, under an id of its own; `None`: it says nothing that ends a payment.
@@ -104,8 +105,15 @@ fn read(id: &str, body: &[u8]) -> Result<Option<PaymentMessage>, Unfit> {
     };
     let Webhook { data } = serde_json::from_slice(body).map_err(malformed)?;
     let mut end = json!({"request_id": format!("{}{id}", request::WEBHOOK_PREFIX), "order_id": data.order_id, "op": "settle", "outcome": outcome});
-    let (name, value) = if outcome == "captured" { ("charge_id", data.charge_id) } else { ("reason", data.reason) };
-    end[name] = value.into();
+    if outcome == "captured" {
+        end["charge_id"] = data.charge_id.into();
+    } else {
+        // It may come when another one is under way: without its method it would end that.
+        let missing = "The field data.payment_method is missing: a decline names the method that was declined.";
+        let method = data.payment_method.ok_or_else(|| Rejection::new(Code::InvalidField, missing))?;
+        end["payment_method"] = method.into();
+        end["reason"] = reason_of(&data.reason.unwrap_or_default()).into();
+    }
     Ok(Some(PaymentMessage::decode(end.to_string().as_bytes(), None)?))
 }
 
@@ -180,10 +188,25 @@ mod tests {
                 json!({"request_id": "webhook-msg_1", "order_id": order, "op": "settle", "outcome": outcome, name: value}),
             ))
         };
+        let declined = |reason: &str| {
+            let mut declined = end("reason", reason, "declined");
+            declined.as_mut().unwrap().as_mut().unwrap()["payment_method"] = json!("card");
+            declined
+        };
         assert_eq!(of("payment.captured", &about(r#""charge_id":"ch_1""#)), end("charge_id", "ch_1", "captured"));
         assert_eq!(
-            of("payment.declined", &about(r#""reason":"no money","charge_id":"ch_1""#)),
-            end("reason", "no money", "declined")
+            of("payment.declined", &about(r#""payment_method":"card","reason":"no money","charge_id":"ch_1""#)),
+            declined("no money")
+        );
+        let long = "no".repeat(200);
+        for (said, reason) in [("", "the gateway gives no reason"), (r#","reason":"no\nmoney.""#, "nomoney")] {
+            assert_eq!(of("payment.declined", &about(&format!(r#""payment_method":"card"{said}"#))), declined(reason));
+        }
+        let told = of("payment.declined", &about(&format!(r#""payment_method":"card","reason":"{long}""#)));
+        assert_eq!(told, declined(&long[..200]), "a decline is not lost for its words");
+        assert!(
+            matches!(of("payment.declined", &about(r#""reason":"no money""#)), Err(Unfit::Invalid(_))),
+            "of which one?"
         );
         assert_eq!((of("payment.refunded", ""), of("customer.created", r#""order_id":7"#)), (Ok(None), Ok(None)));
         for wrong in ["", r#""order_id":"nonsense","charge_id":"ch_1""#, &about(r#""reason":"no charge""#)] {

@@ -31,10 +31,11 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// scheduler that spins for work takes the time of those that have some. Distribution listens on loopback alone.
 const ERLANG_ARGUMENTS: &str = "+sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}";
 /// The modules of what a node starts anyway, loaded at once. It would look for each in a hundred folders and take it in alone, for
-/// half of the processor time of its start. It starts by an argument of Erlang's, and those in this variable come first.
+/// half of the processor time of its start. It starts by an argument of Erlang's, and those in this variable come first; also in the
+/// machine that RabbitMQ's script has look for epmd before, which needs none of it.
 const LOAD_FIRST: (&str, &str) = (
     "ERL_AFLAGS",
-    r#"-eval 'code:ensure_modules_loaded([list_to_atom(filename:basename(File,".beam"))||
+    r#"-eval 'lists:prefix("epmd",atom_to_list(node())) orelse code:ensure_modules_loaded([list_to_atom(filename:basename(File,".beam"))||
     Name<-[kernel,stdlib,sasl,compiler,inets,mnesia,os_mon,public_key,ssl,syntax_tools,tools,xmerl,cuttlefish,jsx,
     observer_cli,osiris,ra,rabbit,rabbit_common,rabbitmq_prelaunch,ranch],
     Folder<-[code:lib_dir(Name)],is_list(Folder),File<-filelib:wildcard(Folder++"/ebin/*.beam")]).'"#,

@@ -14,7 +14,9 @@ mod verdict;
 
 pub use array::{ARRAY_BYTES_MAX, REQUESTS_MAX, bodies, is_array, read_array};
 pub use event::{EVENTS_EXCHANGE, Event, EventKind, EventOrder};
-pub use payment::{End, EndRequest, PAYMENT_QUEUE, PaymentMessage, PaymentRequest, REASON_CHARS_MAX, Settlement};
+pub use payment::{
+    End, EndRequest, PAYMENT_QUEUE, PaymentMessage, PaymentRequest, REASON_CHARS_MAX, Settlement, reason_of,
+};
 pub use purchase::{PURCHASE_EXCHANGE, PurchaseRequest, QUANTITY_MAX};
 pub use release::{RELEASE_QUEUE, ReleaseRequest};
 pub use request::{About, BODY_BYTES_MAX, ID_BYTES_MAX, Identity, Request, Sender, is_id, is_opaque_id, key_of};

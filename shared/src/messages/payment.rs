@@ -61,8 +61,15 @@ pub enum End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Settlement {
-    Captured { charge_id: String },
-    Declined { reason: String },
+    Captured {
+        charge_id: String,
+    },
+    Declined {
+        reason: String,
+        /// Which one was declined; `None`: whichever is asked about.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payment_method: Option<String>,
+    },
 }
 
 impl Request for PaymentMessage {
@@ -162,7 +169,10 @@ fn read_end(mut fields: Fields) -> Result<End, Rejection> {
         "void" => End::Void,
         "settle" => End::Settle(match read_text("outcome", fields.outcome.take())?.as_str() {
             "captured" => Settlement::Captured { charge_id: read_id("charge_id", fields.charge_id.take())? },
-            "declined" => Settlement::Declined { reason: read_reason(fields.reason.take())? },
+            "declined" => Settlement::Declined {
+                reason: read_reason(fields.reason.take())?,
+                payment_method: read_method(fields.payment_method.take())?,
+            },
             _ => return Err(invalid("The field outcome is none of captured, declined.")),
         }),
         _ => return Err(invalid("The field op is none of settle, void; a payment has none.")),
@@ -178,6 +188,17 @@ fn read_end(mut fields: Fields) -> Result<End, Rejection> {
         Some((name, _)) => Err(invalid(format!("The field {name} does not belong to this operation."))),
         None => Ok(end),
     }
+}
+
+fn read_method(value: Option<Value>) -> Result<Option<String>, Rejection> {
+    value.map(|value| read_opaque_id("payment_method", Some(value))).transpose()
+}
+
+/// What a gateway says of a decline, as a reason can go into a message: one line, not long, not empty.
+pub fn reason_of(said: &str) -> String {
+    let line: String = said.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect();
+    let line = line.trim().trim_end_matches('.');
+    if line.is_empty() { "the gateway gives no reason".to_owned() } else { line.to_owned() }
 }
 
 fn read_reason(value: Option<Value>) -> Result<String, Rejection> {

@@ -25,7 +25,7 @@ const DROP_CHECKS: [&str; 5] = [
 ];
 
 /// What is done to a right sale of 10 units and an order in each state, and the checks that must be off.
-const FAULTS: [(&str, &[&str]); 22] = [
+const FAULTS: [(&str, &[&str]); 23] = [
     ("SELECT 1", &[]),
     ("UPDATE items SET sold = sold + 1", &["stock_conserved", "stock_matches_orders"]),
     ("UPDATE items SET available = available - 9, stock = stock - 9", &["stock_conserved"]),
@@ -56,6 +56,11 @@ const FAULTS: [(&str, &[&str]); 22] = [
     ("UPDATE order_history SET at = at - interval '10 min'", &["payments_end"]),
     (
         "WITH old AS (UPDATE order_history SET at = at - interval '21 min') UPDATE payments SET said = 'pending'",
+        &["payments_end"],
+    ),
+    (
+        "UPDATE payments SET is_under_way = true, void_at = now() - interval '21 min', said = 'refused' FROM orders
+         WHERE orders.id = payments.order_id AND state = 'paid'",
         &["payments_end"],
     ),
     (

@@ -186,7 +186,7 @@ fn a_payment_is_ended_once_in_a_transaction_and_not_under_its_payers_request_id(
     let id = Uuid::from_u128(1);
     let payer = request(1, id, "card");
     let payers = HashMap::from([(id, payer.clone())]);
-    let declined = End::Settle(Settlement::Declined { reason: "no".to_owned() });
+    let declined = End::Settle(Settlement::Declined { reason: "no".to_owned(), payment_method: None });
     let captured = End::Settle(Settlement::Captured { charge_id: "c".to_owned() });
     let end = |request_id: &str, end| EndRequest { request_id: request_id.to_owned(), order_id: id, end, user: None };
     for (first, is_void) in [(declined, false), (End::Void, true)] {
@@ -201,6 +201,32 @@ fn a_payment_is_ended_once_in_a_transaction_and_not_under_its_payers_request_id(
         assert_eq!(settled.answers[2], Some(Answer::Later));
         assert_eq!((settled.declined.is_empty(), settled.to_void.is_empty()), (is_void, !is_void));
         assert!(settled.captured.is_empty());
+    }
+}
+
+#[test]
+fn a_decline_that_comes_late_ends_no_payment_by_another_method_and_none_whose_money_is_being_given_back() {
+    let id = Uuid::from_u128(1);
+    let payer = request(1, id, "card-b");
+    let payers = HashMap::from([(id, payer.clone())]);
+    for (method, state, expected) in [
+        (Some("card-a"), State::Paying, Code::NoPayment),
+        (Some("card-b"), State::Paying, Code::Settled),
+        (None, State::Paying, Code::Settled),
+        (Some("card-b"), State::Expired, Code::NoPayment),
+        (None, State::Cancelled, Code::NoPayment),
+    ] {
+        let payment_method = method.map(str::to_owned);
+        let end = End::Settle(Settlement::Declined { reason: "no".to_owned(), payment_method });
+        let requests = [EndRequest { request_id: "e-1".to_owned(), order_id: id, end, user: None }];
+        let payments = HashMap::from([(id, Payment::of(&payer))]);
+        let mut snapshot = Snapshot { orders: held(id, state), payments, verdicts: Verdicts::at(NOW, HashMap::new()) };
+        let mut verdicts = Verdicts::at(NOW, HashMap::new());
+        let settled = settle(&requests, &payers, &mut snapshot, &mut verdicts);
+        let Some(Answer::Verdict(verdict)) = &settled.answers[0] else { panic!("{settled:?}") };
+        let is_ended = expected == Code::Settled;
+        assert!(verdict.contains(expected.as_str()), "{method:?} {state:?}: {verdict}");
+        assert_eq!((settled.over.is_empty(), snapshot.payments[&id].is_under_way), (!is_ended, !is_ended));
     }
 }
 

@@ -14,7 +14,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use shared::config::{UNREADABLE_URL, Unusable, check_url};
-use shared::messages::{REASON_CHARS_MAX, is_id};
+use shared::messages::{is_id, reason_of};
 use shared::tls::{self, Setting, Tls};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -187,7 +187,7 @@ fn read_outcome(status: StatusCode, body: &[u8]) -> Result<Outcome, Unknown> {
         Ok(Said::Voided) => Ok(Outcome::Voided),
         Ok(Said::Captured { charge_id }) if is_id(&charge_id) => Ok(Outcome::Captured { charge_id }),
         Ok(Said::Captured { .. }) => Err(unreadable("the charge_id does not match [A-Za-z0-9._:-]{1,128}")),
-        Ok(Said::Declined { reason }) => Ok(Outcome::Declined { reason: readable(&reason.unwrap_or_default()) }),
+        Ok(Said::Declined { reason }) => Ok(Outcome::Declined { reason: reason_of(&reason.unwrap_or_default()) }),
         Err(error) => Err(unreadable(&format!("the body is no answer ({error})"))),
     }
 }
@@ -195,7 +195,7 @@ fn read_outcome(status: StatusCode, body: &[u8]) -> Result<Outcome, Unknown> {
 /// What it says of a charge that it does not take.
 fn unacceptable(status: StatusCode, body: &[u8]) -> Unknown {
     let reason = match serde_json::from_slice(body) {
-        Ok(Said::Declined { reason: Some(reason) }) => readable(&reason),
+        Ok(Said::Declined { reason: Some(reason) }) => reason_of(&reason),
         Ok(Said::Captured { .. }) => return Unknown::Refused(format!("{status}, but the body says otherwise")),
         Ok(Said::Declined { reason: None } | Said::Voided | Said::Pending | Said::RequiresAction) | Err(_) => {
             format!("the gateway says {status}")
@@ -225,13 +225,6 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, Unknown> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-/// A reason as it can go into a message: one line, not long, not empty.
-fn readable(reason: &str) -> String {
-    let line: String = reason.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect();
-    let line = line.trim().trim_end_matches('.');
-    if line.is_empty() { "the gateway gives no reason".to_owned() } else { line.to_owned() }
 }
 
 fn read_url(text: &str) -> Result<String, String> {

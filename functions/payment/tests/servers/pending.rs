@@ -33,7 +33,7 @@ fn captured() -> End {
 }
 
 fn declined() -> End {
-    End::Settle(Settlement::Declined { reason: "by phone".to_owned() })
+    End::Settle(Settlement::Declined { reason: "by phone".to_owned(), payment_method: None })
 }
 
 async fn settled(pool: &PgPool, bank: &Bank, request: EndRequest) -> Code {

@@ -27,8 +27,8 @@ fn captured(order: &str, charge: &str) -> String {
     json!({"type": "payment.captured", "data": {"order_id": order, "charge_id": charge}}).to_string()
 }
 
-fn declined(order: &str) -> String {
-    json!({"type": "payment.declined", "data": {"order_id": order, "reason": "no money"}}).to_string()
+fn declined(order: &str, method: &str) -> String {
+    json!({"type": "payment.declined", "data": {"order_id": order, "payment_method": method}}).to_string()
 }
 
 #[tokio::test]
@@ -84,10 +84,12 @@ async fn a_webhook_ends_a_payment_under_way_and_repeated_late_or_out_of_order_it
     payment.stop().await.unwrap();
     let _payment = shop.worker_of("payment", "p-2", &[&of_gateway[..], &[("SETTLE_USERS", "web")]].concat()).await;
     for (id, body, ago) in [
-        ("msg-1", &*first, 0),
+        // Of a try before this one, by another card: it comes late.
+        ("msg-0", &*declined(&orders[0], "declined"), 0),
+        ("msg-1", &first, 0),
         ("msg-1", &first, 200),
-        ("msg-2", &declined(&orders[1]), 0),
-        ("msg-3", &declined(&orders[0]), 0),
+        ("msg-2", &declined(&orders[1], "card"), 0),
+        ("msg-3", &declined(&orders[0], "card"), 0),
         ("msg-4", &captured(&orders[0], "ch-1"), 0),
         ("msg-5", r#"{"type":"customer.created"}"#, 0),
     ] {
