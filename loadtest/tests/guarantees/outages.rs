@@ -39,6 +39,40 @@ async fn a_database_that_restarts_dies_or_stands_still_costs_nothing_but_time() 
     servers.stop().await.unwrap();
 }
 
+/// The connections of a process, each of which has a thread.
+fn connections(pid: u32) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("lapin-io")).count()
+}
+
+#[tokio::test]
+async fn a_broker_that_is_short_of_memory_for_long_gets_no_more_connections_and_nothing_twice() {
+    let (servers, mut shop) = Shop::private(&[("ticket", 2)]).await;
+    let mut worker = shop.worker("w", &[]).await;
+    assert_eq!(shop.purchase("r-1").await.code(), "reserved");
+    let before = connections(worker.pid());
+    worker.send(Signal::SIGSTOP).unwrap();
+    // Nobody can send it any more when the alarm has begun.
+    shop.buy("r-2", "ticket").await;
+    let watermark = async |share: &str| {
+        let set = format!("vm_memory_monitor:set_vm_memory_high_watermark({share}).");
+        rabbitmqctl(&servers.rabbitmq, &["eval", &set]).await;
+    };
+    watermark("0.0").await;
+    worker.send(Signal::SIGCONT).unwrap();
+    let told = async |what: &str| shop.log("w").await.matches(what).count();
+    until("it is told to the operators", async || told("the broker is short of memory or disk").await == 1).await;
+    // Each time has waited for ten seconds.
+    until("padding is tried again", async || told("messages that mean nothing were not sent").await >= 2).await;
+    assert_eq!((connections(worker.pid()), told("the workers are not counted").await), (before, 0));
+    watermark("0.4").await;
+    assert_eq!(shop.reply_to("r-2").await.code(), "reserved");
+    assert_eq!(shop.purchase("r-3").await.code(), "sold_out");
+    assert_eq!(worker.stop().await.unwrap().code(), Some(0));
+    servers.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_broker_that_takes_back_what_is_held_for_too_long_costs_nobody_a_verdict_or_a_place() {
     // Three times as long as the broker lets a message be held, and three times as long as it takes to look.

@@ -6,7 +6,9 @@
 //! else, because workers of every version count each other by it. What else there is to say goes into headers. A heartbeat
 //! names its user, as which the broker takes nobody else: those of other users than ours count for nothing.
 
-use super::connect::{FEW, Nodes, channel, close, confirming_channel, connect, go_on_after, next, own_queue};
+use super::connect::{
+    FEW, Nodes, channel, close, confirming_channel, connect, connect_with_socket, go_on_after, next, own_queue,
+};
 use super::properties::header;
 use super::topology::state_or_none;
 use super::{Error, answered};
@@ -110,7 +112,7 @@ async fn beat(
     mut active: watch::Receiver<Option<Vec<usize>>>,
     counted: &watch::Sender<Place>,
 ) -> Result<Infallible, Error> {
-    let (_connection, channel, mut heartbeats) = subscribe(nodes, &format!("{name} count"), exchange).await?;
+    let (connection, channel, mut heartbeats) = subscribe(nodes, &format!("{name} count"), exchange).await?;
     let (ourselves, user) = (body(name, *PROCESS), nodes.user());
     let mut members = Members::default();
     let (mut due, mut is_said) = (Instant::now(), false);
@@ -138,11 +140,19 @@ async fn beat(
             },
             Ok(()) = active.changed() => due = Instant::now(),
             () = sleep_until(due.into()) => {
+                due = Instant::now() + members.wait();
+                // A broker that is short of memory or disk reads nothing from who has published, no goodbye either: to connect anew
+                // would leave a connection there, and a thread here, for each try. Nobody is forgotten meanwhile.
+                if connection.status().blocked() {
+                    continue;
+                }
                 let properties = properties(active.borrow_and_update().as_deref()).with_user_id(user.into());
                 let (options, heartbeat) = (BasicPublishOptions::default(), ourselves.as_bytes());
                 let published = channel.basic_publish(exchange.into(), "".into(), options, heartbeat, properties);
-                drop(answered(async { Ok(published.await?) }).await?);
-                due = Instant::now() + members.wait();
+                match answered(async { Ok(published.await?) }).await {
+                    Err(error) if !connection.status().blocked() => return Err(error),
+                    Ok(_) | Err(_) => (),
+                }
             }
         }
         members.forget(Instant::now());
@@ -184,20 +194,32 @@ pub struct Worker {
 /// waiting for the confirms, the last ones are lost now and then, and a window that lacks one message is never full.
 pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
-        let connection = connect(nodes, &format!("{name} fill")).await?;
-        let channel = confirming_channel(&connection).await?;
-        for (queue, count) in queues {
-            let state = answered(state_or_none(&connection, queue)).await?;
-            let waiting = state.map_or(0, |state| u64::from(state.waiting));
-            let publishing = (waiting..*count).map(|_| async {
-                let properties = BasicProperties::default().with_type(PADDING_TYPE.into());
-                let options = BasicPublishOptions::default();
-                channel.basic_publish("".into(), queue.as_str().into(), options, b"", properties).await?.await
-            });
-            answered(async { Ok(try_join_all(publishing).await?) }).await?;
+        let (connection, socket) = connect_with_socket(nodes, &format!("{name} fill")).await?;
+        let filled = fill_each(&connection, queues).await;
+        match filled {
+            Ok(()) => close(&connection).await,
+            // It may not read a goodbye.
+            Err(error) => {
+                socket.cut();
+                Err(error)
+            }
         }
-        close(&connection).await
     })
+}
+
+async fn fill_each(connection: &Connection, queues: &[(String, u64)]) -> Result<(), Error> {
+    let channel = confirming_channel(connection).await?;
+    for (queue, count) in queues {
+        let state = answered(state_or_none(connection, queue)).await?;
+        let waiting = state.map_or(0, |state| u64::from(state.waiting));
+        let publishing = (waiting..*count).map(|_| async {
+            let properties = BasicProperties::default().with_type(PADDING_TYPE.into());
+            let options = BasicPublishOptions::default();
+            channel.basic_publish("".into(), queue.as_str().into(), options, b"", properties).await?.await
+        });
+        answered(async { Ok(try_join_all(publishing).await?) }).await?;
+    }
+    Ok(())
 }
 
 fn body(name: &str, process: Uuid) -> String {

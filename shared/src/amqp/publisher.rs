@@ -17,11 +17,12 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use std::borrow::Cow;
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::time::timeout;
 
-/// How long the broker may take to confirm before we connect anew. A broker that is short of memory or disk confirms
-/// nothing for as long as it lasts; then this is how often we try.
-const CONFIRM_SECONDS_MAX: u64 = 30;
+/// How long the broker may take to confirm before we connect anew, unless it says that it is short of memory or disk.
+const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How many copies of messages are on the wire and not confirmed, and how many bytes, unless one alone has more: the broker writes
 /// for all queues in one line, and what it writes at once everybody's purchases wait for.
 const COPIES_UNCONFIRMED_MAX: usize = 64;
@@ -91,7 +92,8 @@ impl Publisher {
             // Polled in order, each future puts its message on the wire before the first confirm is waited for.
             match outgoing {
                 Outgoing::Replies(replies) => {
-                    let taken = confirmed_in_time(try_join_all(replies.iter().map(|reply| self.reply(reply)))).await?;
+                    let taken =
+                        self.until_confirmed(try_join_all(replies.iter().map(|reply| self.reply(reply)))).await?;
                     // A reply queue that takes nothing more (its node died, or it has a length limit) is its owner's affair:
                     // the verdict is on record.
                     let refused = taken.iter().filter(|taken| !**taken).count();
@@ -104,13 +106,26 @@ impl Publisher {
                     let mut copies = copies;
                     while !copies.is_empty() {
                         let (at_once, later) = copies.split_at(at_once(copies));
-                        confirmed_in_time(try_join_all(at_once.iter().map(|copy| self.copy(copy)))).await?;
+                        self.until_confirmed(try_join_all(at_once.iter().map(|copy| self.copy(copy)))).await?;
                         copies = later;
                     }
                 }
             }
             Ok(())
         })
+    }
+
+    /// A broker that is short of memory or disk reads nothing from who has published, no goodbye either: to connect anew would have
+    /// it all published again, by one more connection that nobody can close.
+    async fn until_confirmed<T>(&self, confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut confirms = pin!(confirms);
+        loop {
+            match timeout(CONFIRM_WAIT_MAX, &mut confirms).await {
+                Ok(confirmed) => return confirmed,
+                Err(_) if self.is_blocked() => (),
+                Err(_) => return Err(not_confirmed()),
+            }
+        }
     }
 
     /// Publishes a reply that goes nowhere: an error is not that reply's fault, but befalls all.
@@ -252,7 +267,9 @@ pub(super) fn mandatory() -> BasicPublishOptions {
 }
 
 pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(Duration::from_secs(CONFIRM_SECONDS_MAX), confirms)
-        .await
-        .unwrap_or_else(|_| Err(Error::Lost(format!("no confirm within {CONFIRM_SECONDS_MAX} s"))))
+    timeout(CONFIRM_WAIT_MAX, confirms).await.unwrap_or_else(|_| Err(not_confirmed()))
+}
+
+fn not_confirmed() -> Error {
+    Error::Lost(format!("no confirm within {} s", CONFIRM_WAIT_MAX.as_secs()))
 }

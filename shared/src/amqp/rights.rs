@@ -97,7 +97,7 @@ pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> Box
         let mut blocked = connection.events_listener().filter(is_blocked);
         let limit = Duration::from_secs(super::ANSWER_SECONDS_MAX);
         let tried = tokio::select! {
-            tried = tokio::time::timeout(limit, try_each(&connection, function)) => tried.ok(),
+            tried = tokio::time::timeout(limit, try_each(&connection, nodes, function)) => tried.ok(),
             Some(_) = blocked.next() => None,
         };
         let Some(refused) = tried.transpose()? else {
@@ -117,7 +117,7 @@ pub fn try_rights<'a>(nodes: &'a Nodes, name: &'a str, function: &'a str) -> Box
 }
 
 /// What is refused, in the broker's words.
-async fn try_each(connection: &Connection, function: &str) -> Result<Vec<String>, Error> {
+async fn try_each(connection: &Connection, nodes: &Nodes, function: &str) -> Result<Vec<String>, Error> {
     let (workers, mut refused) = (Topology::read().workers_of(function), Vec::new());
     let mut note = |tried| match tried {
         Err(Error::NotAllowed(reason)) => {
@@ -131,10 +131,14 @@ async fn try_each(connection: &Connection, function: &str) -> Result<Vec<String>
     for exchange in Rights::of(function).exchanges() {
         let is_of_others = exchange.ends_with(".workers") && Some(&exchange) != workers.as_ref();
         if !is_of_others {
-            let mut tried = publish_to_nobody(connection, &exchange).await;
+            let mut tried = publish_to_nobody(connection, &exchange, nodes.user()).await;
             for _ in 1..ATTEMPTS_MAX {
-                if matches!(tried, Err(Error::Lost(_))) {
-                    tried = publish_to_nobody(connection, &exchange).await;
+                if let Err(error @ Error::Lost(_)) = &tried {
+                    if nodes.learns_user(error) {
+                        let user = nodes.user();
+                        tracing::info!(user, "the broker calls our user so, not as AMQP_URL does; messages name it so");
+                    }
+                    tried = publish_to_nobody(connection, &exchange, nodes.user()).await;
                 }
             }
             note(tried)?;
@@ -147,12 +151,13 @@ async fn try_each(connection: &Connection, function: &str) -> Result<Vec<String>
 }
 
 /// In a transaction that comes to nothing. To be told no costs the channel.
-async fn publish_to_nobody(connection: &Connection, exchange: &str) -> Result<(), Error> {
+async fn publish_to_nobody(connection: &Connection, exchange: &str, user: &str) -> Result<(), Error> {
     let exchange = if exchange == DEFAULT_EXCHANGE { "" } else { exchange };
     let channel = connection.create_channel().await?;
     channel.tx_select().await?;
-    let (options, none) = (BasicPublishOptions::default(), BasicProperties::default());
-    channel.basic_publish(exchange.into(), ROUTING_KEY.into(), options, b"", none).await?;
+    // In our own name, as most of ours are: who is called otherwise is told so here.
+    let (options, ours) = (BasicPublishOptions::default(), BasicProperties::default().with_user_id(user.into()));
+    channel.basic_publish(exchange.into(), ROUTING_KEY.into(), options, b"", ours).await?;
     channel.tx_rollback().await?;
     Ok(channel.close(200, "done".into()).await?)
 }

@@ -1,12 +1,17 @@
 //! A connection that publishes, opened when it is needed, and anew after each outage.
 
+use super::readiness::Outage;
 use super::reply_address::{ReplyNode, reply_node};
 use super::service::Service;
 use crate::amqp::{Error, Outgoing, Publisher};
 use crate::retry::RetryPolicy;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Attempts at one message that the broker refuses while it takes others, before it is taken for refused.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
+/// How often is looked whether the broker takes nothing.
+const BLOCKED_LOOK: Duration = Duration::from_millis(250);
 
 pub(super) struct Line {
     name: String,
@@ -48,16 +53,15 @@ impl Line {
         let (mut attempts, mut waits) = (0, RetryPolicy::SERVER_AWAY.waits());
         loop {
             let error = match self.connected(service).await {
-                Ok(connected) => match connected.publish(outgoing).await {
+                Ok(connected) => match published(connected, outgoing, &mut outage).await {
                     Ok(()) => {
                         outage.is_over();
                         return Ok(());
                     }
                     Err(error) => {
-                        let is_blocked = connected.is_blocked();
                         service.nodes.go_on();
                         self.publisher = None;
-                        if !is_blocked && self.takes_others(service).await {
+                        if self.takes_others(service).await {
                             outage.is_over();
                             attempts += 1;
                         } else {
@@ -110,6 +114,18 @@ impl Line {
             self.publisher = Some(publisher);
         }
         Ok(self.publisher.as_ref().expect("it was just opened"))
+    }
+}
+
+/// Says it while the broker takes nothing.
+async fn published(publisher: &Publisher, outgoing: Outgoing<'_>, outage: &mut Outage) -> Result<(), Error> {
+    let mut publishing = publisher.publish(outgoing);
+    loop {
+        match timeout(BLOCKED_LOOK, &mut publishing).await {
+            Ok(published) => return published,
+            Err(_) if publisher.is_blocked() => outage.goes_on("the broker is short of memory or disk"),
+            Err(_) => (),
+        }
     }
 }
 

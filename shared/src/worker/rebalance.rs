@@ -273,6 +273,14 @@ impl Shares {
         to_fill
     }
 
+    /// What was to fill windows did not come: it is asked for again.
+    pub(super) fn not_filled(&mut self) {
+        self.partitions
+            .iter_mut()
+            .flat_map(|partition| &mut partition.holding)
+            .for_each(|holding| holding.filled = false);
+    }
+
     pub(super) fn handed_over(&mut self, partition: usize) {
         let partition = &mut self.partitions[partition];
         (partition.holding, partition.last_taken, partition.active_since) = (None, None, None);

@@ -18,7 +18,8 @@ use later::behind_batches;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::Permit;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
@@ -60,6 +61,8 @@ struct Session<'a> {
     /// Whether this one has, or one before: to read is tried only by reading.
     has_consumed: &'a mut bool,
     shares: Shares,
+    /// Set by who was to fill windows, and could not.
+    is_not_filled: Arc<AtomicBool>,
     /// Of each partition: whether its messages are to come one at a time at first. It outlives the session.
     with_care: &'a mut [bool],
     window: u16,
@@ -101,6 +104,7 @@ impl Function {
             away,
             has_consumed,
             shares: Shares::of(queues.len()),
+            is_not_filled: Arc::default(),
             with_care,
             window,
             later: Vec::new(),

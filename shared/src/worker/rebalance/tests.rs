@@ -142,6 +142,8 @@ fn a_partition_is_handed_over_after_a_whole_window_since_it_was_held() {
     assert!(shares.full(4).is_empty());
     assert_eq!(shares.unfilled(4), [(0, 2)]);
     assert!(shares.unfilled(4).is_empty(), "once is enough");
+    shares.not_filled();
+    assert_eq!(shares.unfilled(4), [(0, 2)], "unless it did not come");
     shares.took(0, 9, false, now);
     assert_eq!(shares.full(4), [(0, 9)]);
     shares.handed_over(0);

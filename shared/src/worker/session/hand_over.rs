@@ -5,7 +5,8 @@ use super::{Session, is_among, taking_in, undecided};
 use crate::amqp::{self, Delivery, Error};
 use crate::fail_point::pause_at;
 use crate::worker::rebalance::Place;
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 impl Session<'_> {
@@ -14,7 +15,11 @@ impl Session<'_> {
         self.consumer.claim(self.shares.claimed());
         // Those who are still joining get nothing yet: handed over, a partition would come straight back to us.
         let Some(Place { in_line, .. }) = self.consumer.place() else { return };
-        if self.shares.set_workers(in_line) {
+        let is_again = self.is_not_filled.swap(false, Ordering::Relaxed);
+        if is_again {
+            self.shares.not_filled();
+        }
+        if self.shares.set_workers(in_line) || is_again {
             // We came, or somebody else did or left. What we are active on is known only by what is delivered, so this
             // shares what is idle, too, and has whoever looks on told of it.
             self.fill((0..self.queues.len()).map(|partition| (partition, 1)));
@@ -31,12 +36,14 @@ impl Session<'_> {
             return;
         }
         let (nodes, name) = (self.function.service.nodes.clone(), self.name.clone());
+        let is_not_filled = Arc::clone(&self.is_not_filled);
         tokio::spawn(async move {
             if queues.iter().any(|(_, count)| *count > 1) {
                 pause_at("filling a window").await;
             }
             if let Err(error) = amqp::fill(&nodes, &name, &queues).await {
                 tracing::warn!(%error, "messages that mean nothing were not sent; handing over takes longer");
+                is_not_filled.store(true, Ordering::Relaxed);
             }
         });
     }
