@@ -45,6 +45,7 @@ export class Purchase {
   #timer = 0;
   #saidAt = 0;
   #logged = 0;
+  #acts = 0;
 
   constructor(request) {
     this.request = request;
@@ -143,8 +144,11 @@ export class Purchase {
   }
 
   #decided(verdict) {
-    // The stream begins with what is known already.
-    if (this.#verdict) return;
+    if (this.#verdict) {
+      // A stream begins anew: its order is reserved, as the verdict says, where no event says otherwise.
+      if (this.#state === "paying" && this.#acts === 0) this.#become("reserved", "");
+      return;
+    }
     this.#verdict = verdict;
     this.#log("verdict", verdict);
     this.#become(verdict.status, verdict.message);
@@ -202,6 +206,7 @@ export class Purchase {
   async #act(meanwhile, method, path, body) {
     const [url, id] = [`/orders/${this.#verdict.order.id}${path}`, newId()];
     this.#log("request", `${method} ${url}\nIdempotency-Key: ${id}\n${body ? oneLine(body) : ""}`);
+    this.#acts += 1;
     this.#become(meanwhile, "");
     const send = (...request) => ask(...request).catch((error) => ({ problem: error.message }));
     let { status, answer, problem, location } = await send(method, url, { headers: { "idempotency-key": id }, body });
@@ -210,6 +215,7 @@ export class Purchase {
       await new Promise((asked) => setTimeout(asked, ASK_AGAIN_MS));
       ({ status, answer, problem, location = location } = await send("GET", location, { headers: { prefer: `wait=${ACT_SECONDS}` } }));
     }
+    this.#acts -= 1;
     this.#log(problem ? "problem" : status === 202 ? "accepted" : "verdict", answer ?? problem);
     if (this.#state !== meanwhile) return;
     const states = { paid: "paid", already_paid: "paid", cancelled: "cancelled", already_cancelled: "cancelled", already_expired: "expired" };

@@ -119,6 +119,45 @@ async fn a_buyer_whose_payment_takes_long_is_told_how_it_ended() {
     browser.close().await;
 }
 
+/// As if another tab were looked at, or this one again.
+async fn hide(tab: &mut Tab, is_hidden: bool) {
+    let hidden = format!("Object.defineProperty(document, 'hidden', {{ value: {is_hidden}, configurable: true }})");
+    tab.evaluate(&format!("{hidden}; document.dispatchEvent(new Event('visibilitychange'))")).await;
+}
+
+#[tokio::test]
+async fn a_buyer_who_looks_again_sees_what_became_of_a_payment_meanwhile() {
+    let Some(browser) = Browser::find("the shop").await else { return };
+    let shop = Shop::open(&[("concert", 5)]).await;
+    let _worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
+    until_left(&mut tab, 5).await;
+    buy(&mut tab, 1, "Held for you").await;
+    click_and_see(&mut tab, "pay", "Paying").await;
+    let badge = "document.querySelector('#purchases [data-part=state]')";
+    tab.evaluate(&format!(
+        "seen = []; new MutationObserver(() => seen.push({badge}.textContent)).observe({badge}, {{ childList: true }})"
+    ))
+    .await;
+    hide(&mut tab, true).await;
+    hide(&mut tab, false).await;
+    shop.execute("UPDATE orders SET state = 'paying'").await;
+    tab.until("document.querySelector('#purchases [data-kind=paying]')").await;
+    assert_eq!(tab.evaluate("seen").await, json!([]), "it is being paid for, whatever a new stream begins with");
+
+    // Now by what the shop says alone.
+    tab.go("/").await;
+    tab.until(&format!("{} === 'Paying'", part("#purchases", "state"))).await;
+    hide(&mut tab, true).await;
+    shop.execute("UPDATE orders SET state = 'reserved'").await;
+    hide(&mut tab, false).await;
+    tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
+    assert_eq!(tab.evaluate("document.querySelector('#purchases [data-part=pay]').disabled").await, false);
+    tab.close().await;
+    browser.close().await;
+}
+
 #[tokio::test]
 async fn the_board_shows_a_sale_as_it_goes_on() {
     let Some(browser) = Browser::find("the board").await else { return };
