@@ -11,12 +11,13 @@ use axum::response::{IntoResponse, Response};
 use shared::messages::CONTENT_TYPE;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// How often an item is looked at for those who watch it.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// How old a list may be that is told where the next one does not come, ...
+/// How old a list may be that is told, ...
 const KNOWN_SECONDS_MAX: u64 = 10;
 /// ... how long the next one is waited for where there is such a list, and where there is none.
 const NEXT_SECONDS_MAX: u64 = 1;
@@ -27,7 +28,6 @@ pub(crate) async fn on_sale(State(door): State<Arc<Door>>, headers: HeaderMap) -
     let mut reading = door.on_sale.look();
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
     if !accepts.contains("text/event-stream") {
-        let is_known = |reading: &Reading| reading.at.elapsed().as_secs() < KNOWN_SECONDS_MAX;
         let wait = if reading.borrow().as_ref().is_some_and(is_known) { NEXT_SECONDS_MAX } else { FIRST_SECONDS_MAX };
         drop(timeout(Duration::from_secs(wait), reading.changed()).await);
         let known = reading.borrow().clone().filter(is_known).ok_or(Problem::DatabaseAway)?;
@@ -35,13 +35,23 @@ pub(crate) async fn on_sale(State(door): State<Arc<Door>>, headers: HeaderMap) -
     }
     stream(door, async move |_, sender: Sender| {
         let mut told: Arc<str> = Arc::from("");
-        loop {
-            let is_news = |next: &Option<Reading>| next.as_ref().is_some_and(|next| !Arc::ptr_eq(&next.list, &told));
-            let Ok(Some(next)) = reading.wait_for(is_news).await.map(|next| next.clone()) else { return };
-            sender.say("items", &next.list).await;
-            told = next.list;
+        while let Some(list) = next(&mut reading, &told).await {
+            sender.say("items", &list).await;
+            told = list;
         }
     })
+}
+
+/// Whether it is of now, as far as anybody can tell. The last reading stays, however long nobody looks.
+fn is_known(reading: &Reading) -> bool {
+    reading.at.elapsed().as_secs() < KNOWN_SECONDS_MAX
+}
+
+/// The list, once it is another than the one that was told; `None`: nobody reads any more.
+async fn next(reading: &mut watch::Receiver<Option<Reading>>, told: &Arc<str>) -> Option<Arc<str>> {
+    let is_news = |next: &Reading| is_known(next) && !Arc::ptr_eq(&next.list, told);
+    let next = reading.wait_for(|next| next.as_ref().is_some_and(is_news)).await.ok()?;
+    next.as_ref().map(|next| Arc::clone(&next.list))
 }
 
 /// `GET /items/{item}`
@@ -75,5 +85,27 @@ async fn look(door: &Door, id: String) -> Result<String, Problem> {
     match door.items.get(id).await {
         Ok(item) => item.ok_or(Problem::UnknownItem),
         Err(Away) => Err(Problem::DatabaseAway),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::time::Instant;
+
+    #[test]
+    fn a_stream_tells_a_list_that_is_known_and_another_than_the_last_one() {
+        let (told, other): (Arc<str>, Arc<str>) = (Arc::from("[]"), Arc::from("[1]"));
+        for (list, seconds, expected) in [
+            (&other, 0, Some(Some(Arc::clone(&other)))),
+            (&other, KNOWN_SECONDS_MAX - 1, Some(Some(Arc::clone(&other)))),
+            (&other, KNOWN_SECONDS_MAX, None),
+            (&told, 0, None),
+        ] {
+            let at = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+            let (_sender, mut reading) = watch::channel(Some(Reading { list: Arc::clone(list), at }));
+            assert_eq!(next(&mut reading, &told).now_or_never(), expected, "{list}, {seconds} s");
+        }
     }
 }
