@@ -4,12 +4,13 @@
 //! for millions of orders, and never longer than it may. It takes no lock that a sale would feel.
 
 use crate::failure::Failure;
-use crate::known;
-use crate::look::{Scan, look};
+use crate::look::{Scan, look_at};
 use crate::report::{Document, counted, span_text, time_text};
+use crate::{NAME, known};
 use clap::Args;
 use serde::Serialize;
 use shared::config::StoreOptions;
+use shared::db;
 use shared::table::Style;
 use sqlx::PgConnection;
 use sqlx_macros::FromRow;
@@ -99,21 +100,17 @@ pub struct Outbox {
 
 pub(crate) async fn run(options: Options) -> Result<Audit, Failure> {
     let Options { known, limits, names, check_seconds_max: seconds_max, store } = options;
-    let looked = look(&store, Scan::Whole { seconds_max }, async |connection| {
-        // First, because a line may be bad.
-        let known = match known::compare(connection, &known).await? {
-            Ok(off) if !known.is_empty() => {
-                KNOWN.into_iter().zip(off).map(|(check, off)| found(check, off, names)).collect()
-            }
-            Ok(_) => Vec::new(),
-            Err(error) => return Ok(Err(Failure::Broken(error))),
-        };
-        let mut audit = audit(connection, limits, names).await?;
-        audit.holds &= known.iter().all(|check| check.holds);
-        audit.checks.extend(known);
-        Ok(Ok(audit))
-    });
-    looked.await?
+    let pool = db::open_as_it_is(&store, NAME).await?;
+    // First, because a line may be bad.
+    let off = known::compare(&pool, &known).await?;
+    let mut audit =
+        look_at(&pool, Scan::Whole { seconds_max }, async |connection| audit(connection, limits, names).await).await?;
+    if !known.is_empty() {
+        let checks = KNOWN.into_iter().zip(off).map(|(check, off)| found(check, off, names));
+        audit.checks.extend(checks);
+        audit.holds = audit.checks.iter().all(|check| check.holds);
+    }
+    Ok(audit)
 }
 
 /// A check whose offenders are all there is to know.

@@ -1,22 +1,29 @@
 //! `audit --known`: the orders that others know, by events or by charges, against the tables. After a backup was restored,
 //! this is what was lost with it.
 //!
-//! It keeps some lines in memory, and what is off; never a file.
+//! It keeps some lines in memory, and what is off; never a file. It waits for lines on a thread of its own and in no transaction: a pipe may
+//! be as slow as it likes.
 
+use crate::failure::Failure;
+use crate::look::{Scan, look_at};
 use crate::report::visible;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use shared::messages::EventKind;
 use shared::order::State;
-use sqlx::PgConnection;
+use sqlx::PgPool;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::{Path, PathBuf};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 /// How many lines are held against the tables at once.
 const LINES_MAX: usize = 1_000;
+/// How many times as many lines may wait for the tables.
+const CHUNKS_MAX: usize = 1;
 /// The longest line. Events have less than a kilobyte.
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -48,39 +55,41 @@ struct Claim {
 /// What is off: by order, how far it had come, and what is said of it.
 type Off = BTreeMap<Uuid, (Known, String)>;
 
-/// What is said of the orders that the files know and the tables do not, and of those that had come further there. The inner
-/// error is a file's.
-pub(crate) async fn compare(
-    connection: &mut PgConnection,
-    files: &[PathBuf],
-) -> Result<anyhow::Result<[Vec<String>; 2]>, sqlx::Error> {
+/// What is said of the orders that the files know and the tables do not, and of those that had come further there.
+pub(crate) async fn compare(pool: &PgPool, files: &[PathBuf]) -> Result<[Vec<String>; 2], Failure> {
     let (mut missing, mut behind) = (Off::new(), Off::new());
-    for path in files {
-        let mut lines = match Lines::open(path) {
-            Ok(lines) => lines,
-            Err(error) => return Ok(Err(error)),
-        };
-        loop {
-            let claims = match lines.next() {
-                Ok(claims) if claims.is_empty() => break,
-                Ok(claims) => claims,
-                Err(error) => return Ok(Err(error)),
-            };
-            let ids: Vec<Uuid> = claims.iter().map(|claim| claim.id).collect();
-            let states: Vec<(Uuid, String)> = sqlx::query_as(STATES).bind(ids).fetch_all(&mut *connection).await?;
-            let states: HashMap<Uuid, String> = states.into_iter().collect();
-            for claim in claims {
-                let state = states.get(&claim.id).and_then(|state| State::read(state));
-                let Some(text) = claim.off(state) else { continue };
-                let off = if state.is_none() { &mut missing } else { &mut behind };
-                // All is read at one instant, so what is off stays off: what is known at last is said of it.
-                if off.get(&claim.id).is_none_or(|(known, _)| *known < claim.known) {
-                    off.insert(claim.id, (claim.known, text));
-                }
+    let (sender, mut read) = mpsc::channel(CHUNKS_MAX);
+    let files = files.to_vec();
+    let reading = spawn_blocking(move || files.iter().try_for_each(|path| read_file(path, &sender)));
+    while let Some(claims) = read.recv().await {
+        let ids: Vec<Uuid> = claims.iter().map(|claim: &Claim| claim.id).collect();
+        let states = async |connection: &mut _| sqlx::query_as(STATES).bind(ids).fetch_all(connection).await;
+        // Later than the lines, so what they tell of is there, or is lost.
+        let states: Vec<(Uuid, String)> = look_at(pool, Scan::ByKey, states).await?;
+        let states: HashMap<Uuid, String> = states.into_iter().collect();
+        for claim in claims {
+            let state = states.get(&claim.id).and_then(|state| State::read(state));
+            let Some(text) = claim.off(state) else { continue };
+            let off = if state.is_none() { &mut missing } else { &mut behind };
+            // What is known at last is said of it.
+            if off.get(&claim.id).is_none_or(|(known, _)| *known < claim.known) {
+                off.insert(claim.id, (claim.known, text));
             }
         }
     }
-    Ok(Ok([missing, behind].map(|off| off.into_values().map(|(_, text)| text).collect())))
+    reading.await.expect("reading does not panic").map_err(Failure::Broken)?;
+    Ok([missing, behind].map(|off| off.into_values().map(|(_, text)| text).collect()))
+}
+
+/// Hands over what the lines of a file claim, some at a time, for as long as somebody takes it.
+fn read_file(path: &Path, claims: &mpsc::Sender<Vec<Claim>>) -> anyhow::Result<()> {
+    let mut lines = Lines::open(path)?;
+    loop {
+        let next = lines.next()?;
+        if next.is_empty() || claims.blocking_send(next).is_err() {
+            return Ok(());
+        }
+    }
 }
 
 impl Claim {

@@ -9,12 +9,12 @@ use anyhow::anyhow;
 use clap::Args;
 use shared::config::StoreOptions;
 use shared::db;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 
 /// How long a look that goes by key may take, in seconds a statement.
 const BY_KEY_SECONDS_MAX: u32 = 10;
-/// No look has more statements, but for those by key of `audit --known`; so the database, if it is there, has answered when each of them has had its time.
+/// No look has more statements; so the database, if it is there, has answered when each of them has had its time.
 const STATEMENTS_MAX: u32 = 20;
 
 /// All statements of a look see one instant.
@@ -52,7 +52,15 @@ pub async fn look<T>(
     scan: Scan,
     read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, Failure> {
-    let pool = db::open_as_it_is(store, NAME).await?;
+    look_at(&db::open_as_it_is(store, NAME).await?, scan, read).await
+}
+
+/// The same, where it was reached already: for who looks again and again.
+pub(crate) async fn look_at<T>(
+    pool: &PgPool,
+    scan: Scan,
+    read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, Failure> {
     let seconds_max = match scan {
         Scan::ByKey => BY_KEY_SECONDS_MAX,
         Scan::Whole { seconds_max } => seconds_max,

@@ -16,6 +16,7 @@ use shared::devstack::{Gateway, urls_of};
 use shared::messages::PAYMENT_QUEUE;
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 const PARTITIONS: usize = 8;
@@ -245,5 +246,20 @@ async fn an_interrupted_command_says_so() {
     })
     .await;
     sale::signal(child.id().unwrap(), Signal::SIGINT);
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+#[tokio::test]
+async fn a_pipe_that_says_no_more_is_waited_for_in_no_transaction_until_the_command_is_interrupted() {
+    let shop = Shop::open(&[]).await;
+    let mut child = command(&shop, &["audit", "--known", "-"]).await.stdin(Stdio::piped()).spawn().unwrap();
+    let (mut pipe, line) = (child.stdin.take().unwrap(), json!({ "order_id": uuid::Uuid::now_v7() }));
+    // As many as are held against the tables at once.
+    pipe.write_all(format!("{line}\n").repeat(1_000).as_bytes()).await.unwrap();
+    let is_idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'turnstile-admin'
+                   AND state = 'idle' AND query = 'ROLLBACK'";
+    until("it has looked, and waits", async || shop.count(is_idle).await > 0).await;
+    sale::signal(child.id().unwrap(), Signal::SIGINT);
+    until("it has ended", async || child.try_wait().unwrap().is_some()).await;
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
 }
