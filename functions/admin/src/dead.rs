@@ -199,10 +199,10 @@ async fn change(selection: Selection, is_replayed: bool) -> Result<Drawn, Failur
     }
     dead.close().await?;
     let not_found: Vec<_> = ids.iter().filter(|id| messages.iter().all(|message| message.id != **id)).collect();
-    Ok(changed(&changes, &not_found, behind))
+    Ok(changed(&changes, &not_found, behind, !ids.is_empty()))
 }
 
-fn changed(changes: &[Change], not_found: &[&String], behind: u32) -> Drawn {
+fn changed(changes: &[Change], not_found: &[&String], behind: u32, is_by_id: bool) -> Drawn {
     let document = json!({ "messages": changes, "not_found": not_found, "not_looked_at": behind });
     let tables = &[("messages", NONE, "id reason queue what_became_of_it")];
     let mut drawn = Layout { lines: "", tables }.of(document);
@@ -211,7 +211,9 @@ fn changed(changes: &[Change], not_found: &[&String], behind: u32) -> Drawn {
     }
     drawn.notes.extend(not_found.iter().map(|id| format!("There is no message {id}.")));
     drawn.notes.extend(behind_text(behind));
-    drawn.is_well = not_found.is_empty() && changes.iter().all(|change| change.outcome.is_done());
+    // Of a reason, or of all, some may be among those that were not looked at.
+    let is_whole = is_by_id || behind == 0;
+    drawn.is_well = is_whole && not_found.is_empty() && changes.iter().all(|change| change.outcome.is_done());
     drawn
 }
 
@@ -234,7 +236,7 @@ mod tests {
             change(DeadOutcome::ReplayedWithoutReply, Some("purchase.7")),
             change(DeadOutcome::KeptWithoutOrigin, None),
         ];
-        let kept = changed(&changes, &[&"000000000000".into()], 3);
+        let kept = changed(&changes, &[&"000000000000".into()], 3, true);
         let expected = "ID            REASON     QUEUE       WHAT BECAME OF IT\n\
                         ba4a8797bcf9  malformed  purchase.7  sent again\n\
                         ba4a8797bcf9  malformed  purchase.7  sent again; nobody waits for the reply\n\
@@ -248,8 +250,15 @@ mod tests {
             (&json!(["000000000000"]), &json!(3))
         );
 
-        let done = changed(&changes[..2], &[], 0);
+        let done = changed(&changes[..2], &[], 0, true);
         assert!(done.is_well && !done.text(Style::Plain).contains("ooked at"), "nothing is missing");
-        assert_eq!(changed(&[], &[], 0).text(Style::Plain), "No such messages.\n");
+        assert_eq!(changed(&[], &[], 0, false).text(Style::Plain), "No such messages.\n");
+    }
+
+    #[test]
+    fn who_means_all_is_told_by_the_exit_code_that_some_were_left() {
+        for (is_by_id, behind, is_well) in [(false, 0, true), (false, 1, false), (true, 0, true), (true, 1, true)] {
+            assert_eq!(changed(&[], &[], behind, is_by_id).is_well, is_well, "by id: {is_by_id}, {behind} behind");
+        }
     }
 }
