@@ -28,7 +28,7 @@ use shared::outbox::CHANNEL;
 use shared::retry::RetryPolicy;
 use shared::worker::{Outage, Program, Service};
 use sqlx::postgres::PgListener;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -134,7 +134,8 @@ async fn serve_connected(
         // Silence is what a listener hears, whether or not its connection still stands.
         if listened.elapsed() > LISTEN_AGAIN {
             listened = Instant::now();
-            db::answered(listener.listen(CHANNEL)).await.context(DATABASE)?;
+            // Listening once more would have the library note the channel once more.
+            db::answered(listener.execute("SELECT")).await.context(DATABASE)?;
         }
         let round = publish_round(&mut store, &mut publisher, within).await;
         // Who only finds that another has the turn does not know whether the database is still an older one.
