@@ -92,19 +92,19 @@ fn message(event: Event) -> Result<Message, String> {
     Ok(Message { event_id: event.event_id, kind: event.event, routing_key, at: event.at, body })
 }
 
-/// Whose fault it is, of rows that were published one by one: that of a row which is refused while others are taken, and
-/// the broker's where none is. Returns what became of each row, from the first on: published, or given up for a reason.
+/// Whose fault it is, of rows that were published one by one: that of a row which is refused while the broker
+/// `takes_others`, else the broker's. Returns what became of each row, from the first on: published, or given up for a
+/// reason.
 ///
 /// # Errors
 /// None is taken: the broker's reason.
-pub(crate) fn given_up(rows: Vec<Result<(), Refusal>>) -> Result<Vec<Result<(), String>>, String> {
-    let is_any_taken = rows.iter().any(Result::is_ok);
+pub(crate) fn given_up(rows: Vec<Result<(), Refusal>>, takes_others: bool) -> Result<Vec<Result<(), String>>, String> {
     let mut outcomes = Vec::with_capacity(rows.len());
     for row in rows {
         outcomes.push(match row {
             Ok(()) => Ok(()),
             Err(Refusal::Unfit(reason)) => Err(reason),
-            Err(Refusal::NotTaken(reason)) if is_any_taken => Err(reason),
+            Err(Refusal::NotTaken(reason)) if takes_others => Err(reason),
             // None behind it was taken, so it may wait, and its item's order stays.
             Err(Refusal::NotTaken(reason)) if outcomes.is_empty() => return Err(reason),
             Err(Refusal::NotTaken(_)) => break,

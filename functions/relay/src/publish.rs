@@ -2,7 +2,7 @@
 //!
 //! Rows are published in their order, each event of a row before the next one's. A row is given up only when it was refused
 //! `REFUSALS_MAX` times in a row, alone, while the broker takes others, or says that this one can never be. A broker that
-//! is away, or that takes nothing, costs no row.
+//! is away, or that takes nothing, costs no row. Rows that are refused wait together, so that many cost no more than one.
 
 use crate::decide::{Message, Refusal, given_up};
 use anyhow::anyhow;
@@ -16,6 +16,9 @@ use tokio::time::timeout;
 const REFUSALS_MAX: u32 = 5;
 /// What may lie between two refusals: a queue that changes its leader refuses for a moment.
 const REFUSED: RetryPolicy = RetryPolicy { wait_ms: 100, factor: 2.0, wait_ms_max: 800, attempts_max: REFUSALS_MAX };
+
+/// A key that matches `#` alone.
+const NOBODY: &str = "nobody";
 
 /// The least time between two marks: each is a write to two disks.
 const MARK_PAUSE: Duration = Duration::from_secs(1);
@@ -119,12 +122,13 @@ impl EventPublisher {
             Err(EventError::Unfit(reason) | EventError::NotTaken(reason)) => {
                 tracing::info!(reason, rows = rows.len(), "an event is refused; publishing row by row");
                 self.reconnect().await?;
-                self.publish_row_by_row(rows, until, Instant::now() + within / 2).await
+                // The other half is for what the last ones begun, and the waits, take longer.
+                self.publish_row_by_row(rows, until, Instant::now() + within / 2 / REFUSALS_MAX).await
             }
         }
     }
 
-    /// Publishes each row alone, and begins no further one when `last_begin` has passed.
+    /// Publishes each row alone, and begins no further one when `last_begin` has passed; then those that were refused, again.
     async fn publish_row_by_row(
         &mut self,
         rows: &[Vec<Message>],
@@ -135,27 +139,51 @@ impl EventPublisher {
         for row in rows.iter().take_while(|_| Instant::now() <= last_begin) {
             outcomes.push(self.publish_alone(row, until).await?);
         }
-        given_up(outcomes).map_err(|reason| {
-            anyhow!("RabbitMQ takes no event ({reason}); is a queue full that is bound to `events`, or a permission missing?")
+        for wait in REFUSED.waits() {
+            if outcomes.iter().all(Result::is_ok) {
+                break;
+            }
+            tokio::time::sleep(wait).await;
+            for (row, outcome) in rows.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_err()) {
+                *outcome = self.publish_alone(row, until).await?;
+            }
+        }
+        let takes_others = outcomes.iter().any(Result::is_ok) || self.takes_others(rows, until).await?;
+        given_up(outcomes, takes_others).map_err(|reason| {
+            anyhow!("RabbitMQ takes no event ({reason}); is a queue full that is bound to all of `events`, or a permission missing?")
         })
+    }
+
+    /// Whether the broker takes an event that is for nobody: the first one, once more, by a key of no event. Who listens to
+    /// all hears it again, as a repeat.
+    async fn takes_others(&mut self, rows: &[Vec<Message>], until: Instant) -> anyhow::Result<bool> {
+        let for_nobody = |event| OutgoingEvent { routing_key: NOBODY, ..outgoing(event) };
+        let events: Vec<_> = rows.iter().flatten().take(1).map(for_nobody).collect();
+        Ok(self.publish_once(&events, until).await?.is_ok())
     }
 
     async fn publish_alone(&mut self, row: &[Message], until: Instant) -> anyhow::Result<Result<(), Refusal>> {
         let events: Vec<_> = row.iter().map(outgoing).collect();
-        let mut waits = REFUSED.waits();
-        loop {
-            let within = until.saturating_duration_since(Instant::now());
-            let refusal = match self.publisher.publish_events(&events, within).await {
-                Ok(()) => return Ok(Ok(())),
-                Err(EventError::Away(error)) => return Err(error.into()),
-                Err(EventError::Unfit(reason)) => Refusal::Unfit(reason),
-                Err(EventError::NotTaken(reason)) => Refusal::NotTaken(reason),
-            };
-            // The refusal may have cost the channel.
+        self.publish_once(&events, until).await
+    }
+
+    async fn publish_once(
+        &mut self,
+        events: &[OutgoingEvent<'_>],
+        until: Instant,
+    ) -> anyhow::Result<Result<(), Refusal>> {
+        let within = until.saturating_duration_since(Instant::now());
+        let refusal = match self.publisher.publish_events(events, within).await {
+            Ok(()) => return Ok(Ok(())),
+            Err(EventError::Away(error)) => return Err(error.into()),
+            Err(EventError::Unfit(reason)) => Refusal::Unfit(reason),
+            Err(EventError::NotTaken(reason)) => Refusal::NotTaken(reason),
+        };
+        // The refusal may have cost the channel.
+        if !self.publisher.channel().status().connected() {
             self.reconnect().await?;
-            let Some(wait) = waits.next() else { return Ok(Err(refusal)) };
-            tokio::time::sleep(wait).await;
         }
+        Ok(Err(refusal))
     }
 
     async fn reconnect(&mut self) -> Result<(), amqp::Error> {

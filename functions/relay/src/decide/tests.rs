@@ -84,17 +84,19 @@ fn a_row_that_is_refused_while_others_are_taken_is_given_up_and_where_none_is_ta
     let not_taken = || Err(Refusal::NotTaken("full".to_owned()));
     let unfit = || Err(Refusal::Unfit("too large".to_owned()));
     let (full, large) = (|| Err("full".to_owned()), || Err("too large".to_owned()));
-    for (rows, expected) in [
-        (vec![not_taken(), Ok(()), Ok(())], Ok(vec![full(), Ok(()), Ok(())])),
-        (vec![Ok(()), not_taken(), Ok(())], Ok(vec![Ok(()), full(), Ok(())])),
-        (vec![Ok(()), Ok(()), not_taken()], Ok(vec![Ok(()), Ok(()), full()])),
-        (vec![not_taken()], Err("full".to_owned())),
-        (vec![not_taken(), not_taken()], Err("full".to_owned())),
-        (vec![not_taken(), unfit()], Err("full".to_owned())),
+    for (rows, takes_others, expected) in [
+        (vec![not_taken(), Ok(()), Ok(())], true, Ok(vec![full(), Ok(()), Ok(())])),
+        (vec![Ok(()), not_taken(), Ok(())], true, Ok(vec![Ok(()), full(), Ok(())])),
+        (vec![Ok(()), Ok(()), not_taken()], true, Ok(vec![Ok(()), Ok(()), full()])),
+        // None of these, but one that is for nobody.
+        (vec![not_taken(), unfit(), not_taken()], true, Ok(vec![full(), large(), full()])),
+        (vec![not_taken()], false, Err("full".to_owned())),
+        (vec![not_taken(), not_taken()], false, Err("full".to_owned())),
+        (vec![not_taken(), unfit()], false, Err("full".to_owned())),
         // One that can never be, even if it is the only one; the next one waits.
-        (vec![unfit()], Ok(vec![large()])),
-        (vec![unfit(), not_taken(), unfit()], Ok(vec![large()])),
+        (vec![unfit()], false, Ok(vec![large()])),
+        (vec![unfit(), not_taken(), unfit()], false, Ok(vec![large()])),
     ] {
-        assert_eq!(given_up(rows), expected);
+        assert_eq!(given_up(rows, takes_others), expected);
     }
 }

@@ -56,7 +56,7 @@ async fn rows_that_cannot_be_told_are_kept_with_their_reasons_and_block_nothing(
 async fn a_row_that_is_refused_while_nothing_else_is_taken_waits() {
     let shop = Shop::open(&[]).await;
     let mut listener = Listener::to(&shop, "#").await;
-    fill(&shop, "item.closed.#").await;
+    fill(&shop, "#").await;
     record(&shop, EventKind::ItemClosed, "a").await;
     record(&shop, EventKind::ItemClosed, "b").await;
     let _relay = shop.worker_of("relay", "r", &[]).await;
@@ -66,6 +66,42 @@ async fn a_row_that_is_refused_while_nothing_else_is_taken_waits() {
     shop.outbox_is_empty().await;
     assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 0);
     for item in ["a", "b"] {
+        assert_eq!(listener.next_new().await.item, item);
+    }
+}
+
+#[tokio::test]
+async fn many_rows_that_one_full_queue_refuses_cost_the_next_one_no_round_and_its_subscribers_one_repeat() {
+    let shop = Shop::open(&[]).await;
+    let mut listener = Listener::to(&shop, "item.created.#").await;
+    fill(&shop, "item.closed.#").await;
+    for _ in 0..30 {
+        record(&shop, EventKind::ItemClosed, "refused").await;
+    }
+    record(&shop, EventKind::ItemCreated, "next").await;
+    let _relay = shop.worker_of("relay", "r", &[]).await;
+    shop.outbox_is_empty().await;
+    record(&shop, EventKind::ItemCreated, "last").await;
+    let mut heard = vec![];
+    while heard.last().is_none_or(|item| item != "last") {
+        heard.push(listener.next().await.event.item);
+    }
+    assert_eq!(heard, ["next", "next", "last"]);
+    assert_eq!(shop.count("SELECT count(*) FROM outbox_failed").await, 30);
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_but_what_one_full_queue_refuses_it_is_kept_with_its_reason_and_nothing_waits() {
+    let shop = Shop::open(&[]).await;
+    let mut listener = Listener::to(&shop, "#").await;
+    fill(&shop, "item.closed.#").await;
+    record(&shop, EventKind::ItemClosed, "refused").await;
+    record(&shop, EventKind::ItemClosed, "refused, too").await;
+    let _relay = shop.worker_of("relay", "r", &[]).await;
+    shop.outbox_is_empty().await;
+    assert_eq!(shop.count("SELECT count(*) FROM outbox_failed WHERE reason LIKE '%refuses it%'").await, 2);
+    record(&shop, EventKind::ItemCreated, "last").await;
+    for item in ["refused", "refused, too", "last"] {
         assert_eq!(listener.next_new().await.item, item);
     }
 }
