@@ -54,7 +54,12 @@ impl EventPublisher {
         if let Some(mark) = self.mark {
             return Ok(mark);
         }
-        let mark = match self.publisher.mark().await {
+        let mut mark = self.publisher.mark().await;
+        if mark.as_ref().is_err_and(|error| self.nodes.learns_user(error)) {
+            self.reconnect().await?;
+            mark = self.publisher.mark().await;
+        }
+        let mark = match mark {
             Err(error) if is_refusal(&error) => {
                 self.go_without(&error).await?;
                 None
@@ -79,6 +84,8 @@ impl EventPublisher {
         match timeout(within, self.publisher.leave_mark(at)).await {
             Ok(Ok(())) => (self.mark, self.is_unmarked, self.is_refused) = (Some(at), false, false),
             Ok(Err(error)) if is_refusal(&error) => self.go_without(&error).await?,
+            // The next one names us as the broker does.
+            Ok(Err(error)) if self.nodes.learns_user(&error) => self.reconnect().await?,
             Ok(Err(error)) => return Err(error),
             Err(_) => tracing::warn!("the mark of what is published is not confirmed in time; trying again"),
         }

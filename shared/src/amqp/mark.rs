@@ -23,7 +23,7 @@ const SHOWN_MAX: usize = 64;
 
 impl Publisher {
     /// The mark that our user left last; it stays where it is. Whatever else is there counts for nothing, or whoever may
-    /// publish could stop the shop.
+    /// publish could stop the shop. An error where the broker calls us otherwise than we do: the mark may be ours.
     pub fn mark(&self) -> BoxFuture<'_, Result<Option<OffsetDateTime>, Error>> {
         answered(async {
             let mut got = self.look_at_mark().await?;
@@ -35,6 +35,9 @@ impl Publisher {
             let text = String::from_utf8_lossy(&message.data);
             // The broker lets nobody name another user than their own.
             let user = message.properties.user_id().as_ref().map(ShortString::as_str);
+            if user.is_some_and(|user| user != self.user()) {
+                self.name_us_to_nobody().await?;
+            }
             let at = OffsetDateTime::parse(&text, &Rfc3339).ok().filter(|_| user == Some(self.user()));
             if at.is_none() {
                 let text: String = text.chars().take(SHOWN_MAX).collect();

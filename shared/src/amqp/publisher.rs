@@ -130,7 +130,16 @@ impl Publisher {
 
     /// Publishes a reply that goes nowhere: an error is not that reply's fault, but befalls all.
     pub fn reply_to_nobody(&self) -> BoxFuture<'_, Result<(), Error>> {
-        let (options, properties) = (BasicPublishOptions::default(), self.our_properties());
+        self.publish_to_nobody(self.our_properties())
+    }
+
+    /// The same with our name: the broker refuses it, and says whom it takes us for, where that is another.
+    pub(super) fn name_us_to_nobody(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.publish_to_nobody(self.our_properties().with_user_id(self.user.as_str().into()))
+    }
+
+    fn publish_to_nobody(&self, properties: BasicProperties) -> BoxFuture<'_, Result<(), Error>> {
+        let options = BasicPublishOptions::default();
         let publishing = self.channel.basic_publish("".into(), NOBODY.into(), options, b"", properties);
         Box::pin(confirmed_in_time(async { Ok(publishing.await?.await.map(drop)?) }))
     }

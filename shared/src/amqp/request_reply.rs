@@ -107,6 +107,21 @@ pub fn request_reply<'a>(
     time: Duration,
 ) -> BoxFuture<'a, Result<RequestOutcome, Error>> {
     Box::pin(async move {
+        match request_reply_once(nodes, name, request, time).await {
+            // It was refused for naming us as the URL does, so nothing was asked.
+            Err(error) if nodes.learns_user(&error) => request_reply_once(nodes, name, request, time).await,
+            outcome => outcome,
+        }
+    })
+}
+
+fn request_reply_once<'a>(
+    nodes: &'a Nodes,
+    name: &'a str,
+    request: OutgoingRequest<'a>,
+    time: Duration,
+) -> BoxFuture<'a, Result<RequestOutcome, Error>> {
+    Box::pin(async move {
         let (requester, mut replies) = Requester::on(connect(nodes, name).await?, nodes, "", FEW).await?;
         let outcome = async {
             match confirmed_in_time(requester.begin(request).await).await {

@@ -12,10 +12,11 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Exchange
 use shared::amqp::{
     self, DeadLetterQueue, Nodes, OutgoingEvent, OutgoingRequest, Publisher, RequestOutcome, request_reply,
 };
-use shared::devstack::{Folder, RabbitMq, as_user};
+use shared::devstack::{Folder, RabbitMq, as_mapped, as_user};
 use shared::messages::EventKind;
 use shared::worker;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// All that is tried by everybody: `publish EXCHANGE`, `consume QUEUE`, `purge QUEUE`, `delete QUEUE`, `declare QUEUE`, `exchange EXCHANGE`
 /// (declared), `bind EXCHANGE` (to what one may write to).
@@ -50,6 +51,15 @@ const MAY: [(&str, &str); 9] = [
     ),
     ("monitoring", ""),
 ];
+
+#[tokio::test]
+async fn who_asks_is_taken_for_whom_the_broker_calls_them_where_the_url_calls_them_otherwise() {
+    let buyer = Buyer::new().await;
+    let nodes = Nodes::read(&as_mapped(&buyer.amqp_url).await.unwrap()).unwrap();
+    let request = OutgoingRequest { exchange: "", routing_key: "purchase.0", correlation_id: "r", body: "{}" };
+    let outcome = request_reply(&nodes, "test", request, Duration::ZERO).await;
+    assert_eq!((outcome.unwrap(), nodes.user(), buyer.depth("purchase.0").await), (RequestOutcome::NotYet, "guest", 1));
+}
 
 #[tokio::test]
 async fn each_user_may_do_what_it_is_for_and_nothing_else() {

@@ -20,6 +20,7 @@ const TURN_SECONDS_MAX: u32 = 30;
 /// A migrated database, and a broker with the topology, of the test's own.
 struct Servers {
     pool: PgPool,
+    amqp_url: String,
     nodes: Nodes,
 }
 
@@ -38,7 +39,7 @@ impl Servers {
         let publisher = Publisher::open(&nodes, "test", "test").await.unwrap();
         amqp::declare(publisher.channel()).await.unwrap();
         publisher.close().await;
-        Self { pool, nodes }
+        Self { pool, amqp_url: fixture.amqp_url.clone(), nodes }
     }
 
     /// A connection as a relay's rounds have it.

@@ -3,7 +3,8 @@
 use crate::{Servers, WITHIN};
 use relay::store::{EVENTS_MAX, ROWS_MAX};
 use relay::{Older, Round, publish_round};
-use shared::amqp::{self, Error, Publisher};
+use shared::amqp::{self, Error, Nodes, Publisher};
+use shared::devstack::as_mapped;
 use shared::messages::EVENTS_EXCHANGE;
 use sqlx::Connection;
 
@@ -177,6 +178,24 @@ async fn a_mark_that_somebody_has_in_hand_is_asked_for_once_more() {
     let round = publish_round(&mut instance.store, &mut instance.publisher, WITHIN);
     let (ended, ()) = tokio::join!(round, given_back);
     assert!(ended.unwrap_err().is::<Older>());
+}
+
+#[tokio::test]
+async fn a_relay_that_the_broker_calls_otherwise_than_its_url_leaves_its_mark_and_knows_it_again() {
+    let mut servers = Servers::open().await;
+    let operator = Publisher::open(&servers.nodes, "test", "test").await.unwrap();
+    let url = as_mapped(&servers.amqp_url).await.unwrap();
+    servers.nodes = Nodes::read(&url).unwrap();
+    let mut instance = servers.instance().await;
+    while operator.mark().await.unwrap().is_none() {
+        instance.round().await;
+    }
+    sqlx::query(SET_BACK).execute(&servers.pool).await.unwrap();
+    // One that is started anew, and has been told nothing.
+    servers.nodes = Nodes::read(&url).unwrap();
+    let mut next = servers.instance().await;
+    let ended = publish_round(&mut next.store, &mut next.publisher, WITHIN).await.unwrap_err();
+    assert!(ended.is::<Older>(), "{ended:#}");
 }
 
 #[tokio::test]
