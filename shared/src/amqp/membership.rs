@@ -195,8 +195,8 @@ pub struct Worker {
 pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) -> BoxFuture<'a, Result<(), Error>> {
     Box::pin(async move {
         let (connection, socket) = connect_with_socket(nodes, &format!("{name} fill")).await?;
-        let filled = fill_each(&connection, queues).await;
-        match filled {
+        let channel = confirming_channel(&connection).await?;
+        match fill_each(&connection, &channel, queues).await {
             Ok(()) => close(&connection).await,
             // It may not read a goodbye.
             Err(error) => {
@@ -207,8 +207,7 @@ pub fn fill<'a>(nodes: &'a Nodes, name: &'a str, queues: &'a [(String, u64)]) ->
     })
 }
 
-async fn fill_each(connection: &Connection, queues: &[(String, u64)]) -> Result<(), Error> {
-    let channel = confirming_channel(connection).await?;
+async fn fill_each(connection: &Connection, channel: &Channel, queues: &[(String, u64)]) -> Result<(), Error> {
     for (queue, count) in queues {
         let state = answered(state_or_none(connection, queue)).await?;
         let waiting = state.map_or(0, |state| u64::from(state.waiting));
