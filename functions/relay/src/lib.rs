@@ -8,8 +8,8 @@
 //! round, of any instance, begins with the same row. Events have stable ids, and rows are taken from the front, so **the
 //! first copies of the events of an order, and of those that move an item's stock, come in the order in which they
 //! happened**; only repeats come late. A consumer that drops the ids that it knows sees each event once and in order. Two
-//! exceptions: a row that is given up is left out, and what comes behind it goes on; and what the broker refuses at first,
-//! as for a queue without room (`x-overflow: reject-publish`), comes after what it took meanwhile.
+//! exceptions: a row that is given up is left out, and what comes behind it goes on; and a queue that refuses for want of
+//! room (`x-overflow: reject-publish`) gets what it refused after what it took behind that.
 
 mod decide;
 pub mod publish;

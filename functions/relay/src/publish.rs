@@ -2,7 +2,7 @@
 //!
 //! Rows are published in their order, each event of a row before the next one's. A row is given up only when it was refused
 //! `REFUSALS_MAX` times in a row, alone, while the broker takes others, or says that this one can never be. A broker that
-//! is away, or that takes nothing, costs no row. Rows that are refused wait together, so that many cost no more than one.
+//! is away, or that takes nothing, costs no row. What refuses one after it has refused another so often is not waited for again.
 
 use crate::decide::{Message, Refusal, given_up};
 use anyhow::anyhow;
@@ -129,31 +129,31 @@ impl EventPublisher {
             Err(EventError::Unfit(reason) | EventError::NotTaken(reason)) => {
                 tracing::info!(reason, rows = rows.len(), "an event is refused; publishing row by row");
                 self.reconnect().await?;
-                // The other half is for what the last ones begun, and the waits, take longer.
-                self.publish_row_by_row(rows, until, Instant::now() + within / 2 / REFUSALS_MAX).await
+                // The other half is for what the waits, and the last one begun, take longer.
+                let last_begin = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+                self.publish_row_by_row(rows, until, last_begin).await
             }
         }
     }
 
-    /// Publishes each row alone, and begins no further one when `last_begin` has passed; then those that were refused, again.
+    /// Publishes each row alone, and begins no further one when `last_begin` has passed. Whoever refuses for a moment is waited for
+    /// in place, so that the order stays; and once for all rows, so that many that are refused cost no more than one.
     async fn publish_row_by_row(
         &mut self,
         rows: &[Vec<Message>],
         until: Instant,
         last_begin: Instant,
     ) -> anyhow::Result<Vec<Result<(), String>>> {
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut waits) = (Vec::new(), REFUSED.waits_without_jitter());
         for row in rows.iter().take_while(|_| Instant::now() <= last_begin) {
-            outcomes.push(self.publish_alone(row, until).await?);
-        }
-        for wait in REFUSED.waits() {
-            if outcomes.iter().all(Result::is_ok) {
-                break;
+            let mut outcome = self.publish_alone(row, until).await?;
+            while outcome.is_err()
+                && let Some(wait) = waits.next()
+            {
+                tokio::time::sleep(wait).await;
+                outcome = self.publish_alone(row, until).await?;
             }
-            tokio::time::sleep(wait).await;
-            for (row, outcome) in rows.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_err()) {
-                *outcome = self.publish_alone(row, until).await?;
-            }
+            outcomes.push(outcome);
         }
         let takes_others = outcomes.iter().any(Result::is_ok) || self.takes_others(rows, until).await?;
         given_up(outcomes, takes_others).map_err(|reason| {

@@ -142,8 +142,9 @@ async fn beat(
             () = sleep_until(due.into()) => {
                 due = Instant::now() + members.wait();
                 // A broker that is short of memory or disk reads nothing from who has published, no goodbye either: to connect anew
-                // would leave a connection there, and a thread here, for each try. Nobody is forgotten meanwhile.
+                // would leave a connection there, and a thread here, for each try.
                 if connection.status().blocked() {
+                    members.excuse(Instant::now());
                     continue;
                 }
                 let properties = properties(active.borrow_and_update().as_deref()).with_user_id(user.into());

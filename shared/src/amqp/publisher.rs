@@ -18,11 +18,13 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// How long the broker may take to confirm before we connect anew, unless it says that it is short of memory or disk.
 const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often is looked whether it says so.
+const BLOCKED_LOOK: Duration = Duration::from_millis(250);
 /// How many copies of messages are on the wire and not confirmed, and how many bytes, unless one alone has more: the broker writes
 /// for all queues in one line, and what it writes at once everybody's purchases wait for.
 const COPIES_UNCONFIRMED_MAX: usize = 64;
@@ -118,11 +120,13 @@ impl Publisher {
     /// A broker that is short of memory or disk reads nothing from who has published, no goodbye either: to connect anew would have
     /// it all published again, by one more connection that nobody can close.
     async fn until_confirmed<T>(&self, confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let mut confirms = pin!(confirms);
+        let (mut confirms, mut until) = (pin!(confirms), Instant::now() + CONFIRM_WAIT_MAX);
         loop {
-            match timeout(CONFIRM_WAIT_MAX, &mut confirms).await {
+            match timeout(BLOCKED_LOOK, &mut confirms).await {
                 Ok(confirmed) => return confirmed,
-                Err(_) if self.is_blocked() => (),
+                // Its time begins when that is over.
+                Err(_) if self.is_blocked() => until = Instant::now() + CONFIRM_WAIT_MAX,
+                Err(_) if Instant::now() < until => (),
                 Err(_) => return Err(not_confirmed()),
             }
         }

@@ -119,11 +119,15 @@ impl Line {
 
 /// Says it while the broker takes nothing.
 async fn published(publisher: &Publisher, outgoing: Outgoing<'_>, outage: &mut Outage) -> Result<(), Error> {
-    let mut publishing = publisher.publish(outgoing);
+    let (mut publishing, mut is_said) = (publisher.publish(outgoing), false);
     loop {
         match timeout(BLOCKED_LOOK, &mut publishing).await {
             Ok(published) => return published,
-            Err(_) if publisher.is_blocked() => outage.goes_on("the broker is short of memory or disk"),
+            // Once: it has the topology looked at, by a broker in need.
+            Err(_) if publisher.is_blocked() && !is_said => {
+                outage.goes_on("the broker is short of memory or disk");
+                is_said = true;
+            }
             Err(_) => (),
         }
     }

@@ -66,6 +66,11 @@ impl Members {
         self.heard.insert(worker, (now, is_joining)).map_or(Heard::New, |_| Heard::Known)
     }
 
+    /// Nobody can be heard at present: silence counts from now on.
+    pub(crate) fn excuse(&mut self, now: Instant) {
+        self.heard.values_mut().for_each(|(at, _)| *at = now);
+    }
+
     /// Strikes whoever has been silent for too long.
     pub(crate) fn forget(&mut self, now: Instant) {
         let silence_max = self.wait() * WAITS_MAX;
