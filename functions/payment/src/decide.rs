@@ -5,6 +5,7 @@
 //! as a paid order, or is given back.
 
 use self::paying::Paying;
+use self::words::{refused, units_are, unknown};
 use crate::gateway::{Charge, Outcome};
 use shared::handler::Answer;
 use shared::idempotency::Verdicts;
@@ -325,30 +326,7 @@ fn record<'a>(
     verdicts.add(request, Verdict { item, ..Verdict::decided(&request.request_id, code, message, verdicts.now) })
 }
 
-/// Why an order cannot be paid for, for programs and for people.
-fn refused(id: Uuid, refusal: Refusal) -> (Code, String) {
-    match refusal {
-        Refusal::AlreadyCancelled => (Code::AlreadyCancelled, format!("The order {id} was cancelled before.")),
-        Refusal::AlreadyExpired => {
-            (Code::AlreadyExpired, format!("The hold of the order {id} ran out before; nothing is charged."))
-        }
-        Refusal::AlreadyPaid => (Code::AlreadyPaid, format!("The order {id} is paid for.")),
-        Refusal::PaymentUnderWay => {
-            (Code::PaymentUnderWay, format!("The order {id} is being paid for, by another request."))
-        }
-        Refusal::NoPaymentUnderWay => (Code::Declined, format!("The payment of the order {id} has ended before.")),
-    }
-}
-
-fn unknown(id: Uuid) -> (Code, String) {
-    (Code::UnknownOrder, format!("There is no order {id}."))
-}
-
-fn units_are(Order { quantity, item, .. }: &Order) -> String {
-    let (units, are) = if *quantity == 1 { ("unit", "is") } else { ("units", "are") };
-    format!("{quantity} {units} of {item} {are}")
-}
-
 mod paying;
 #[cfg(test)]
 mod tests;
+mod words;
