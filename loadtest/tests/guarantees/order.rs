@@ -171,7 +171,7 @@ async fn assert_sleeps_through(hot: Scenario) {
 async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_place_and_is_reported() {
     // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
     for (how, messages_max) in [("--items 400", 12_000), ("--items 40 --burst 100 --requests-per-message 4", 6_000)] {
-        let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --rate 4000 --workers 3 --batch-max 50 \
+        let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --rate 2000 --workers 3 --batch-max 50 \
                     --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
                     --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
         let json = result_of(&endpoints().await, &format!("{sale} {how}")).await;
