@@ -7,7 +7,7 @@ use crate::support::free_address;
 use crate::support::shop::Shop;
 use crate::support::tab::Tab;
 use serde_json::json;
-use shared::devstack::urls_of;
+use shared::devstack::{Supervised, urls_of};
 
 /// A door whose board listens at this address, too.
 pub(super) async fn with_board(shop: &Shop, environment: &[(&str, &str)]) -> (Door, String) {
@@ -100,17 +100,23 @@ async fn a_buyer_sees_their_place_in_line_while_the_database_is_stopped() {
     servers.stop().await.unwrap();
 }
 
+/// A shop where a buyer has said that they pay, and nobody asks the gateway yet.
+async fn paying(browser: &Browser) -> (Shop, Tab, (Supervised, Door)) {
+    let shop = Shop::open(&[("concert", 5)]).await;
+    let worker = shop.worker("w", &[]).await;
+    let door = Door::open(&shop, "door", &[]).await;
+    let mut tab = Tab::open(browser, "tab", &door.address, "/").await;
+    until_left(&mut tab, 5).await;
+    buy(&mut tab, 1, "Held for you").await;
+    click_and_see(&mut tab, "pay", "Paying").await;
+    (shop, tab, (worker, door))
+}
+
 /// A decline leaves the order as it was, which no event tells who looks once a second.
 #[tokio::test]
 async fn a_buyer_whose_payment_takes_long_is_told_how_it_ended() {
     let Some(browser) = Browser::find("the shop").await else { return };
-    let shop = Shop::open(&[("concert", 5)]).await;
-    let _worker = shop.worker("w", &[]).await;
-    let door = Door::open(&shop, "door", &[]).await;
-    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
-    until_left(&mut tab, 5).await;
-    buy(&mut tab, 1, "Held for you").await;
-    click_and_see(&mut tab, "pay", "Paying").await;
+    let (shop, mut tab, _programs) = paying(&browser).await;
     tab.until("document.querySelector('#purchases [data-kind=accepted]')").await;
     let _payment = shop.worker_of("payment", "p", &[("GATEWAY", "simulated"), ("GATEWAY_DECLINE_SHARE", "1")]).await;
     tab.until(&format!("{} === 'Held for you'", part("#purchases", "state"))).await;
@@ -128,13 +134,7 @@ async fn hide(tab: &mut Tab, is_hidden: bool) {
 #[tokio::test]
 async fn a_buyer_who_looks_again_sees_what_became_of_a_payment_meanwhile() {
     let Some(browser) = Browser::find("the shop").await else { return };
-    let shop = Shop::open(&[("concert", 5)]).await;
-    let _worker = shop.worker("w", &[]).await;
-    let door = Door::open(&shop, "door", &[]).await;
-    let mut tab = Tab::open(&browser, "tab", &door.address, "/").await;
-    until_left(&mut tab, 5).await;
-    buy(&mut tab, 1, "Held for you").await;
-    click_and_see(&mut tab, "pay", "Paying").await;
+    let (shop, mut tab, _programs) = paying(&browser).await;
     let badge = "document.querySelector('#purchases [data-part=state]')";
     tab.evaluate(&format!(
         "seen = []; new MutationObserver(() => seen.push({badge}.textContent)).observe({badge}, {{ childList: true }})"
