@@ -172,8 +172,8 @@ async fn what_is_done_to_the_workers_in_mid_sale_costs_nobody_a_verdict_or_a_pla
     // Frozen, a worker keeps its partitions until it is awake again: others, one just come, go on with theirs.
     for (how, messages_max) in [("--items 400", 12_000), ("--items 40 --burst 100 --requests-per-message 4", 6_000)] {
         let sale = "run --buyers 12000 --stock 6000 --quantity 1-2 --rate 2000 --workers 3 --batch-max 50 \
-                    --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% --freeze-worker-at 60% \
-                    --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
+                    --add-worker-at 10% --kill-worker-at 20% --add-worker-at 40% --stop-worker-at 40% \
+                    --freeze-worker-at 60% --freeze-seconds 1 --add-worker-at 60% --add-worker-at 100% --json -";
         let json = result_of(&endpoints().await, &format!("{sale} {how}")).await;
         assert_disturbed(&json);
         assert!(json["messages"].as_u64().unwrap() <= messages_max, "half full: {}", json["messages"]);
@@ -189,12 +189,13 @@ fn assert_disturbed(json: &Value) {
         .map(|event| ["at", "event", "worker"].map(|key| event[key].as_str().unwrap()))
         .collect();
     let expected = [
+        ["10%", "add", "worker-4"],
         ["20%", "kill", "worker-1"],
-        ["40%", "add", "worker-4"],
+        ["40%", "add", "worker-5"],
         ["40%", "stop", "worker-2"],
-        ["60%", "add", "worker-5"],
+        ["60%", "add", "worker-6"],
         ["60%", "freeze", "worker-3"],
-        ["100%", "add", "worker-6"],
+        ["100%", "add", "worker-7"],
     ];
     assert_eq!(done, expected);
     let of_newcomer = json["workers"].as_array().unwrap().iter().find(|worker| worker["id"] == "worker-4");
