@@ -204,6 +204,8 @@ async fn exit_codes_are_what_they_were() {
         let program = words.iter().position(|word| !word.contains('=')).unwrap();
         let environment: Vec<_> = words[..program].iter().map(|word| word.split_once('=').unwrap()).collect();
         let output = run(words[program], &words[program + 1..], &environment).await;
+        // Why, where a code differs.
+        print!("{line}: {}", String::from_utf8_lossy(&output.stderr));
         vec![format!("  {}", output.status.code().unwrap())]
     })
     .await;

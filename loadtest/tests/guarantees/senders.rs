@@ -46,11 +46,12 @@ async fn a_hostile_sender_who_loses_the_broker_comes_again_and_sends_what_was_as
     running.open();
     let opened = Instant::now();
     verdicts_reach(&running, 50).await;
+    // At most.
     let sent_before = 100.0 * (opened.elapsed().as_secs_f64() + 1.0);
     servers.rabbitmq.restart().await.unwrap();
     let outcome = running.finish().await.unwrap();
     assert_passed(&outcome);
-    assert!(outcome.hostile_messages as f64 > 2.0 * sent_before, "{} after {sent_before}", outcome.hostile_messages);
+    assert!(outcome.hostile_messages as f64 > sent_before, "{} of {sent_before} before", outcome.hostile_messages);
     let shop = Shop::as_it_is(&endpoints.amqp_url, &endpoints.database_url).await;
     let codes = shop.dead(20).await;
     assert!(codes.iter().all(|(code, _)| code == "wrong_routing_key"), "{codes:?}");

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use futures_util::future::try_join_all;
 use shared::retry::{RetryPolicy, Waits};
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{Executor, PgConnection, PgPool, Postgres};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Barrier;
@@ -38,6 +38,7 @@ pub(super) async fn run(
     })?;
     // Parsed and planned before the start; there is no version before 0.
     for connection in &mut connections {
+        connection.execute(NO_LOCK_TIMEOUT).await?;
         read(connection, &options.item).await?;
         write(connection, &options.item, -1).await?;
     }
@@ -87,6 +88,8 @@ async fn update(connection: &mut PgConnection, item: &str, mut waits: Waits) -> 
     }
 }
 
+/// Whoever has the row may wait for a disk that is slow for a moment, or be another program; statement_timeout bounds it.
+const NO_LOCK_TIMEOUT: &str = "SET lock_timeout = 0";
 const READ: &str = "SELECT version FROM items WHERE id = $1";
 
 async fn read(connection: &mut PgConnection, item: &str) -> sqlx::Result<i64> {

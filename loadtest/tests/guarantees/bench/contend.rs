@@ -1,9 +1,14 @@
 //! `loadtest contend`, as a program: on a private server, in a database that is given, and where it cannot run.
 
-use crate::support::sale::{assert_fails, none_given, result_of, run};
-use crate::support::shop::Shop;
+use crate::support::sale::{assert_fails, json, none_given, result_of, run};
+use crate::support::shop::{Shop, until};
 use loadtest::servers::Endpoints;
 use serde_json::Value;
+use shared::devstack::seed::lock;
+
+/// Updates that wait longer for a lock than a worker would.
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'loadtest contend'
+    AND datname = current_database() AND wait_event_type = 'Lock' AND now() - query_start > interval '500 ms'";
 
 #[tokio::test]
 async fn on_a_private_server_every_success_is_an_increment_and_every_figure_is_there() {
@@ -41,4 +46,18 @@ async fn in_a_database_that_is_given_only_the_version_moves() {
     assert_eq!(shop.count(row).await, before);
     // Two races, and the one before them that warms up; with 8 attempts each, some may have been given up.
     assert!((1..=60).contains(&shop.count("SELECT version FROM items").await));
+}
+
+#[tokio::test]
+async fn who_has_the_row_for_a_moment_is_waited_for() {
+    let shop = Shop::open(&[("ticket", 5)]).await;
+    let given = Endpoints { database_url: shop.database_url.clone(), ..none_given() };
+    let somebody = lock(&shop.pool, "items", "ticket").await;
+    let let_go = async {
+        until("both updates wait", async || shop.count(WAITING).await == 2).await;
+        somebody.rollback().await.unwrap();
+    };
+    let (output, ()) = tokio::join!(run(&given, "contend --item=ticket --updates=4 --concurrency=2 --json=-"), let_go);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(json(&output)["passed"].as_bool(), Some(true));
 }
