@@ -12,6 +12,7 @@ pub use schema::{Migrated, SCHEMA_VERSION, migrate, migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
+use std::collections::HashSet;
 use std::future::ready;
 use std::io;
 use std::str::FromStr;
@@ -45,6 +46,11 @@ const ISOLATED_CONNECTIONS_MAX: u32 = 3;
 /// it is made once, not for each batch. Without the second setting, a plan made while the tables were empty would read
 /// them whole for ever after; and with it, whatever has to read a table whole looks so dear that compiling it seems to pay.
 const PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("jit", "off")];
+/// What is promised rests on these, and a role or a database may be set otherwise: whoever has waited for a row reads what is there then,
+const ISOLATION: [(&str, &str); 1] = [("default_transaction_isolation", "read committed")];
+/// and what is committed, and then told, is on the disk. Who asks for more has more.
+const ON_DISK: &str =
+    "set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)";
 /// What PgBouncer says of what a URL's `options` set.
 const UNSUPPORTED: &str = "unsupported startup parameter";
 /// Lifts [`LIMITS`].
@@ -183,9 +189,12 @@ pub fn connect<'a>(
 /// poolers refuse what they do not know. What the URL sets stays.
 fn set(options: &PgConnectOptions, settings: &[(&str, &str)]) -> String {
     let by_url = options.get_options().unwrap_or_default();
-    let ours = LIMITS.iter().chain(&KEEPALIVE).chain(&PLANS).filter(|(name, _)| !by_url.contains(&format!("{name}=")));
+    let by_url: HashSet<&str> = by_url.split([' ', '=']).map(|word| word.trim_start_matches("-c")).collect();
+    let ours =
+        LIMITS.iter().chain(&KEEPALIVE).chain(&PLANS).chain(&ISOLATION).filter(|(name, _)| !by_url.contains(name));
     let calls = ours.chain(settings).map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
-    format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
+    let on_disk = (!by_url.contains("synchronous_commit")).then(|| ON_DISK.to_owned());
+    format!("SELECT {}", on_disk.into_iter().chain(calls).collect::<Vec<_>>().join(", "))
 }
 
 /// When the database last did not answer.

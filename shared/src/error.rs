@@ -47,6 +47,8 @@ pub fn classify(sql_state: &str) -> SqlStateClass {
         // Constraints, what triggers raise, internal errors (a page or an index that is broken).
         state if ["23", "P0", "XX"].iter().any(|class| state.starts_with(class)) => SqlStateClass::Row,
         state if state.starts_with("22") => SqlStateClass::Unhandled,
+        // Its own limits have ended the transaction while we stood still: idle_in_transaction_session_timeout, transaction_timeout.
+        "25P03" | "25P04" => SqlStateClass::Away,
         // Connection exceptions, insufficient resources, operator intervention (shutdown, still starting), system
         // errors, and a transaction that another session's trouble rolled back.
         state if ["08", "53", "57", "58", "40"].iter().any(|class| state.starts_with(class)) => SqlStateClass::Away,
@@ -75,6 +77,8 @@ mod tests {
             ("57P03", SqlStateClass::Away),      // cannot_connect_now
             ("53100", SqlStateClass::Away),      // disk_full
             ("08006", SqlStateClass::Away),      // connection_failure
+            ("25P03", SqlStateClass::Away),      // idle_in_transaction_session_timeout
+            ("25P04", SqlStateClass::Away),      // transaction_timeout
             ("42P01", SqlStateClass::Unfit),     // undefined_table
             ("42501", SqlStateClass::Unfit),     // insufficient_privilege
             ("25006", SqlStateClass::Unfit),     // read_only_sql_transaction

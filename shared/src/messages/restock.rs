@@ -149,9 +149,23 @@ struct Fields {
     quantity: Option<Value>,
     opens_at: Option<Value>,
     closes_at: Option<Value>,
-    rules: Option<Value>,
+    rules: Option<RuleFields>,
     #[serde(flatten)]
     unknown: BTreeMap<String, IgnoredAny>,
+}
+
+/// Of an object with a name twice, the last would win: it is none of the first kind.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RuleFields {
+    Each {
+        max_per_buyer: Option<Value>,
+        cooldown_ms: Option<Value>,
+        tiers: Option<Value>,
+        #[serde(flatten)]
+        unknown: BTreeMap<String, IgnoredAny>,
+    },
+    Other(Value),
 }
 
 /// Elsewhere an unknown field is ignored. Here what it was to say would be left out: `open_at` would open a sale at once.
@@ -194,14 +208,14 @@ fn read_operation(mut fields: Fields) -> Result<Operation, Rejection> {
 /// Who closes a sale with a `closes_at` means something else than now, and is not to be misunderstood.
 fn nothing_left(op: &str, fields: &Fields) -> Result<(), Rejection> {
     let left = [
-        ("stock", &fields.stock),
-        ("hold_ms", &fields.hold_ms),
-        ("quantity", &fields.quantity),
-        ("opens_at", &fields.opens_at),
-        ("closes_at", &fields.closes_at),
-        ("rules", &fields.rules),
+        ("stock", fields.stock.is_some()),
+        ("hold_ms", fields.hold_ms.is_some()),
+        ("quantity", fields.quantity.is_some()),
+        ("opens_at", fields.opens_at.is_some()),
+        ("closes_at", fields.closes_at.is_some()),
+        ("rules", fields.rules.is_some()),
     ];
-    match left.into_iter().find(|(_, value)| value.is_some()) {
+    match left.into_iter().find(|(_, is_there)| *is_there) {
         Some((name, _)) => Err(invalid(format!("The field {name} does not belong to the operation {op}."))),
         None => Ok(()),
     }
@@ -220,18 +234,22 @@ fn read_window(fields: &mut Fields) -> Result<(Option<OffsetDateTime>, Option<Of
     Ok((opens_at, closes_at))
 }
 
-fn read_rules(value: Option<Value>) -> Result<Option<Rules>, Rejection> {
-    let Some(value) = value else { return Ok(None) };
-    let Value::Object(mut rules) = value else { return Err(wrong_type("rules", "an object")) };
-    let mut take = |name: &str| rules.remove(name).filter(|value| !value.is_null());
-    let [max_per_buyer, cooldown_ms, tiers] = RULE_NAMES.map(&mut take);
+fn read_rules(fields: Option<RuleFields>) -> Result<Option<Rules>, Rejection> {
+    let (max_per_buyer, cooldown_ms, tiers, unknown) = match fields {
+        None => return Ok(None),
+        Some(RuleFields::Each { max_per_buyer, cooldown_ms, tiers, unknown }) => {
+            (max_per_buyer, cooldown_ms, tiers, unknown)
+        }
+        Some(RuleFields::Other(Value::Object(_))) => return Err(invalid("The field rules has a name twice.")),
+        Some(RuleFields::Other(_)) => return Err(wrong_type("rules", "an object")),
+    };
     let read = Rules {
         max_per_buyer: read_number("rules.max_per_buyer", max_per_buyer, 1..=STOCK_MAX)?,
         cooldown_ms: read_number("rules.cooldown_ms", cooldown_ms, 1..=TIME_MS_MAX)?,
         tiers: tiers.map(read_tiers).transpose()?,
     };
     // A rule that nobody would keep to.
-    if rules.is_empty() {
+    if unknown.is_empty() {
         return Ok(Some(read));
     }
     Err(invalid(format!("The field rules has a name that is none of {}.", RULE_NAMES.join(", "))))

@@ -52,6 +52,37 @@ async fn through_a_pooler_that_keeps_no_sessions_nobody_starts_and_through_one_t
     pooler.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_database_may_be_set_to_promise_less_and_our_connections_promise_what_they_did() {
+    let url = fixture::database().await;
+    execute(
+        &db::pool(&url, "test", 1).unwrap(),
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
+         EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$",
+    )
+    .await;
+    let shows = async |url: &str, settings: &[(&str, &str)], name| {
+        let mut connection = db::connect(&db::read(url).unwrap(), settings).await.unwrap();
+        sqlx::query_scalar::<_, String>(&format!("SHOW {name}")).fetch_one(&mut connection).await.unwrap()
+    };
+    assert_eq!(shows(&url, &[], "synchronous_commit").await, "on");
+    assert_eq!(shows(&url, &[], "transaction_isolation").await, "read committed");
+    let off = [("synchronous_commit", "off")];
+    assert_eq!(
+        shows(&url, &off, "synchronous_commit").await,
+        "off",
+        "what asks for less than a commit on the disk has it"
+    );
+    let options = |set: &str| format!("{url}&options=-c%20{set}");
+    assert_eq!(
+        shows(&options("synchronous_commit%3Doff"), &[], "synchronous_commit").await,
+        "off",
+        "what the URL says stays"
+    );
+    assert_eq!(shows(&options("synchronous_commit%3Dremote_apply"), &[], "synchronous_commit").await, "remote_apply");
+    assert_eq!(shows(&options("deadlock_timeout%3D7s"), &[], "lock_timeout").await, "250ms", "another setting's name");
+}
+
 #[test]
 fn an_address_of_ipv6_is_a_host_and_a_password_is_no_parameter() {
     let options = db::read("postgres://u:target_session_attrs=@[2001:db8::7]:1/d").unwrap();
