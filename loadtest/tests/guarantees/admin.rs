@@ -69,8 +69,12 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
     let _second = shop.worker("w2", &[]).await;
     until("it hands half of them over", async || partitions_of(&shop, "w2").await == PARTITIONS / 2).await;
     let moved = async |shop: &Shop| [shop.log("w1").await, shop.log("w2").await].concat().matches(MOVED).count();
-    let (before, claimed) = (moved(&shop).await, active(&shop).await.concat());
-    assert_eq!(claimed.len(), PARTITIONS, "each has one active worker");
+    let (before, mut claimed) = (moved(&shop).await, Vec::new());
+    until("each has one active worker, who is heard", async || {
+        claimed = active(&shop).await.concat();
+        claimed.len() == PARTITIONS
+    })
+    .await;
     for (partition, worker) in claimed.iter().enumerate() {
         let id = format!("r-{partition}");
         let body = request(&id, "ticket", 1);
@@ -78,14 +82,18 @@ async fn the_active_worker_of_each_partition_is_the_one_that_answers_and_looking
         shop.send_to(&way, "ticket", body.as_bytes(), shop.properties(&id)).await;
         assert_eq!(&shop.reply().await.worker_id, worker, "it answers for partition {partition}");
     }
-    assert_eq!(active(&shop).await.concat(), claimed);
+    until("they are as they were", async || active(&shop).await.concat() == claimed).await;
     assert_eq!(moved(&shop).await, before, "who looks is not counted as a worker");
 
-    let (_, queues) = admin_json(&shop, &["queues"]).await;
+    let (_, mut queues) = admin_json(&shop, &["queues"]).await;
+    until("both are heard", async || {
+        queues = admin_json(&shop, &["queues"]).await.1;
+        queues["workers"].as_array().unwrap().len() == 2
+    })
+    .await;
     let each = |list: &str, name: &str| -> BTreeSet<String> {
         queues[list].as_array().unwrap().iter().map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(queues["workers"].as_array().unwrap().len(), 2);
     assert_eq!(each("workers", "worker_id"), ["w1", "w2"].map(String::from).into());
     let names = ["purchase.0", "release", "payment", "restock", "dead"].map(String::from);
     assert!(each("queues", "queue").is_superset(&names.into()), "{queues}");

@@ -233,7 +233,7 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
     // death those of the first sales were spread unevenly.
     servers.rabbitmq.add_vhosts(&["wide".to_owned()]).await.unwrap();
     let endpoints = Endpoints { amqp_url: servers.rabbitmq.url("wide"), ..endpoints };
-    let sale = start(&endpoints, Sale::of(wide, workers(3, Some(50)).await, TIME_MAX)).await.unwrap();
+    let sale = start(&endpoints, Sale::of(wide, workers(3, Some(10)).await, TIME_MAX)).await.unwrap();
     assert_replicated(&servers.rabbitmq, "wide").await;
     let node = node_of("turnstile-loadtest replies", &servers.rabbitmq).await;
     let mut answered = sale.answered();
@@ -251,7 +251,8 @@ async fn the_death_of_a_node_that_leads_the_hot_partition_or_has_the_buyers_cost
 async fn assert_outlives_the_leader(rabbitmq: &mut RabbitMq, vhost: &str, endpoints: &Endpoints, hot: Scenario) {
     let (pids, stock) = (rabbitmq.pids(), hot.stock);
     let half = stock as usize;
-    let mut sale = Sale::of(hot, workers(2, Some(50)).await, TIME_MAX);
+    let batch_max = hot.requests_per_message.max(20);
+    let mut sale = Sale::of(hot, workers(2, Some(batch_max)).await, TIME_MAX);
     sale.faults.events = vec![Event { at: "50%".parse().unwrap(), action: Action::KillBroker }];
     sale.faults.broker = Some(PrivateBroker { rabbitmq, vhost });
     let sale = start(endpoints, sale).await.unwrap();

@@ -8,6 +8,9 @@ use std::time::Instant;
 /// Its turn has come, as if it were so long after the last time.
 const DUE: &str = "UPDATE payments SET next_ask_at = now(),
                    asked_at = now() - round(extract(epoch FROM next_ask_at - asked_at)) * interval '1 s'";
+/// Its turn comes in an hour, as if it had been asked then.
+const LATER: &str =
+    "UPDATE payments SET next_ask_at = next_ask_at + interval '1 h', asked_at = asked_at + interval '1 h'";
 /// How long until it is asked again, in seconds.
 const WAIT: &str = "SELECT round(extract(epoch FROM next_ask_at - asked_at))::bigint FROM payments";
 const OVERDUE: &str = "UPDATE payments SET void_at = now() - interval '1 s', next_ask_at = now()";
@@ -47,6 +50,7 @@ async fn a_gateway_that_has_not_decided_is_asked_again_ever_more_slowly_and_not_
     let process = process(&pool, &bank);
     for _ in 0..3 {
         assert_eq!(handled(&process, &[request(1, order, "card")]).await, [Answer::Requeue]);
+        execute(&pool, LATER).await;
         assert_eq!(process.take_up().await.unwrap(), 0);
         assert_eq!((bank.asked(), count(&pool, WAIT).await), (1, 2), "its turn has not come");
     }

@@ -164,6 +164,17 @@ async fn an_older_database_is_published_nothing_of_and_takes_nothing_from_any_fu
 async fn a_mark_that_somebody_has_in_hand_is_asked_for_once_more() {
     let servers = Servers::open().await;
     assert_eq!(servers.instance().await.round().await, Round::AllSettled);
+    for _ in 0..10 {
+        if let Err(error) = round_while_in_hand(&servers).await {
+            assert!(error.is::<Older>());
+            return;
+        }
+    }
+    panic!("it does not ask once more");
+}
+
+/// A round during which an operator has the mark in hand, and gives it back. It is in time, unless this process stands still.
+async fn round_while_in_hand(servers: &Servers) -> anyhow::Result<Round> {
     sqlx::query(SET_BACK).execute(&servers.pool).await.unwrap();
     let operator = Publisher::open(&servers.nodes, "test", "test").await.unwrap();
     let in_hand = operator.channel().basic_get("events.mark".into(), Default::default()).await.unwrap();
@@ -176,8 +187,7 @@ async fn a_mark_that_somebody_has_in_hand_is_asked_for_once_more() {
         operator.close().await;
     };
     let round = publish_round(&mut instance.store, &mut instance.publisher, WITHIN);
-    let (ended, ()) = tokio::join!(round, given_back);
-    assert!(ended.unwrap_err().is::<Older>());
+    tokio::join!(round, given_back).0
 }
 
 #[tokio::test]

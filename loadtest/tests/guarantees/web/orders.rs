@@ -124,7 +124,6 @@ async fn a_client_hears_their_place_the_verdict_and_what_becomes_of_the_order_at
 #[tokio::test]
 async fn streams_say_what_changes_have_a_bound_and_end_with_their_door() {
     let shop = Shop::open(&[("ticket", 2), ("short", 1)]).await;
-    shop.execute("UPDATE items SET hold_ms = 100 WHERE id = 'short'").await;
     let _workers = shop.workers(&["purchase", "release"]).await;
     let mut door = Door::open(&shop, "door", &[("STREAMS_MAX", "2")]).await;
     let mut item = Stream::open(&door, "/items/ticket/events", &[]).await;
@@ -136,6 +135,7 @@ async fn streams_say_what_changes_have_a_bound_and_end_with_their_door() {
     door.ask("POST", "/items/short/purchases", &short, r#"{"buyer":"b","quantity":1}"#).await;
     let mut expires = Stream::open(&door, "/purchases/r-2/events", &[]).await;
     assert_eq!(door.get("/items/ticket/events").await.problem(), (503, "too_many_streams".into()));
+    shop.execute("UPDATE orders SET hold_until = now() WHERE item = 'short'").await;
     assert_eq!(
         (expires.next().await.unwrap().0, expires.next().await.unwrap().0),
         ("verdict".into(), "expired".into())

@@ -55,10 +55,10 @@ async fn a_buyer_is_told_all_that_becomes_of_a_purchase_and_all_see_the_stock() 
     buy(&mut ann, 1, "Held for you").await;
     click_and_see(&mut ann, "letGo", "Let go").await;
 
-    shop.execute("UPDATE items SET hold_ms = 3000").await;
+    shop.execute("UPDATE items SET hold_ms = 10000").await;
     buy(&mut ann, 3, "Held for you").await;
     until_left(&mut bob, 0).await;
-    ann.until(&format!("/^0:0[0-3]$/.test({})", part("#purchases", "rest"))).await;
+    ann.until(&format!("/^0:(0.|10)$/.test({})", part("#purchases", "rest"))).await;
     ann.until(&format!("{} === 'Expired'", part("#purchases", "state"))).await;
     until_left(&mut bob, 3).await;
     // What the engine said, message by message; and the page knows its purchases when it is opened again.
@@ -172,10 +172,9 @@ async fn the_board_shows_a_sale_as_it_goes_on() {
     tab.until("states > 1").await;
     shop.purchase("r-1").await;
     tab.evaluate("states = 0").await;
-    tab.until(&format!("{} === '1'", part("#items", "held"))).await;
-    // They come twice a second; how long it takes is the machine's.
-    let states = tab.evaluate("states").await;
-    assert!(states.as_u64().is_some_and(|states| states <= 4), "within two seconds: {states}");
+    // They come twice a second; how long it takes is the machine's. `false` is none of them.
+    let states = tab.until(&format!("{} === '1' && String(states)", part("#items", "held"))).await;
+    assert!(states.as_str().is_some_and(|states| states.parse::<u32>().unwrap() <= 4), "within two seconds: {states}");
     shop.purchase("r-2").await;
     for code in ["reserved", "sold_out"] {
         tab.until(&format!("{} === '1'", part(&format!("#verdicts [data-key={code}]"), "value"))).await;

