@@ -18,8 +18,8 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
-use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// How long the broker may take to confirm before we connect anew, unless it says that it is short of memory or disk.
 const CONFIRM_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -87,6 +87,16 @@ impl Publisher {
         status.connected() && status.blocked()
     }
 
+    /// Returns when that is so, a moment after it was called at the earliest.
+    pub(crate) async fn blocked(&self) {
+        loop {
+            sleep(BLOCKED_LOOK).await;
+            if self.is_blocked() {
+                return;
+            }
+        }
+    }
+
     /// Publishes all of it, and returns when each message is confirmed. After an error some may have been published: publish
     /// all of them again on a new connection.
     pub fn publish<'a>(&'a self, outgoing: Outgoing<'a>) -> BoxFuture<'a, Result<(), Error>> {
@@ -120,14 +130,12 @@ impl Publisher {
     /// A broker that is short of memory or disk reads nothing from who has published, no goodbye either: to connect anew would have
     /// it all published again, by one more connection that nobody can close.
     async fn until_confirmed<T>(&self, confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let (mut confirms, mut until) = (pin!(confirms), Instant::now() + CONFIRM_WAIT_MAX);
+        let mut confirms = pin!(confirms);
         loop {
-            match timeout(BLOCKED_LOOK, &mut confirms).await {
-                Ok(confirmed) => return confirmed,
+            tokio::select! {
+                confirmed = confirmed_in_time(&mut confirms) => return confirmed,
                 // Its time begins when that is over.
-                Err(_) if self.is_blocked() => until = Instant::now() + CONFIRM_WAIT_MAX,
-                Err(_) if Instant::now() < until => (),
-                Err(_) => return Err(not_confirmed()),
+                () = self.blocked() => (),
             }
         }
     }
@@ -280,9 +288,6 @@ pub(super) fn mandatory() -> BasicPublishOptions {
 }
 
 pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let not_confirmed = || Error::Lost(format!("no confirm within {} s", CONFIRM_WAIT_MAX.as_secs()));
     timeout(CONFIRM_WAIT_MAX, confirms).await.unwrap_or_else(|_| Err(not_confirmed()))
-}
-
-fn not_confirmed() -> Error {
-    Error::Lost(format!("no confirm within {} s", CONFIRM_WAIT_MAX.as_secs()))
 }

@@ -5,13 +5,9 @@ use super::reply_address::{ReplyNode, reply_node};
 use super::service::Service;
 use crate::amqp::{Error, Outgoing, Publisher};
 use crate::retry::RetryPolicy;
-use std::time::Duration;
-use tokio::time::timeout;
 
 /// Attempts at one message that the broker refuses while it takes others, before it is taken for refused.
 const ALONE_ATTEMPTS_MAX: u32 = 2;
-/// How often is looked whether the broker takes nothing.
-const BLOCKED_LOOK: Duration = Duration::from_millis(250);
 
 pub(super) struct Line {
     name: String,
@@ -119,18 +115,13 @@ impl Line {
 
 /// Says it while the broker takes nothing.
 async fn published(publisher: &Publisher, outgoing: Outgoing<'_>, outage: &mut Outage) -> Result<(), Error> {
-    let (mut publishing, mut is_said) = (publisher.publish(outgoing), false);
-    loop {
-        match timeout(BLOCKED_LOOK, &mut publishing).await {
-            Ok(published) => return published,
-            // Once: it has the topology looked at, by a broker in need.
-            Err(_) if publisher.is_blocked() && !is_said => {
-                outage.goes_on("the broker is short of memory or disk");
-                is_said = true;
-            }
-            Err(_) => (),
-        }
+    let mut publishing = publisher.publish(outgoing);
+    tokio::select! {
+        published = &mut publishing => return published,
+        // Once: it has the topology looked at, by a broker in need.
+        () = publisher.blocked() => outage.goes_on("the broker is short of memory or disk"),
     }
+    publishing.await
 }
 
 /// Attempts at so many messages at once that the broker refuses while it takes others: of several, it may be one alone.
