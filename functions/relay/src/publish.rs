@@ -146,12 +146,13 @@ impl EventPublisher {
     ) -> anyhow::Result<Vec<Result<(), String>>> {
         let (mut outcomes, mut waits) = (Vec::new(), REFUSED.waits_without_jitter());
         for row in rows.iter().take_while(|_| Instant::now() <= last_begin) {
-            let mut outcome = self.publish_alone(row, until).await?;
+            let events: Vec<_> = row.iter().map(outgoing).collect();
+            let mut outcome = self.publish_once(&events, until).await?;
             while outcome.is_err()
                 && let Some(wait) = waits.next()
             {
                 tokio::time::sleep(wait).await;
-                outcome = self.publish_alone(row, until).await?;
+                outcome = self.publish_once(&events, until).await?;
             }
             outcomes.push(outcome);
         }
@@ -167,11 +168,6 @@ impl EventPublisher {
         let for_nobody = |event| OutgoingEvent { routing_key: NOBODY, ..outgoing(event) };
         let events: Vec<_> = rows.iter().flatten().take(1).map(for_nobody).collect();
         Ok(self.publish_once(&events, until).await?.is_ok())
-    }
-
-    async fn publish_alone(&mut self, row: &[Message], until: Instant) -> anyhow::Result<Result<(), Refusal>> {
-        let events: Vec<_> = row.iter().map(outgoing).collect();
-        self.publish_once(&events, until).await
     }
 
     async fn publish_once(
