@@ -12,12 +12,11 @@ use anyhow::{Context, anyhow};
 use shared::amqp::{self, Nodes, OutgoingRequest, RequestOutcome};
 use shared::devstack::urls_of;
 use shared::messages::{Code, HOLD_MS_DEFAULT, Operation, RESTOCK_QUEUE, RestockRequest, Rules, Verdict};
-use std::collections::HashSet;
+use std::future::pending;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 const ITEM: &str = "concert-42";
@@ -27,8 +26,6 @@ const PURCHASE_WORKERS: u32 = 2;
 const PORTS: [u16; 2] = [8_080, 8_081];
 /// How long it may take until the item is on sale.
 const VERDICT_WAIT_MAX: Duration = Duration::from_secs(60);
-/// How often is looked whether all programs run.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) async fn execute(options: &UpOptions) -> Result<bool, Failure> {
     or_interrupted(programs::all()).await?;
@@ -54,15 +51,11 @@ pub(crate) async fn execute(options: &UpOptions) -> Result<bool, Failure> {
 
 /// Nobody is started again: what a shop does without them may be what somebody wants to see.
 async fn tell_who_ends(workers: &mut Workers) -> Result<bool, Failure> {
-    let mut told = HashSet::new();
-    loop {
-        sleep(LOOK_PAUSE).await;
-        for (worker, status) in workers.ended() {
-            if told.insert(worker.to_owned()) {
-                tracing::error!(worker, %status, "a program has ended; the others go on without it, and its log stays");
-            }
-        }
-    }
+    let tell = |worker: &str, status| {
+        tracing::error!(worker, %status, "a program has ended; the others go on without it, and its log stays");
+    };
+    workers.each_end(tell).await;
+    pending().await
 }
 
 /// The usual addresses where they are free, else others.

@@ -221,10 +221,10 @@ impl Workers {
         self.specs[DECIDING].count > 0 && deciding.all(|worker| matches!(worker.process.try_wait(), Ok(Some(_))))
     }
 
-    /// Who has ended, and how.
-    pub(crate) fn ended(&mut self) -> impl Iterator<Item = (&str, ExitStatus)> {
-        let ended = |worker: &mut Worker| worker.process.try_wait().ok().flatten();
-        self.started.iter_mut().filter_map(move |worker| ended(worker).map(|status| (worker.id.as_str(), status)))
+    /// Tells who ends, and how, until all have.
+    pub(crate) async fn each_end(&mut self, tell: impl Fn(&str, ExitStatus)) {
+        let ending = async |worker: &mut Worker| worker.process.wait().await.map(|status| tell(&worker.id, status));
+        join_all(self.started.iter_mut().map(ending)).await;
     }
 
     pub fn sample_memory(&mut self) {
