@@ -11,7 +11,7 @@ use crate::verdict;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use shared::amqp::{Confirmed, Error, IncomingReply, Nodes, OutgoingRequest, Replies, Requester};
+use shared::amqp::{Confirmed, Error, IncomingReply, OutgoingRequest, Replies, Requester};
 use shared::messages::{self, PURCHASE_EXCHANGE};
 use shared::retry::RetryPolicy;
 use shared::worker::Service;
@@ -61,7 +61,8 @@ impl Broker {
                 }
                 Err(error) => error,
             };
-            if !is_of_user(&service.nodes, &error) {
+            // The next connection goes by what the broker has just said of whom it takes us for.
+            if !service.nodes.learns_user(&error) {
                 service.nodes.go_on();
                 outage.goes_on(error);
                 let wait = RetryPolicy::SERVER_AWAY.wait_after(started.elapsed(), &mut waits);
@@ -208,9 +209,4 @@ impl Broker {
             }
         }
     }
-}
-
-/// Whether the broker has just said whom it takes us for: the next connection goes by that.
-fn is_of_user(nodes: &Nodes, error: &Error) -> bool {
-    nodes.learns_user(error)
 }
