@@ -83,7 +83,7 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
     .await?;
     let redis = (sale.strategy == Strategy::Redis).then_some(&sale.redis);
     let needs = Needs { broker_nodes: options.broker_nodes, tls: options.tls, redis, ..Needs::PLAIN };
-    report::assert_writable(sale.report.as_deref())?;
+    output::assert_writable(sale.json.as_deref(), sale.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&sale.urls, needs, &progress, async |endpoints, servers| {
         let (purchase, functions, by_http) = (&purchase, functions.as_ref(), options.http.by_http(door));
@@ -93,7 +93,7 @@ async fn run_command(options: &RunOptions) -> Result<bool, Failure> {
 }
 
 async fn ceiling_command(options: &SaleOptions) -> Result<bool, Failure> {
-    report::assert_writable(options.report.as_deref())?;
+    output::assert_writable(options.json.as_deref(), options.report.as_deref())?;
     let progress = Progress::new();
     let outcome = with_servers(&options.urls, Needs::PLAIN, &progress, async |endpoints, _servers| {
         refuse_queues_in_use(&endpoints.amqp_url).await?;
@@ -133,7 +133,8 @@ impl Rounds<'_> {
             ceilings.push(run_ceiling(endpoints, sale, progress).await?);
         }
         if orders.with_quiet {
-            let sale = Sale::of(sale.scenario.clone(), self.workers(), sale.timeout());
+            let mut sale = Sale::of(sale.scenario.clone(), self.workers(), sale.timeout());
+            sale.by_http = self.by_http.clone();
             quiet = Some(run(endpoints, sale, (progress, "selling without payments")).await?);
             await_no_consumers(&endpoints.amqp_url).await?;
         }

@@ -10,7 +10,7 @@ use crate::summary::{circumstances, endings, event_text, headline};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::Path;
 
 /// `{{NAME}}` stands for a part.
@@ -65,19 +65,6 @@ fn fill(parts: &[(&str, &str)]) -> String {
     page
 }
 
-/// Sees to it that a report can be written, where one is asked for, before the work begins. Leaves everything as it was.
-pub(crate) fn assert_writable(path: Option<&Path>) -> Result<(), Failure> {
-    let Some(path) = path else { return Ok(()) };
-    let is_there = path.exists();
-    let cannot = || format!("--report cannot be written to {}; nothing was run", path.display());
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.with_context(cannot).map_err(Failure::Configuration)?;
-    if !is_there {
-        fs::remove_file(path).ok();
-    }
-    Ok(())
-}
-
 /// Writes it, where one is asked for.
 pub(crate) fn write(path: Option<&Path>, html: impl FnOnce() -> Result<String, Failure>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
@@ -107,18 +94,5 @@ mod tests {
         let text = script_json(&value.to_string());
         assert!(!text.contains(['<', '>', '&', '\u{2028}']), "{text}");
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
-    }
-
-    #[test]
-    fn what_was_there_stays_until_the_report_is_written_and_a_new_file_does_not_stay_empty() {
-        let path = &std::env::temp_dir().join(format!("turnstile-report-{}", uuid::Uuid::now_v7().simple()));
-        assert_writable(Some(path)).unwrap();
-        assert!(!path.exists());
-        fs::write(path, "a longer report than the next").unwrap();
-        assert_writable(Some(path)).unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "a longer report than the next");
-        write(Some(path), || Ok("new".to_owned())).unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "new");
-        fs::remove_file(path).unwrap();
     }
 }

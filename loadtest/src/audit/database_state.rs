@@ -58,6 +58,7 @@ pub struct RecordedOrder {
     pub id: Uuid,
     pub request_id: String,
     pub item: String,
+    pub buyer: String,
     pub quantity: i64,
     pub state: String,
 }
@@ -70,6 +71,8 @@ pub struct RecordedTransition {
     #[sqlx(rename = "to_state")]
     pub to: String,
     pub cause: String,
+    /// A hold does not run out before its time.
+    pub is_in_time: bool,
     /// Who asked for it.
     pub request_id: Option<String>,
 }
@@ -116,13 +119,14 @@ const READ_VERDICTS: &str = "
     SELECT request_id, item, status, reply FROM verdicts
     WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
 const READ_ORDERS: &str = "
-    SELECT id, request_id, item, quantity, state FROM orders
+    SELECT id, request_id, item, buyer, quantity, state FROM orders
     WHERE item IN (SELECT UNNEST($1::text[])) OR request_id IN (SELECT UNNEST($2::text[]))";
 
 const READ_ITEMS: &str = "
     SELECT id, stock, available, held, sold, version, conflicts FROM items WHERE id = ANY($1) ORDER BY id";
 const READ_TRANSITIONS: &str = "
-    SELECT order_id, from_state, to_state, cause, order_history.request_id
+    SELECT order_id, from_state, to_state, cause, order_history.request_id,
+           cause <> 'hold_passed' OR order_history.at >= hold_until AS is_in_time
     FROM order_history JOIN orders ON orders.id = order_id
     WHERE item IN (SELECT UNNEST($1::text[]))
     ORDER BY order_history.at";

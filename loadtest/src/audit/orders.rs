@@ -3,7 +3,7 @@
 
 use super::database_state::{RecordedOrder, RecordedTransition};
 use super::{Case, Evidence, Invariant, invariant};
-use crate::orders::plan::FollowUp;
+use crate::orders::plan::{FollowUp, card_of};
 use shared::messages::{Code, Verdict};
 use shared::order::{Cause, State};
 use std::collections::{BTreeMap, HashMap};
@@ -105,7 +105,7 @@ impl<'a> Orders<'a> {
     fn is_legal(&self, order: &RecordedOrder) -> bool {
         let led_to = self.steps(order).iter().try_fold(State::Reserved, |state, step| {
             let next = state.after(cause(step)?).ok()?;
-            (step.from == state.as_str() && step.to == next.as_str()).then_some(next)
+            (step.from == state.as_str() && step.to == next.as_str() && step.is_in_time).then_some(next)
         });
         led_to.is_some_and(|state| is(order, state))
     }
@@ -160,6 +160,7 @@ fn mischarged(orders: &Orders<'_>) -> Vec<String> {
                 charge.is_reused
                     || charge.bill.order_id != id
                     || charge.bill.item != order.item
+                    || charge.bill.payment_method != card_of(&order.buyer)
                     || i64::from(charge.bill.quantity) != order.quantity
                     || orders.case.evidence.database.charge_ids.get(&order.id) != Some(&Some(charge.id.clone()))
             })

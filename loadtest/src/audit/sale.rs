@@ -1,9 +1,10 @@
 //! The promises of a sale: those that replies and workers alone can prove, and those that need the database's word.
 
-use super::database_state::DatabaseState;
+use super::database_state::{DatabaseState, RecordedOrder, RecordedVerdict};
 use super::stock::Stock;
 use super::{Case, Evidence, Invariant, Jumper, invariant};
-use shared::messages::{Code, Status};
+use crate::schedule::Schedule;
+use shared::messages::{Code, Status, Verdict};
 use shared::order::State;
 use std::collections::{BTreeSet, HashMap};
 use std::iter::repeat_n;
@@ -15,6 +16,7 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     let unsent = case.requests_where(|index| !case.was_sent(index)).count();
     let in_time = if unsent == 0 { String::new() } else { format!("; {unsent} were not sent, as the time was over") };
     let asked = format!("{} requests, a verdict for each{in_time}", case.ids.len() - unsent);
+    let refused = case.requests_where(|index| is_refused(case, index));
     let conflicting = case.requests_where(|index| answers.answers[index].differing > 0);
     // Only the first few are kept by name; the count must be whole.
     let unnamed = usize::try_from(answers.stranger_count).unwrap_or(usize::MAX) - answers.strangers.len();
@@ -33,6 +35,7 @@ pub(super) fn replies_and_workers(case: &Case<'_>) -> Vec<Invariant> {
     });
     let invariants = vec![
         invariant("every_buyer_answered", asked, unanswered),
+        invariant("nobody_refused", "no rule stood in anybody's way: who got nothing was sold out", refused),
         invariant("no_conflicting_replies", "no request was told two things", conflicting),
         invariant("no_stray_replies", "no reply without a request", strangers),
         invariant("nothing_dead", "the queue `dead` did not grow", (*dead_growth > 0).then_some(dead)),
@@ -116,14 +119,38 @@ fn unknown<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
     verdicts.chain(orders).filter(|id| case.index(id).is_none()).collect()
 }
 
-/// Whether there is a reserved verdict and not exactly the order asked for, or an order and no such verdict.
+/// Whether the buyer was told, or it is on record, that a rule is against them: these sales have none.
+fn is_refused(case: &Case<'_>, index: usize) -> bool {
+    let said = [case.answered[index], case.recorded[index].map(|verdict| verdict.status)];
+    said.into_iter().flatten().any(|status| match status {
+        Status::Reserved | Status::SoldOut => false,
+        Status::Refused | Status::Done | Status::Invalid => true,
+    })
+}
+
+/// Whether there is a reserved verdict and not exactly the order asked for, or an order and no such verdict; or a verdict of
+/// another order.
 fn is_mismatched(case: &Case<'_>, index: usize) -> bool {
     let is_reserved = case.recorded[index].is_some_and(|verdict| verdict.status == Status::Reserved);
     match case.orders[index][..] {
         [] => is_reserved,
-        [order] => !is_reserved || order.item != case.item_id(index) || order.quantity != case.quantity(index),
+        [order] => {
+            !is_reserved
+                || order.item != case.item_id(index)
+                || order.quantity != case.quantity(index)
+                || order.buyer != Schedule::buyer(index)
+                || !case.recorded[index].is_some_and(|verdict| is_of(verdict, order))
+        }
         [_, _, ..] => true,
     }
+}
+
+/// Whether the verdict speaks of this order.
+fn is_of(verdict: &RecordedVerdict, order: &RecordedOrder) -> bool {
+    let said = serde_json::from_str::<Verdict>(&verdict.reply).ok().and_then(|verdict| verdict.order);
+    said.is_some_and(|said| {
+        said.id == order.id && said.item == order.item && i64::from(said.quantity) == order.quantity
+    })
 }
 
 /// Whether the buyer was answered something else than is recorded. Not answered, or not recorded: other invariants say so.

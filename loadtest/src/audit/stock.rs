@@ -1,9 +1,10 @@
 //! Whether units were given out right: never more than there were, to nobody while there were none, to the first first.
 //!
-//! Where stock only shrinks, what is left at the end was left all along, and that is enough to judge by. Where units come
-//! back it is not, so the sale is replayed. An item's version goes up by one with each decision on it and each return of
-//! units. Purchases say in their verdicts which version they were decided on. The versions that they leave over are the
-//! returns, in the order of their events' numbers: a number is given out while the item's row is locked.
+//! Where stock only shrinks, what is left at the end was left all along; and on the queue, where requests have one order,
+//! whoever asks finds what those before them left over. Where units come back, the sale is replayed. An item's version
+//! goes up by one with each decision on it and each return of units. Purchases say in their verdicts which version they
+//! were decided on. The versions that they leave over are the returns, in the order of their events' numbers: a number is
+//! given out while the item's row is locked.
 //!
 //! Nothing is judged on an item whose versions do not add up; that is a fault of its own.
 
@@ -22,7 +23,7 @@ pub(super) struct Stock {
     pub(super) oversold: Vec<(String, u64)>,
     /// Requests that were sold out while there were enough units.
     pub(super) sent_away: Vec<usize>,
-    /// Requests that got units before an earlier one was decided, which then got none.
+    /// Requests that got units before an earlier one was decided, which then got none; or such earlier ones.
     pub(super) preferred: Vec<usize>,
     /// How many there are, and by HTTP also of those that were under way at once.
     pub(super) inversions: u64,
@@ -43,7 +44,8 @@ impl Stock {
     fn only_shrinking(case: &Case<'_>) -> Self {
         let items = &case.evidence.schedule.items;
         let mut reserved = vec![0_u64; items.len()];
-        let mut stock = Self::default();
+        let mut left: Vec<_> = items.iter().map(|item| i64::try_from(item.stock).unwrap_or(i64::MAX)).collect();
+        let (mut stock, mut passed_over) = (Self::default(), Vec::new());
         for index in 0..case.ids.len() {
             let (item, quantity, status) = (case.item(index), case.quantity(index), case.status(index));
             let is_reserved = [status, case.answered[index]].contains(&Some(Status::Reserved));
@@ -52,11 +54,19 @@ impl Stock {
                 reserved[item] += ordered.max(quantity).unsigned_abs();
             }
             let is_left = case.items[item].is_some_and(|row| row.available >= quantity);
-            if status == Some(Status::SoldOut) && is_left {
-                stock.sent_away.push(index);
+            let is_on_queue = case.evidence.answers.answers[index].begun.is_none();
+            match status {
+                Some(Status::SoldOut) if is_left => stock.sent_away.push(index),
+                Some(Status::SoldOut) if is_on_queue && left[item] >= quantity => passed_over.push(index),
+                Some(Status::Reserved) => left[item] -= quantity,
+                Some(Status::SoldOut | Status::Refused | Status::Done | Status::Invalid) | None => (),
             }
         }
         stock.preferred = preferred(case, case.in_order(0..case.ids.len()));
+        // What they asked for went to smaller requests behind them.
+        if stock.preferred.is_empty() {
+            stock.preferred = passed_over;
+        }
         stock.inversions = preferred(case, case.in_order_of(0..case.ids.len(), |begun, _| begun)).len() as u64;
         let oversold = items.iter().zip(reserved).filter(|(item, units)| *units > item.stock);
         stock.oversold = oversold.map(|(item, units)| (item.id.clone(), units - item.stock)).collect();

@@ -53,10 +53,21 @@ const FAULTS: &[Fault] = &[
     (
         "a record's status contradicts its reply",
         |sale| sale.database.verdicts[9].status = Status::Refused,
-        "replies_match_records",
+        "nobody_refused replies_match_records",
     ),
+    ("a rule that is not there refuses somebody", |sale| sale.decide(9, 1, Code::SaleClosed), "nobody_refused"),
     // Whoever came after the third buyer was sent away as well, although a unit was left.
     ("sold out while a unit is left", |sale| sale.turn(2, Code::SoldOut), "no_false_sold_out"),
+    (
+        // The first asked for two of three units, and three others got one each.
+        "sold out while enough were left, which are sold to those who want less",
+        |sale| {
+            sale.turn(0, Code::SoldOut);
+            sale.turn(3, Code::Reserved);
+            sale.asks_for(0, 2);
+        },
+        "first_come_first_served",
+    ),
     ("a buyer jumps the queue", jump_the_queue, "first_come_first_served"),
     ("by HTTP, who is under way while another is sold out may be preferred", |sale| jump_by_http(sale, 7), ""),
     (
@@ -125,6 +136,8 @@ const FAULTS: &[Fault] = &[
         |sale| sale.order(0).quantity = 2,
         "never_oversold orders_match_stock orders_match_verdicts",
     ),
+    ("an order is another buyer's", |sale| sale.order(0).buyer = "buyer-1".into(), "orders_match_verdicts"),
+    ("a buyer is told another's order", |sale| sale.name_order_of(0, 1), "orders_match_verdicts"),
     ("an order is paid, and its unit held", |sale| sale.state(0, "paid"), "orders_match_stock"),
     ("an order has a state of its own", |sale| sale.state(0, "lent"), "orders_match_stock"),
     (
@@ -235,7 +248,8 @@ fn without_a_database_only_the_replies_are_judged() {
     let audit = Audit::of(&Evidence { scope: Scope::Replies, ..Evidence::sale() });
     let names: Vec<&str> = audit.invariants.iter().map(|invariant| invariant.name).collect();
     assert!(audit.passed());
-    let [first, second] = ["every_buyer_answered no_conflicting_replies no_stray_replies", "nothing_dead"];
+    let [first, second] =
+        ["every_buyer_answered nobody_refused no_conflicting_replies no_stray_replies", "nothing_dead"];
     assert_eq!(names.join(" "), format!("{first} {second} nobody_jumps_the_line workers_drained"));
 }
 

@@ -57,7 +57,7 @@ pub struct Comparison {
 pub(crate) async fn execute(mut options: CompareOptions) -> Result<bool, Failure> {
     let mut sizes = HashSet::new();
     options.buyers.retain(|buyers| sizes.insert(*buyers));
-    report::assert_writable(options.report.as_deref())?;
+    output::assert_writable(options.bench.json.as_deref(), options.report.as_deref())?;
     let program = or_interrupted(async {
         if options.rows().iter().any(|row| row.form == Form::Web) {
             programs::door().await?;

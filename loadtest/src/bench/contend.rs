@@ -85,6 +85,7 @@ struct SleptReport {
 
 /// Races, and prints; returns whether every success is an increment of its own.
 pub(crate) async fn execute(options: &ContendOptions) -> Result<bool, Failure> {
+    output::assert_writable(options.json.as_deref(), None)?;
     let progress = Progress::new();
     let contention = match options.database_url.as_deref().filter(|url| !url.is_empty()) {
         Some(url) => or_interrupted(contend(url, true, options, &progress)).await,

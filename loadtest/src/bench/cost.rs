@@ -99,6 +99,7 @@ struct Comparison {
 
 /// Measures and prints; returns whether every promise was kept.
 pub(crate) async fn execute(options: &CostOptions) -> Result<bool, Failure> {
+    output::assert_writable(options.bench.json.as_deref(), None)?;
     let program = or_interrupted(programs::worker(options.bench.worker_program.as_deref())).await?;
     let progress = Progress::new();
     let cost = with_servers(&options.bench.urls, Needs::PLAIN, &progress, async |endpoints, servers| {

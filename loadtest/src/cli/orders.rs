@@ -66,6 +66,8 @@ mod tests {
             (&["--pay-share=60%", "--cancel-share=41%"][..], "more than all"),
             (&["--crashes=3"], "--rate"),
             (&["--with-quiet"], "--hold"),
+            (&["--with-quiet", "--hold=1s", "--workers=0"], "leave --workers 0 away"),
+            (&["--show-life", "--workers=0"], "leave --workers 0 away"),
             (&["--pay-share=101%"], "0% to 100%"),
         ] {
             let error = orders(wrong).unwrap_err();

@@ -81,9 +81,14 @@ impl Draw {
         WEIGHTS.into_iter().filter(move |(kind, _)| is_drawn(*kind))
     }
 
+    /// The faults of all of them; two of equally many are not drawn alike.
+    pub(super) fn all(draws: &[Self], over: Duration, seed: u64) -> impl Iterator<Item = (Duration, FaultKind, u64)> {
+        draws.iter().zip(0..).flat_map(move |(draw, place)| draw.faults(over, seed.wrapping_add(place)))
+    }
+
     /// Each with its moment, uniform over this time, and a number for whatever else is chosen when it is due: equal seed,
     /// equal faults, and equal choices among equally many.
-    pub(super) fn faults(&self, over: Duration, seed: u64) -> impl Iterator<Item = (Duration, FaultKind, u64)> {
+    fn faults(&self, over: Duration, seed: u64) -> impl Iterator<Item = (Duration, FaultKind, u64)> {
         let mut random = Random::of(seed, MOMENTS, u64::from(self.count));
         let sum = self.weights().map(|(_, weight)| weight).sum();
         (0..self.count).filter_map(move |_| {
@@ -104,11 +109,19 @@ impl Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     const OVER: Duration = Duration::from_secs(20);
 
     fn drawn(count: u32, kinds: &[FaultKind], seed: u64) -> Vec<(Duration, FaultKind, u64)> {
         Draw { count, kinds: kinds.to_vec() }.faults(OVER, seed).collect()
+    }
+
+    #[test]
+    fn two_draws_of_equally_many_are_twice_as_many() {
+        let draw = Draw { count: 20, kinds: vec![FaultKind::Kill] };
+        let all: BTreeSet<_> = Draw::all(&[draw.clone(), draw], OVER, 42).collect();
+        assert_eq!(all.len(), 40);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 
 use super::network::some_time;
 use super::{
-    Action, CrashReport, Event, EventReport, FaultKind, Faults, Happened, Network, PrivateBroker, until_next_verdict,
+    Action, CrashReport, Draw, Event, EventReport, FaultKind, Faults, Happened, Network, PrivateBroker,
+    until_next_verdict,
 };
 use crate::answers::Answers;
 use crate::failure::Failure;
@@ -86,7 +87,7 @@ impl<'a> Injector<'a> {
         let mut events = faults.events.clone();
         events.sort_by_key(|event| (event.at.percent(), event.action));
         let buyers = schedule.requests.len();
-        let drawn = faults.draws.iter().flat_map(|draw| draw.faults(over, seed));
+        let drawn = Draw::all(&faults.draws, over, seed);
         Ok(Self {
             events: events.into_iter().map(|event| (event.answered(buyers), event)).collect(),
             timed: drawn.map(|(at, kind, pick)| (at, Timed::Fault(kind, pick))).collect(),

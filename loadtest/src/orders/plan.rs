@@ -167,14 +167,18 @@ impl FollowUp {
         let (request_id, order_id) = (self.request_id.to_string(), self.order_id);
         let body = match self.kind {
             FollowUpKind::Pay => {
-                // Of each buyer another.
-                let payment_method = format!("card-of-{}", Schedule::buyer(self.index));
+                let payment_method = card_of(&Schedule::buyer(self.index));
                 serde_json::to_vec(&PaymentRequest { request_id, order_id, payment_method, sender: None })
             }
             FollowUpKind::Cancel => serde_json::to_vec(&ReleaseRequest { request_id, order_id, sender: None }),
         };
         body.expect("a request has only strings")
     }
+}
+
+/// Of each buyer another.
+pub(crate) fn card_of(buyer: &str) -> String {
+    format!("card-of-{buyer}")
 }
 
 #[cfg(test)]

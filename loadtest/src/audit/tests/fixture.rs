@@ -5,13 +5,14 @@ use crate::audit::database_state::{DatabaseState, RecordedItem, RecordedOrder, R
 use crate::audit::{Audit, Ending, Evidence, Scope};
 use crate::orders::events::PublishedEvent;
 use crate::orders::follow_ups::FollowUps;
-use crate::orders::plan::{FollowUp, FollowUpKind, Plan};
+use crate::orders::plan::{FollowUp, FollowUpKind, Plan, card_of};
 use crate::result::DoorsReport;
 use crate::schedule::{Scenario, Schedule};
 use shared::devstack::gateway::{Bill, Charge};
 use shared::messages::{Code, Event, EventKind, EventOrder, Order, Verdict};
 use shared::order::{Cause, State};
 use shared::outbox::kind_of;
+use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -170,6 +171,19 @@ impl Evidence {
         self.database.verdicts.push(RecordedVerdict { request_id, item, status, reply });
     }
 
+    /// Buyers who were decided ask for more than they did.
+    pub(super) fn asks_for(&mut self, index: usize, quantity: u32) {
+        Arc::get_mut(&mut self.schedule).unwrap().requests[index].quantity = quantity;
+    }
+
+    /// A verdict, in the reply and on record, names the order of another.
+    pub(super) fn name_order_of(&mut self, index: usize, of: usize) {
+        let [own, others] = [index, of].map(|index| self.order_id(index).to_string());
+        let recorded = self.database.verdicts.iter_mut().find(|verdict| verdict.reply.contains(&own)).unwrap();
+        recorded.reply = recorded.reply.replace(&own, &others);
+        self.answers.answers[index].body = Some(recorded.reply.clone().into_bytes());
+    }
+
     /// Decides it otherwise, with the order and the stock that belong to it.
     pub(super) fn turn(&mut self, index: usize, code: Code) {
         self.decide(index, 1, code);
@@ -186,7 +200,8 @@ impl Evidence {
     fn add_order(&mut self, index: usize, state: State) {
         let quantity = i64::from(self.schedule.requests[index].quantity);
         let (id, request_id, item) = (self.order_id(index), self.id(index), self.item(index));
-        self.database.orders.push(RecordedOrder { id, request_id, item, quantity, state: state.as_str().into() });
+        let (buyer, state) = (Schedule::buyer(index), state.as_str().to_owned());
+        self.database.orders.push(RecordedOrder { id, request_id, item, buyer, quantity, state });
     }
 
     fn buys(&mut self, index: usize, version: i64, ends: State, number: u64) {
@@ -220,7 +235,12 @@ impl Evidence {
     /// The gateway charges for an order.
     pub(super) fn charge(&mut self, index: usize) -> &mut Charge {
         let (order_id, item) = (self.order_id(index), self.item(index));
-        let bill = Bill { order_id: order_id.to_string(), item, quantity: 1, payment_method: "card".into() };
+        let bill = Bill {
+            order_id: order_id.to_string(),
+            item,
+            quantity: 1,
+            payment_method: card_of(&Schedule::buyer(index)),
+        };
         let id = self.ledger.capture(&order_id.to_string(), bill).id.clone();
         self.database.charge_ids.insert(order_id, Some(id));
         self.ledger.charges.get_mut(&order_id.to_string()).unwrap()
@@ -242,6 +262,7 @@ impl Evidence {
             from: from.as_str().into(),
             to: from.after(cause).unwrap().as_str().into(),
             cause: cause.as_str().into(),
+            is_in_time: true,
             request_id: (cause != Cause::HoldPassed).then_some(request_id),
         });
         self.publish(index, kind_of(cause), number);

@@ -42,6 +42,11 @@ pub(super) const FAULTS: &[Fault] = &[
         },
         "history_is_legal",
     ),
+    (
+        "a hold ran out before its time",
+        |sale| sale.database.transitions.last_mut().unwrap().is_in_time = false,
+        "history_is_legal",
+    ),
     ("a state without a step", |sale| sale.state(3, "cancelled"), "history_is_legal follow_ups_match_orders"),
     ("money was taken for no paid order", |sale| _ = sale.charge(3), "charges_match_paid_orders"),
     (
@@ -56,6 +61,11 @@ pub(super) const FAULTS: &[Fault] = &[
     ("a paid order was refunded", |sale| sale.refund(0), "charges_match_paid_orders"),
     ("too much was charged", |sale| sale.charge(0).bill.quantity = 2, "charges_match_paid_orders"),
     ("another item was charged", |sale| sale.charge(0).bill.item = "elsewhere".into(), "charges_match_paid_orders"),
+    (
+        "another buyer's card was charged",
+        |sale| sale.charge(0).bill.payment_method = "card-of-buyer-1".into(),
+        "charges_match_paid_orders",
+    ),
     ("one key was used for two bills", |sale| sale.charge(0).is_reused = true, "charges_match_paid_orders"),
     ("another charge is on record", |sale| sale.charge(0).id = "charge-9".into(), "charges_match_paid_orders"),
     ("a follow-up has no answer", |sale| sale.follow_ups.answers.answers[1].body = None, "every_follow_up_answered"),

@@ -65,7 +65,17 @@ impl Shop {
     /// A shop on servers that have what it needs already.
     pub(crate) async fn as_it_is(amqp_url: &str, database_url: &str) -> Self {
         let pool = db::pool(database_url, "test", 4).unwrap();
-        let connection = amqp::connect(&Nodes::read(amqp_url).unwrap(), "test").await.unwrap();
+        let (nodes, mut connection) = (Nodes::read(amqp_url).unwrap(), None);
+        // On a busy machine it may need longer than one try waits; workers come again, too.
+        until("the broker answers", async || {
+            connection = match amqp::connect(&nodes, "test").await {
+                Err(amqp::Error::Unreachable(_)) => None,
+                connected => Some(connected.unwrap()),
+            };
+            connection.is_some()
+        })
+        .await;
+        let connection = connection.expect("it answered");
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let reply_queue = queue::exclusive(&channel).await;
