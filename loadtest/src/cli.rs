@@ -159,7 +159,8 @@ impl RunOptions {
         if !self.http.urls.is_empty() && !is_given {
             return Some("--url goes with the servers of those doors: set AMQP_URL and DATABASE_URL");
         }
-        if self.sale.workers == 0 && (self.orders.show_life || self.orders.with_quiet) {
+        let shows_life = self.orders.show_life && self.orders.plan.with_seed(0).is_none();
+        if self.sale.workers == 0 && (shows_life || self.orders.with_quiet) {
             return Some("--show-life and --with-quiet need workers that end after the sale: leave --workers 0 away");
         }
         let has_doors = self.http.conflict(&self.sale.scenario, &self.events);

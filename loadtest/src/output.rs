@@ -16,27 +16,29 @@ pub(crate) fn write(
     let pretty = serde_json::to_string_pretty(result).context("write the result as JSON")? + "\n";
     let is_json_alone = json.is_some_and(|path| path.as_os_str() == "-");
     let printed = if is_json_alone { pretty.clone() } else { text() };
-    // First, so that a terminal or a disk that is full does not cost it.
-    if let Some(path) = json.filter(|_| !is_json_alone) {
-        fs::write(path, pretty).with_context(|| format!("write {}", path.display()))?;
-    }
-    match std::io::stdout().write_all(printed.as_bytes()) {
+    // One that fails does not cost the other.
+    let write = |path: &Path| fs::write(path, pretty).with_context(|| format!("write {}", path.display()));
+    let written = json.filter(|_| !is_json_alone).map_or(Ok(()), write);
+    let printed = match std::io::stdout().write_all(printed.as_bytes()) {
         // A reader who has seen enough (`| head`) is no failure.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Broken(error.into())),
         Ok(()) | Err(_) => Ok(()),
-    }
+    };
+    written?;
+    printed
 }
 
 /// Sees to it that these files can be written, where they are asked for, before the work begins. Leaves everything as it was.
 pub(crate) fn assert_writable(json: Option<&Path>, report: Option<&Path>) -> Result<(), Failure> {
     let json = json.filter(|path| path.as_os_str() != "-");
     for (option, path) in [("--json", json), ("--report", report)] {
-        let Some(path) = path else { continue };
-        let is_there = path.exists();
+        // Of a pipe, whoever reads would take it for the end.
+        let Some(path) = path.filter(|path| !path.exists() || path.is_file()) else { continue };
+        let is_new = path.symlink_metadata().is_err();
         let cannot = || format!("{option} cannot be written to {}; nothing was run", path.display());
         let opened = OpenOptions::new().append(true).create(true).open(path);
         opened.with_context(cannot).map_err(Failure::Configuration)?;
-        if !is_there {
+        if is_new {
             fs::remove_file(path).ok();
         }
     }

@@ -189,9 +189,14 @@ pub fn connect<'a>(
 /// poolers refuse what they do not know. What the URL sets stays.
 fn set(options: &PgConnectOptions, settings: &[(&str, &str)]) -> String {
     let by_url = options.get_options().unwrap_or_default();
-    let by_url: HashSet<&str> = by_url.split([' ', '=']).map(|word| word.trim_start_matches("-c")).collect();
+    // `-c name=value`, or `--name=value` with hyphens for underscores.
+    let name_in = |word: &str| {
+        let (name, _) = word.trim_start_matches("-c").trim_start_matches("--").split_once('=')?;
+        Some(name.replace('-', "_"))
+    };
+    let by_url: HashSet<String> = by_url.split_whitespace().filter_map(name_in).collect();
     let ours =
-        LIMITS.iter().chain(&KEEPALIVE).chain(&PLANS).chain(&ISOLATION).filter(|(name, _)| !by_url.contains(name));
+        LIMITS.iter().chain(&KEEPALIVE).chain(&PLANS).chain(&ISOLATION).filter(|(name, _)| !by_url.contains(*name));
     let calls = ours.chain(settings).map(|(name, value)| format!("set_config('{name}', '{value}', false)"));
     let on_disk = (!by_url.contains("synchronous_commit")).then(|| ON_DISK.to_owned());
     format!("SELECT {}", on_disk.into_iter().chain(calls).collect::<Vec<_>>().join(", "))

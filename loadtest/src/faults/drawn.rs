@@ -83,7 +83,8 @@ impl Draw {
 
     /// The faults of all of them; two of equally many are not drawn alike.
     pub(super) fn all(draws: &[Self], over: Duration, seed: u64) -> impl Iterator<Item = (Duration, FaultKind, u64)> {
-        draws.iter().zip(0..).flat_map(move |(draw, place)| draw.faults(over, seed.wrapping_add(place)))
+        let of_any = draws.iter().filter(|draw| draw.count > 0);
+        of_any.zip(0..).flat_map(move |(draw, place)| draw.faults(over, seed.wrapping_add(place)))
     }
 
     /// Each with its moment, uniform over this time, and a number for whatever else is chosen when it is due: equal seed,
@@ -120,6 +121,9 @@ mod tests {
     #[test]
     fn two_draws_of_equally_many_are_twice_as_many() {
         let draw = Draw { count: 20, kinds: vec![FaultKind::Kill] };
+        let short_for = Draw::all(&[Draw::default(), draw.clone()], OVER, 42).collect::<Vec<_>>();
+        let none_besides = Draw::all(&[draw.clone(), Draw::default()], OVER, 42).collect::<Vec<_>>();
+        assert_eq!(short_for, none_besides, "one option is short for another");
         let all: BTreeSet<_> = Draw::all(&[draw.clone(), draw], OVER, 42).collect();
         assert_eq!(all.len(), 40);
     }

@@ -133,7 +133,11 @@ impl Publisher {
         let mut confirms = pin!(confirms);
         loop {
             tokio::select! {
-                confirmed = confirmed_in_time(&mut confirms) => return confirmed,
+                confirmed = timeout(CONFIRM_WAIT_MAX, &mut confirms) => match confirmed {
+                    Ok(confirmed) => return confirmed,
+                    Err(_) if self.is_blocked() => (),
+                    Err(_) => return Err(not_confirmed()),
+                },
                 // Its time begins when that is over.
                 () = self.blocked() => (),
             }
@@ -288,6 +292,9 @@ pub(super) fn mandatory() -> BasicPublishOptions {
 }
 
 pub(super) async fn confirmed_in_time<T>(confirms: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let not_confirmed = || Error::Lost(format!("no confirm within {} s", CONFIRM_WAIT_MAX.as_secs()));
     timeout(CONFIRM_WAIT_MAX, confirms).await.unwrap_or_else(|_| Err(not_confirmed()))
+}
+
+fn not_confirmed() -> Error {
+    Error::Lost(format!("no confirm within {} s", CONFIRM_WAIT_MAX.as_secs()))
 }

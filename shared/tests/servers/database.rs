@@ -80,6 +80,9 @@ async fn a_database_may_be_set_to_promise_less_and_our_connections_promise_what_
         "what the URL says stays"
     );
     assert_eq!(shows(&options("synchronous_commit%3Dremote_apply"), &[], "synchronous_commit").await, "remote_apply");
+    let by_hyphens = format!("{url}&options=--synchronous-commit%3Doff");
+    assert_eq!(shows(&by_hyphens, &[], "synchronous_commit").await, "off");
+    assert_eq!(shows(&options("application_name%3Djit"), &[], "jit").await, "off", "a value is no name");
     assert_eq!(shows(&options("deadlock_timeout%3D7s"), &[], "lock_timeout").await, "250ms", "another setting's name");
 }
 

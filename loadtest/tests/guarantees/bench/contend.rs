@@ -51,7 +51,8 @@ async fn in_a_database_that_is_given_only_the_version_moves() {
 #[tokio::test]
 async fn who_has_the_row_for_a_moment_is_waited_for() {
     let shop = Shop::open(&[("ticket", 5)]).await;
-    let given = Endpoints { database_url: shop.database_url.clone(), ..none_given() };
+    let patient = format!("{}&options=-c%20statement_timeout%3D60s", shop.database_url);
+    let given = Endpoints { database_url: patient, ..none_given() };
     let somebody = lock(&shop.pool, "items", "ticket").await;
     let let_go = async {
         until("both updates wait", async || shop.count(WAITING).await == 2).await;

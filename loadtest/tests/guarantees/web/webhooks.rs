@@ -86,6 +86,8 @@ async fn a_webhook_ends_a_payment_under_way_and_repeated_late_or_out_of_order_it
         if said.status != 204 {
             break said;
         }
+        let paying = shop.count("SELECT count(*) FROM orders WHERE state = 'paying'").await;
+        assert_eq!(paying, 2, "nothing is settled by who may not");
     };
     assert_eq!(refused.code(), "not_allowed");
     payment.stop().await.unwrap();
