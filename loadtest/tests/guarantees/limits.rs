@@ -4,7 +4,7 @@ use crate::support::queue;
 use crate::support::shop::{Shop, kib_of, memory_of, request, until};
 use loadtest::raw::{self, Property, RawSender};
 use loadtest::stats::Latency;
-use shared::devstack::{Supervised, urls_of};
+use shared::devstack::Supervised;
 use shared::messages::{ARRAY_BYTES_MAX, REQUESTS_MAX};
 use shared::topology::Topology;
 use std::collections::HashSet;
@@ -30,8 +30,7 @@ const BUYERS: usize = 2_000;
 async fn one_buyer_at_many_workers_at_once_cannot_pass_their_limit() {
     let mut shop = Shop::open(&[("ticket", 1_000)]).await;
     // They wait for the row until all of them do, however busy the machine is.
-    let [_, database_url] = urls_of("purchase", &shop.amqp_url, &shop.database_url);
-    let patient = format!("{database_url}&options=-c%20lock_timeout%3D60s%20-c%20statement_timeout%3D60s");
+    let patient = shop.patient_url();
     let patient = [("DATABASE_URL", patient.as_str())];
     let _workers =
         [shop.worker("w1", &patient).await, shop.worker("w2", &patient).await, shop.worker("w3", &patient).await];

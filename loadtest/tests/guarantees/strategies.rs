@@ -13,7 +13,7 @@ use loadtest::servers::Endpoints;
 use loadtest::strategy::Strategy;
 use loadtest::workers::WorkerSpec;
 use shared::db;
-use shared::devstack::{Folder, Redis, fixture, urls_of};
+use shared::devstack::{Folder, Redis, fixture};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -39,9 +39,8 @@ async fn a_sale_keeps_every_promise_with_each_strategy_though_a_worker_dies() {
 async fn a_worker_shows_its_attempts_and_conflicts() {
     let mut shop = Shop::open(&[("hot", 10), ("cold", 10)]).await;
     let address = free_address().await;
-    let [_, database_url] = urls_of("purchase", &shop.amqp_url, &shop.database_url);
     // However long it takes until somebody else is done.
-    let patient = format!("{database_url}&options=-c%20lock_timeout%3D60s%20-c%20statement_timeout%3D60s");
+    let patient = shop.patient_url();
     let environment = [("METRICS_ADDRESS", address.as_str()), ("DATABASE_URL", patient.as_str())];
     let _worker = shop.worker("w", &environment).await;
     shop.buy("first", "cold").await;

@@ -95,6 +95,12 @@ impl Shop {
         Self { reply_queue, replies, user: Some(user), ..shop }
     }
 
+    /// Where a purchase worker finds the database, and waits for a row until whoever has it lets go.
+    pub(crate) fn patient_url(&self) -> String {
+        let [_, database_url] = urls_of("purchase", &self.amqp_url, &self.database_url);
+        format!("{database_url}&options=-c%20lock_timeout%3D60s%20-c%20statement_timeout%3D60s")
+    }
+
     /// Starts a real worker process of the purchase function.
     pub(crate) async fn worker(&self, id: &str, environment: &[(&str, &str)]) -> Supervised {
         self.worker_of("purchase", id, environment).await
